@@ -1,0 +1,24 @@
+"""runner: phase diagrams of lazy and feature-learning training.
+
+``runner.load(path)`` opens a store of finished cells as pandas DataFrames; everything else is reached
+through the ``runner`` command.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load"]
+
+if TYPE_CHECKING:
+    from runner.store import load
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy, so that `runner --help` pays for neither pandas nor torch.
+    if name == "load":
+        from runner.store import load
+
+        return load
+    raise AttributeError(f"module 'runner' has no attribute {name!r}")

@@ -1,0 +1,27 @@
+"""The one exception that means "the user can fix this"."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake in what was asked for: shown as one line, exit code 2, nothing written."""
+
+
+def unknown(what: str, name: object, known: Iterable[str]) -> UserError:
+    """Return the error for a name that is not among the known ones, with the nearest one suggested.
+
+    Args:
+        what: The config key or the kind of thing, e.g. ``data.name``.
+        name: What the user wrote.
+        known: Every valid choice.
+
+    Returns:
+        An error whose message lists the valid choices, sorted.
+    """
+    choices = sorted(known)
+    near = difflib.get_close_matches(str(name), choices, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return UserError(f"{what} must be one of {', '.join(choices)}, got {str(name)!r}{hint}")

@@ -1,0 +1,116 @@
+"""Every column of every table: type, unit, meaning.
+
+This is data, free of pyarrow and pandas, so that ``runner schema`` answers in a blink and the store,
+the docs and the tests read the same declaration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+SCHEMA_VERSION = 1
+"""Stored in the metadata of every part; a reader refuses a store with a newer one."""
+
+ColumnType = Literal["string", "int64", "float64", "bool"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table.
+
+    Attributes:
+        name: As in the Parquet files.
+        type: Arrow type name.
+        unit: Physical or logical unit; ``1`` for a pure ratio, empty for names.
+        meaning: One sentence.
+        nullable: Whether null (not NaN) is a legitimate value: "not measured" or "does not apply".
+    """
+
+    name: str
+    type: ColumnType
+    unit: str
+    meaning: str
+    nullable: bool = True
+
+
+def _key(name: str, type: ColumnType, unit: str, meaning: str) -> Column:
+    return Column(name, type, unit, meaning, nullable=False)
+
+
+_MEASURES = (
+    Column("train_loss", "float64", "loss", "Loss on the whole training set"),
+    Column("test_loss", "float64", "loss", "Loss on the test set"),
+    Column("train_error", "float64", "fraction", "Misclassified training samples; null for regression"),
+    Column("test_error", "float64", "fraction", "Misclassified test samples; null for regression"),
+    Column("param_movement", "float64", "1", "norm(theta_t - theta_0) / norm(theta_0), raw parameters, all layers"),
+    Column("ntk_change", "float64", "1", "norm_F(Theta_t - Theta_0) / norm_F(Theta_0), lr-weighted kernel on probes"),
+    Column("kernel_distance", "float64", "1", "1 - cos(Theta_t, Theta_0) on probes (Fort et al., arXiv 2010.15110)"),
+    Column("feature_movement", "float64", "1", "Relative RMS change of the last hidden activations on probes"),
+)
+
+CELLS = (
+    _key("cell_id", "string", "", "Versioned hash of the resolved config values"),
+    _key("launch", "string", "", "Launch that trained the cell"),
+    _key("status", "string", "", "ok, diverged or failed"),
+    Column("regime", "string", "", "lazy, crossover, rich, untrained or diverged; null if failed"),
+    Column("catapult", "bool", "", "Whether the loss first rose well above its start, then trained"),
+    Column("error", "string", "", "Last line of the traceback of a failed cell"),
+    _key("model", "string", "", "Name of the model"),
+    _key("data", "string", "", "Name of the data set"),
+    _key("optimizer", "string", "", "Name of the optimizer"),
+    _key("parameterization", "string", "", "Name of the parameterization"),
+    _key("width", "int64", "units", "Hidden units per layer"),
+    _key("depth", "int64", "layers", "Hidden layers"),
+    _key("lr", "float64", "lr_unit", "Learning rate as swept, in the unit that lr_unit names"),
+    _key("lr_unit", "string", "", "absolute, or sharpness: lr is then lr_absolute * lambda_max_init"),
+    Column("lr_absolute", "float64", "lr", "Base learning rate eta in force, before layer and gamma factors"),
+    Column("lr_sharpness", "float64", "1", "lr_absolute * lambda_max_init; 2 is critical for MSE, full batch"),
+    _key("gamma", "float64", "1", "Richness: f = h / gamma, lr times gamma^2 under SGD"),
+    _key("center_output", "bool", "", "Whether the output at init is subtracted"),
+    _key("base_width", "int64", "units", "Width at which every parameterization is the same network"),
+    _key("seed", "int64", "", "Seed of the init and of the batch order"),
+    Column("batch_size", "int64", "samples", "Samples per step; null for full batch"),
+    _key("steps", "int64", "steps", "Optimizer steps asked for"),
+    _key("loss", "string", "", "mse or cross_entropy"),
+    _key("dtype", "string", "", "float32 or float64"),
+    _key("exponents", "string", "JSON", "The parameterization's abc table"),
+    _key("settings", "string", "JSON", "The other keys of the groups model, data, optimizer and measure"),
+    *_MEASURES,
+    Column("initial_train_loss", "float64", "loss", "Loss on the whole training set at init"),
+    Column("best_test_loss", "float64", "loss", "Smallest test loss at a measured step"),
+    Column("best_test_error", "float64", "fraction", "Smallest test error at a measured step"),
+    Column("lambda_max_init", "float64", "1/lr", "Top eigenvalue of the full lr-weighted train kernel / N at init"),
+    Column("peak_loss_ratio", "float64", "1", "Largest loss met at any step over the loss at init"),
+    Column("diverged_step", "int64", "steps", "First step whose loss was not finite or beyond the limit"),
+    Column("parameters", "int64", "", "Trainable parameters"),
+    Column("train_seconds", "float64", "s", "Wall time of the cell's pack over the cells in it"),
+    Column("device", "string", "", "cpu or the name of the CUDA device"),
+    Column("finished_at", "string", "UTC", "ISO 8601 time at which the cell's pack was written"),
+)
+
+TRACE = (
+    _key("cell_id", "string", "", "As in cells"),
+    _key("step", "int64", "steps", "Optimizer steps done when measured; 0 is init"),
+    *_MEASURES,
+    Column("lambda_max", "float64", "1/lr", "Top eigenvalue of the full lr-weighted train kernel / N"),
+)
+
+LAYERS = (
+    _key("cell_id", "string", "", "As in cells"),
+    _key("step", "int64", "steps", "As in trace"),
+    _key("layer", "string", "", "Name of the layer in the model"),
+    _key("layer_index", "int64", "", "Place of the layer in the forward pass, from 0"),
+    _key("role", "string", "", "Role of the layer's weight: input, hidden, output or vector"),
+    Column("movement_frobenius", "float64", "1", "norm_F(w_t - w_0) / norm_F(w_0) of the layer's weight"),
+    Column("movement_spectral", "float64", "1", "norm_2(w_t - w_0) / norm_2(w_0) of the layer's weight"),
+    Column("feature_movement", "float64", "1", "Relative RMS change of the layer's activations on probes"),
+)
+
+TABLES: dict[str, tuple[Column, ...]] = {"cells": CELLS, "trace": TRACE, "layers": LAYERS}
+KEYS: dict[str, tuple[str, ...]] = {
+    "cells": ("cell_id",),
+    "trace": ("cell_id", "step"),
+    "layers": ("cell_id", "step", "layer"),
+}
+"""What makes a row unique; of two rows with one key, the one written last counts."""
