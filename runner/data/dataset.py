@@ -1,0 +1,116 @@
+"""What a data set is: three disjoint splits, drawn from ``data.seed``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from runner.cell import canonical_json
+from runner.errors import UserError
+from runner.instantiate import call
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Samples and what the network should say of them.
+
+    Attributes:
+        inputs: ``[sample, *shape]``.
+        targets: ``[sample, output]``; for classification the largest score marks the class, or the sign of
+            a single output.
+    """
+
+    inputs: Float64[Tensor, "sample *shape"]
+    targets: Float64[Tensor, "sample output"]
+
+    def __len__(self) -> int:
+        return self.inputs.shape[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A task with its train, test and probe splits, in float64 on the CPU.
+
+    Attributes:
+        train: What is fitted.
+        test: What test loss and error are measured on.
+        probe: Held-out samples on which kernel and features are measured.
+        task: ``classification``, or ``regression`` where an error rate has no meaning.
+    """
+
+    train: Split
+    test: Split
+    probe: Split
+    task: Literal["classification", "regression"]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        return tuple(self.train.inputs.shape[1:])
+
+    @property
+    def outputs(self) -> int:
+        """Network outputs that the targets ask for."""
+        return self.train.targets.shape[1]
+
+
+def load(settings: Mapping[str, Any]) -> Dataset:
+    """Return the data set that a ``data`` section describes; the last few are kept.
+
+    Args:
+        settings: The section: ``_target_`` and the keys that the function takes.
+
+    Raises:
+        UserError: If the section does not describe a data set.
+    """
+    return _load(_Section(canonical_json(settings), settings))
+
+
+@dataclass(frozen=True)
+class _Section:
+    """A config section that hashes by its canonical form."""
+
+    key: str
+    settings: Mapping[str, Any]
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Section) and self.key == other.key
+
+
+@lru_cache(maxsize=8)
+def _load(section: _Section) -> Dataset:
+    for key in ("train_size", "test_size", "probe_size"):
+        size = section.settings.get(key, 1)
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise UserError(f"data.{key} must be an integer >= 1, got {size!r}; give a number of samples")
+    seed = section.settings.get("seed", 0)
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise UserError(f"data.seed must be an integer >= 0, got {seed!r}; give a seed")
+    dataset = call("data", section.settings)
+    if not isinstance(dataset, Dataset):
+        target = section.settings["_target_"]
+        raise UserError(f"data._target_ must return a runner.data.Dataset, got {type(dataset).__name__} from {target}")
+    for name in ("train", "test", "probe"):
+        split: Split = getattr(dataset, name)
+        if not (split.inputs.isfinite().all() and split.targets.isfinite().all()):
+            raise UserError(f"data must be finite, got NaN or inf in the {name} split; clean the data set")
+        if split.inputs.shape[0] != split.targets.shape[0]:
+            raise UserError(
+                f"data must have one target per sample, got {split.inputs.shape[0]} inputs and "
+                f"{split.targets.shape[0]} targets in the {name} split"
+            )
+    return dataset
+
+
+def one_hot(labels: Tensor, classes: int) -> Float64[Tensor, "sample class"]:
+    """Return zero-mean one-hot targets: 1 - 1/classes for the class, -1/classes elsewhere."""
+    return torch.nn.functional.one_hot(labels, classes).double() - 1 / classes

@@ -1,0 +1,44 @@
+"""The order in which minibatches visit the training samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from runner.layers import generator
+
+
+class BatchOrder:
+    """Minibatches without replacement: each epoch is a fresh permutation, its incomplete last batch dropped.
+
+    Args:
+        seeds: One per cell; cells with one seed see the same batches.
+        samples: Training samples.
+        batch_size: Samples per batch, at most ``samples``.
+        device: Of the indices.
+    """
+
+    def __init__(self, seeds: Sequence[int], samples: int, batch_size: int, device: torch.device) -> None:
+        distinct = sorted(set(seeds))
+        self._generators = [generator(seed, "batches") for seed in distinct]
+        self._stream_of_cell = torch.tensor([distinct.index(seed) for seed in seeds], device=device)
+        self._samples, self._size, self._device = samples, batch_size, device
+        self._per_epoch = samples // batch_size
+        self._next = self._per_epoch
+
+    def next(self) -> Int[Tensor, "cell batch"]:
+        """Return the sample indices of every cell's next batch."""
+        if self._next == self._per_epoch:
+            permutations = [torch.randperm(self._samples, generator=g) for g in self._generators]
+            self._epoch = torch.stack(permutations).to(self._device)
+            self._next = 0
+        batch = self._epoch[:, self._next * self._size : (self._next + 1) * self._size]
+        self._next += 1
+        return batch[self._stream_of_cell]
+
+    def select(self, index: Int[Tensor, "kept"]) -> None:
+        """Keep only the cells at ``index``."""
+        self._stream_of_cell = self._stream_of_cell[index]

@@ -1,0 +1,110 @@
+"""Top eigenvalues of operators that are known only by their products with a vector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from runner.layers import generator
+
+_CHECK_EVERY = 4
+"""Lanczos steps between two looks at the residual: a look costs more than a step on small problems."""
+
+
+def top_eigenvalue(
+    product: Callable[[Float[Tensor, "cell n"]], Float[Tensor, "cell n"]],
+    like: Float[Tensor, "cell n"],
+    *,
+    tolerance: float | None = None,
+    max_steps: int = 200,
+) -> Float[Tensor, "cell"]:
+    """Return the largest eigenvalue of one symmetric operator per cell, by Lanczos iteration.
+
+    With full reorthogonalisation, so that in at most n steps the answer is exact to rounding; it stops
+    earlier once the residual bound |beta_k s_k| of every cell's top Ritz pair is below ``tolerance`` times
+    the Ritz value.
+
+    Args:
+        product: Multiplies one vector per cell by that cell's operator.
+        like: Gives the shape, dtype and device of the vectors; its values are not used.
+        tolerance: Relative; default 1e-4 in float32 and 1e-9 in float64.
+        max_steps: Limit of iterations.
+
+    Returns:
+        One eigenvalue per cell; NaN where a product is not finite.
+
+    References:
+        Golub & Van Loan, "Matrix Computations", 4th ed., section 10.1.
+    """
+    if tolerance is None:
+        tolerance = 1e-9 if like.dtype == torch.float64 else 1e-4
+    size = like.shape[1]
+    limit = min(max_steps, size)
+    # The same start in every cell, so that a cell's answer does not depend on its pack.
+    start = torch.randn(size, generator=generator(0, "lanczos"), dtype=torch.float64).to(like)
+    vector = (start / start.norm()).expand_as(like)
+    basis: list[Tensor] = []
+    diagonal: list[Tensor] = []
+    offdiagonal: list[Tensor] = []
+    for step in range(1, limit + 1):
+        basis.append(vector)
+        residual = product(vector)
+        diagonal.append((vector * residual).sum(1))
+        stacked = torch.stack(basis, 1)
+        for _ in range(2):  # twice is enough (Kahan & Parlett)
+            overlap = torch.einsum("ckn,cn->ck", stacked, residual)
+            residual = residual - torch.einsum("ck,ckn->cn", overlap, stacked)
+        norm = residual.norm(dim=1)
+        offdiagonal.append(norm)
+        if step == limit or step % _CHECK_EVERY == 0:
+            value, bound = _top_ritz(diagonal, offdiagonal)
+            done = bound <= tolerance * value.abs()
+            if step == limit or bool((done | value.isnan()).all()):
+                return value.to(like)
+        # An exhausted Krylov space leaves nothing to normalise; zeros then change nothing.
+        scale = torch.stack([d.abs() for d in diagonal]).amax(0)
+        exhausted = norm <= torch.finfo(like.dtype).eps * scale
+        vector = torch.where(exhausted[:, None], 0.0, residual / norm.clamp_min(1e-300 if like.dtype == torch.float64 else 1e-37)[:, None])
+    raise AssertionError("unreachable: the last step returns")
+
+
+def spectral_norm(matrix: Float[Tensor, "cell row column"]) -> Float[Tensor, "cell"]:
+    """Return the largest singular value of one matrix per cell.
+
+    Args:
+        matrix: One per cell.
+
+    Returns:
+        sqrt of the top eigenvalue of M^T M (or M M^T, whichever is smaller); NaN where M is not finite.
+    """
+    if matrix.shape[1] < matrix.shape[2]:
+        matrix = matrix.mT
+    # Squares of a small movement would underflow in float32 otherwise.
+    scale = matrix.abs().amax((1, 2), keepdim=True)
+    matrix = matrix / torch.where(scale > 0, scale, 1.0)
+
+    def product(vector: Tensor) -> Tensor:
+        return (matrix.mT @ (matrix @ vector[:, :, None]))[:, :, 0]
+
+    return top_eigenvalue(product, matrix[:, 0]).clamp_min(0).sqrt() * scale[:, 0, 0]
+
+
+def _top_ritz(diagonal: list[Tensor], offdiagonal: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Top eigenvalue of the tridiagonal matrix so far, and the bound on its error; NaN where not finite."""
+    main = torch.stack(diagonal, 1).double().cpu()
+    off = torch.stack(offdiagonal, 1).double().cpu()
+    finite = (main.isfinite() & off.isfinite()).all(1)
+    main = torch.where(finite[:, None], main, 0.0)
+    off = torch.where(finite[:, None], off, 0.0)
+    tridiagonal = torch.diag_embed(main)
+    if main.shape[1] > 1:
+        tridiagonal = (
+            tridiagonal + torch.diag_embed(off[:, :-1], 1) + torch.diag_embed(off[:, :-1], -1)
+        )
+    values, vectors = torch.linalg.eigh(tridiagonal)
+    bound = (off[:, -1] * vectors[:, -1, -1]).abs()
+    nan = torch.tensor(float("nan"), dtype=torch.float64)
+    return torch.where(finite, values[:, -1], nan), torch.where(finite, bound, 0.0)

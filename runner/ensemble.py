@@ -1,0 +1,98 @@
+"""A pack at work: the networks of its cells, the data they share, and the function they compute."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from runner import layers
+from runner.cell import Cell
+from runner.data import Dataset
+from runner.models import build
+
+SPLITS = ("train", "test", "probe")
+
+
+class Ensemble:
+    """Cells of one shape as one module, with f = (h - h at init) / gamma on top of the raw outputs h.
+
+    Args:
+        cells: Cells with one ``pack_key``.
+        model_settings: The ``model`` section.
+        dataset: What they train on.
+        device: Where.
+    """
+
+    def __init__(
+        self, cells: Sequence[Cell], model_settings: Mapping[str, Any], dataset: Dataset, device: torch.device
+    ) -> None:
+        shape = cells[0]
+        self.cells = list(cells)
+        self.device = device
+        self.dtype: torch.dtype = getattr(torch, shape.dtype)
+        self.model: nn.Module = build(
+            model_settings,
+            width=shape.width,
+            depth=shape.depth,
+            inputs=dataset.input_shape,
+            outputs=dataset.outputs,
+        )
+        layers.initialize(self.model, cells, self.dtype, device)
+        self.inputs: dict[str, Tensor] = {}
+        self.targets: dict[str, Tensor] = {}
+        for name in SPLITS:
+            split = getattr(dataset, name)
+            # A cell axis of length 1: all cells share the data.
+            self.inputs[name] = split.inputs[None].to(device, self.dtype)
+            self.targets[name] = split.targets[None].to(device, self.dtype)
+        self.offset: dict[str, Tensor] = {}
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Path to parameter, in the order of :func:`runner.layers.parameters_of`."""
+        return {path: parameter for path, _, parameter, _ in layers.parameters_of(self.model)}
+
+    def center(self, raw_outputs: Mapping[str, Float[Tensor, "cell sample output"]]) -> None:
+        """Subtract these raw outputs, those at init, from now on."""
+        self.offset = dict(raw_outputs)
+
+    def function(
+        self, raw: Float[Tensor, "cell sample output"], split: str, index: Int[Tensor, "cell batch"] | None = None
+    ) -> Float[Tensor, "cell sample output"]:
+        """Return f = (h - h at init if centred) / gamma.
+
+        Args:
+            raw: h on a split, or on some samples of it.
+            split: Which.
+            index: The samples, if not all.
+        """
+        if self.offset:
+            raw = raw - take(self.offset[split], index)
+        return raw / self.gamma
+
+    @property
+    def gamma(self) -> Float[Tensor, "cell 1 1"]:
+        """Richness of every cell."""
+        values = [cell.gamma for cell in self.cells]
+        return torch.tensor(values, dtype=self.dtype, device=self.device)[:, None, None]
+
+    def select(self, index: Int[Tensor, "kept"]) -> None:
+        """Keep the cells at ``index``, in that order; an index may occur more than once."""
+        self.cells = [self.cells[i] for i in index.tolist()]
+        layers.select(self.model, index)
+        self.offset = {name: value[index] for name, value in self.offset.items()}
+
+
+def take(
+    values: Float[Tensor, "_cell sample *rest"], index: Int[Tensor, "cell batch"] | None
+) -> Float[Tensor, "_cell _batch *rest"]:
+    """Pick every cell's samples; ``values`` may have a ``cell`` axis of length 1."""
+    if index is None:
+        return values
+    if values.shape[0] == 1:
+        return values[0][index]
+    return values[torch.arange(index.shape[0], device=index.device)[:, None], index]

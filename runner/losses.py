@@ -1,0 +1,65 @@
+"""Losses and errors, per cell, in one fixed normalization (theory: 2 / lambda_max is then the critical lr)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+Outputs = Float[Tensor, "cell sample output"]
+Targets = Float[Tensor, "#cell sample output"]
+
+
+def mse(outputs: Outputs, targets: Targets) -> Float[Tensor, "cell"]:
+    """Return 1/(2N) * sum_i sum_k (f_ik - y_ik)^2.
+
+    Args:
+        outputs: f.
+        targets: y; a ``cell`` axis of length 1 if all cells share it.
+
+    Returns:
+        One loss per cell.
+    """
+    return (outputs - targets).square().sum((1, 2)) / (2 * outputs.shape[1])
+
+
+def cross_entropy(outputs: Outputs, targets: Targets) -> Float[Tensor, "cell"]:
+    """Return the mean cross-entropy over samples: softmax for several outputs, logistic for one.
+
+    Args:
+        outputs: Logits f.
+        targets: Class scores whose largest marks the class, or one column of -1 and +1.
+
+    Returns:
+        One loss per cell, in nats.
+    """
+    if outputs.shape[2] == 1:
+        return functional.softplus(-targets.sign() * outputs).mean((1, 2))
+    label = targets.argmax(2).expand(outputs.shape[:2])
+    picked = outputs.gather(2, label[:, :, None])[:, :, 0]
+    return (outputs.logsumexp(2) - picked).mean(1)
+
+
+def error_rate(outputs: Outputs, targets: Targets) -> Float[Tensor, "cell"]:
+    """Return the fraction of misclassified samples: by argmax, or by sign for one output.
+
+    Args:
+        outputs: f.
+        targets: As in :func:`cross_entropy`.
+
+    Returns:
+        One fraction per cell.
+    """
+    if outputs.shape[2] == 1:
+        wrong = outputs.sign() != targets.sign()
+        return wrong.to(outputs.dtype).mean((1, 2))
+    return (outputs.argmax(2) != targets.argmax(2)).to(outputs.dtype).mean(1)
+
+
+LOSSES: dict[str, Callable[[Outputs, Targets], Float[Tensor, "cell"]]] = {
+    "mse": mse,
+    "cross_entropy": cross_entropy,
+}

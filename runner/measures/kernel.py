@@ -1,0 +1,173 @@
+"""The empirical neural tangent kernel and how it changes.
+
+The kernel is lr-weighted, ``Theta(x, x')_kk' = sum_p r^(-c_p) <dh_k(x)/dp, dh_k'(x')/dp>`` over raw
+parameters p and raw outputs h: it governs SGD in every parameterization, and the factors gamma^2 of the
+learning rate and 1/gamma^2 of f = h / gamma cancel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.func import functional_call
+
+from runner import layers
+from runner.eigen import top_eigenvalue
+from runner.measures.snapshot import Measurement, Snapshot
+
+
+def empirical_ntk(
+    model: nn.Module, parameters: Mapping[str, Tensor], x: Float[Tensor, "#cell sample *inputs"]
+) -> Float[Tensor, "cell sample sample"]:
+    r"""Return the trace of the lr-weighted NTK over outputs, divided by their number.
+
+    One forward pass records every layer's input A and output z, one backward pass per output k gives
+    G_k = dh_k/dz; a dense layer's block is then (A A^T) * sum_k G_k G_k^T. No Jacobian is formed.
+
+    Args:
+        model: An initialized ensemble.
+        parameters: Path to parameter.
+        x: Samples.
+
+    Returns:
+        1/O * sum_k Theta_kk, one matrix per cell.
+
+    References:
+        Jacot, Gabriel & Hongler (2018), arXiv 1806.07572, eq. 4; the layerwise contraction is that of
+        Novak, Sohl-Dickstein & Schoenholz (2022), arXiv 2206.08720, section 3.3.
+    """
+    tape, outputs = _record(model, parameters, x)
+    count = outputs.shape[2]
+    grams: list[Tensor | None] = [None] * len(tape)
+    for gradients in _output_gradients(tape, outputs):
+        for i, g in enumerate(gradients):
+            gram = grams[i]
+            # Accumulated output by output, so that memory does not grow with their number.
+            grams[i] = g @ g.mT if gram is None else gram.baddbmm_(g, g.mT)
+    kernel: Tensor | float = 0.0
+    for item, gram in zip(tape, grams, strict=True):
+        assert gram is not None
+        kernel = kernel + item.layer.ntk_block(_inputs_gram(item), gram)
+    assert isinstance(kernel, Tensor)
+    return kernel / count
+
+
+def empirical_ntk_full(
+    model: nn.Module, parameters: Mapping[str, Tensor], x: Float[Tensor, "#cell sample *inputs"]
+) -> Float[Tensor, "cell output sample output sample"]:
+    """Return the whole lr-weighted NTK, ``[cell, k, x, k', x']``; arguments as :func:`empirical_ntk`."""
+    tape, outputs = _record(model, parameters, x)
+    cells, samples, count = outputs.shape
+    per_output = _output_gradients(tape, outputs)
+    kernel: Tensor | float = 0.0
+    for item, *gradients in zip(tape, *per_output, strict=True):
+        flat = torch.stack(gradients, 1).flatten(1, 2)
+        gram = (flat @ flat.mT).view(cells, count, samples, count, samples)
+        kernel = kernel + item.layer.ntk_block(_inputs_gram(item)[:, None, :, None, :], gram)
+    assert isinstance(kernel, Tensor)
+    return kernel
+
+
+def probe_ntk(snapshot: Snapshot) -> Float[Tensor, "cell probe probe"]:
+    """Return the trace kernel on probes at a moment."""
+    ensemble = snapshot.ensemble
+    return snapshot.cached(
+        "ntk", lambda: empirical_ntk(ensemble.model, snapshot.parameters, ensemble.inputs["probe"])
+    )
+
+
+def ntk_change(now: Snapshot, start: Snapshot) -> Measurement:
+    """Return norm_F(Theta_t - Theta_0) / norm_F(Theta_0) on probes.
+
+    Args:
+        now: The moment.
+        start: Init.
+
+    Returns:
+        ``ntk_change`` per cell.
+    """
+    before, after = probe_ntk(start).flatten(1), probe_ntk(now).flatten(1)
+    return Measurement(trace={"ntk_change": (after - before).norm(dim=1) / before.norm(dim=1)})
+
+
+def kernel_distance(now: Snapshot, start: Snapshot) -> Measurement:
+    """Return 1 - cos(Theta_t, Theta_0) on probes: blind to a change of scale, unlike ``ntk_change``.
+
+    Args:
+        now: The moment.
+        start: Init.
+
+    Returns:
+        ``kernel_distance`` per cell.
+
+    References:
+        Fort et al. (2020), "Deep learning versus kernel learning", arXiv 2010.15110, section 2.
+    """
+    before = nn.functional.normalize(probe_ntk(start).flatten(1), dim=1)
+    after = nn.functional.normalize(probe_ntk(now).flatten(1), dim=1)
+    # Half the squared chord: 1 - <a, b> would lose all digits of a small distance to cancellation.
+    return Measurement(trace={"kernel_distance": (after - before).square().sum(1) / 2})
+
+
+def lambda_max(now: Snapshot, start: Snapshot) -> Measurement:
+    """Return the top eigenvalue of the full lr-weighted kernel on the training set, over N.
+
+    2 / lambda_max is the critical learning rate of full-batch gradient descent on the MSE. Products with
+    the kernel J D J^T are a backward and a forward-mode pass, so that the N O x N O matrix is never formed.
+
+    Args:
+        now: The moment.
+        start: Init; not used.
+
+    Returns:
+        ``lambda_max`` per cell.
+    """
+    return Measurement(trace={"lambda_max": now.cached("lambda_max", lambda: _train_lambda_max(now))})
+
+
+def _train_lambda_max(snapshot: Snapshot) -> Float[Tensor, "cell"]:
+    model, x = snapshot.ensemble.model, snapshot.ensemble.inputs["train"]
+    parameters = {path: value.clone().requires_grad_() for path, value in snapshot.parameters.items()}
+    factors = layers.kernel_weights(model)
+    outputs = functional_call(model, parameters, (x,))
+    shape = outputs.shape
+
+    def product(vector: Tensor) -> Tensor:
+        gradients = torch.autograd.grad(outputs, list(parameters.values()), vector.view(shape), retain_graph=True)
+        with torch.no_grad(), forward_ad.dual_level():
+            duals = {
+                path: forward_ad.make_dual(snapshot.parameters[path], gradient * factors[path])
+                for path, gradient in zip(parameters, gradients, strict=True)
+            }
+            pushed = forward_ad.unpack_dual(functional_call(model, duals, (x,))).tangent
+        return pushed.flatten(1) / x.shape[1]
+
+    return top_eigenvalue(product, outputs.detach().flatten(1))
+
+
+def _record(
+    model: nn.Module, parameters: Mapping[str, Tensor], x: Tensor
+) -> tuple[list[layers.Call], Float[Tensor, "cell sample output"]]:
+    """Forward pass with a tape whose layer outputs can be differentiated for."""
+    with torch.enable_grad(), layers.record() as tape:
+        leaves = {path: value.detach().requires_grad_() for path, value in parameters.items()}
+        outputs = functional_call(model, leaves, (x,))
+    return tape, outputs
+
+
+def _output_gradients(tape: list[layers.Call], outputs: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """G_k = dh_k/dz of every recorded layer, for one output k after the other."""
+    targets = [item.outputs for item in tape]
+    for k in range(outputs.shape[2]):
+        pick = torch.zeros_like(outputs)
+        pick[:, :, k] = 1
+        yield torch.autograd.grad(outputs, targets, pick, retain_graph=True)
+
+
+def _inputs_gram(item: layers.Call) -> Float[Tensor, "#cell sample sample"]:
+    inputs = item.inputs.detach()
+    return inputs @ inputs.mT

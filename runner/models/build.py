@@ -1,0 +1,32 @@
+"""From the ``model`` section of a config to a module without cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from runner.instantiate import call
+
+
+def build(
+    settings: Mapping[str, Any], *, width: int, depth: int, inputs: tuple[int, ...], outputs: int
+) -> nn.Module:
+    """Build the model that the ``model`` section describes.
+
+    Args:
+        settings: The section: ``_target_`` and the keys that its constructor takes.
+        width: Hidden units.
+        depth: Hidden layers.
+        inputs: Shape of one sample.
+        outputs: Network outputs.
+
+    Returns:
+        A module that maps ``[cell or 1, sample, *inputs]`` to ``[cell, sample, outputs]``, without cells.
+
+    Raises:
+        UserError: If the target cannot be found or does not take these keys.
+    """
+    model: nn.Module = call("model", settings, width=width, depth=depth, inputs=inputs, outputs=outputs)
+    return model

@@ -1,0 +1,282 @@
+"""Training one pack: many cells as one ensemble, measured at log-spaced steps."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from runner import data, instantiate, layers, losses
+from runner.cell import Cell
+from runner.data.order import BatchOrder
+from runner.ensemble import Ensemble, take
+from runner.errors import UserError
+from runner.measures import Snapshot, lambda_max
+from runner.models import build
+from runner.record import PackTables, Recorder
+
+DIVERGED_LOSS_RATIO = 1e6
+"""A loss this many times its start counts as diverged: far above any catapult, which peaks near the width."""
+
+_REPORT_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class PackShape:
+    """What the planner needs to know of a cell.
+
+    Attributes:
+        parameters: Trainable parameters.
+        train_size: Training samples.
+        inputs: Input features.
+        outputs: Network outputs.
+        flops_per_step: 6 * parameters * batch.
+    """
+
+    parameters: int
+    train_size: int
+    inputs: int
+    outputs: int
+    flops_per_step: float
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device for ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        UserError: If CUDA is asked for and absent.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device must be available, got 'cuda' on a machine without a CUDA device; use device=cpu or auto")
+    return torch.device(name)
+
+
+def inspect(cell: Cell) -> PackShape:
+    """Return the shape of a cell's pack, having checked everything that could fail before training.
+
+    Args:
+        cell: Any cell of the pack.
+
+    Raises:
+        UserError: If data, model, optimizer or measures do not fit together.
+    """
+    return _inspect(*(getattr(cell, name) for name in ("settings", "width", "depth", "loss", "batch_size")))
+
+
+@lru_cache(maxsize=4096)
+def _inspect(settings: str, width: int, depth: int, loss: str, batch_size: int | None) -> PackShape:
+    sections = json.loads(settings)
+    dataset = data.load(sections["data"])
+    if depth < 1:
+        raise UserError(f"depth must be an integer >= 1, got {depth}; the model has at least one hidden layer")
+    if loss not in losses.LOSSES:
+        raise UserError(f"loss must be one of {', '.join(sorted(losses.LOSSES))}, got {loss!r}")
+    if loss == "cross_entropy" and dataset.task == "regression":
+        raise UserError("loss must be mse for a regression task, got 'cross_entropy'; use loss=mse or another data set")
+    train_size = len(dataset.train)
+    if batch_size is not None and batch_size > train_size:
+        raise UserError(
+            f"batch_size must be at most data.train_size = {train_size}, got {batch_size}; use batch_size=null for full batch"
+        )
+    model = build(
+        sections["model"], width=width, depth=depth, inputs=dataset.input_shape, outputs=dataset.outputs
+    )
+    produced = tuple(model(dataset.probe.inputs[None, :1].float()).shape)
+    if produced != (0, 1, dataset.outputs):
+        raise UserError(
+            f"model must map [cell, sample, *inputs] to [cell, sample, {dataset.outputs}], got {produced} without "
+            f"cells for one sample; build it from runner.layers"
+        )
+    instantiate.resolve("optimizer", sections["optimizer"])
+    _measures(sections["measure"])
+    count = layers.parameter_count(model)
+    inputs = dataset.train.inputs[0].numel()
+    return PackShape(count, train_size, inputs, dataset.outputs, 6.0 * count * (batch_size or train_size))
+
+
+def train_pack(
+    cells: Sequence[Cell],
+    device: torch.device,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> PackTables:
+    """Train the cells of a pack together and measure them on the way.
+
+    A cell whose loss is not finite, or beyond ``DIVERGED_LOSS_RATIO`` times its start, is retired with that
+    step recorded; the others go on.
+
+    Args:
+        cells: Cells with one ``pack_key``.
+        device: Where to train.
+        on_progress: Called with (steps done, cells diverged so far) now and then.
+
+    Returns:
+        One row per cell, in the order given, and the rows of ``trace`` and ``layers``.
+
+    Raises:
+        UserError: If the cells ask for something that does not exist.
+    """
+    began = time.perf_counter()
+    sections = json.loads(cells[0].settings)
+    dataset = data.load(sections["data"])
+    run = _Run(cells, sections, dataset, device)
+    measured = measuring_steps(cells[0].steps, sections["measure"].get("points", 12))
+    reported = began
+    for step in range(cells[0].steps + 1):
+        if step in measured:
+            run.measure(step)
+        now = time.perf_counter()
+        if on_progress and (step in measured or now - reported > _REPORT_SECONDS):
+            on_progress(step, len(cells) - len(run.active))
+            reported = now
+        if step == cells[0].steps or not run.active:
+            break
+        run.advance(step)
+    run.recorder.peak(run.active, run.peak)
+    return run.recorder.tables((time.perf_counter() - began) / len(cells), device)
+
+
+def measuring_steps(steps: int, points: int) -> list[int]:
+    """Return the measured steps: 0, the last, and log-spaced ones between.
+
+    Args:
+        steps: Steps of the run.
+        points: How many at most, at least 2.
+    """
+    count = points - 1 if points > 2 else 0
+    spaced = torch.logspace(0, math.log10(steps), count, dtype=torch.float64).round()
+    return sorted({0, steps, *(int(value) for value in spaced.tolist() if value < steps)})
+
+
+class _Run:
+    """A pack in training: the ensemble, its start, and which cells are still in it."""
+
+    def __init__(
+        self, cells: Sequence[Cell], sections: Mapping[str, Any], dataset: data.Dataset, device: torch.device
+    ) -> None:
+        self.shape = cells[0]
+        self.loss = losses.LOSSES[self.shape.loss]
+        self.measures = _measures(sections["measure"])
+        # Cells that differ in lr or gamma alone start alike: what is measured at init is measured once.
+        starts = {(c.exponents, c.base_width, c.seed): i for i, c in reversed(list(enumerate(cells)))}
+        order = {key: k for k, key in enumerate(starts)}
+        index = torch.tensor([order[c.exponents, c.base_width, c.seed] for c in cells], device=device)
+        self.ensemble = Ensemble([cells[i] for i in starts.values()], sections["model"], dataset, device)
+        self.start = Snapshot(self.ensemble, 0, keep=True)
+        lambda_init = lambda_max(self.start, self.start).trace["lambda_max"]
+        for split in self.ensemble.inputs:
+            self.start.raw_outputs(split)
+        for measure in self.measures.values():
+            measure(self.start, self.start)
+        self.ensemble.select(index)
+        self.ensemble.cells = list(cells)
+        self.start.select(index)
+        if self.shape.center_output:
+            self.ensemble.center({split: self.start.raw_outputs(split) for split in self.ensemble.inputs})
+
+        lambda_init = lambda_init[index].double()
+        swept = torch.tensor([c.lr for c in cells], dtype=torch.float64, device=device)
+        sharp = torch.tensor([c.lr_unit == "sharpness" for c in cells], device=device)
+        rate = torch.where(sharp, swept / lambda_init, swept)
+        optimizer = instantiate.resolve("optimizer", sections["optimizer"])
+        keys = {k: v for k, v in sections["optimizer"].items() if k not in ("_target_", "name")}
+        self.optimizer = optimizer(self.ensemble.model, cells, rate, **keys)
+        self.batches = None
+        if self.shape.batch_size is not None:
+            seeds = [cell.seed for cell in cells]
+            self.batches = BatchOrder(seeds, len(dataset.train), self.shape.batch_size, device)
+
+        self.active = list(range(len(cells)))
+        self.initial_loss = self.loss(self.start.outputs("train"), self.ensemble.targets["train"])
+        self.peak = torch.ones_like(self.initial_loss)
+        self.recorder = Recorder(
+            [layer.name for layer in layers.layers_of(self.ensemble.model)],
+            [layer.role for layer in layers.layers_of(self.ensemble.model)],
+            cells,
+            {
+                "lr_absolute": rate.tolist(),
+                "lr_sharpness": (rate * lambda_init).tolist(),
+                "lambda_max_init": lambda_init.tolist(),
+                "initial_train_loss": self.initial_loss.tolist(),
+                "parameters": [layers.parameter_count(self.ensemble.model)] * len(cells),
+            },
+        )
+        self.classification = dataset.task == "classification"
+
+    def advance(self, step: int) -> None:
+        """Take one optimizer step and retire the cells that diverged at it."""
+        index = self.batches.next() if self.batches else None
+        raw = self.ensemble.model(take(self.ensemble.inputs["train"], index))
+        f = self.ensemble.function(raw, "train", index)
+        loss = self.loss(f, take(self.ensemble.targets["train"], index))
+        parameters = list(self.ensemble.parameters.values())
+        # Cells do not interact, so the gradient of the sum is each cell's own.
+        gradients = torch.autograd.grad(loss.sum(), parameters)
+        self.optimizer.step(parameters, gradients)
+        self._watch(loss.detach(), step)
+
+    def measure(self, step: int) -> None:
+        """Measure every cell that is still training."""
+        now = Snapshot(self.ensemble, step) if step else self.start
+        train_loss = self.loss(now.outputs("train"), self.ensemble.targets["train"])
+        if self._watch(train_loss, step):
+            if not self.active:
+                return
+            now = Snapshot(self.ensemble, step)
+            train_loss = self.loss(now.outputs("train"), self.ensemble.targets["train"])
+        trace = {"train_loss": train_loss}
+        trace["test_loss"] = self.loss(now.outputs("test"), self.ensemble.targets["test"])
+        if self.classification:
+            for split in ("train", "test"):
+                trace[f"{split}_error"] = losses.error_rate(now.outputs(split), self.ensemble.targets[split])
+        if step == 0:
+            trace |= lambda_max(now, now).trace
+        per_layer: dict[str, Mapping[str, Tensor]] = {}
+        for measure in self.measures.values():
+            measured = measure(now, self.start)
+            trace |= measured.trace
+            per_layer |= measured.layers
+        self.recorder.add(step, self.active, trace, per_layer)
+
+    def _watch(self, loss: Float[Tensor, "cell"], step: int) -> bool:
+        """Follow the peak of the loss; retire cells beyond the limit and say whether there were any."""
+        ratio = torch.where(loss.isfinite(), loss / self.initial_loss, torch.inf)
+        self.peak = torch.maximum(self.peak, ratio)
+        bad = ~(ratio <= DIVERGED_LOSS_RATIO)
+        if not bool(bad.any()):
+            return False
+        self._retire(bad, step)
+        return True
+
+    def _retire(self, bad: Bool[Tensor, "cell"], step: int) -> None:
+        for position in bad.nonzero()[:, 0].tolist():
+            self.recorder.diverged(self.active[position], step, float(self.peak[position]))
+        self._select((~bad).nonzero()[:, 0])
+
+    def _select(self, index: Int[Tensor, "kept"]) -> None:
+        for part in (self.ensemble, self.start, self.optimizer, self.batches):
+            if part is not None:
+                part.select(index)
+        self.active = [self.active[i] for i in index.tolist()]
+        self.peak, self.initial_loss = self.peak[index], self.initial_loss[index]
+
+
+def _measures(settings: Mapping[str, Any]) -> dict[str, Callable[..., Any]]:
+    """The measure functions that a ``measure`` section names."""
+    points = settings.get("points", 12)
+    if not isinstance(points, int) or isinstance(points, bool) or points < 2:
+        raise UserError(f"measure.points must be an integer >= 2, got {points!r}; give a number of measured steps")
+    functions = settings.get("functions") or {}
+    return {
+        name: instantiate.partial(f"measure.functions.{name}", section, now=None, start=None)
+        for name, section in functions.items()
+    }

@@ -1,0 +1,49 @@
+"""Cells for tests, without Hydra: the smallest complete settings, changed by keyword."""
+
+import json
+
+from reference import ABC, ROLES
+
+from runner.cell import Cell, canonical_json
+
+SETTINGS = {
+    "model": {"_target_": "runner.models.MLP", "activation": "tanh", "bias": False, "sigma_weight": 1.0, "sigma_bias": 0.0},
+    "data": {
+        "_target_": "runner.data.xor", "seed": 0, "dim": 6, "linear": 0.5, "standardize": True, "inputs": "sphere",
+        "train_size": 24, "test_size": 16, "probe_size": 12,
+    },
+    "optimizer": {"_target_": "runner.optim.SGD"},
+    "measure": {
+        "points": 4,
+        "functions": {
+            name: {"_target_": f"runner.measures.{name}"}
+            for name in ("param_movement", "layer_movement", "ntk_change", "kernel_distance", "feature_movement")
+        },
+    },
+}  # fmt: skip
+DIGITS = {"_target_": "runner.data.digits", "seed": 0, "train_size": 40, "test_size": 20, "probe_size": 10}
+SCALARS = {
+    "width": 16, "depth": 2, "lr": 0.5, "lr_unit": "sharpness", "gamma": 1.0, "center_output": False,
+    "base_width": 1, "seed": 0, "steps": 20, "batch_size": None, "loss": "mse", "dtype": "float64",
+    "model": "mlp", "data": "xor", "optimizer": "sgd", "parameterization": "ntk",
+}  # fmt: skip
+
+
+def exponents(name):
+    """The canonical JSON of a parameterization's abc table, from the reference."""
+    table = {letter: dict(zip(ROLES, ABC[name][letter], strict=True)) for letter in "ab"}
+    table["c"] = {"sgd": dict(zip(ROLES, ABC[name]["c"], strict=True)), "adam": dict.fromkeys(ROLES, 0)}
+    return canonical_json(table)
+
+
+def make_cell(**changes):
+    """A small cell; a dict updates a section (model, data, ...), anything else sets a field."""
+    settings = json.loads(json.dumps(SETTINGS))
+    scalars = dict(SCALARS)
+    for key, value in changes.items():
+        if isinstance(value, dict):
+            settings[key] = value if "_target_" in value else settings[key] | value
+        else:
+            scalars[key] = value
+    table = exponents(scalars["parameterization"])
+    return Cell(**scalars, exponents=table, settings=canonical_json(settings))

@@ -1,0 +1,12 @@
+"""Shapes in signatures are checked in tests only."""
+
+import torch
+from jaxtyping import install_import_hook
+
+CHECKED = ("layers", "parameterization", "eigen", "losses", "ensemble", "measures", "optim", "models", "data", "train")
+
+# Before anything of the package is imported, and for as long as the tests run.
+install_import_hook([f"runner.{name}" for name in CHECKED], "typechecker.check")
+
+# The cells of tests are tiny: a second thread costs more than it brings, and far more on a busy machine.
+torch.set_num_threads(1)

@@ -1,0 +1,100 @@
+"""Splits, seeds and labels of the data sets."""
+
+import math
+
+import pytest
+import torch
+
+from runner import data
+from runner.data.order import BatchOrder
+
+MAKERS = {
+    "digits": data.digits,
+    "xor": data.xor,
+    "single_index": data.single_index,
+    "staircase": data.staircase,
+    "parity": data.parity,
+    "teacher": data.teacher,
+}
+SIZES = {"train_size": 50, "test_size": 30, "probe_size": 20}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_shapes_and_seeds(name):
+    one, again, other = (MAKERS[name](seed=s, **SIZES) for s in (0, 0, 1))
+    for split, size in (("train", 50), ("test", 30), ("probe", 20)):
+        a, b, c = (getattr(d, split) for d in (one, again, other))
+        assert a.inputs.shape[0] == a.targets.shape[0] == size
+        assert a.inputs.dtype == torch.float64
+        assert torch.equal(a.inputs, b.inputs)
+        assert torch.equal(a.targets, b.targets)
+        assert not torch.equal(a.inputs, c.inputs)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_splits_share_no_sample(name):
+    d = MAKERS[name](**SIZES)
+    rows = torch.cat([s.inputs.flatten(1) for s in (d.train, d.test, d.probe)])
+    if name in ("staircase", "parity"):
+        rows = MAKERS[name](inputs="gaussian", **SIZES).train.inputs
+    assert torch.unique(rows, dim=0).shape[0] == rows.shape[0]
+
+
+@pytest.mark.parametrize("name", ["xor", "single_index", "staircase", "parity"])
+def test_a_larger_training_set_extends_a_smaller_one(name):
+    small, large = (MAKERS[name](**SIZES | {"train_size": size}) for size in (20, 60))
+    assert torch.equal(large.train.inputs[:20], small.train.inputs)
+    assert torch.equal(large.train.targets[:20], small.train.targets)
+    assert torch.equal(large.test.inputs, small.test.inputs)
+    assert torch.equal(large.test.targets, small.test.targets)
+
+
+def test_digits_are_the_real_ones_with_zero_mean_targets():
+    d = data.digits(train_size=1000, test_size=500, probe_size=297)
+    assert d.input_shape == (1, 8, 8)
+    assert d.train.inputs.mean().abs() < 1e-12
+    assert d.train.inputs.std().item() == pytest.approx(1)
+    assert torch.equal(d.train.targets.sum(1).round(decimals=12), torch.zeros(1000, dtype=torch.float64))
+    counts = sum(torch.bincount(s.targets.argmax(1), minlength=10) for s in (d.train, d.test, d.probe))
+    assert counts.tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+
+
+def test_labels_by_hand():
+    x = data.xor(dim=5, **SIZES)
+    assert torch.equal(x.train.targets[:, 0], (x.train.inputs[:, 0] * x.train.inputs[:, 1]).sign())
+    assert torch.allclose(x.train.inputs.norm(dim=1), torch.tensor(math.sqrt(5), dtype=torch.float64))
+    s = data.staircase(dim=5, degree=3, **SIZES)
+    a, b, c = s.train.inputs[:, 0], s.train.inputs[:, 1], s.train.inputs[:, 2]
+    assert torch.allclose(s.train.targets[:, 0], (a + a * b + a * b * c) / math.sqrt(3))
+    p = data.parity(dim=5, degree=3, **SIZES)
+    assert torch.equal(p.train.targets[:, 0], p.train.inputs[:, :3].prod(1))
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3, 4])
+def test_single_index_has_unit_variance(degree):
+    d = data.single_index(degree=degree, dim=10, train_size=200_000, test_size=1, probe_size=1)
+    y = d.train.targets
+    five_sigma = 5 * ((y**4).mean().item() / len(y)) ** 0.5  # of the mean of y^2; it covers the mean of y too
+    assert y.mean().item() == pytest.approx(0, abs=five_sigma)
+    assert y.var().item() == pytest.approx(1, abs=five_sigma)
+
+
+def test_standardised_on_the_training_set():
+    d = data.xor(dim=10, linear=0.5, standardize=True, train_size=24, test_size=10, probe_size=10)
+    assert d.task == "regression"
+    assert d.train.targets.mean().item() == pytest.approx(0, abs=1e-12)
+    assert d.train.targets.var(correction=0).item() == pytest.approx(1)
+
+
+def test_batches_cover_an_epoch_and_depend_on_the_seed_alone():
+    device = torch.device("cpu")
+    pack = BatchOrder([3, 5, 3], samples=10, batch_size=3, device=device)
+    alone = BatchOrder([5], samples=10, batch_size=3, device=device)
+    for _ in range(3):
+        batches = [pack.next() for _ in range(3)]
+        epoch = torch.cat(batches, 1)
+        assert all(len(set(row.tolist())) == 9 for row in epoch)
+        assert torch.equal(epoch[0], epoch[2])
+        assert torch.equal(epoch[1:2], torch.cat([alone.next() for _ in range(3)], 1))
+    pack.select(torch.tensor([1]))
+    assert torch.equal(pack.next(), alone.next())

@@ -1,0 +1,52 @@
+"""Lanczos and the spectral norm against LAPACK."""
+
+import pytest
+import torch
+
+from runner.eigen import spectral_norm, top_eigenvalue
+
+
+def matrices(cells, rows, columns, dtype=torch.float64):
+    return torch.randn(cells, rows, columns, generator=torch.Generator().manual_seed(0), dtype=dtype)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 24, 150])
+def test_top_eigenvalue_equals_lapack(size):
+    m = matrices(3, size, size)
+    gram = m @ m.mT
+    top = top_eigenvalue(lambda v: (gram @ v[:, :, None])[:, :, 0], gram[:, 0])
+    torch.testing.assert_close(top, torch.linalg.eigvalsh(gram)[:, -1], rtol=1e-8, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 1), (1, 7), (30, 40), (200, 60)])
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+def test_spectral_norm_equals_svd(shape, scale):
+    m = matrices(4, *shape) * scale
+    torch.testing.assert_close(spectral_norm(m), torch.linalg.svdvals(m)[:, 0], rtol=1e-7, atol=0)
+
+
+def test_spectral_norm_of_low_rank_and_zero():
+    u = matrices(1, 50, 2)
+    low = u @ u.mT
+    both = torch.cat([low, torch.zeros_like(low)])
+    norm = spectral_norm(both)
+    torch.testing.assert_close(norm[0], torch.linalg.svdvals(low)[0, 0], rtol=1e-9, atol=0)
+    assert norm[1] == 0
+
+
+def test_a_cell_does_not_depend_on_its_neighbours():
+    m = matrices(5, 60, 60)
+    torch.testing.assert_close(spectral_norm(m)[2:3], spectral_norm(m[2:3]), rtol=1e-8, atol=0)
+
+
+def test_a_cell_that_is_not_finite_gives_nan_alone():
+    m = matrices(2, 20, 20)
+    m[0, 3, 3] = float("inf")
+    norm = spectral_norm(m)
+    assert norm[0].isnan()
+    torch.testing.assert_close(norm[1], torch.linalg.svdvals(m[1])[0], rtol=1e-7, atol=0)
+
+
+def test_float32_keeps_small_movements():
+    m = matrices(2, 40, 40, torch.float32) * 1e-25
+    torch.testing.assert_close(spectral_norm(m), torch.linalg.svdvals(m)[:, 0], rtol=1e-3, atol=0)
