@@ -43,10 +43,27 @@ _MEASURES = (
     Column("test_loss", "float64", "loss", "Loss on the test set"),
     Column("train_error", "float64", "fraction", "Misclassified training samples; null for regression"),
     Column("test_error", "float64", "fraction", "Misclassified test samples; null for regression"),
-    Column("param_movement", "float64", "1", "norm(theta_t - theta_0) / norm(theta_0), raw parameters, all layers"),
-    Column("ntk_change", "float64", "1", "norm_F(Theta_t - Theta_0) / norm_F(Theta_0), lr-weighted kernel on probes"),
-    Column("kernel_distance", "float64", "1", "1 - cos(Theta_t, Theta_0) on probes (Fort et al., arXiv 2010.15110)"),
-    Column("feature_movement", "float64", "1", "Relative RMS change of the last hidden activations on probes"),
+    Column(
+        "param_movement",
+        "float64",
+        "1",
+        "norm(theta_t - theta_0) / norm(theta_0), raw parameters, all layers",
+    ),
+    Column(
+        "ntk_change",
+        "float64",
+        "1",
+        "norm_F(Theta_t - Theta_0) / norm_F(Theta_0), lr-weighted kernel on probes",
+    ),
+    Column(
+        "kernel_distance",
+        "float64",
+        "1",
+        "1 - cos(Theta_t, Theta_0) on probes (Fort et al., arXiv 2010.15110)",
+    ),
+    Column(
+        "feature_movement", "float64", "1", "Relative RMS change of the last hidden activations on probes"
+    ),
 )
 
 CELLS = (
@@ -65,7 +82,9 @@ CELLS = (
     _key("lr", "float64", "lr_unit", "Learning rate as swept, in the unit that lr_unit names"),
     _key("lr_unit", "string", "", "absolute, or sharpness: lr is then lr_absolute * lambda_max_init"),
     Column("lr_absolute", "float64", "lr", "Base learning rate eta in force, before layer and gamma factors"),
-    Column("lr_sharpness", "float64", "1", "lr_absolute * lambda_max_init; 2 is critical for MSE, full batch"),
+    Column(
+        "lr_sharpness", "float64", "1", "lr_absolute * lambda_max_init; 2 is critical for MSE, full batch"
+    ),
     _key("gamma", "float64", "1", "Richness: f = h / gamma, lr times gamma^2 under SGD"),
     _key("center_output", "bool", "", "Whether the output at init is subtracted"),
     _key("base_width", "int64", "units", "Width at which every parameterization is the same network"),
@@ -80,7 +99,12 @@ CELLS = (
     Column("initial_train_loss", "float64", "loss", "Loss on the whole training set at init"),
     Column("best_test_loss", "float64", "loss", "Smallest test loss at a measured step"),
     Column("best_test_error", "float64", "fraction", "Smallest test error at a measured step"),
-    Column("lambda_max_init", "float64", "1/lr", "Top eigenvalue of the full lr-weighted train kernel / N at init"),
+    Column(
+        "lambda_max_init",
+        "float64",
+        "1/lr",
+        "Top eigenvalue of the full lr-weighted train kernel / N at init",
+    ),
     Column("peak_loss_ratio", "float64", "1", "Largest loss met at any step over the loss at init"),
     Column("diverged_step", "int64", "steps", "First step whose loss was not finite or beyond the limit"),
     Column("parameters", "int64", "", "Trainable parameters"),
@@ -113,4 +137,6 @@ KEYS: dict[str, tuple[str, ...]] = {
     "trace": ("cell_id", "step"),
     "layers": ("cell_id", "step", "layer"),
 }
-"""What makes a row unique; of two rows with one key, the one written last counts."""
+"""What makes a row unique; of two rows with one key, the one written last counts.
+
+A cell is taken whole from one part, and a failed row never replaces a trained one."""

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torch.func import functional_call
 
 from runner import layers
@@ -116,8 +115,8 @@ def kernel_distance(now: Snapshot, start: Snapshot) -> Measurement:
 def lambda_max(now: Snapshot, start: Snapshot) -> Measurement:
     """Return the top eigenvalue of the full lr-weighted kernel on the training set, over N.
 
-    2 / lambda_max is the critical learning rate of full-batch gradient descent on the MSE. Products with
-    the kernel J D J^T are a backward and a forward-mode pass, so that the N O x N O matrix is never formed.
+    2 / lambda_max is the critical learning rate of full-batch gradient descent on the MSE. A product with
+    the kernel J D J^T is one backward pass, and one through it, so that the N O x N O matrix is never formed.
 
     Args:
         now: The moment.
@@ -131,19 +130,19 @@ def lambda_max(now: Snapshot, start: Snapshot) -> Measurement:
 
 def _train_lambda_max(snapshot: Snapshot) -> Float[Tensor, "cell"]:
     model, x = snapshot.ensemble.model, snapshot.ensemble.inputs["train"]
-    parameters = {path: value.clone().requires_grad_() for path, value in snapshot.parameters.items()}
     factors = layers.kernel_weights(model)
+    parameters = {path: value.clone().requires_grad_() for path, value in snapshot.parameters.items()}
+    leaves = list(parameters.values())
     outputs = functional_call(model, parameters, (x,))
-    shape = outputs.shape
+    # J^T v is linear in v, so its derivative in the direction u is J u. Both graphs are built once and serve
+    # every product; forward mode would evaluate the network anew each time.
+    probe = torch.zeros_like(outputs, requires_grad=True)
+    pulled = torch.autograd.grad(outputs, leaves, probe, create_graph=True)
 
     def product(vector: Tensor) -> Tensor:
-        gradients = torch.autograd.grad(outputs, list(parameters.values()), vector.view(shape), retain_graph=True)
-        with torch.no_grad(), forward_ad.dual_level():
-            duals = {
-                path: forward_ad.make_dual(snapshot.parameters[path], gradient * factors[path])
-                for path, gradient in zip(parameters, gradients, strict=True)
-            }
-            pushed = forward_ad.unpack_dual(functional_call(model, duals, (x,))).tangent
+        gradients = torch.autograd.grad(outputs, leaves, vector.view(outputs.shape), retain_graph=True)
+        weighted = [g * factors[path] for path, g in zip(parameters, gradients, strict=True)]
+        (pushed,) = torch.autograd.grad(pulled, probe, weighted, retain_graph=True)
         return pushed.flatten(1) / x.shape[1]
 
     return top_eigenvalue(product, outputs.detach().flatten(1))

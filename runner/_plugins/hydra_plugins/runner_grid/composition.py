@@ -1,0 +1,176 @@
+"""From overrides to cells: Hydra composes once per choice of groups, never once per cell.
+
+An axis over a group (``model=mlp,cnn``) changes what is composed; so does one over a key that the
+configs refer to (``${width}``), and one whose values are maps or refer to others. These are composed.
+All other axes are numbers and names laid over the composed config, see ``runner.grid``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, QuotedString
+from omegaconf import DictConfig, OmegaConf
+
+from runner.cell import Cell
+from runner.config import EXECUTION_KEYS
+from runner.errors import UserError
+from runner.grid import Axis, expand, expand_logspace
+from runner.rules import shown
+
+ONE_CHOICE = frozenset({"experiment", "regime"})
+"""Groups that say how to run or to read a sweep: one choice for all cells."""
+
+
+def cells_of(
+    loader: ConfigLoader,
+    master: DictConfig,
+    params: Mapping[str, Any],
+    grids: Sequence[Mapping[str, Any]],
+    arguments: Sequence[str],
+) -> list[Cell]:
+    """Return every cell that is asked for, each once.
+
+    Args:
+        loader: Hydra's.
+        master: The config as composed from the command line, without its axes.
+        params: Axes and values shared by all grids.
+        grids: Axes and values of each grid, over ``params``.
+        arguments: Overrides from the command line: they replace the same keys in every grid.
+
+    Raises:
+        UserError: If an axis is empty, not discrete, unknown, or holds a wrong value.
+    """
+    if not isinstance(params, dict):
+        raise UserError(f"hydra.sweeper.params must be a map, got {shown(params)}; e.g. {{lr: '1,2'}}")
+    if not isinstance(grids, list) or not all(isinstance(grid, dict) for grid in grids):
+        raise UserError(f"hydra.sweeper.grids must be a list of maps, got {shown(grids)}; see params")
+    typed = _by_key(_parse(loader, arguments))
+    cells: dict[Cell, None] = {}
+    for grid in grids:
+        overrides = _by_key(_parse(loader, _lines({**params, **grid}))) | typed
+        cells |= dict.fromkeys(_grid_cells(loader, master, list(overrides.values())))
+    return list(cells)
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """Return a composed config as resolved plain values, without Hydra's own node."""
+    result = {}
+    for key in config:
+        if key != "hydra":
+            value = config[key]
+            result[str(key)] = (
+                OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+            )
+    return result
+
+
+def _lines(grid: Mapping[str, Any]) -> list[str]:
+    """Write a grid of the YAML as overrides; a YAML list is the list of an axis's values."""
+    lines = []
+    for key, value in grid.items():
+        head = re.split(r"[./]", key.lstrip("+~"))[0]
+        if head in {*EXECUTION_KEYS, *ONE_CHOICE, "hydra"}:
+            raise UserError(
+                f"hydra.sweeper.params.{key} must be a key of a cell, got {key}={shown(value)}; "
+                f"write {key} in the body of the experiment"
+            )
+        if isinstance(value, list):
+            if not value:
+                raise UserError(f"{key} must have at least one value, got an empty axis; list its values")
+            text = ",".join(map(shown, value))
+        else:
+            text = shown(value) if value != "" else ""
+        lines.append(f"{key}={expand_logspace(str(key), text)}")
+    return lines
+
+
+def _parse(loader: ConfigLoader, lines: Sequence[str]) -> list[Override]:
+    return OverridesParser.create(config_loader=loader).parse_overrides(list(lines))
+
+
+def _by_key(overrides: Iterable[Override]) -> dict[str, Override]:
+    return {override.get_key_element().lstrip("+~"): override for override in overrides}
+
+
+def _grid_cells(loader: ConfigLoader, master: DictConfig, overrides: Sequence[Override]) -> Iterator[Cell]:
+    fixed = [override.input_line or "" for override in overrides if not override.is_sweep_override()]
+    swept = [override for override in overrides if override.is_sweep_override()]
+    composed = [override for override in swept if _needs_composition(loader, override)]
+    plain_swept = [override for override in swept if override not in composed]
+    for choice in _product(composed):
+        config = loader.load_sweep_config(master, [*fixed, *choice])
+        referred = _refers_to(config)
+        bound = [override for override in plain_swept if referred(override.key_or_group)]
+        free = [_axis(override) for override in plain_swept if not referred(override.key_or_group)]
+        for more in _product(bound):
+            if more:
+                config = loader.load_sweep_config(master, [*fixed, *choice, *more])
+            yield from expand(plain(config), free)
+
+
+def _needs_composition(loader: ConfigLoader, override: Override) -> bool:
+    """Whether the axis changes what Hydra composes; complains if it cannot be an axis at all."""
+    key, written = override.key_or_group, override.get_value_string()
+    if not override.is_discrete_sweep():
+        raise UserError(
+            f"{key} must be a list of values, got {written}; "
+            f"write {key}=a,b or {key}=range(...) or {key}=logspace(...)"
+        )
+    if key in ONE_CHOICE:
+        raise UserError(f"{key} must be one name, got {written}; run one sweep for each")
+    choices = loader.get_group_options(key)
+    values = _values(override)
+    if not values:
+        known = f"known: {', '.join(choices)}" if choices else "list its values"
+        raise UserError(f"{key} must have at least one value, got {written}, which is empty; {known}")
+    special = any(isinstance(value, (dict, list)) or "${" in str(value) for value in values)
+    return bool(choices) or special or override.package is not None
+
+
+def _values(override: Override) -> list[Any]:
+    try:
+        values = list(override.sweep_iterator())
+    except ArithmeticError as error:  # range(0,1,0)
+        raise UserError(
+            f"{override.key_or_group} must be a list of values, got {override.get_value_string()} ({error})"
+        ) from None
+    return [value.text if isinstance(value, QuotedString) else value for value in values]
+
+
+def _axis(override: Override) -> Axis:
+    adds = override.is_add() or override.is_force_add()
+    return Axis(override.key_or_group, tuple(_values(override)), adds, override.is_force_add())
+
+
+def _product(overrides: Sequence[Override]) -> Iterator[list[str]]:
+    """Yield every choice of values, as overrides without a sweep."""
+    columns = [
+        [f"{override.get_key_element()}={value}" for value in dict.fromkeys(override.sweep_string_iterator())]
+        for override in overrides
+    ]
+    return map(list, itertools.product(*columns))
+
+
+_INTERPOLATION = re.compile(r"\$\{([^${}]*)\}")
+_WORD = re.compile(r"[\w-]+")
+
+
+def _refers_to(config: DictConfig) -> Callable[[str], bool]:
+    """Return whether an interpolation in the keys that make a cell may refer to a given key.
+
+    By words: a key with any part named in an interpolation may be meant. Composing it costs time, not
+    composing it would cost correctness. Where one interpolation holds another, every key may be meant.
+    """
+    keys = [str(key) for key in config if key != "hydra" and key not in EXECUTION_KEYS]
+    text = OmegaConf.to_yaml(OmegaConf.masked_copy(config, keys), resolve=False)
+    found = _INTERPOLATION.findall(text)
+    if text.count("${") > len(found):
+        return lambda key: True
+    words = {word for reference in found for word in _WORD.findall(reference)}
+    return lambda key: not words.isdisjoint(key.split("."))

@@ -1,0 +1,181 @@
+"""The sweeper: overrides -> cells -> launch -> jobs of whatever launcher is configured.
+
+No dataclass in this module: together with the annotations import it would crash Hydra's plugin scan.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+if TYPE_CHECKING:
+    from hydra.plugins.launcher import Launcher
+    from hydra.types import HydraContext, TaskFunction
+
+    from runner.sweep import Launched
+
+ConfigStore.instance().store(
+    group="hydra/sweeper",
+    name="runner_grid",
+    provider="regime-runner",
+    node={
+        "_target_": "hydra_plugins.runner_grid.grid_sweeper.GridSweeper",
+        "params": {},
+        "grids": [],
+    },
+)
+
+
+class GridSweeper(Sweeper):
+    """Runs the grid that ``params``, ``grids`` and the command line span.
+
+    Args:
+        params: Axes and values by key, in Hydra's sweep syntax, e.g. ``{width: "64,256"}``.
+        grids: Several such maps, each laid over ``params``; the cells are the union of their grids.
+    """
+
+    def __init__(
+        self,
+        params: Mapping[str, Any] | None = None,
+        grids: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
+        super().__init__()
+        self.params: dict[str, Any] = _container(params or {})
+        self.grids: list[dict[str, Any]] = _container(grids or [{}])
+        self.config: DictConfig | None = None
+        self.hydra_context: HydraContext | None = None
+        self.task_function: TaskFunction | None = None
+        self.launcher: Launcher | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keep what Hydra gives; the launcher is made later, when the launch has its folder."""
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run what is missing of the grid and show the diagram.
+
+        Args:
+            arguments: Overrides from the command line.
+
+        Raises:
+            UserError: For a mistake in the grid, before anything is written.
+            SweepIncompleteError: If cells failed or jobs did not finish.
+            SweepInterrupted: On Ctrl-C.
+        """
+        from hydra_plugins.runner_grid import composition
+
+        from runner.config import check_execution
+        from runner.sweep import launch
+
+        assert self.config is not None
+        assert self.hydra_context is not None
+        loader = self.hydra_context.config_loader
+        master = composition.plain(self.config)
+        check_execution(master)
+        cells = composition.cells_of(loader, self.config, self.params, self.grids, arguments)
+        store = Path(master["store"]).expanduser().absolute()
+        snapshot = {
+            **master,
+            "store": str(store),
+            "sweep": {"overrides": list(arguments), "params": self.params, "grids": self.grids},
+        }
+        launched = launch(
+            cells,
+            snapshot,
+            store,
+            default_shards=1 if self._runs_here() else None,
+            command=shlex.join(["runner", "sweep", *(a for a in sys.argv[1:] if a != "--multirun")]),
+        )
+        self._say(launched, store)
+        if launched.shards:
+            self._run_jobs(launched, store)
+        self._finish(launched, store)
+
+    def _runs_here(self) -> bool:
+        """Whether the launcher is Hydra's own, which runs one job after another in this process."""
+        assert self.config is not None
+        return str(self.config.hydra.launcher._target_).endswith(".BasicLauncher")
+
+    @staticmethod
+    def _say(launched: Launched, store: Path) -> None:
+        done = launched.total - launched.missing
+        if not launched.missing:
+            print(f"all {launched.total} cells are finished already, nothing to train", file=sys.stderr)
+        elif done:
+            print(f"{done} of {launched.total} cells are finished already", file=sys.stderr)
+        if launched.shards > 1:
+            print(
+                f"{launched.missing} cells in {launched.shards} jobs, launch {launched.launch} in {store}",
+                file=sys.stderr,
+            )
+
+    def _run_jobs(self, launched: Launched, store: Path) -> None:
+        """Hand one job a shard to the launcher and wait for it."""
+        from runner.sweep import SweepInterrupted, progress_of
+
+        assert self.config is not None
+        assert self.hydra_context is not None
+        assert self.task_function is not None
+        with read_write(self.config), open_dict(self.config):
+            self.config.store = str(store)
+            self.config.launch = launched.launch
+            self.config.hydra.sweep.dir = str(store / "launches" / launched.launch)
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=self.hydra_context, task_function=self.task_function, config=self.config
+        )
+        self.launcher = launcher
+        # Jobs get no override but these: everything else comes from the launch's snapshot.
+        common = [f"store={_quoted(str(store))}", f"launch={_quoted(launched.launch)}"]
+        jobs = [[*common, f"shard={shard}"] for shard in range(launched.shards)]
+        try:
+            for result in launcher.launch(jobs, initial_job_idx=0):
+                _ = result.return_value  # raises what the job raised
+        except KeyboardInterrupt:
+            raise SweepInterrupted(f"interrupted: {progress_of(launched, store)}") from None
+        except Exception:
+            print(progress_of(launched, store), file=sys.stderr)
+            raise
+
+    @staticmethod
+    def _finish(launched: Launched, store: Path) -> None:
+        """Compact the tables, show the diagram and say what went wrong."""
+        from runner.store import compact
+        from runner.sweep import SweepIncompleteError, unfinished
+
+        compact(store)
+        _print_summary(store, launched.launch)
+        missing, failed = unfinished(store, launched.launch)
+        if missing:
+            raise SweepIncompleteError(
+                f"{missing} of {launched.total} cells did not finish; the same command runs them"
+            )
+        if failed:
+            raise SweepIncompleteError(
+                f"{failed} of {launched.total} cells failed; `runner status {store}` shows why, "
+                "the same command with retry=failed trains them again"
+            )
+
+
+def _container(value: Any) -> Any:
+    """Return plain dicts and lists for OmegaConf's."""
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def _print_summary(store: Path, launch: str) -> None:
+    from runner.report.terminal import print_launch_summary
+
+    print_launch_summary(store, launch)
+
+
+def _quoted(text: str) -> str:
+    """Write a value for Hydra's override grammar."""
+    return QuotedString(text, Quote.single).with_quotes()

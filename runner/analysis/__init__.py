@@ -1,0 +1,1 @@
+"""From tables to statements: regimes over a grid, exponents against width. pandas only, never torch."""

@@ -1,0 +1,155 @@
+"""Columns by the name that a config gives them: schema columns and dotted group keys.
+
+A cell keeps most of its config as real columns and the rest as JSON (``settings``, ``exponents``); here both
+answer to the key that a user would sweep: ``width``, ``model.activation``, ``parameterization.a.hidden``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from runner.cell import FIELDS
+from runner.errors import UserError
+
+JSON_FIELDS = {"settings": "", "exponents": "parameterization."}
+"""Columns that hold keys as JSON, and what goes before their keys."""
+
+
+def group_keys(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return one column per dotted group key of the cells; None where a cell has no such key."""
+    frames = [_expand(cells[name], prefix) for name, prefix in JSON_FIELDS.items() if name in cells]
+    return pd.concat(frames, axis=1) if frames else pd.DataFrame(index=cells.index)
+
+
+def config_columns(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return every config key of the cells as a column of objects, the cell's own fields first."""
+    own = [name for name in FIELDS if name in cells and name not in JSON_FIELDS]
+    return pd.concat([cells[own].astype(object), group_keys(cells)], axis=1)
+
+
+def column(cells: pd.DataFrame, key: str, asked_by: str) -> pd.Series:
+    """Return the column that ``key`` names.
+
+    Args:
+        cells: Rows of the ``cells`` table.
+        key: A column of the table, or a dotted group key such as ``model.activation``.
+        asked_by: The option that named it, for the error message.
+
+    Raises:
+        UserError: If there is no such column, with the nearest one suggested.
+    """
+    if key in cells and key not in JSON_FIELDS:
+        return cells[key].astype(object) if cells[key].dtype.kind == "O" else cells[key]
+    dotted = group_keys(cells)
+    if key in dotted:
+        return dotted[key]
+    near = difflib.get_close_matches(key, [*cells.columns, *dotted.columns], n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise UserError(
+        f"{asked_by} must be a column or a group key of the cells, got {key!r}; "
+        f"{hint}`runner schema cells` lists them"
+    )
+
+
+def numeric_column(cells: pd.DataFrame, key: str, asked_by: str) -> pd.Series:
+    """Return the column that ``key`` names as floats, null as NaN.
+
+    Raises:
+        UserError: If there is no such column or it does not hold numbers.
+    """
+    values = column(cells, key, asked_by)
+    try:
+        return pd.Series(
+            pd.to_numeric(values).to_numpy(dtype=float, na_value=np.nan), index=cells.index, name=key
+        )
+    except (ValueError, TypeError):
+        raise UserError(
+            f"{asked_by} must name numbers, got {key} with {show_values(values)}; a name can be a --facet"
+        ) from None
+
+
+def distinct(values: Iterable[Any]) -> list[Any]:
+    """Return the distinct values, sorted: numbers by size, then text, then null."""
+    return sorted({plain(value) for value in values}, key=_rank)
+
+
+def groups(frame: pd.DataFrame, keys: Sequence[pd.Series]) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
+    """Yield the rows of each distinct combination of the keys, sorted, null being a value like any other."""
+    for values, places in group_places(keys, len(frame)):
+        yield values, frame.iloc[places]
+
+
+def group_places(keys: Sequence[pd.Series], rows: int) -> Iterator[tuple[tuple[Any, ...], list[int]]]:
+    """Yield the positions of the rows of each distinct combination of the keys, sorted."""
+    found: dict[tuple[Any, ...], list[int]] = {}
+    columns = [[plain(value) for value in key] for key in keys]
+    for place, values in enumerate(zip(*columns, strict=True) if keys else [()] * rows):
+        found.setdefault(values, []).append(place)
+    for values in sorted(found, key=lambda values: tuple(_rank(value) for value in values)):
+        yield values, found[values]
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows as dicts."""
+    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+
+
+def plain(value: Any) -> Any:
+    """Return a hashable Python value: numpy scalars unwrapped, NaN and NA as None."""
+    if value is None or value is pd.NA:
+        return None
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def show(value: Any) -> str:
+    """Return a value as a user would type it."""
+    value = plain(value)
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def show_values(values: Iterable[Any], most: int = 12) -> str:
+    """Return the distinct values as a comma-separated list, cut after ``most``."""
+    found = [show(value) for value in distinct(values)]
+    return ", ".join(found if len(found) <= most else [*found[: most - 1], "...", found[-1]])
+
+
+def _rank(value: Any) -> tuple[int, float, str]:
+    """Return a sort key that orders values of any types."""
+    if value is None:
+        return (2, 0.0, "")
+    if isinstance(value, (bool, int, float)):
+        return (0, float(value), "")
+    return (1, 0.0, str(value))
+
+
+def _expand(column: pd.Series, prefix: str) -> pd.DataFrame:
+    """Return one column per key of a column of JSON objects."""
+    flat = {text: dict(_flatten(json.loads(text), prefix)) for text in column.dropna().unique()}
+    keys = list(dict.fromkeys(key for items in flat.values() for key in items))
+    rows = [flat.get(text, {}) for text in column]
+    return pd.DataFrame(
+        {key: pd.Series([row.get(key) for row in rows], index=column.index, dtype=object) for key in keys},
+        index=column.index,
+    )
+
+
+def _flatten(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of nested mappings under dotted keys."""
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            yield from _flatten(item, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", json.dumps(item) if isinstance(item, list) else item

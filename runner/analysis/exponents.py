@@ -1,0 +1,193 @@
+"""Exponents against width: how fast a measure falls or grows as networks widen.
+
+The slope is that of a straight line through (log width, mean over seeds of log metric); its interval is a
+percentile bootstrap that resamples the seeds of each width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from runner.analysis.columns import column, groups, records, show_values
+from runner.analysis.selection import facet_label, require_no_other_varying
+from runner.analysis.theory import predicted_slope
+from runner.cell import FIELDS
+from runner.errors import UserError, unknown
+from runner.schema import TABLES
+
+DEFAULT_METRICS = (
+    "lambda_max_init",
+    "ntk_change",
+    "kernel_distance",
+    "param_movement",
+    "feature_movement",
+    "movement_frobenius",
+    "movement_spectral",
+)
+RESAMPLES = 2000
+LEAST_WIDTHS = 3
+_NOT_METRICS = {*FIELDS, "step", "layer_index"}
+_LAYER_KEYS = ("layer_index", "layer", "role")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A fitted slope with its bootstrap interval; None where the data do not carry one."""
+
+    slope: float | None
+    low: float | None
+    high: float | None
+
+
+def known_metrics(cells: pd.DataFrame, trace: pd.DataFrame, layers: pd.DataFrame) -> dict[str, str]:
+    """Return every metric that can be fitted and its table: cells before layers before trace."""
+    tables = {"cells": cells, "layers": layers, "trace": trace}
+    found: dict[str, str] = {}
+    for name, frame in tables.items():
+        keys = {column.name for column in TABLES[name] if not column.nullable}
+        for metric in frame.select_dtypes("number").columns:
+            if metric not in keys | _NOT_METRICS:
+                found.setdefault(metric, name)
+                found[f"{name}.{metric}"] = name
+    return found
+
+
+def fit(
+    cells: pd.DataFrame,
+    trace: pd.DataFrame,
+    layers: pd.DataFrame,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    facets: Sequence[str] = ("parameterization",),
+) -> pd.DataFrame:
+    """Fit log metric against log width.
+
+    Args:
+        cells: The chosen rows of ``cells``; nothing may vary but width, seed and the facets.
+        trace: Rows of ``trace``; each cell's last step is read.
+        layers: Rows of ``layers``; each cell's last step is read.
+        metrics: Numeric columns; ``layers.feature_movement`` where another table has one of that name.
+        facets: Keys with one fit per combination of values.
+
+    Returns:
+        One row per facet, metric and (for a metric per layer) layer: the facet keys, ``metric``, ``layer``,
+        ``role``, ``slope``, ``low``, ``high`` (95 %; null with fewer than two seeds at a width), ``theory``
+        (null where it says nothing), ``widths``, ``seeds`` (fewest at a width), ``cells`` (used) and
+        ``left_out`` (diverged, failed, zero or null).
+
+    Raises:
+        UserError: If a metric or key is unknown, another key varies, or fewer than three widths exist.
+    """
+    if "width" in facets:
+        raise UserError("--facet must not be width, which the fit runs over; drop it from --facet")
+    known = known_metrics(cells, trace, layers)
+    for metric in metrics:
+        if metric not in known:
+            raise unknown("--metric", metric, [name for name in known if "." not in name])
+    require_no_other_varying(cells, ("width",), facets)
+    last = {"cells": cells, "layers": _last_step(layers, cells), "trace": _last_step(trace, cells)}
+    rows = []
+    for values, part in groups(cells, [column(cells, facet, "--facet") for facet in facets]):
+        _require_widths(part, facets, values)
+        facet = dict(zip(facets, values, strict=True))
+        for metric in metrics:
+            for found in _fit_metric(metric.partition(".")[2] or metric, part, last[known[metric]]):
+                rows.append(facet | found | {"metric": metric})
+    columns = [
+        "metric",
+        "layer",
+        "role",
+        "slope",
+        "low",
+        "high",
+        "theory",
+        "widths",
+        "seeds",
+        "cells",
+        "left_out",
+    ]
+    return pd.DataFrame(rows, columns=[*facets, *columns])
+
+
+def loglog_slope(samples: Mapping[int, np.ndarray], resamples: int = RESAMPLES) -> Line:
+    """Return the least-squares slope of log sample against log width with a 95 % bootstrap interval.
+
+    Args:
+        samples: Positive values of the seeds, by width.
+        resamples: Bootstrap resamples.
+
+    Returns:
+        The slope of the seeds' geometric means. No slope with fewer than three widths; no interval if a width
+        has a single seed, whose spread is unknown.
+    """
+    if len(samples) < LEAST_WIDTHS:
+        return Line(None, None, None)
+    widths = sorted(samples)
+    x = np.log(np.array(widths, float))
+    weights = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
+    logs = [np.log(samples[width]) for width in widths]
+    slope = float(sum(weight * log.mean() for weight, log in zip(weights, logs, strict=True)))
+    if min(len(log) for log in logs) < 2:
+        return Line(slope, None, None)
+    rng = np.random.default_rng(0)  # a fixed stream: the same table gives the same interval
+    spread = np.zeros(resamples)
+    for weight, log in zip(weights, logs, strict=True):
+        spread += weight * log[rng.integers(0, len(log), (resamples, len(log)))].mean(axis=1)
+    low, high = np.percentile(spread, [2.5, 97.5])
+    return Line(slope, float(low), float(high))
+
+
+def _fit_metric(metric: str, cells: pd.DataFrame, table: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Yield one row per layer, or one for the whole cell, of a facet."""
+    config = cells[["cell_id", "status", "width", "seed"]]
+    first = records(cells.head(1))[0]
+    per_layer = "layer" in table
+    if per_layer:
+        table = table[table["cell_id"].isin(config["cell_id"])]
+        parts = groups(table, [table[key] for key in _LAYER_KEYS])
+    else:
+        parts = iter([((None, None, None), table)])
+    for (_, layer, role), part in parts:
+        joined = config.merge(part[["cell_id", metric]], on="cell_id", how="left")
+        value = pd.to_numeric(joined[metric]).to_numpy(dtype=float, na_value=np.nan)
+        usable = (joined["status"] == "ok").to_numpy() & np.isfinite(value) & (value > 0)
+        width = joined["width"].to_numpy()
+        samples = {int(n): value[usable & (width == n)] for n in np.unique(width[usable])}
+        line = loglog_slope(samples)
+        yield {
+            "layer": layer,
+            "role": role,
+            "slope": line.slope,
+            "low": line.low,
+            "high": line.high,
+            "theory": predicted_slope(metric, role, first) if _predictable(metric, per_layer) else None,
+            "widths": len(samples),
+            "seeds": min((len(values) for values in samples.values()), default=0),
+            "cells": int(usable.sum()),
+            "left_out": int(len(joined) - usable.sum()),
+        }
+
+
+def _predictable(metric: str, per_layer: bool) -> bool:
+    """Return whether theory's metric of that name is of the same kind, per layer or of the whole cell."""
+    return per_layer == metric.startswith("movement_")
+
+
+def _last_step(table: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of each chosen cell at its last measured step."""
+    table = table[table["cell_id"].isin(cells["cell_id"])]
+    return table[table["step"] == table.groupby("cell_id", observed=True)["step"].transform("max")]
+
+
+def _require_widths(part: pd.DataFrame, facets: Sequence[str], values: Sequence[Any]) -> None:
+    """Refuse a facet with too few widths for a line."""
+    if part["width"].nunique() < LEAST_WIDTHS:
+        where = f" in {facet_label(facets, values)}" if facets else ""
+        raise UserError(
+            f"width must have at least {LEAST_WIDTHS} values for a fit, got {show_values(part['width'])}"
+            f"{where}; sweep more widths or choose cells with --where"
+        )

@@ -1,0 +1,183 @@
+"""The phase diagram as a table: one row per point of the grid, medians and majorities over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from runner.analysis.columns import column, group_places, groups, numeric_column, plain
+from runner.analysis.selection import require_no_other_varying
+from runner.errors import UserError
+from runner.regime import REGIMES
+
+SHARPNESS_CRITICAL = 2.0
+"""Critical lr in units of 1/lambda_max, for MSE and full batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Axes:
+    """What a phase diagram shows.
+
+    Attributes:
+        x: Numeric key across.
+        y: Numeric key upwards.
+        facets: Keys with one diagram per combination of values.
+        color: ``regime``, or a numeric column whose median over seeds is shown.
+    """
+
+    x: str = "width"
+    y: str = "lr"
+    facets: tuple[str, ...] = ()
+    color: str = "regime"
+
+
+def phase_grid(cells: pd.DataFrame, axes: Axes) -> pd.DataFrame:
+    """Return one row per point of the grid.
+
+    Args:
+        cells: Rows of the ``cells`` table.
+        axes: What is shown; nothing else may vary but the seed.
+
+    Returns:
+        The facet keys, x and y under their own names, then ``regime`` (majority over seeds, null if none has
+        one), ``share`` (of the seeds that agree), ``seeds``, ``failed``, ``value`` (median of a numeric
+        color), ``critical`` (median critical lr, in the unit of y; null if y is no lr), ``catapult`` (share).
+
+    Raises:
+        UserError: If a key is unknown, an axis or the color is not numeric, or another key varies.
+    """
+    if axes.x == axes.y:
+        raise UserError(f"--y must differ from --x, got {axes.y} for both; for example --x width --y lr")
+    taken = {axes.x, axes.y} & set(axes.facets)
+    if taken:
+        raise UserError(f"--facet must not repeat an axis, got {taken.pop()}; drop it from --facet")
+    x, y = numeric_column(cells, axes.x, "--x"), numeric_column(cells, axes.y, "--y")
+    placed = (x.notna() & y.notna()).to_numpy()
+    if not placed.any():
+        raise UserError(
+            f"--x and --y must have values, got only null for {axes.x} or {axes.y}; choose other axes"
+        )
+    color = _color(cells, axes.color)
+    keys = [column(cells, facet, "--facet")[placed] for facet in axes.facets]
+    require_no_other_varying(cells, (axes.x, axes.y), axes.facets)
+    votes = {
+        "regime": np.array([plain(value) for value in cells["regime"]], dtype=object)[placed],
+        "seed": cells["seed"].to_numpy()[placed],
+        "failed": (cells["status"] == "failed").to_numpy()[placed],
+        "value": color.to_numpy()[placed],
+        "critical": _critical(cells, axes.y)[placed],
+        "catapult": _floats(cells["catapult"]).to_numpy()[placed],
+    }
+    rows = [
+        dict(zip((*axes.facets, axes.x, axes.y), values, strict=True))
+        | _point({name: column[places] for name, column in votes.items()})
+        for values, places in group_places([*keys, x[placed], y[placed]], int(placed.sum()))
+    ]
+    grid = pd.DataFrame(rows)
+    whole = [key for key in (axes.x, axes.y) if key in cells and pd.api.types.is_integer_dtype(cells[key])]
+    return grid.astype(dict.fromkeys(whole, "int64"))
+
+
+def boundary(grid: pd.DataFrame, axes: Axes) -> pd.DataFrame:
+    """Return the line between regimes, as segments between neighbouring points of different regime.
+
+    Args:
+        grid: As returned by :func:`phase_grid`.
+        axes: The axes of the grid.
+
+    Returns:
+        The facet keys, then ``x``, ``y``, ``x2``, ``y2`` in data coordinates; midpoints are geometric
+        where an axis is positive.
+    """
+    segments: list[dict[str, Any]] = []
+    for values, part in groups(grid, [grid[facet] for facet in axes.facets]):
+        facet = dict(zip(axes.facets, values, strict=True))
+        table = part.pivot(index=axes.y, columns=axes.x, values="regime")
+        regimes = [[plain(value) for value in row] for row in table.to_numpy(dtype=object)]
+        x_edges, y_edges = edges(table.columns.to_numpy(float)), edges(table.index.to_numpy(float))
+        for i, row in enumerate(regimes):
+            for j, here in enumerate(row):
+                right = row[j + 1] if j + 1 < len(row) else None
+                above = regimes[i + 1][j] if i + 1 < len(regimes) else None
+                if here and right and here != right:
+                    line = {"x": x_edges[j + 1], "y": y_edges[i], "x2": x_edges[j + 1], "y2": y_edges[i + 1]}
+                    segments.append(facet | line)
+                if here and above and here != above:
+                    line = {"x": x_edges[j], "y": y_edges[i + 1], "x2": x_edges[j + 1], "y2": y_edges[i + 1]}
+                    segments.append(facet | line)
+    return pd.DataFrame(segments, columns=[*axes.facets, "x", "y", "x2", "y2"])
+
+
+def is_log(values: Sequence[float] | np.ndarray) -> bool:
+    """Return whether an axis with these values is drawn on a log scale."""
+    return bool((np.asarray(values, float) > 0).all())
+
+
+def edges(values: np.ndarray) -> np.ndarray:
+    """Return the borders between sorted values, one more than there are values.
+
+    Inner borders are midpoints, geometric where all values are positive; the outer ones mirror them.
+
+    Args:
+        values: Distinct values, ascending.
+    """
+    log = is_log(values)
+    points = np.log(values) if log else np.asarray(values, float)
+    if len(points) == 1:
+        half = np.log(2) / 2 if log else 0.5
+        borders = np.array([points[0] - half, points[0] + half])
+    else:
+        middle = (points[1:] + points[:-1]) / 2
+        borders = np.concatenate([[2 * points[0] - middle[0]], middle, [2 * points[-1] - middle[-1]]])
+    return np.exp(borders) if log else borders
+
+
+def _point(votes: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Return what the seeds of one point of the grid say together."""
+    regimes = votes["regime"].tolist()
+    # On a tie the tamer regime loses: half the seeds diverging is worth seeing.
+    regime = max(REGIMES, key=lambda name: (regimes.count(name), REGIMES.index(name)))
+    count = regimes.count(regime)
+    return {
+        "regime": regime if count else None,
+        "share": count / len(regimes),
+        "seeds": len(set(votes["seed"].tolist())),
+        "failed": int(votes["failed"].sum()),
+        "value": _known(np.median, votes["value"]),
+        "critical": _known(np.median, votes["critical"]),
+        "catapult": _known(np.mean, votes["catapult"]),
+    }
+
+
+def _critical(cells: pd.DataFrame, y: str) -> np.ndarray:
+    """Return each cell's critical lr in the unit of y, NaN where y is no lr."""
+    absolute = SHARPNESS_CRITICAL / _floats(cells["lambda_max_init"]).where(lambda top: top > 0)
+    if y == "lr_absolute":
+        return absolute.to_numpy()
+    if y == "lr_sharpness":
+        return np.full(len(cells), SHARPNESS_CRITICAL)
+    if y == "lr":
+        return np.where(cells["lr_unit"] == "sharpness", SHARPNESS_CRITICAL, absolute)
+    return np.full(len(cells), np.nan)
+
+
+def _color(cells: pd.DataFrame, color: str) -> pd.Series:
+    """Return the color as numbers; all NaN for the regime, which has its own columns."""
+    if color == "regime":
+        return pd.Series(np.nan, index=cells.index)
+    return numeric_column(cells, color, "--color").replace([np.inf, -np.inf], np.nan)
+
+
+def _floats(values: pd.Series) -> pd.Series:
+    """Return a column as floats, null as NaN."""
+    return pd.Series(pd.to_numeric(values).to_numpy(dtype=float, na_value=np.nan), index=values.index)
+
+
+def _known(summary: Callable[[np.ndarray], Any], values: np.ndarray) -> float:
+    """Return the summary of what is not null, NaN if nothing is."""
+    known = values[~np.isnan(values)]
+    return float(summary(known)) if len(known) else float("nan")

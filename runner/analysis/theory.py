@@ -1,0 +1,85 @@
+"""What theory says of an exponent against width, to stand beside the measured one.
+
+A prediction belongs to the *exponents* of a parameterization, not to its name. By the symmetry of abc
+parameterizations (Yang & Hu, arXiv 2011.14522) a network is told by ``a + b`` (its scale at init) and, under
+SGD, ``c + 2a`` (its effective learning rate), per role; ``mup`` and ``mean_field`` are then one family.
+
+Predictions hold at a fixed ``lr * lambda_max``. In the families whose ``lambda_max`` does not depend on width
+a fixed absolute lr is the same thing; under ``sp`` it is not, and only the kernel at init is predicted.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+ROLES = ("input", "hidden", "output")
+FAMILIES: dict[tuple[tuple[float, ...], tuple[float, ...]], str] = {
+    ((0, 0.5, 0.5), (0, 1, 1)): "ntk",
+    ((0, 0.5, 1), (-1, 0, 1)): "mup",
+    ((0, 0.5, 0.5), (0, 0, 0)): "sp",
+}
+"""(a + b, c + 2a) over input, hidden, output -> family."""
+
+AT_INIT: dict[str, dict[str, float]] = {"lambda_max_init": {"ntk": 0.0, "mup": 0.0, "sp": 1.0}}
+"""T1: quantities that no learning rate enters."""
+
+_CHANGE = {"ntk": -1.0, "mup": 0.0, "sp": -1.0}
+TRAINED: dict[tuple[str, str | None], dict[str, float]] = {
+    ("ntk_change", None): _CHANGE,  # T2
+    ("kernel_distance", None): {family: 2 * slope for family, slope in _CHANGE.items()},
+    ("movement_frobenius", "input"): {"ntk": -0.5, "mup": 0.0, "sp": -1.5},  # T3
+    ("movement_frobenius", "hidden"): {"ntk": -1.0, "mup": -0.5, "sp": -1.0},
+    ("movement_frobenius", "output"): {"ntk": -0.5, "mup": 0.0, "sp": -0.5},
+    ("movement_spectral", "hidden"): {"ntk": -0.5, "mup": 0.0},  # T3s
+    ("feature_movement", None): {"ntk": -0.5, "mup": 0.0},  # T4
+}
+"""(metric, role or None for a metric of the whole cell) -> family -> slope."""
+
+# With one hidden layer sp's output weights dominate the kernel; only its input weights, which lag, change it.
+SP_ONE_HIDDEN = {"ntk_change": -2.0, "kernel_distance": -4.0}
+
+
+def family(exponents: str, optimizer: str) -> str | None:
+    """Return which family an abc table belongs to, None if to none that theory speaks of.
+
+    Args:
+        exponents: Canonical JSON of the table, as in the ``exponents`` column.
+        optimizer: Name of the optimizer; predictions exist for SGD, with or without momentum.
+    """
+    if optimizer not in ("sgd", "momentum"):
+        return None
+    table = json.loads(exponents)
+    try:
+        a, b, c = (
+            tuple(float(part[role]) for role in ROLES) for part in (table["a"], table["b"], table["c"]["sgd"])
+        )
+    except KeyError:
+        return None
+    scale = tuple(round(x + y, 9) for x, y in zip(a, b, strict=True))
+    rate = tuple(round(x + 2 * y, 9) for x, y in zip(c, a, strict=True))
+    return FAMILIES.get((scale, rate))
+
+
+def predicted_slope(metric: str, role: str | None, cell: dict[str, Any]) -> float | None:
+    """Return the slope of log metric against log width that theory predicts, None where it predicts nothing.
+
+    Args:
+        metric: Column name.
+        role: Role of the layer for a metric per layer, else None.
+        cell: Any cell of the fit: ``exponents``, ``optimizer``, ``depth`` and ``lr_unit`` are read.
+
+    References:
+        Jacot et al., arXiv 1806.07572; Yang & Hu, arXiv 2011.14522, section 3 and appendix.
+    """
+    kind = family(cell["exponents"], cell["optimizer"])
+    if kind is None:
+        return None
+    if metric in AT_INIT:
+        return AT_INIT[metric][kind]
+    if kind == "sp":
+        if cell["lr_unit"] != "sharpness":
+            return None
+        if cell["depth"] == 1 and role is None and metric in SP_ONE_HIDDEN:
+            return SP_ONE_HIDDEN[metric]
+    return TRAINED.get((metric, role), {}).get(kind)

@@ -1,0 +1,135 @@
+"""Declared columns to Arrow and Parquet: types, units and meanings; nulls and NaN kept apart.
+
+Null means "not measured" or "does not apply", NaN "measured, and not a number".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from runner.schema import SCHEMA_VERSION, Column
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+WRITE_OPTIONS: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
+_PANDAS_NULLABLE = {"int64": "Int64", "bool": "boolean"}
+
+
+def arrow_schema(
+    declared: Sequence[Column], extras: Sequence[str] = (), metadata: Mapping[str, Any] | None = None
+) -> pa.Schema:
+    """Return the Arrow schema of declared columns, followed by extra float columns of users' measures.
+
+    Every field carries ``unit``, ``meaning`` and ``nullable``, the schema ``schema_version``. The ``pandas``
+    entry makes plain ``pandas.read_parquet`` give nullable integers and booleans as ``Int64`` and
+    ``boolean`` instead of floats and objects.
+
+    Args:
+        declared: Columns as in ``runner.schema``.
+        extras: Names of further float64 columns.
+        metadata: Further entries of the schema's metadata, stored as JSON.
+    """
+    import pyarrow as pa
+
+    more = [Column(name, "float64", "", "From a user's measure") for name in extras]
+    columns = [*declared, *more]
+    fields = [
+        pa.field(
+            column.name,
+            pa.type_for_alias(column.type),
+            metadata={
+                "unit": column.unit,
+                "meaning": column.meaning,
+                "nullable": str(column.nullable).lower(),
+            },
+        )
+        for column in columns
+    ]
+    entries = {"schema_version": SCHEMA_VERSION, "pandas": _pandas_entry(columns), **(metadata or {})}
+    return pa.schema(fields, metadata={key: json.dumps(value) for key, value in entries.items()})
+
+
+def _pandas_entry(columns: Sequence[Column]) -> dict[str, Any]:
+    """The pandas metadata of the Parquet files, only for the columns where pandas' default is lossy."""
+    return {
+        "index_columns": [],
+        "column_indexes": [],
+        "columns": [
+            {
+                "name": column.name,
+                "field_name": column.name,
+                "pandas_type": column.type,
+                "numpy_type": _PANDAS_NULLABLE[column.type],
+                "metadata": None,
+            }
+            for column in columns
+            if column.nullable and column.type in _PANDAS_NULLABLE
+        ],
+        "pandas_version": "2.2.0",
+    }
+
+
+def to_arrow(
+    columns: Mapping[str, Sequence[Any]],
+    declared: Sequence[Column],
+    metadata: Mapping[str, Any] | None = None,
+) -> pa.Table:
+    """Build a table with exactly the declared types; None is null and nan stays NaN.
+
+    Args:
+        columns: Values by column name, all of one length. A declared column that is missing is all null;
+            one that is not declared is kept as float64.
+        declared: Columns as in ``runner.schema``.
+        metadata: As in :func:`arrow_schema`.
+
+    Raises:
+        ValueError: Lengths differ, a value has the wrong type, or one that must be there is null.
+    """
+    import pyarrow as pa
+
+    names = {column.name for column in declared}
+    schema = arrow_schema(declared, sorted(set(columns) - names), metadata)
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"columns must have one length, got {lengths}")
+    length = next(iter(lengths.values()), 0)
+    arrays = [
+        _array(field, columns[field.name]) if field.name in columns else pa.nulls(length, field.type)
+        for field in schema
+    ]
+    for field, array in zip(schema, arrays, strict=True):
+        if array.null_count and field.metadata[b"nullable"] == b"false":
+            raise ValueError(f"column {field.name} must not be null, got {array.null_count} nulls")
+    return pa.table(arrays, schema=schema)
+
+
+def _array(field: pa.Field, values: Sequence[Any]) -> pa.Array:
+    """One column; raises ValueError where the values are not of its type."""
+    import pyarrow as pa
+
+    try:
+        if pa.types.is_int64(field.type):
+            # Inferred first, then cast: asked for int64 at once, Arrow cuts 1.5 to 1 in silence.
+            return pa.array(values, from_pandas=False).cast(field.type)
+        return pa.array(values, field.type, from_pandas=False)
+    except UnicodeEncodeError:
+        # Error texts may quote file names that are not UTF-8.
+        clean = [value and value.encode("utf-8", "backslashreplace").decode() for value in values]
+        return pa.array(clean, field.type)
+    except (pa.ArrowException, TypeError) as error:
+        raise ValueError(f"column {field.name} must hold {field.type}; {error}") from error
+
+
+def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return the rows under a schema: in its order, with nulls where a column is missing."""
+    import pyarrow as pa
+
+    present = set(rows.column_names)
+    arrays = [
+        rows[field.name].cast(field.type) if field.name in present else pa.nulls(rows.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.table(arrays, schema=schema)

@@ -1,0 +1,247 @@
+"""Parts: the Parquet files that a table is made of; written once, atomically, never changed.
+
+A table is a folder of parts, ``cells/part-<name>.parquet``. Any Parquet reader can open the folder: what
+is half-written has a hidden name. Two facts in a part's footer let it be told from others without a
+database: a unique id, and when it was written. A part made by compaction also names the ids that it
+supersedes, so that an interruption between writing it and removing them hides no row and doubles none.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runner.arrow import WRITE_OPTIONS, arrow_schema, conform, to_arrow
+from runner.errors import UserError
+from runner.files import atomic
+from runner.schema import KEYS, SCHEMA_VERSION, TABLES
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+COMPACTED = "part-compacted-"
+_SCAN_ATTEMPTS = 5
+_SMALL_ROWS = 10_000
+
+
+def write_part(store: Path, table: str, columns: Mapping[str, Sequence[Any]], name: str) -> Path:
+    """Write rows as one new part of a table, whole or not at all; a part of the same name is replaced.
+
+    A part must hold all the rows of its cells: when a cell is in several parts, readers take it from the
+    part that was written last.
+
+    Args:
+        store: Folder of the store; made if need be.
+        table: ``cells``, ``trace`` or ``layers``.
+        columns: As in :func:`to_arrow`.
+        name: Unique to the launch and pack; becomes ``part-<name>.parquet``.
+
+    Returns:
+        The path of the part.
+
+    Raises:
+        UserError: The disk is full or the folder cannot be written.
+        ValueError: The columns do not fit the schema, or two rows have one key.
+    """
+    import pyarrow.parquet as pq
+
+    identity = {"part": uuid.uuid4().hex, "written": time.time_ns(), "supersedes": []}
+    rows = to_arrow(columns, TABLES[table], identity)
+    keys = [rows[key].to_pylist() for key in KEYS[table]]
+    if len(set(zip(*keys, strict=True))) < rows.num_rows:
+        raise ValueError(f"{table} must have one row for each {', '.join(KEYS[table])}, got several")
+    path = store / table / f"part-{name}.parquet"
+    with atomic(path) as file:
+        pq.write_table(rows, file, **WRITE_OPTIONS)
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part as found on disk.
+
+    Attributes:
+        path: Where it is.
+        id: Unique to the writing, not to the name.
+        file: Inode and time of the file, to see whether the name now stands for another.
+        written: Unix time in ns; orders the parts.
+        supersedes: Ids of the parts that it replaces.
+        names: All columns in the file.
+        rows: The columns asked for.
+    """
+
+    path: Path
+    id: str
+    file: tuple[int, int]
+    written: int
+    supersedes: frozenset[str]
+    names: tuple[str, ...]
+    rows: pa.Table
+
+
+def scan(store: Path, table: str, columns: Sequence[str] | None = None) -> tuple[list[Part], list[Part]]:
+    """Read the parts of a table.
+
+    Args:
+        store: Folder of the store.
+        table: ``cells``, ``trace`` or ``layers``.
+        columns: Only these; all by default.
+
+    Returns:
+        The parts that count, the one written last at the end, and those that a compaction has superseded
+        but not yet removed.
+
+    Raises:
+        UserError: A part is corrupt or from a newer schema.
+    """
+    for _ in range(_SCAN_ATTEMPTS):
+        paths = sorted((store / table).glob("part-*.parquet"))
+        try:
+            parts = [_read(path, table, columns) for path in paths]
+        except FileNotFoundError:
+            continue  # compacted under our eyes
+        # A listing is not a snapshot: it could miss a compacted part and the parts that it removed.
+        if not set((store / table).glob(f"{COMPACTED}*.parquet")) - set(paths):
+            break
+    else:
+        raise UserError(f"store must hold still while it is read, got one in change: {store}; try again")
+    retired = frozenset[str]().union(*(part.supersedes for part in parts))
+    parts.sort(key=lambda part: (part.written, bool(part.supersedes), part.path.name))
+    return [p for p in parts if p.id not in retired], [p for p in parts if p.id in retired]
+
+
+def _read(path: Path, table: str, columns: Sequence[str] | None) -> Part:
+    import pyarrow.parquet as pq
+
+    identity = file_of(path)  # before opening: if replaced in between, the part is only kept longer
+    with readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        schema = file.schema_arrow
+        entries = {key.decode(): value for key, value in (schema.metadata or {}).items()}
+        check_version(json.loads(entries.get("schema_version", b"0")), path)
+        if missing := set(KEYS[table]) - set(schema.names):
+            raise ValueError(f"no column {', '.join(sorted(missing))}")
+        return Part(
+            path=path,
+            file=identity,
+            id=json.loads(entries["part"]) if "part" in entries else path.name,
+            written=json.loads(entries["written"]) if "written" in entries else identity[1],
+            supersedes=frozenset(json.loads(entries.get("supersedes", b"[]"))),
+            names=tuple(schema.names),
+            # Threads cost more than they save on a part of one pack.
+            rows=file.read(columns=columns, use_threads=file.metadata.num_rows > _SMALL_ROWS),
+        )
+
+
+def file_of(path: Path) -> tuple[int, int]:
+    """Return what changes when a file is replaced under its name."""
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn the many errors of a part that is not what was written into one ``UserError``."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        cells = path.parent.parent / "cells" / path.name
+        also = f" with {cells}" if cells != path and cells.is_file() else ""
+        raise UserError(
+            f"store must hold readable parts, got {path} ({reason}); move it away{also}: "
+            "the same sweep command then trains its cells again"
+        ) from error
+
+
+def check_version(version: int, path: Path) -> None:
+    """Refuse what a newer version of runner wrote.
+
+    Raises:
+        UserError: ``version`` is newer than this package's.
+    """
+    if version > SCHEMA_VERSION:
+        raise UserError(
+            f"store must have schema version {SCHEMA_VERSION} or older, got {version} in {path}; "
+            "upgrade runner"
+        )
+
+
+def newest_rows(parts: Sequence[Part]) -> list[np.ndarray]:
+    """Tell for each part which of its rows count.
+
+    A cell is taken whole from one part: the last written of those that hold it, so that a trace never
+    mixes two trainings. In ``cells`` (where ``status`` was read) a failed row never replaces a trained one.
+
+    Returns:
+        One boolean mask per part.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    lengths = [part.rows.num_rows for part in parts]
+    if len(parts) < 2:
+        return [np.ones(length, dtype=bool) for length in lengths]
+    ids = pa.chunked_array([chunk for part in parts for chunk in part.rows["cell_id"].chunks], pa.string())
+    # One chunk, because unifying the dictionaries of many is quadratic; large, to hold more than 2 GiB.
+    encoded = ids.cast(pa.large_string()).combine_chunks().dictionary_encode()
+    codes = np.from_dlpack(encoded.indices).astype(np.int64)
+    rank = np.repeat(np.arange(len(parts)), lengths)
+    if all("status" in part.rows.column_names for part in parts):
+        trained = [value != "failed" for part in parts for value in part.rows["status"].to_pylist()]
+        rank = rank + len(parts) * np.array(trained, dtype=np.int64)
+    best = np.full(codes.max(initial=-1) + 1, -1)
+    np.maximum.at(best, codes, rank)
+    return np.split(rank == best[codes], np.cumsum(lengths)[:-1])
+
+
+def read_table(store: Path, table: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a table, every cell once, with the declared types; null and NaN apart.
+
+    Args:
+        store: Folder of the store.
+        table: ``cells``, ``trace`` or ``layers``.
+        columns: Only these; all by default.
+
+    Raises:
+        UserError: A part is corrupt or from a newer schema.
+    """
+    import pyarrow as pa
+
+    needed = ["cell_id", "status"] if table == "cells" else ["cell_id"]
+    parts, _ = scan(store, table, None if columns is None else list(dict.fromkeys([*needed, *columns])))
+    schema = merged_schema(table, parts)
+    if columns is not None:
+        schema = pa.schema([schema.field(name) for name in columns], metadata=schema.metadata)
+    masks = newest_rows(parts)
+    kept = [conform(select(part.rows, mask), schema) for part, mask in zip(parts, masks, strict=True)]
+    return pa.concat_tables(kept) if kept else schema.empty_table()
+
+
+def select(rows: pa.Table, mask: np.ndarray) -> pa.Table:
+    """Return the rows where the mask is true."""
+    import numpy as np
+    import pyarrow as pa
+
+    if mask.all():
+        return rows
+    # By hand: handed a NumPy array, Arrow imports pandas to look at it, and `runner status` has no time.
+    bits = pa.py_buffer(np.packbits(mask, bitorder="little"))
+    return rows.filter(pa.Array.from_buffers(pa.bool_(), len(mask), [None, bits]))
+
+
+def merged_schema(table: str, parts: Sequence[Part], metadata: Mapping[str, Any] | None = None) -> pa.Schema:
+    """Return the schema that holds every column of the parts."""
+    declared = {column.name for column in TABLES[table]}
+    extras = {name for part in parts for name in part.names} - declared
+    return arrow_schema(TABLES[table], sorted(extras), metadata)

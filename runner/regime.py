@@ -1,0 +1,103 @@
+"""The regime of a cell: what its measures say about how it trained.
+
+Thresholds come from ``conf/regime/``, so that old tables can be classified anew without retraining.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from runner.errors import UserError
+
+REGIMES = ("lazy", "crossover", "rich", "untrained", "diverged")
+LETTERS = {regime: regime[0].upper() for regime in REGIMES}
+# From Okabe & Ito's palette: apart in lightness for grey printing, and no two differ by red against green.
+COLORS = {
+    "lazy": "#56B4E9",
+    "crossover": "#F0E442",
+    "rich": "#D55E00",
+    "untrained": "#DDDDDD",
+    "diverged": "#3D3D3D",
+}
+TEXT_COLORS = {regime: "#FFFFFF" if regime == "diverged" else "#000000" for regime in REGIMES}
+THRESHOLDS = ("untrained", "lazy", "rich", "catapult")
+
+
+def check_thresholds(thresholds: Mapping[str, Any]) -> dict[str, float]:
+    """Return the four thresholds as floats.
+
+    Args:
+        thresholds: As in ``conf/regime/default.yaml``; other keys are ignored.
+
+    Raises:
+        UserError: If one is missing, not a positive number, or if ``lazy`` exceeds ``rich``.
+    """
+    checked = {}
+    for name in THRESHOLDS:
+        value = thresholds.get(name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < np.inf:
+            raise UserError(
+                f"regime.{name} must be a positive number, got {value!r}; "
+                "conf/regime/default.yaml shows all four"
+            )
+        checked[name] = float(value)
+    if checked["lazy"] > checked["rich"]:
+        raise UserError(
+            f"regime.lazy must not exceed regime.rich, got {checked['lazy']:g} and {checked['rich']:g}; "
+            "crossover lies between them"
+        )
+    return checked
+
+
+def classify(cells: pd.DataFrame, thresholds: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the regime and the catapult flag of each cell.
+
+    In order: ``diverged`` by status; ``untrained`` if the final train loss exceeds its share of the loss at
+    init; ``rich`` if the kernel or the features moved beyond ``rich``; ``lazy`` if neither passed ``lazy``;
+    else ``crossover``. A measure that is null is left out of the judgement; with none there is no regime.
+
+    Args:
+        cells: Columns status, train_loss, initial_train_loss, ntk_change, feature_movement, peak_loss_ratio.
+        thresholds: As in ``conf/regime/default.yaml``.
+
+    Returns:
+        Columns ``regime`` (null where the cell failed or nothing tells) and ``catapult`` (nullable bool: the
+        cell trained after its loss had peaked above the threshold), on the index of ``cells``.
+    """
+    limit = check_thresholds(thresholds)
+    status = cells["status"].astype(object)
+    final, initial, peak = (
+        _floats(cells, key) for key in ("train_loss", "initial_train_loss", "peak_loss_ratio")
+    )
+    movement = np.stack([_floats(cells, "ntk_change"), _floats(cells, "feature_movement")])
+    measured = ~np.isnan(movement).all(axis=0)
+    known = (status == "ok").to_numpy() & ~np.isnan(final) & ~np.isnan(initial)
+    untrained = known & (final > limit["untrained"] * initial)
+    trained = known & ~untrained
+    # Comparisons with NaN are false: a null measure is neither rich nor an obstacle to lazy.
+    rich = (movement > limit["rich"]).any(axis=0)
+    lazy = ~(movement >= limit["lazy"]).any(axis=0)
+
+    regime = np.full(len(cells), None, dtype=object)
+    regime[trained & measured] = "crossover"
+    regime[trained & measured & lazy] = "lazy"
+    regime[trained & measured & rich] = "rich"
+    regime[untrained] = "untrained"
+    regime[(status == "diverged").to_numpy()] = "diverged"
+
+    flag = trained & (peak > limit["catapult"])
+    unknown = (status == "failed").to_numpy() | (trained & np.isnan(peak))
+    catapult = pd.Series(flag, index=cells.index, dtype="boolean").mask(unknown)
+    return pd.DataFrame(
+        {"regime": pd.Series(regime, index=cells.index, dtype=object), "catapult": catapult},
+        index=cells.index,
+    )
+
+
+def _floats(cells: pd.DataFrame, key: str) -> np.ndarray:
+    """Return a column as floats, null as NaN."""
+    return pd.to_numeric(cells[key], errors="coerce").to_numpy(dtype=float, na_value=np.nan)

@@ -1,0 +1,210 @@
+"""What a shard shows while it trains: a live display on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.live import Live
+
+    from runner.plan import Pack
+
+LINE_SECONDS = 5.0
+"""Least time between two plain lines: a log should be read, not scrolled."""
+
+
+class Tally:
+    """Counts cells and estimates the time left, from the packs' costs.
+
+    Cells count by the cost of their pack, so that a thousand quick cells do not promise that the slow
+    ones will be quick.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._started = clock()
+        self._paid = 0.0
+        self._due = 0.0
+        self._trained = 0
+        self.done = 0
+        self.total = 0
+        self.ok = 0
+        self.diverged = 0
+        self.failed = 0
+        self.pack: Pack | None = None
+        self.step_now = 0
+        self.diverged_now = 0
+
+    def begin(self, packs: Sequence[Pack], done: int, total: int) -> None:
+        """Take note of the work ahead."""
+        self._started = self._clock()
+        self._due = sum(pack.cost for pack in packs)
+        self.done, self.total = done, total
+
+    def begin_pack(self, pack: Pack) -> None:
+        """Take note of the pack that trains now."""
+        self.pack, self.step_now, self.diverged_now = pack, 0, 0
+
+    def step(self, step: int, diverged: int) -> None:
+        """Take note of how far it is."""
+        self.step_now, self.diverged_now = step, diverged
+
+    def end_pack(self, ok: int, diverged: int, failed: int) -> None:
+        """Take note of how its cells ended."""
+        self._paid += self.pack.cost if self.pack else 0.0
+        self._trained += ok + diverged + failed
+        self.done += ok + diverged + failed
+        self.ok += ok
+        self.diverged += diverged
+        self.failed += failed
+        self.pack, self.step_now, self.diverged_now = None, 0, 0
+
+    def end(self) -> None:
+        """Take note that nothing trains any more."""
+        self.pack = None
+
+    @property
+    def fraction(self) -> float:
+        """Share of the shard's cost that is paid, the current pack's steps included."""
+        part = 0.0
+        if self.pack is not None:
+            part = self.pack.cost * min(1.0, self.step_now / self.pack.cells[0].steps)
+        return min(1.0, (self._paid + part) / self._due) if self._due else 1.0
+
+    @property
+    def cells_per_second(self) -> float:
+        """Cells trained since the start, over the time since; the current pack counts by its steps."""
+        part = 0.0
+        if self.pack is not None:
+            part = len(self.pack.cells) * min(1.0, self.step_now / self.pack.cells[0].steps)
+        return (self._trained + part) / max(self._clock() - self._started, 1e-9)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimated time left; None before there is anything to go by."""
+        fraction = self.fraction
+        if fraction < 0.005:
+            return None
+        return (self._clock() - self._started) * (1 - fraction) / fraction
+
+    def counts(self) -> str:
+        """Return the line of counts."""
+        left = self.seconds_left
+        return (
+            f"{self.done}/{self.total} cells  {self.cells_per_second:.1f} cells/s  "
+            f"{'--:--' if left is None else clock_text(left)} left  "
+            f"{self.diverged + self.diverged_now} diverged  {self.failed} failed"
+        )
+
+    def current(self) -> str:
+        """Return the line about the pack that trains now."""
+        if self.pack is None:
+            return ""
+        cell = self.pack.cells[0]
+        return (
+            f"pack {self.pack.index}: {cell.model} width {cell.width} depth {cell.depth} on {cell.data}, "
+            f"{len(self.pack.cells)} cells, step {self.step_now}/{cell.steps}"
+        )
+
+
+def clock_text(seconds: float) -> str:
+    """Return a duration as m:ss or h:mm:ss.
+
+    >>> clock_text(75), clock_text(3675)
+    ('1:15', '1:01:15')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class LineProgress(Tally):
+    """Plain lines, for logs: at most one every few seconds, and one at the end."""
+
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        label: str = "",
+        clock: Callable[[], float] = time.monotonic,
+        every: float = LINE_SECONDS,
+    ) -> None:
+        super().__init__(clock)
+        self._stream = stream or sys.stderr
+        self._label = label
+        self._every = every
+        self._said_at = -float("inf")
+        self._said = ""
+
+    def step(self, step: int, diverged: int) -> None:
+        """Say so, if the last line is old enough."""
+        super().step(step, diverged)
+        self._say(f"{self.counts()}  ({self.current()})")
+
+    def end_pack(self, ok: int, diverged: int, failed: int) -> None:
+        """Say so, if the last line is old enough."""
+        super().end_pack(ok, diverged, failed)
+        self._say(self.counts())
+
+    def end(self) -> None:
+        """Say how it ended."""
+        super().end()
+        self._say(self.counts(), always=True)
+
+    def _say(self, text: str, always: bool = False) -> None:
+        now = self._clock()
+        if text == self._said or (not always and now - self._said_at < self._every):
+            return
+        self._said_at, self._said = now, text
+        print(f"{self._label}{text}", file=self._stream, flush=True)
+
+
+class LiveProgress(Tally):
+    """A display that redraws itself, for terminals."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+        self._live: Live | None = None
+
+    def begin(self, packs: Sequence[Pack], done: int, total: int) -> None:
+        """Start the display."""
+        from rich.live import Live
+
+        super().begin(packs, done, total)
+        self._live = Live(
+            get_renderable=self._render, console=self._console, refresh_per_second=4, transient=True
+        )
+        self._live.start()
+
+    def end(self) -> None:
+        """Leave one line in place of the display."""
+        super().end()
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+            self._console.print(self.counts(), highlight=False)
+
+    def _render(self) -> RenderableType:
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        rows = Table.grid()
+        rows.add_row(ProgressBar(total=1.0, completed=self.fraction, width=min(60, self._console.width - 2)))
+        rows.add_row(Text(self.counts()))
+        rows.add_row(Text(self.current(), style="dim"))
+        return rows
+
+
+def make_progress(shard: int = 0, shards: int = 1, stream: TextIO | None = None) -> Tally:
+    """Return the display that fits: live on a terminal that one shard has for itself, else lines."""
+    from rich.console import Console
+
+    console = Console(stderr=True, file=stream)
+    if console.is_terminal and shards == 1:
+        return LiveProgress(console)
+    return LineProgress(stream, f"shard {shard}: " if shards > 1 else "")

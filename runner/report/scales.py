@@ -1,0 +1,79 @@
+"""The axes of a figure: scale, domain, ticks and title, shared by all its panels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from runner.analysis.columns import distinct
+from runner.analysis.phase import edges, is_log
+from runner.schema import CELLS
+
+_MOST_TICKS = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """One axis of every panel: its domain, kind and ticks."""
+
+    title: str
+    log: bool
+    domain: tuple[float, float]
+    ticks: list[float]
+
+    def encode(self, channel: type, field: str, labels: bool = True) -> Any:
+        """Return the Altair channel that draws this axis."""
+        import altair as alt
+
+        axis = alt.Axis(
+            values=self.ticks,
+            format="~g" if self.log else "~r",
+            labels=labels,
+            title=self.title if labels else None,
+        )
+        scale = alt.Scale(
+            type="log" if self.log else "linear", domain=list(self.domain), nice=False, zero=False
+        )
+        return channel(f"{field}:Q", scale=scale, axis=axis)
+
+
+def shared_scale(
+    grid: pd.DataFrame, key: str, panels: Sequence[tuple[Any, pd.DataFrame]], title: str
+) -> Scale:
+    """Return the scale that all panels share, so that they can be compared by eye."""
+    borders = [edges(np.array(distinct(part[key]), float)) for _, part in panels]
+    domain = (float(min(border[0] for border in borders)), float(max(border[-1] for border in borders)))
+    values = [float(value) for value in distinct(grid[key])]
+    log = is_log(values)
+    return Scale(title, log, domain, _ticks(values, log))
+
+
+def _ticks(values: list[float], log: bool) -> list[float]:
+    """Return the values themselves where they are few, else decades, else an even choice of them."""
+    if len(values) <= _MOST_TICKS:
+        return values
+    whole = all(value.is_integer() for value in values)  # widths are powers of two more often than of ten
+    if log and not whole and values[-1] / values[0] >= 100:
+        first, last = math.ceil(math.log10(values[0]) - 1e-9), math.floor(math.log10(values[-1]) + 1e-9)
+        step = math.ceil((last - first + 1) / _MOST_TICKS)
+        return [10.0**power for power in range(first, last + 1, step)]
+    return values[:: math.ceil(len(values) / _MOST_TICKS)]
+
+
+def column_title(key: str, lr_unit: str | None = None) -> str:
+    """Return the axis title of a key: its words and its unit."""
+    if key == "lr" and lr_unit == "sharpness":
+        return "learning rate times λmax at init"
+    words = {
+        "lr": "learning rate η",
+        "lr_absolute": "learning rate η",
+        "lr_sharpness": "learning rate times λmax at init",
+    }
+    unit = next((column.unit for column in CELLS if column.name == key), "")
+    named = f" ({unit})" if unit not in ("", "1", "lr", "lr_unit", "fraction", "loss", "JSON") else ""
+    return words.get(key, key.rpartition(".")[2].replace("_", " ")) + named

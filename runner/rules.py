@@ -1,0 +1,168 @@
+"""What each value of a config must be, and the messages for when it is not."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from runner.errors import UserError
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What the value of a key must be.
+
+    Attributes:
+        text: Completes "must be ...".
+        remedy: What to do when it is not.
+        read: Returns the normalized value, or raises ValueError or TypeError.
+    """
+
+    text: str
+    remedy: str
+    read: Callable[[Any], Any]
+
+
+def _whole(value: Any, minimum: int) -> int:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or value != int(value)
+        or value < minimum
+    ):
+        raise ValueError
+    return int(value)
+
+
+def _positive(value: Any) -> float:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not math.isfinite(value)
+        or value <= 0
+    ):
+        raise ValueError
+    return float(value)
+
+
+def _whole_rule(minimum: int, example: str) -> Rule:
+    return Rule(f"a whole number >= {minimum}", f"e.g. {example}", lambda value: _whole(value, minimum))
+
+
+def _positive_rule(example: str) -> Rule:
+    return Rule("a finite number > 0", f"e.g. {example}", _positive)
+
+
+def _choice_rule(*choices: str) -> Rule:
+    def read(value: Any) -> str:
+        if value not in choices:
+            raise ValueError
+        return str(value)
+
+    return Rule(f"one of {', '.join(sorted(choices))}", "choose one of them", read)
+
+
+def _boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
+
+
+RULES: dict[str, Rule] = {
+    "width": _whole_rule(1, "width=128"),
+    "depth": _whole_rule(1, "depth=2"),
+    "lr": _positive_rule("lr=0.1"),
+    "lr_unit": _choice_rule("absolute", "sharpness"),
+    "gamma": _positive_rule("gamma=1"),
+    "center_output": Rule("true or false", "e.g. center_output=true", _boolean),
+    "base_width": _whole_rule(1, "base_width=1"),
+    "seed": _whole_rule(0, "seed=0"),
+    "steps": _whole_rule(1, "steps=200"),
+    "batch_size": Rule(
+        "a whole number >= 1, or null for full batch",
+        "e.g. batch_size=64",
+        lambda value: None if value is None else _whole(value, 1),
+    ),
+    "loss": _choice_rule("mse", "cross_entropy"),
+    "dtype": _choice_rule("float32", "float64"),
+}
+"""The scalar keys of a cell."""
+
+EXECUTION_RULES: dict[str, Rule] = {
+    "device": _choice_rule(*DEVICES),
+    "shards": Rule(
+        "a whole number >= 1, or null",
+        "null lets the planner choose",
+        lambda value: None if value is None else _whole(value, 1),
+    ),
+    "retry": Rule(
+        "null or failed",
+        "retry=failed trains failed cells again",
+        lambda value: value if value in {None, "failed"} else _whole(None, 0),
+    ),
+}
+
+
+def check_value(key: str, value: Any) -> Any:
+    """Return the value of a scalar key, normalized (``16.0`` is the width 16, ``1`` the lr 1.0).
+
+    Raises:
+        UserError: If the value breaks the rule of its key.
+    """
+    rule = RULES.get(key) or EXECUTION_RULES[key]
+    try:
+        return rule.read(value)
+    except (ValueError, TypeError, OverflowError):
+        raise UserError(f"{key} must be {rule.text}, got {shown(value)}; {rule.remedy}") from None
+
+
+def shown(value: Any) -> str:
+    """Return a value as a user would write it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if value == "":
+        return "nothing"
+    return str(value)
+
+
+def number(key: str, value: Any, rule: str, remedy: str) -> float:
+    """Return a finite float from a number or from text such as ``-1/2``; UserError otherwise."""
+    try:
+        if isinstance(value, bool):
+            raise ValueError
+        number = float(Fraction(value.replace(" ", ""))) if isinstance(value, str) else float(value)
+        if not math.isfinite(number):
+            raise ValueError
+    except (ValueError, TypeError, ZeroDivisionError, OverflowError):
+        raise UserError(f"{key} must be {rule}, got {shown(value)}; {remedy}") from None
+    return number
+
+
+def unknown_key(key: str, value: Any, siblings: Iterable[str]) -> UserError:
+    """Return the error for a config key that does not exist, with the nearest one suggested.
+
+    Args:
+        key: Dotted key, as written.
+        value: What it was to be.
+        siblings: Last parts of the keys that exist beside it.
+    """
+    parent, _, last = key.rpartition(".")
+    prefix = f"{parent}." if parent else ""
+    names = sorted(siblings)
+    near = difflib.get_close_matches(last, names, n=1)
+    known = f" ({', '.join(prefix + name for name in names)})" if names else ""
+    if near:
+        remedy = f"did you mean {prefix}{near[0]}?"
+    elif parent:
+        remedy = f"to add a new one, write +{key}={shown(value)}"
+    else:
+        remedy = "choose one of them"
+    return UserError(f"{key} must be a known config key{known}, got {key}={shown(value)}; {remedy}")

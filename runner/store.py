@@ -1,0 +1,282 @@
+"""The store: a folder that accumulates cells over launches.
+
+::
+
+    outputs/<name>/
+      sweep.yaml            what the newest launch asked for, and the history (runner.launches)
+      launches/<id>/        plan, config, heartbeats and errors of one launch (runner.launches)
+      cells/part-*.parquet  one row per cell
+      trace/part-*.parquet  one row per cell and measured step
+      layers/part-*.parquet one row per cell, measured step and layer
+
+The tables alone say which cells are finished: a cell is, once its row is in ``cells``. Each process only
+adds parts (:mod:`runner.parts`), so that any number of them can write to one store.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from runner.arrow import WRITE_OPTIONS, conform
+from runner.errors import UserError
+from runner.files import atomic, disk_errors, locked
+from runner.launches import launch_ids, read_config, read_plan
+from runner.parts import (
+    COMPACTED,
+    Part,
+    file_of,
+    merged_schema,
+    newest_rows,
+    read_table,
+    readable,
+    scan,
+    select,
+    write_part,
+)
+from runner.schema import TABLES
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    import pyarrow as pa
+
+__all__ = [
+    "Store",
+    "check_writable",
+    "compact",
+    "default_store",
+    "finished",
+    "load",
+    "read_table",
+    "write_part",
+]
+
+_BATCH_ROWS = 1 << 16
+_ROW_GROUP_ROWS = 1 << 17
+_STALE_SECONDS = 24 * 3600.0
+
+
+def finished(store: Path, retry_failed: bool = False) -> set[str]:
+    """Return the ids of the cells that need no training.
+
+    Args:
+        store: Folder of the store; need not exist.
+        retry_failed: Whether failed cells are to be trained again.
+
+    Raises:
+        UserError: A part is corrupt or from a newer schema.
+    """
+    rows = read_table(store, "cells", ["cell_id", "status"])
+    pairs = zip(rows["cell_id"].to_pylist(), rows["status"].to_pylist(), strict=True)
+    return {cell_id for cell_id, status in pairs if not (retry_failed and status == "failed")}
+
+
+def check_writable(store: Path) -> None:
+    """Find out whether results can be written, leaving nothing behind.
+
+    Args:
+        store: Folder of the store; need not exist.
+
+    Raises:
+        UserError: It cannot be made or written.
+    """
+    folders = [store, *(store / table for table in TABLES), store / "launches"]
+    existing = [folder for folder in folders if folder.exists()]
+    # What does not exist yet will be made in the nearest folder that does.
+    for folder in existing or [next(parent for parent in store.absolute().parents if parent.exists())]:
+        probe = folder / f".probe.{os.getpid()}.{uuid.uuid4().hex}.tmp"
+        with disk_errors(store):
+            probe.mkdir()
+            probe.rmdir()
+
+
+def default_store(root: str | Path = "outputs") -> Path:
+    """Return the store under ``root`` that was launched last.
+
+    Raises:
+        UserError: There is none.
+    """
+    records = list(Path(root).glob("*/sweep.yaml"))
+    if not records:
+        raise UserError(f"STORE must be given when {root}/ holds none; run `runner sweep` or name the folder")
+    return max(records, key=lambda record: record.stat().st_mtime_ns).parent
+
+
+def compact(store: Path) -> None:
+    """Merge the parts of each table into one, every cell once.
+
+    Safe at any time, beside writers, readers and other compactions. The merged part appears whole before
+    its sources go, and names them: interrupted in between, readers skip the sources and the next compaction
+    removes them. A part that appears meanwhile is left for the next one. Memory is bounded by the keys of
+    the table and one row group.
+
+    Raises:
+        UserError: A part is corrupt or from a newer schema, the disk is full or cannot be written.
+    """
+    with locked(store):
+        name = f"{COMPACTED}{time.time_ns()}-{uuid.uuid4().hex[:8]}.parquet"
+        for table in TABLES:
+            with suppress(FileNotFoundError):  # replaced while read: left for the next compaction
+                _compact_table(store, table, name)
+            _remove_stale(store / table)
+
+
+def _compact_table(store: Path, table: str, name: str) -> None:
+    parts, retired = scan(store, table, ["cell_id", "status"] if table == "cells" else ["cell_id"])
+    if len(parts) > 1:
+        identity = {
+            "part": uuid.uuid4().hex,
+            "written": max(part.written for part in parts),
+            "supersedes": sorted(part.id for part in [*parts, *retired]),
+        }
+        with atomic(store / table / name) as file:
+            _merge(parts, merged_schema(table, parts, identity), file)
+        retired = [*parts, *retired]
+    for part in retired:
+        with disk_errors(part.path.parent), suppress(FileNotFoundError):
+            # A requeued job may have put a newer part under the name, which is not in the merged one.
+            if file_of(part.path) == part.file:
+                part.path.unlink()
+
+
+def _merge(parts: Sequence[Part], schema: pa.Schema, file: IO[bytes]) -> None:
+    """Stream the rows that count into one file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pq.ParquetWriter(file, schema, **WRITE_OPTIONS) as writer:
+        waiting: list[pa.Table] = []
+        for part, mask in zip(parts, newest_rows(parts), strict=True):
+            for batch in _batches(part, mask):
+                waiting.append(conform(batch, schema))
+                if sum(rows.num_rows for rows in waiting) >= _ROW_GROUP_ROWS:
+                    writer.write_table(pa.concat_tables(waiting))
+                    waiting.clear()
+        if waiting:
+            writer.write_table(pa.concat_tables(waiting))
+
+
+def _batches(part: Part, mask: np.ndarray) -> Iterator[pa.Table]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    start = 0
+    with readable(part.path), pq.ParquetFile(part.path, page_checksum_verification=True) as source:
+        if file_of(part.path) != part.file:
+            raise FileNotFoundError(part.path)
+        for batch in source.iter_batches(_BATCH_ROWS):
+            yield select(pa.Table.from_batches([batch]), mask[start : start + batch.num_rows])
+            start += batch.num_rows
+
+
+def _remove_stale(folder: Path) -> None:
+    """Remove what killed writers left; a day is longer than any live writer takes."""
+    for leftover in folder.glob(".part-*.tmp"):
+        with suppress(OSError):
+            if time.time() - leftover.stat().st_mtime > _STALE_SECONDS:
+                leftover.unlink()
+
+
+@dataclass(frozen=True)
+class Store:
+    """Finished cells as tables; what :func:`load` returns.
+
+    The DataFrames are read when first used and kept; load again to see newer cells. Nullable integers and
+    booleans have pandas' ``Int64`` and ``boolean`` dtypes. pandas shows null and NaN floats alike as NaN:
+    tell them apart by ``status``, or with :meth:`table`.
+
+    Attributes:
+        path: Folder of the store.
+    """
+
+    path: Path
+
+    @cached_property
+    def cells(self) -> pd.DataFrame:
+        """One row per cell: config columns, status, regime, final and best measures."""
+        return self._frame("cells")
+
+    @cached_property
+    def trace(self) -> pd.DataFrame:
+        """One row per cell and measured step."""
+        return self._frame("trace")
+
+    @cached_property
+    def layers(self) -> pd.DataFrame:
+        """One row per cell, measured step and layer."""
+        return self._frame("layers")
+
+    def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return a table as Arrow, with null and NaN apart and the units in the fields' metadata.
+
+        Args:
+            name: ``cells``, ``trace`` or ``layers``.
+            columns: Only these; all by default.
+        """
+        return read_table(self.path, name, columns)
+
+    @property
+    def launches(self) -> list[str]:
+        """Ids of the launches, oldest first."""
+        return launch_ids(self.path)
+
+    def launch_cells(self, launch_id: str | None = None) -> list[str]:
+        """Return the ids of the cells that a launch asked for, finished or not.
+
+        Args:
+            launch_id: The newest by default; a store without launches then gives all its cells.
+        """
+        launch = self._launch(launch_id)
+        rows = self.table("cells", ["cell_id"]) if launch is None else read_plan(self.path, launch)
+        return list(rows["cell_id"].to_pylist())
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """Resolved config of the newest launch; empty without one."""
+        launch = self._launch(None)
+        return {} if launch is None else read_config(self.path, launch)
+
+    def _launch(self, launch_id: str | None) -> str | None:
+        return launch_id or next(reversed(self.launches), None)
+
+    def _frame(self, name: str) -> pd.DataFrame:
+        frame: pd.DataFrame = self.table(name).to_pandas()
+        return frame
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.path)!r}: {len(self.cells)} cells, {len(self.launches)} launches)"
+
+
+def load(path: str | Path) -> Store:
+    """Open a store.
+
+    Args:
+        path: Its folder.
+
+    Returns:
+        Its tables, read when first used.
+
+    Raises:
+        UserError: There is no store, or it has a corrupt part or a newer schema.
+    """
+    store = Path(path)
+    if not any((store / name).exists() for name in ("sweep.yaml", "cells", "launches")):
+        raise UserError(
+            f"STORE must be a folder written by `runner sweep`, got {path}; {_known(store.parent)}"
+        )
+    launch_ids(store)
+    scan(store, "cells", [])
+    return Store(store)
+
+
+def _known(root: Path) -> str:
+    names = sorted(str(record.parent) for record in root.glob("*/sweep.yaml"))
+    return f"there are {', '.join(names)}" if names else "run `runner sweep` first"

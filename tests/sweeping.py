@@ -1,0 +1,69 @@
+"""Sweeps in this process: the cells of a command line, and an engine that trains nothing."""
+
+from types import SimpleNamespace
+
+from runner import app, sweep, train
+from runner.record import PackTables
+
+TINY = ("data=xor", "data.train_size=16", "data.test_size=8", "data.probe_size=8", "data.dim=4", "steps=4")
+
+
+class Engine:
+    """Stands in for ``train``: results are functions of the cell, so that they cannot depend on its pack."""
+
+    def __init__(self, monkeypatch):
+        self.trained = []
+        self.error_at = {}
+        monkeypatch.setattr(train, "inspect", self.inspect)
+        monkeypatch.setattr(train, "train_pack", self.train_pack)
+
+    def inspect(self, cell):
+        return shape_of(cell)
+
+    def train_pack(self, cells, device, on_progress=None):
+        if error := self.error_at.get(cells[0].width):
+            raise error
+        on_progress(0, 0)
+        self.trained += [cell.cell_id for cell in cells]
+        rows = [
+            {
+                "status": "diverged" if cell.lr > 100 else "ok",
+                "train_loss": None if cell.lr > 100 else cell.lr / 2,
+                "initial_train_loss": cell.lr,
+                "ntk_change": 1 / cell.width,
+                "feature_movement": 1 / cell.width,
+                "peak_loss_ratio": 1.0,
+                "lambda_max_init": 1.0,
+                "train_seconds": 0.0,
+                "device": str(device),
+            }
+            for cell in cells
+        ]
+        on_progress(cells[0].steps, 0)
+        ids = [cell.cell_id for cell in cells]
+        trace = {"cell_id": ids, "step": [0] * len(ids), "train_loss": [cell.lr for cell in cells]}
+        layers = {"cell_id": ids, "step": [0] * len(ids), "layer": ["0"] * len(ids)}
+        layers |= {"layer_index": [0] * len(ids), "role": ["input"] * len(ids)}
+        return PackTables(rows, trace, layers)
+
+
+def shape_of(cell):
+    """A plausible shape, without building anything."""
+    parameters = cell.width * (64 + cell.width * (cell.depth - 1) + 10)
+    return SimpleNamespace(
+        parameters=parameters, train_size=512, inputs=64, outputs=10, flops_per_step=6.0 * 512 * parameters
+    )
+
+
+def cells_of(monkeypatch, *arguments):
+    """Return the cells that ``runner sweep ARGUMENTS`` would plan."""
+    asked = []
+
+    def launch(cells, *_, **__):
+        asked.extend(cells)
+        raise SystemExit(0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep, "launch", launch)
+        assert app.main(["--debug", *arguments]) == 0
+    return asked

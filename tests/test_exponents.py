@@ -1,0 +1,195 @@
+import io
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+from synthetic import WIDTHS, exponents, frames, grid
+
+from runner.analysis.exponents import DEFAULT_METRICS, fit, loglog_slope
+from runner.analysis.theory import family, predicted_slope
+from runner.errors import UserError
+from runner.report.terminal import print_fit
+
+NAMES = ("ntk", "mup", "mean_field", "sp")
+
+
+@pytest.fixture(scope="module")
+def tables():
+    return frames(
+        grid(width=WIDTHS, lr=1.0, lr_unit="sharpness", parameterization=NAMES, seed=(0, 1, 2), depth=2)
+    )
+
+
+def _row(table, metric, parameterization, role=None):
+    part = table[(table["metric"] == metric) & (table["parameterization"] == parameterization)]
+    return (part[part["role"] == role] if role else part).iloc[0]
+
+
+def test_known_power_laws_are_found(tables):
+    found = fit(*tables)
+    assert set(found["metric"]) == set(DEFAULT_METRICS)
+    predicted = found.dropna(subset=["theory"])
+    assert (predicted["slope"] - predicted["theory"]).abs().max() < 0.03
+    assert (predicted["low"] <= predicted["slope"]).all()
+    assert (predicted["slope"] <= predicted["high"]).all()
+    assert (found["widths"] == len(WIDTHS)).all()
+    assert (found["seeds"] == 3).all()
+    assert (found["cells"] == 3 * len(WIDTHS)).all()
+    assert (found["left_out"] == 0).all()
+
+
+def test_slope_of_an_exact_power_law():
+    line = loglog_slope({n: np.full(4, 3.0 * n**-0.7) for n in (8, 16, 64)})
+    assert [line.slope, line.low, line.high] == pytest.approx([-0.7] * 3, abs=1e-12)
+
+
+def test_interval_equals_a_naive_bootstrap():
+    rng = np.random.default_rng(1)
+    samples = {n: np.exp(rng.normal(size=5)) / n for n in (8, 16, 32, 64)}
+    x = np.log(list(samples))
+    slopes = []
+    for _ in range(4000):
+        y = [np.log(rng.choice(values, len(values))).mean() for values in samples.values()]
+        slopes.append(np.polyfit(x, y, 1)[0])
+    line = loglog_slope(samples)
+    assert line.slope == pytest.approx(np.polyfit(x, [np.log(v).mean() for v in samples.values()], 1)[0])
+    assert [line.low, line.high] == pytest.approx(np.percentile(slopes, [2.5, 97.5]), abs=0.04)
+    assert line == loglog_slope(samples)
+
+
+def test_one_seed_has_no_interval(tables):
+    cells, trace, layers = tables
+    found = fit(cells[cells["seed"] == 0], trace, layers)
+    assert found["slope"].notna().all()
+    assert found[["low", "high"]].isna().all(axis=None)
+    assert "no interval with one seed" in _printed(found)
+
+
+def test_unusable_cells_are_left_out_and_counted(tables):
+    cells, trace, layers = (table.copy() for table in tables)
+    ntk = cells["parameterization"] == "ntk"
+    cells.loc[ntk & (cells["width"] == 32) & (cells["seed"] == 0), "ntk_change"] = 0.0
+    cells.loc[ntk & (cells["width"] == 64) & (cells["seed"] == 0), "ntk_change"] = np.nan
+    cells.loc[ntk & (cells["width"] == 128) & (cells["seed"] == 0), ["status", "ntk_change"]] = [
+        "diverged",
+        1e9,
+    ]
+    cells.loc[ntk & (cells["width"] == 256) & (cells["seed"] == 0), "status"] = "failed"
+    row = _row(fit(cells, trace, layers), "ntk_change", "ntk")
+    assert (row["left_out"], row["cells"], row["seeds"], row["widths"]) == (4, 11, 2, 5)
+    assert row["slope"] == pytest.approx(-1, abs=0.05)
+    assert _row(fit(cells, trace, layers), "movement_frobenius", "ntk")["left_out"] == 2
+
+
+def test_a_facet_without_values_has_no_slope(tables):
+    cells, trace, layers = (table.copy() for table in tables)
+    cells.loc[cells["parameterization"] == "sp", "status"] = "diverged"
+    row = _row(fit(cells, trace, layers), "ntk_change", "sp")
+    assert pd.isna(row["slope"])
+    assert (row["widths"], row["cells"], row["left_out"]) == (0, 0, 15)
+
+
+def test_the_last_step_counts(tables):
+    found = fit(*tables, metrics=["layers.feature_movement", "lambda_max"])
+    assert _row(found, "layers.feature_movement", "ntk", "input")["slope"] == pytest.approx(-0.5, abs=0.05)
+    assert set(found[found["metric"] == "layers.feature_movement"]["layer"]) == {"layer0", "layer1", "layer2"}
+    assert found[found["metric"] == "layers.feature_movement"]["theory"].isna().all()
+    assert _row(found, "lambda_max", "sp")["slope"] == pytest.approx(1, abs=0.05)
+
+
+def test_a_users_measure_is_a_metric(tables):
+    cells, trace, layers = tables
+    found = fit(cells.assign(cka_gap=cells["width"] ** -2.0), trace, layers, metrics=["cka_gap"])
+    assert found["slope"].to_numpy() == pytest.approx([-2.0] * 4)
+
+
+@pytest.mark.parametrize(
+    ("where", "options", "message"),
+    [
+        (
+            {},
+            {"metrics": ["ntk_chnge"]},
+            "--metric must be one of .*, got 'ntk_chnge'; did you mean 'ntk_change'?",
+        ),
+        ({}, {"metrics": ["lr"]}, "--metric must be one of"),
+        ({}, {"facets": ()}, r"parameterization varies \(mean_field, mup, ntk, sp\)"),
+        ({}, {"facets": ("width",)}, "--facet must not be width"),
+        ({"width": (32, 64)}, {}, "width must have at least 3 values for a fit, got 32, 64 in mean_field"),
+    ],
+)
+def test_bad_fits(tables, where, options, message):
+    cells = tables[0]
+    for key, values in where.items():
+        cells = cells[cells[key].isin(values)]
+    with pytest.raises(UserError, match="^" + message):
+        fit(cells, *tables[1:], **options)
+
+
+# -- theory ------------------------------------------------------------------------------------------
+
+# metric, role, depth -> slope under ntk, mup, sp at a fixed lr * lambda_max; the table of the theory notes
+THEORY = {
+    ("lambda_max_init", None, 2): (0, 0, 1),
+    ("ntk_change", None, 2): (-1, 0, -1),
+    ("ntk_change", None, 1): (-1, 0, -2),
+    ("kernel_distance", None, 2): (-2, 0, -2),
+    ("kernel_distance", None, 1): (-2, 0, -4),
+    ("movement_frobenius", "input", 2): (-0.5, 0, -1.5),
+    ("movement_frobenius", "hidden", 2): (-1, -0.5, -1),
+    ("movement_frobenius", "output", 2): (-0.5, 0, -0.5),
+    ("movement_spectral", "hidden", 2): (-0.5, 0, None),
+    ("movement_spectral", "input", 2): (None, None, None),
+    ("feature_movement", None, 2): (-0.5, 0, None),
+    ("param_movement", None, 2): (None, None, None),
+}
+
+
+def _predict(name, metric, role, depth, unit="sharpness", optimizer="sgd"):
+    cell = {"exponents": exponents(name), "optimizer": optimizer, "depth": depth, "lr_unit": unit}
+    return predicted_slope(metric, role, cell)
+
+
+@pytest.mark.parametrize("key", THEORY, ids=str)
+def test_table_of_predictions(key):
+    assert tuple(_predict(name, *key) for name in ("ntk", "mup", "sp")) == THEORY[key]
+    assert _predict("mean_field", *key) == _predict("mup", *key)  # the same trajectories
+
+
+def test_absolute_lr_predicts_where_the_kernel_does_not_grow():
+    assert _predict("ntk", "ntk_change", None, 2, unit="absolute") == -1
+    assert _predict("mup", "feature_movement", None, 2, unit="absolute") == 0
+    assert _predict("sp", "ntk_change", None, 2, unit="absolute") is None
+    assert _predict("sp", "lambda_max_init", None, 2, unit="absolute") == 1
+
+
+def test_no_prediction_for_adam_or_unknown_exponents():
+    assert _predict("ntk", "ntk_change", None, 2, optimizer="adam") is None
+    table = json.loads(exponents("ntk"))
+    table["a"]["hidden"] = 0.3
+    assert family(json.dumps(table), "sgd") is None
+    assert family('{"a":{},"b":{},"c":{}}', "sgd") is None
+
+
+# -- terminal ----------------------------------------------------------------------------------------
+
+
+def _printed(table, facets=("parameterization",)):
+    raw = io.BytesIO()
+    out = Console(file=io.TextIOWrapper(raw, encoding="ascii"), width=80, highlight=False)
+    print_fit(table, facets, out)
+    out.file.flush()
+    return raw.getvalue().decode("ascii")
+
+
+def test_table_fits_a_plain_terminal(tables):
+    text = _printed(fit(*tables))
+    assert max(map(len, text.splitlines())) <= 80
+    assert "\x1b" not in text
+    hidden = next(
+        line for line in text[text.index("\nntk ") :].splitlines() if "movement_frobenius  layer1" in line
+    )
+    assert "(hidden)" in hidden
+    assert hidden.split()[-1] == "3x5"
+    assert "-1" in hidden.split()

@@ -1,0 +1,146 @@
+"""Plans: which cells train together, and who trains them."""
+
+import dataclasses
+import itertools
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sweeping import shape_of
+from test_cell import BASE
+
+from runner.errors import UserError
+from runner.plan import MAX_CELLS, TARGET_BYTES, Plan, form_packs, make_plan, pack_limit, packs_of_rows
+
+
+def grid(**axes):
+    """Every cell of a product of fields."""
+    return [
+        dataclasses.replace(BASE, **dict(zip(axes, point, strict=True)))
+        for point in itertools.product(*axes.values())
+    ]
+
+
+GRID = grid(
+    width=(16, 64, 512), lr=(0.1, 0.2, 0.4), seed=(0, 1), parameterization=("ntk", "sp"), gamma=(1.0, 2.0)
+)
+
+
+def members(plan: Plan):
+    return [(pack.index, [cell.cell_id for cell in pack.cells]) for pack in plan.packs]
+
+
+@given(st.randoms(use_true_random=False))
+@settings(max_examples=20, deadline=None)
+def test_the_plan_does_not_depend_on_the_order_of_the_cells(shuffler):
+    cells = GRID[:]
+    shuffler.shuffle(cells)
+    assert make_plan(cells, shape_of, 3) == make_plan([*GRID, *GRID], shape_of, 3)
+
+
+def test_every_cell_is_planned_once_with_others_of_its_shape():
+    plan = make_plan(GRID, shape_of, 1)
+    planned = [cell for pack in plan.packs for cell in pack.cells]
+    assert sorted(cell.cell_id for cell in planned) == sorted(cell.cell_id for cell in GRID)
+    assert all(len({cell.pack_key for cell in pack.cells}) == 1 for pack in plan.packs)
+    assert [pack.index for pack in plan.packs] == list(range(len(plan.packs)))
+
+
+def test_cells_of_one_init_are_adjacent_and_lr_varies_fastest():
+    for pack in make_plan(GRID, shape_of, 1).packs:
+        inits = [(cell.parameterization, cell.base_width, cell.seed) for cell in pack.cells]
+        assert len(list(itertools.groupby(inits))) == len(set(inits))
+        for _, group in itertools.groupby(
+            pack.cells, key=lambda cell: (cell.parameterization, cell.seed, cell.gamma)
+        ):
+            rates = [cell.lr for cell in group]
+            assert rates == sorted(rates)
+
+
+@given(
+    width=st.integers(1, 4096),
+    dtype=st.sampled_from(["float32", "float64"]),
+    batch=st.sampled_from([None, 1, 64]),
+)
+@settings(deadline=None)
+def test_packs_fit_the_caches(width, dtype, batch):
+    cell = dataclasses.replace(BASE, width=width, dtype=dtype, batch_size=batch)
+    shape, limit = shape_of(cell), pack_limit(cell, shape_of(cell))
+    assert 1 <= limit <= MAX_CELLS
+    weights = limit * shape.parameters * (8 if dtype == "float64" else 4)
+    assert limit == 1 or weights <= TARGET_BYTES
+
+
+def test_large_groups_are_cut_evenly_and_small_ones_kept_whole():
+    wide = [
+        len(pack.cells)
+        for pack in form_packs(grid(width=(256,), lr=tuple(i / 10 for i in range(1, 10))), shape_of)
+    ]
+    assert sum(wide) == 9
+    assert max(wide) - min(wide) <= max(wide) // 2 + 1
+    narrow = grid(width=(16,), lr=(0.1, 0.2, 0.3), seed=tuple(range(40)))
+    for pack in form_packs(narrow, shape_of):
+        assert len(pack.cells) % 3 == 0
+
+
+@given(st.sets(st.integers(0, len(GRID) - 1)))
+@settings(max_examples=30, deadline=None)
+def test_finished_cells_leave_the_other_packs_as_they_were(places):
+    done = {GRID[place].cell_id for place in places}
+    whole, rest = make_plan(GRID, shape_of, 1), make_plan(GRID, shape_of, 1, done)
+    expected = [(index, [i for i in ids if i not in done]) for index, ids in members(whole)]
+    assert members(rest) == [(index, ids) for index, ids in expected if ids]
+    assert (rest.missing, rest.total) == (len(GRID) - len(done), len(GRID))
+    assert rest.shards == bool(rest.packs)
+
+
+def test_rows_hold_the_whole_grid_and_give_the_packs_back():
+    plan = make_plan(GRID, shape_of, 4, {cell.cell_id for cell in GRID[::5]})
+    rows = plan.rows()
+    assert sorted(rows["cell_id"]) == sorted(cell.cell_id for cell in GRID)
+    assert [(p is None, s is None) for p, s in zip(rows["pack"], rows["shard"], strict=True)] == [
+        (i in {cell.cell_id for cell in GRID[::5]},) * 2 for i in rows["cell_id"]
+    ]
+    packs = [pack for shard in range(4) for pack in packs_of_rows(rows, shard, shape_of)]
+    assert sorted((pack.index, pack.cells) for pack in packs) == [
+        (pack.index, pack.cells) for pack in plan.packs
+    ]
+
+
+@given(st.integers(1, 12))
+@settings(deadline=None)
+def test_shards_are_balanced(shards):
+    plan = make_plan(GRID, shape_of, shards)
+    assert plan.shards == min(shards, len(plan.packs))
+    loads = [0.0] * plan.shards
+    for pack, shard in zip(plan.packs, plan.shard_of, strict=True):
+        loads[shard] += pack.cost
+    assert max(loads) - min(loads) <= max(pack.cost for pack in plan.packs)
+
+
+def test_the_planner_chooses_shards_by_cost():
+    assert make_plan(GRID, shape_of, None).shards == 1
+    long = make_plan(grid(width=(512,), steps=(100_000,), seed=tuple(range(50))), shape_of, None)
+    assert 1 < long.shards <= len(long.packs)
+    cost = sum(pack.cost for pack in long.packs) / long.shards
+    assert cost < 600 or long.shards == len(long.packs)
+
+
+def test_no_cells_are_a_mistake():
+    with pytest.raises(UserError, match=r"^the grid must have at least one cell"):
+        make_plan([], shape_of)
+
+
+def test_the_engine_is_asked_once_per_shape_and_may_refuse():
+    asked = []
+
+    def refuse(cell):
+        asked.append(cell.width)
+        if cell.width == 512:
+            raise UserError("width must be small")
+        return shape_of(cell)
+
+    with pytest.raises(UserError, match="width must be small"):
+        make_plan(random.Random(0).sample(GRID, len(GRID)), refuse)
+    assert asked == [16, 64, 512]

@@ -1,0 +1,100 @@
+"""Progress: what is shown while a shard trains."""
+
+import dataclasses
+import io
+
+import pytest
+from rich.console import Console
+from test_cell import BASE
+
+from runner.plan import Pack
+from runner.report.progress import LineProgress, LiveProgress, Tally, clock_text, make_progress
+
+QUICK = Pack(0, tuple(dataclasses.replace(BASE, seed=seed) for seed in range(10)), 10.0)
+SLOW = Pack(1, tuple(dataclasses.replace(BASE, width=512, seed=seed) for seed in range(2)), 90.0)
+
+
+class Clock:
+    """Seconds that pass when told to."""
+
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def test_time_left_follows_the_cost_not_the_cells(clock):
+    tally = Tally(clock)
+    tally.begin([QUICK, SLOW], done=3, total=15)
+    assert tally.seconds_left is None
+    tally.begin_pack(QUICK)
+    clock.now += 5
+    tally.step(BASE.steps // 2, 1)
+    assert tally.fraction == pytest.approx(0.05)
+    assert tally.cells_per_second == pytest.approx(1.0)
+    assert tally.seconds_left == pytest.approx(95)
+    assert tally.counts() == "3/15 cells  1.0 cells/s  1:35 left  1 diverged  0 failed"
+    assert tally.current() == "pack 0: mlp width 64 depth 2 on digits, 10 cells, step 100/200"
+    clock.now += 5
+    tally.end_pack(ok=7, diverged=2, failed=1)
+    assert (tally.done, tally.ok, tally.diverged, tally.failed) == (13, 7, 2, 1)
+    assert tally.seconds_left == pytest.approx(90)
+    assert tally.current() == ""
+
+
+def test_nothing_to_do_is_all_done(clock):
+    tally = Tally(clock)
+    tally.begin([], done=4, total=4)
+    assert tally.fraction == 1.0
+
+
+def test_lines_are_few(clock):
+    stream = io.StringIO()
+    lines = LineProgress(stream, "shard 2: ", clock, every=5.0)
+    lines.begin([QUICK, SLOW], done=0, total=12)
+    lines.begin_pack(QUICK)
+    for step in range(100):
+        clock.now += 0.1
+        lines.step(step, 0)
+    lines.end_pack(ok=10, diverged=0, failed=0)
+    lines.end()
+    lines.end()
+    written = stream.getvalue().splitlines()
+    assert len(written) == 3
+    assert all(line.startswith("shard 2: ") for line in written)
+    assert written[-1].startswith("shard 2: 10/12 cells")
+
+
+def test_the_display_ends_in_one_line():
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=100)
+    live = LiveProgress(console)
+    live.begin([QUICK, SLOW], done=0, total=12)
+    live.begin_pack(QUICK)
+    live.step(100, 3)
+    page = Console(file=io.StringIO(), width=100)
+    page.print(live._render())
+    bar, counts, current = page.file.getvalue().splitlines()
+    assert set(bar) <= {"━", "╸", "╺", " "}
+    assert counts.strip().endswith("3 diverged  0 failed")
+    assert current.strip() == "pack 0: mlp width 64 depth 2 on digits, 10 cells, step 100/200"
+    live.end_pack(ok=7, diverged=3, failed=0)
+    live.end()
+    live.end()
+    assert "10/12 cells" in stream.getvalue()
+
+
+def test_which_display(monkeypatch):
+    assert isinstance(make_progress(stream=io.StringIO()), LineProgress)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert isinstance(make_progress(stream=io.StringIO()), LiveProgress)
+    assert isinstance(make_progress(shard=1, shards=2, stream=io.StringIO()), LineProgress)
+
+
+def test_durations():
+    assert [clock_text(seconds) for seconds in (0.4, 59.6, 75, 3675)] == ["0:00", "1:00", "1:15", "1:01:15"]
