@@ -52,8 +52,8 @@ def main(argv: Sequence[str]) -> int:
 
 def run_job(config: DictConfig) -> None:
     """Run one shard: what a launcher's job calls. All but three keys comes from the launch's record."""
-    from runner.launches import read_launch
     from runner.report.progress import make_progress
+    from runner.store.launches import read_launch
     from runner.sweep import run_shard
 
     _see_working_directory()

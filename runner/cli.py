@@ -70,7 +70,7 @@ def _dispatch(words: list[str]) -> int:
 
 def _status(options: argparse.Namespace) -> int:
     from runner.report.listing import status_json, status_lines
-    from runner.status import status
+    from runner.store.status import status
 
     report = status(_store(options))
     if options.json:

@@ -20,7 +20,7 @@ def top_eigenvalue(
     *,
     tolerance: float | None = None,
     max_steps: int = 200,
-) -> Float[Tensor, "cell"]:
+) -> Float[Tensor, cell]:
     """Return the largest eigenvalue of one symmetric operator per cell, by Lanczos iteration.
 
     With full reorthogonalisation, so that in at most n steps the answer is exact to rounding; it stops
@@ -67,11 +67,15 @@ def top_eigenvalue(
         # An exhausted Krylov space leaves nothing to normalise; zeros then change nothing.
         scale = torch.stack([d.abs() for d in diagonal]).amax(0)
         exhausted = norm <= torch.finfo(like.dtype).eps * scale
-        vector = torch.where(exhausted[:, None], 0.0, residual / norm.clamp_min(1e-300 if like.dtype == torch.float64 else 1e-37)[:, None])
+        vector = torch.where(
+            exhausted[:, None],
+            0.0,
+            residual / norm.clamp_min(1e-300 if like.dtype == torch.float64 else 1e-37)[:, None],
+        )
     raise AssertionError("unreachable: the last step returns")
 
 
-def spectral_norm(matrix: Float[Tensor, "cell row column"]) -> Float[Tensor, "cell"]:
+def spectral_norm(matrix: Float[Tensor, "cell row column"]) -> Float[Tensor, cell]:
     """Return the largest singular value of one matrix per cell.
 
     Args:
@@ -101,9 +105,7 @@ def _top_ritz(diagonal: list[Tensor], offdiagonal: list[Tensor]) -> tuple[Tensor
     off = torch.where(finite[:, None], off, 0.0)
     tridiagonal = torch.diag_embed(main)
     if main.shape[1] > 1:
-        tridiagonal = (
-            tridiagonal + torch.diag_embed(off[:, :-1], 1) + torch.diag_embed(off[:, :-1], -1)
-        )
+        tridiagonal = tridiagonal + torch.diag_embed(off[:, :-1], 1) + torch.diag_embed(off[:, :-1], -1)
     values, vectors = torch.linalg.eigh(tridiagonal)
     bound = (off[:, -1] * vectors[:, -1, -1]).abs()
     nan = torch.tensor(float("nan"), dtype=torch.float64)

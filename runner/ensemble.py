@@ -61,7 +61,10 @@ class Ensemble:
         self.offset = dict(raw_outputs)
 
     def function(
-        self, raw: Float[Tensor, "cell sample output"], split: str, index: Int[Tensor, "cell batch"] | None = None
+        self,
+        raw: Float[Tensor, "cell sample output"],
+        split: str,
+        index: Int[Tensor, "cell batch"] | None = None,
     ) -> Float[Tensor, "cell sample output"]:
         """Return f = (h - h at init if centred) / gamma.
 
@@ -80,7 +83,7 @@ class Ensemble:
         values = [cell.gamma for cell in self.cells]
         return torch.tensor(values, dtype=self.dtype, device=self.device)[:, None, None]
 
-    def select(self, index: Int[Tensor, "kept"]) -> None:
+    def select(self, index: Int[Tensor, kept]) -> None:
         """Keep the cells at ``index``, in that order; an index may occur more than once."""
         self.cells = [self.cells[i] for i in index.tolist()]
         layers.select(self.model, index)

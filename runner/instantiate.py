@@ -21,7 +21,9 @@ def resolve(section: str, settings: Mapping[str, Any]) -> Callable[..., Any]:
     """
     target = settings.get("_target_")
     if not isinstance(target, str):
-        raise UserError(f"{section}._target_ must name a Python callable, got {target!r}; write package.module.name")
+        raise UserError(
+            f"{section}._target_ must name a Python callable, got {target!r}; write package.module.name"
+        )
     try:
         found = get_object(target)
     except Exception as error:
@@ -30,8 +32,9 @@ def resolve(section: str, settings: Mapping[str, Any]) -> Callable[..., Any]:
             f"{section}._target_ must be importable, got {target!r}: {reason}; check the name and PYTHONPATH"
         ) from error
     if not callable(found):
-        raise UserError(f"{section}._target_ must be callable, got {target!r}")
-    return found
+        raise UserError(f"{section}._target_ must be callable, got {target!r}; name a class or a function")
+    function: Callable[..., Any] = found
+    return function
 
 
 def call(section: str, settings: Mapping[str, Any], **given: Any) -> Any:

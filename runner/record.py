@@ -58,8 +58,8 @@ class Recorder:
         self,
         step: int,
         active: Sequence[int],
-        trace: Mapping[str, Float[Tensor, "cell"]],
-        per_layer: Mapping[str, Mapping[str, Float[Tensor, "cell"]]],
+        trace: Mapping[str, Float[Tensor, cell]],
+        per_layer: Mapping[str, Mapping[str, Float[Tensor, cell]]],
     ) -> None:
         """Add what was measured at a step.
 
@@ -71,7 +71,8 @@ class Recorder:
         """
         columns = {name: value.tolist() for name, value in trace.items()}
         layer_columns = {
-            name: {layer: value.tolist() for layer, value in values.items()} for name, values in per_layer.items()
+            name: {layer: value.tolist() for layer, value in values.items()}
+            for name, values in per_layer.items()
         }
         for position, cell in enumerate(active):
             key = {"cell_id": self._ids[cell], "step": step}
@@ -80,14 +81,16 @@ class Recorder:
             self._results[cell] |= {name: v for name, v in values.items() if name != "lambda_max"}
             for which in ("loss", "error"):
                 if f"test_{which}" in values:
-                    best = min(self._results[cell].get(f"best_test_{which}", math.inf), values[f"test_{which}"])
+                    best = min(
+                        self._results[cell].get(f"best_test_{which}", math.inf), values[f"test_{which}"]
+                    )
                     self._results[cell][f"best_test_{which}"] = best
             for i, (layer, role) in enumerate(self._layers):
                 row = key | {"layer": layer, "layer_index": i, "role": role}
                 row |= {n: by[layer][position] for n, by in layer_columns.items() if layer in by}
                 self._layer_rows.append(row)
 
-    def peak(self, active: Sequence[int], ratio: Float[Tensor, "cell"]) -> None:
+    def peak(self, active: Sequence[int], ratio: Float[Tensor, cell]) -> None:
         """Set the peak loss ratio of cells."""
         for cell, value in zip(active, ratio.tolist(), strict=True):
             self._results[cell]["peak_loss_ratio"] = value

@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from runner import launches
 from runner import store as tables
 from runner.cell import FIELDS, Cell
 from runner.plan import Pack, Plan, make_plan, packs_of_rows
+from runner.store import launches
 
 if TYPE_CHECKING:
     import pandas as pd

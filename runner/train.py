@@ -57,7 +57,9 @@ def resolve_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("device must be available, got 'cuda' on a machine without a CUDA device; use device=cpu or auto")
+        raise UserError(
+            "device must be available, got 'cuda' on a machine without a CUDA device; use device=cpu or auto"
+        )
     return torch.device(name)
 
 
@@ -78,15 +80,20 @@ def _inspect(settings: str, width: int, depth: int, loss: str, batch_size: int |
     sections = json.loads(settings)
     dataset = data.load(sections["data"])
     if depth < 1:
-        raise UserError(f"depth must be an integer >= 1, got {depth}; the model has at least one hidden layer")
+        raise UserError(
+            f"depth must be an integer >= 1, got {depth}; the model has at least one hidden layer"
+        )
     if loss not in losses.LOSSES:
         raise UserError(f"loss must be one of {', '.join(sorted(losses.LOSSES))}, got {loss!r}")
     if loss == "cross_entropy" and dataset.task == "regression":
-        raise UserError("loss must be mse for a regression task, got 'cross_entropy'; use loss=mse or another data set")
+        raise UserError(
+            "loss must be mse for a regression task, got 'cross_entropy'; use loss=mse or another data set"
+        )
     train_size = len(dataset.train)
     if batch_size is not None and batch_size > train_size:
         raise UserError(
-            f"batch_size must be at most data.train_size = {train_size}, got {batch_size}; use batch_size=null for full batch"
+            f"batch_size must be at most data.train_size = {train_size}, got {batch_size}; "
+            "use batch_size=null for full batch"
         )
     model = build(
         sections["model"], width=width, depth=depth, inputs=dataset.input_shape, outputs=dataset.outputs
@@ -94,8 +101,8 @@ def _inspect(settings: str, width: int, depth: int, loss: str, batch_size: int |
     produced = tuple(model(dataset.probe.inputs[None, :1].float()).shape)
     if produced != (0, 1, dataset.outputs):
         raise UserError(
-            f"model must map [cell, sample, *inputs] to [cell, sample, {dataset.outputs}], got {produced} without "
-            f"cells for one sample; build it from runner.layers"
+            f"model must map [cell, sample, *inputs] to [cell, sample, {dataset.outputs}], got {produced} "
+            "without cells for one sample; build it from runner.layers"
         )
     instantiate.resolve("optimizer", sections["optimizer"])
     _measures(sections["measure"])
@@ -247,7 +254,7 @@ class _Run:
             per_layer |= measured.layers
         self.recorder.add(step, self.active, trace, per_layer)
 
-    def _watch(self, loss: Float[Tensor, "cell"], step: int) -> bool:
+    def _watch(self, loss: Float[Tensor, cell], step: int) -> bool:
         """Follow the peak of the loss; retire cells beyond the limit and say whether there were any."""
         ratio = torch.where(loss.isfinite(), loss / self.initial_loss, torch.inf)
         self.peak = torch.maximum(self.peak, ratio)
@@ -257,12 +264,12 @@ class _Run:
         self._retire(bad, step)
         return True
 
-    def _retire(self, bad: Bool[Tensor, "cell"], step: int) -> None:
+    def _retire(self, bad: Bool[Tensor, cell], step: int) -> None:
         for position in bad.nonzero()[:, 0].tolist():
             self.recorder.diverged(self.active[position], step, float(self.peak[position]))
         self._select((~bad).nonzero()[:, 0])
 
-    def _select(self, index: Int[Tensor, "kept"]) -> None:
+    def _select(self, index: Int[Tensor, kept]) -> None:
         for part in (self.ensemble, self.start, self.optimizer, self.batches):
             if part is not None:
                 part.select(index)
@@ -274,7 +281,9 @@ def _measures(settings: Mapping[str, Any]) -> dict[str, Callable[..., Any]]:
     """The measure functions that a ``measure`` section names."""
     points = settings.get("points", 12)
     if not isinstance(points, int) or isinstance(points, bool) or points < 2:
-        raise UserError(f"measure.points must be an integer >= 2, got {points!r}; give a number of measured steps")
+        raise UserError(
+            f"measure.points must be an integer >= 2, got {points!r}; give a number of measured steps"
+        )
     functions = settings.get("functions") or {}
     return {
         name: instantiate.partial(f"measure.functions.{name}", section, now=None, start=None)

@@ -6,18 +6,22 @@ from reference import ABC, ROLES
 
 from runner.cell import Cell, canonical_json
 
+MEASURES = ("param_movement", "layer_movement", "ntk_change", "kernel_distance", "feature_movement")
 SETTINGS = {
-    "model": {"_target_": "runner.models.MLP", "activation": "tanh", "bias": False, "sigma_weight": 1.0, "sigma_bias": 0.0},
+    "model": {
+        "_target_": "runner.models.MLP", "activation": "tanh", "bias": False, "sigma_weight": 1.0,
+        "sigma_bias": 0.0, "normalize_input": False,
+    },
     "data": {
-        "_target_": "runner.data.xor", "seed": 0, "dim": 6, "linear": 0.5, "standardize": True, "inputs": "sphere",
-        "train_size": 24, "test_size": 16, "probe_size": 12,
+        "_target_": "runner.data.xor", "seed": 0, "dim": 6, "linear": 0.5, "standardize": True,
+        "inputs": "sphere", "train_size": 24, "test_size": 16, "probe_size": 12,
     },
     "optimizer": {"_target_": "runner.optim.SGD"},
     "measure": {
         "points": 4,
         "functions": {
             name: {"_target_": f"runner.measures.{name}"}
-            for name in ("param_movement", "layer_movement", "ntk_change", "kernel_distance", "feature_movement")
+            for name in MEASURES
         },
     },
 }  # fmt: skip

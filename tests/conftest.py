@@ -3,7 +3,18 @@
 import torch
 from jaxtyping import install_import_hook
 
-CHECKED = ("layers", "parameterization", "eigen", "losses", "ensemble", "measures", "optim", "models", "data", "train")
+CHECKED = (
+    "layers",
+    "parameterization",
+    "eigen",
+    "losses",
+    "ensemble",
+    "measures",
+    "optim",
+    "models",
+    "data",
+    "train",
+)
 
 # Before anything of the package is imported, and for as long as the tests run.
 install_import_hook([f"runner.{name}" for name in CHECKED], "typechecker.check")

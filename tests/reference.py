@@ -61,7 +61,7 @@ class Network:
 
     def hidden(self, raw, x):
         """Activations after every hidden layer, and the raw outputs."""
-        scaled = [s * p for s, p in zip(self.scales("a"), raw)]
+        scaled = [s * p for s, p in zip(self.scales("a"), raw, strict=True)]
         count = len(self.roles)
         activations = []
         for layer in range(count):
@@ -85,7 +85,9 @@ class Network:
     def jacobian(self, x):
         """[sample * output, parameter], each parameter's column times sqrt(r^(-c))."""
         blocks = jacrev(lambda raw: self.raw_outputs(x, raw).flatten())(self.raw)
-        return torch.cat([b.flatten(1) * math.sqrt(s) for b, s in zip(blocks, self.scales("c"))], dim=1)
+        return torch.cat(
+            [b.flatten(1) * math.sqrt(s) for b, s in zip(blocks, self.scales("c"), strict=True)], dim=1
+        )
 
     def full_ntk(self, x):
         """[sample, output, sample, output]."""
@@ -112,7 +114,7 @@ class Network:
                 h = h - self.raw_outputs(x[rows], self.start)
             value = LOSSES[loss](h / self.gamma, y[rows])
             gradients = torch.autograd.grad(value, raw)
-            for i, (g, s) in enumerate(zip(gradients, self.scales("c"))):
+            for i, (g, s) in enumerate(zip(gradients, self.scales("c"), strict=True)):
                 self.raw[i] = self.raw[i] - lr * self.gamma**2 * s * g
 
 
@@ -140,7 +142,7 @@ LOSSES = {"mse": mse, "cross_entropy": cross_entropy}
 
 def movement(now, start):
     """norm(theta_t - theta_0) / norm(theta_0) over a list of tensors."""
-    moved = torch.cat([(a - b).flatten() for a, b in zip(now, start)])
+    moved = torch.cat([(a - b).flatten() for a, b in zip(now, start, strict=True)])
     return moved.norm() / torch.cat([b.flatten() for b in start]).norm()
 
 

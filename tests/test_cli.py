@@ -10,9 +10,9 @@ from synthetic import LRS, WIDTHS, frames, grid
 from runner import __version__
 from runner.analysis.columns import plain, records
 from runner.cli import COMMANDS, main
-from runner.launches import new_launch
 from runner.report.terminal import print_launch_summary
 from runner.store import write_part
+from runner.store.launches import new_launch
 
 
 def _write(store, cells, part="a", facet=("parameterization",), planned=None):

@@ -35,7 +35,12 @@ def reference_of(ensemble, position):
         by_kind[path.rpartition(".")[2]].append(parameter[position].detach())
     activation = json.loads(cell.settings)["model"]["activation"]
     return reference.Network(
-        cell.parameterization, cell.width / cell.base_width, activation, by_kind["weight"], by_kind["bias"], cell.gamma
+        cell.parameterization,
+        cell.width / cell.base_width,
+        activation,
+        by_kind["weight"],
+        by_kind["bias"],
+        cell.gamma,
     )
 
 
@@ -60,7 +65,10 @@ def train_reference(cell, split_steps=None):
 
 def close(actual, expected, rel=EXACT):
     torch.testing.assert_close(
-        torch.as_tensor(actual, dtype=torch.float64), torch.as_tensor(expected, dtype=torch.float64), rtol=rel, atol=rel
+        torch.as_tensor(actual, dtype=torch.float64),
+        torch.as_tensor(expected, dtype=torch.float64),
+        rtol=rel,
+        atol=rel,
     )
 
 
@@ -99,7 +107,11 @@ TRAINED = {
     "minibatches": {"batch_size": 8, "lr": 0.2},
     "centred and rich": {"center_output": True, "gamma": 2.0},
     "cross-entropy, ten classes": {"data": DIGITS, "loss": "cross_entropy"},
-    "cross-entropy, one output": {"data": {"linear": 0.0, "standardize": False}, "loss": "cross_entropy", "gamma": 0.5},
+    "cross-entropy, one output": {
+        "data": {"linear": 0.0, "standardize": False},
+        "loss": "cross_entropy",
+        "gamma": 0.5,
+    },
     "bias": {"model": {"bias": True}},
     "absolute lr": {"lr_unit": "absolute", "lr": 0.01},
 }
@@ -145,13 +157,17 @@ def results(cells):
     """cell_id -> final measures of a pack."""
     rows = train_pack(cells, CPU).cells
     skip = {"train_seconds", "device"}
-    return {c.cell_id: {k: v for k, v in row.items() if k not in skip} for c, row in zip(cells, rows, strict=True)}
+    return {
+        c.cell_id: {k: v for k, v in row.items() if k not in skip} for c, row in zip(cells, rows, strict=True)
+    }
 
 
 def assert_same_results(actual, expected, rel):
     assert actual.keys() == expected.keys()
     for key, value in expected.items():
-        assert actual[key] == (pytest.approx(value, rel=rel, abs=1e-12) if isinstance(value, float) else value), key
+        assert actual[key] == (
+            pytest.approx(value, rel=rel, abs=1e-12) if isinstance(value, float) else value
+        ), key
 
 
 @pytest.mark.parametrize("batch_size", [None, 8])
@@ -175,7 +191,9 @@ def test_a_cell_does_not_depend_on_its_pack(activation, batch_size):
 @pytest.mark.parametrize("bias", [False, True])
 def test_parameterizations_coincide_at_base_width(bias):
     cells = [
-        make_cell(parameterization=name, width=16, base_width=16, steps=100, model={"bias": bias, "sigma_bias": 0.5})
+        make_cell(
+            parameterization=name, width=16, base_width=16, steps=100, model={"bias": bias, "sigma_bias": 0.5}
+        )
         for name in NAMES
     ]
     rows = list(results(cells).values())
@@ -187,13 +205,16 @@ def test_parameterizations_coincide_at_base_width(bias):
 @pytest.mark.parametrize("base_width", [1, 16])
 def test_mup_and_mean_field_coincide_at_every_width(width, base_width):
     mup, mean_field = (
-        make_cell(parameterization=name, width=width, base_width=base_width, steps=100) for name in ("mup", "mean_field")
+        make_cell(parameterization=name, width=width, base_width=base_width, steps=100)
+        for name in ("mup", "mean_field")
     )
     both = results([mup, mean_field])
     a, b = both[mup.cell_id], both[mean_field.cell_id]
     # Raw parameters differ by a factor per layer: only the norm over all layers may differ.
     assert_same_results(
-        {k: v for k, v in a.items() if k != "param_movement"}, {k: v for k, v in b.items() if k != "param_movement"}, 1e-9
+        {k: v for k, v in a.items() if k != "param_movement"},
+        {k: v for k, v in b.items() if k != "param_movement"},
+        1e-9,
     )
 
 
@@ -253,7 +274,9 @@ def test_divergence_is_data_and_its_neighbours_go_on():
     assert 0 < gone["diverged_step"] < 20
     assert gone["peak_loss_ratio"] > 1e6
     assert "train_loss" not in gone
-    measured = [s for c, s in zip(tables.trace["cell_id"], tables.trace["step"], strict=True) if c == wild.cell_id]
+    measured = [
+        s for c, s in zip(tables.trace["cell_id"], tables.trace["step"], strict=True) if c == wild.cell_id
+    ]
     assert measured
     assert max(measured) < gone["diverged_step"]
     alone = results([stable])[stable.cell_id]
@@ -269,7 +292,14 @@ def test_a_pack_of_diverged_cells_ends():
 
 def test_float32_agrees_with_float64():
     low, high = (next(iter(results([make_cell(dtype=d)]).values())) for d in ("float32", "float64"))
-    for key in ("train_loss", "test_loss", "ntk_change", "feature_movement", "param_movement", "lambda_max_init"):
+    for key in (
+        "train_loss",
+        "test_loss",
+        "ntk_change",
+        "feature_movement",
+        "param_movement",
+        "lambda_max_init",
+    ):
         assert low[key] == pytest.approx(high[key], rel=20 * TOLERANCE["cpu", "float32"])
 
 
@@ -339,7 +369,10 @@ def test_init_has_the_asked_variance():
         ({"depth": 0}, "depth must be an integer >= 1"),
         ({"optimizer": {"_target_": "runner.optim.SGDD"}}, "optimizer._target_ must be importable"),
         ({"measure": {"points": 1}}, "measure.points must be an integer >= 2"),
-        ({"measure": {"functions": {"x": {"_target_": "nowhere.x"}}}}, "measure.functions.x._target_ must be importable"),
+        (
+            {"measure": {"functions": {"x": {"_target_": "nowhere.x"}}}},
+            "measure.functions.x._target_ must be importable",
+        ),
     ],
 )
 def test_bad_settings_are_refused_before_training(changes, message):
@@ -349,7 +382,12 @@ def test_bad_settings_are_refused_before_training(changes, message):
 
 def test_inspect_tells_the_size():
     shape = inspect(make_cell(width=16, depth=2))
-    assert (shape.parameters, shape.train_size, shape.inputs, shape.outputs) == (6 * 16 + 16 * 16 + 16, 24, 6, 1)
+    assert (shape.parameters, shape.train_size, shape.inputs, shape.outputs) == (
+        6 * 16 + 16 * 16 + 16,
+        24,
+        6,
+        1,
+    )
 
 
 def test_layers_are_found_in_order():

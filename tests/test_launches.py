@@ -13,9 +13,10 @@ import yaml
 from stores import plan, rows
 
 import runner
-from runner import files, launches, status, store
+from runner import store
 from runner.errors import UserError
 from runner.schema import SCHEMA_VERSION
+from runner.store import files, launches, status
 
 CONFIG = {"width": 64, "lr": 1e-05, "batch_size": None, "model": {"name": "mlp"}, "name": "größe"}
 
@@ -259,7 +260,8 @@ def test_status_imports_neither_pandas_nor_torch(tmp_path):
     finish(tmp_path, ["a", "b"], name, status=["ok", "failed"])
     finish(tmp_path, ["b"], name, "2")
     code = (
-        "import sys; from pathlib import Path; from runner.status import status; status(Path(sys.argv[1]));"
+        "import sys; from pathlib import Path; from runner.store.status import status;"
+        "status(Path(sys.argv[1]));"
         "print([m for m in ('pandas', 'torch', 'hydra', 'yaml') if m in sys.modules])"
     )
     done = subprocess.run(

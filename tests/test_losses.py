@@ -9,7 +9,9 @@ from runner.losses import LOSSES, cross_entropy, error_rate, mse
 
 
 def draw(cells, samples, outputs, seed=0):
-    return torch.randn(cells, samples, outputs, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.randn(
+        cells, samples, outputs, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
 @pytest.mark.parametrize("name", LOSSES)

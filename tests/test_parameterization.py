@@ -39,4 +39,8 @@ def test_vector_is_an_input_weight_of_fan_in_one_and_scalar_is_not_scaled(name):
     assert multiplier(cells, "vector") == multiplier(cells, "input")
     assert lr_factor(cells, "vector") == lr_factor(cells, "input")
     assert init_std(cells, "vector", 1, 1.0) == init_std(cells, "input", 1, 1.0)
-    assert (multiplier(cells, "scalar"), init_std(cells, "scalar", 1, 1.0), lr_factor(cells, "scalar")) == (1, 1, 1)
+    assert (multiplier(cells, "scalar"), init_std(cells, "scalar", 1, 1.0), lr_factor(cells, "scalar")) == (
+        1,
+        1,
+        1,
+    )

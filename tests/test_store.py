@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from stores import rows
 
 import runner
-from runner import arrow, files, status, store
+from runner import store
 from runner.errors import UserError
 from runner.schema import CELLS, KEYS, SCHEMA_VERSION, TABLES
+from runner.store import arrow, files, status, tables
 
 ARROW = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
 
@@ -259,8 +260,8 @@ def test_compaction_leaves_one_part_per_table_with_the_same_rows(tmp_path):
 
 
 def test_compaction_streams_into_row_groups(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "_BATCH_ROWS", 3)
-    monkeypatch.setattr(store, "_ROW_GROUP_ROWS", 5)
+    monkeypatch.setattr(tables, "_BATCH_ROWS", 3)
+    monkeypatch.setattr(tables, "_ROW_GROUP_ROWS", 5)
     ids = [f"{i:02d}" for i in range(20)]
     store.write_part(tmp_path, "cells", rows("cells", ids[:11]), "1")
     store.write_part(tmp_path, "cells", rows("cells", ids[7:]), "2")
@@ -341,14 +342,14 @@ def test_a_part_of_a_superseded_name_written_later_counts(tmp_path, monkeypatch)
     """A requeued job writes under the names of its first run, which may have been compacted meanwhile."""
     write(tmp_path, ["a"], "1", status="failed")
     write(tmp_path, ["b"], "2")
-    merge = store._merge
+    merge = tables._merge
 
     def merge_then_requeue(*args):
         merge(*args)
         if "cells" in str(args[2].name):
             store.write_part(tmp_path, "cells", rows("cells", ["a"]), "1")
 
-    monkeypatch.setattr(store, "_merge", merge_then_requeue)
+    monkeypatch.setattr(tables, "_merge", merge_then_requeue)
     store.compact(tmp_path)
     assert "part-1.parquet" in parts(tmp_path)
     cells = runner.load(tmp_path).cells.set_index("cell_id")

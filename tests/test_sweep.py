@@ -13,9 +13,10 @@ import torch
 import yaml
 from sweeping import TINY, Engine
 
-from runner import app, launches, store, sweep, train
+from runner import app, store, sweep, train
 from runner.cell import FIELDS
 from runner.errors import UserError
+from runner.store import launches
 
 LINE = ("width=8,16,32", "lr=0.1,1,1000", "seed=0,1", "steps=4", "store=out")
 RESULTS = [*FIELDS, "cell_id", "status", "regime", "train_loss", "ntk_change", "device"]

@@ -57,7 +57,7 @@ def choose(
 
 def default_facets(store: Store, axes: Sequence[str], launch: str | None = None) -> tuple[str, ...]:
     """Return the facets that a launch's config asks for, without those that are axes now."""
-    from runner.launches import read_config
+    from runner.store.launches import read_config
 
     config = read_config(store.path, launch) if launch else store.config
     facets = config.get("facet", ["parameterization"]) or []

@@ -26,7 +26,7 @@ class Split:
             a single output.
     """
 
-    inputs: Float64[Tensor, "sample *shape"]
+    inputs: Float64[Tensor, sample * shape]
     targets: Float64[Tensor, "sample output"]
 
     def __len__(self) -> int:
@@ -98,7 +98,9 @@ def _load(section: _Section) -> Dataset:
     dataset = call("data", section.settings)
     if not isinstance(dataset, Dataset):
         target = section.settings["_target_"]
-        raise UserError(f"data._target_ must return a runner.data.Dataset, got {type(dataset).__name__} from {target}")
+        raise UserError(
+            f"data._target_ must return a runner.data.Dataset, got {type(dataset).__name__} from {target}"
+        )
     for name in ("train", "test", "probe"):
         split: Split = getattr(dataset, name)
         if not (split.inputs.isfinite().all() and split.targets.isfinite().all()):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 
 from runner.data.dataset import Dataset, Split, one_hot
@@ -41,7 +43,7 @@ def digits(seed: int = 0, train_size: int = 512, test_size: int = 512, probe_siz
     targets = one_hot(torch.from_numpy(bunch.target).long()[order], 10)
     # Test and probe come first in the order, so that they do not depend on the training size.
     bounds = [0, test_size, test_size + probe_size, test_size + probe_size + train_size]
-    test, probe, train = (slice(a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True))
+    test, probe, train = (slice(a, b) for a, b in itertools.pairwise(bounds))
     images = (images - images[train].mean()) / images[train].std()
     return Dataset(
         train=Split(images[train], targets[train]),

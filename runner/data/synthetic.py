@@ -23,7 +23,8 @@ Labels = Float64[Tensor, "sample"]
 
 
 def _sphere(x: Inputs) -> Inputs:
-    return x / x.norm(dim=1, keepdim=True) * math.sqrt(x.shape[1])
+    scaled: Tensor = x / x.norm(dim=1, keepdim=True) * math.sqrt(x.shape[1])
+    return scaled
 
 
 INPUTS: dict[str, Callable[[Inputs], Inputs]] = {
@@ -241,7 +242,8 @@ def _dataset(
             shift, scale = y.mean(), y.std(correction=0)
             if not scale > 0:
                 raise UserError(
-                    f"data.train_size must give targets that vary, got {size}; raise it or choose another data.seed"
+                    f"data.train_size must give targets that vary, got {size}; "
+                    "raise it or choose another data.seed"
                 )
         splits[name] = Split(x, ((y - shift) / scale)[:, None])
     return Dataset(**splits, task="regression" if regression else "classification")

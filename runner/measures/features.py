@@ -20,7 +20,8 @@ def feature_movement(now: Snapshot, start: Snapshot) -> Measurement:
     """
     before, after = start.features(), now.features()
     movement = {
-        name: (after[name] - x).flatten(1).norm(dim=1) / x.flatten(1).norm(dim=1) for name, x in before.items()
+        name: (after[name] - x).flatten(1).norm(dim=1) / x.flatten(1).norm(dim=1)
+        for name, x in before.items()
     }
     last = list(movement.values())[-1:]
     return Measurement(

@@ -50,8 +50,7 @@ class MLP(nn.Module):
             return Linear(fan_in, fan_out, role, bias=bias, sigma_weight=sigma, sigma_bias=sigma_bias)
 
         self.hidden = nn.ModuleList(
-            [linear(dimension, width, "input")]
-            + [linear(width, width, "hidden") for _ in range(depth - 1)]
+            [linear(dimension, width, "input")] + [linear(width, width, "hidden") for _ in range(depth - 1)]
         )
         self.output = linear(width, outputs, "output")
 

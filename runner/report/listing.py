@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from runner.schema import SCHEMA_VERSION, TABLES
 
 if TYPE_CHECKING:
-    from runner.status import Counts, StatusReport
+    from runner.store.status import Counts, StatusReport
 
 _WIDTH = 100
 _MOST_LAUNCHES = 10
@@ -22,7 +22,7 @@ def status_lines(report: StatusReport, failures: bool) -> Iterator[str]:
     """Yield how far a store is, line by line.
 
     Args:
-        report: As returned by :func:`runner.status.status`.
+        report: As returned by :func:`runner.store.status.status`.
         failures: Whether to show every failed cell, not only how many there are.
     """
     yield f"store     {report.path}"

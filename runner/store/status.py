@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from runner.errors import UserError
-from runner.launches import failure_path, launch_ids, read_launch, read_plan
-from runner.parts import read_table, select
+from runner.store.launches import failure_path, launch_ids, read_launch, read_plan
+from runner.store.parts import read_table, select
 
 if TYPE_CHECKING:
     import pyarrow as pa

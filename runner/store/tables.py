@@ -1,17 +1,4 @@
-"""The store: a folder that accumulates cells over launches.
-
-::
-
-    outputs/<name>/
-      sweep.yaml            what the newest launch asked for, and the history (runner.launches)
-      launches/<id>/        plan, config, heartbeats and errors of one launch (runner.launches)
-      cells/part-*.parquet  one row per cell
-      trace/part-*.parquet  one row per cell and measured step
-      layers/part-*.parquet one row per cell, measured step and layer
-
-The tables alone say which cells are finished: a cell is, once its row is in ``cells``. Each process only
-adds parts (:mod:`runner.parts`), so that any number of them can write to one store.
-"""
+"""The tables of a store: which cells are finished, compaction, and loading as DataFrames."""
 
 from __future__ import annotations
 
@@ -25,11 +12,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from runner.arrow import WRITE_OPTIONS, conform
 from runner.errors import UserError
-from runner.files import atomic, disk_errors, locked
-from runner.launches import launch_ids, read_config, read_plan
-from runner.parts import (
+from runner.schema import TABLES
+from runner.store.arrow import WRITE_OPTIONS, conform
+from runner.store.files import atomic, disk_errors, locked
+from runner.store.launches import launch_ids, read_config, read_plan
+from runner.store.parts import (
     COMPACTED,
     Part,
     file_of,
@@ -39,25 +27,12 @@ from runner.parts import (
     readable,
     scan,
     select,
-    write_part,
 )
-from runner.schema import TABLES
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     import pyarrow as pa
-
-__all__ = [
-    "Store",
-    "check_writable",
-    "compact",
-    "default_store",
-    "finished",
-    "load",
-    "read_table",
-    "write_part",
-]
 
 _BATCH_ROWS = 1 << 16
 _ROW_GROUP_ROWS = 1 << 17

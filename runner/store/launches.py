@@ -28,13 +28,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from runner.arrow import WRITE_OPTIONS, to_arrow
 from runner.cell import FIELDS
 from runner.errors import UserError, unknown
-from runner.files import atomic, disk_errors, locked
-from runner.parts import check_version, readable
-from runner.provenance import git_state, versions
 from runner.schema import CELLS, SCHEMA_VERSION, Column
+from runner.store.arrow import WRITE_OPTIONS, to_arrow
+from runner.store.files import atomic, disk_errors, locked
+from runner.store.parts import check_version, readable
+from runner.store.provenance import git_state, versions
 
 if TYPE_CHECKING:
     import pyarrow as pa

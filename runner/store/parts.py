@@ -17,17 +17,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.arrow import WRITE_OPTIONS, arrow_schema, conform, to_arrow
 from runner.errors import UserError
-from runner.files import atomic
 from runner.schema import KEYS, SCHEMA_VERSION, TABLES
+from runner.store.arrow import WRITE_OPTIONS, arrow_schema, conform, to_arrow
+from runner.store.files import atomic
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
 COMPACTED = "part-compacted-"
-_SCAN_ATTEMPTS = 5
+_SCAN_ATTEMPTS = 12
+_SCAN_BACKOFF_SECONDS = 0.02
+"""Times the attempt: compactions that follow one another leave a gap sooner or later."""
 _SMALL_ROWS = 10_000
 
 
@@ -101,7 +103,8 @@ def scan(store: Path, table: str, columns: Sequence[str] | None = None) -> tuple
     Raises:
         UserError: A part is corrupt or from a newer schema.
     """
-    for _ in range(_SCAN_ATTEMPTS):
+    for attempt in range(_SCAN_ATTEMPTS):
+        time.sleep(_SCAN_BACKOFF_SECONDS * attempt)
         paths = sorted((store / table).glob("part-*.parquet"))
         try:
             parts = [_read(path, table, columns) for path in paths]
