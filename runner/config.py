@@ -17,7 +17,7 @@ from runner.rules import EXECUTION_RULES, RULES, check_value, number, shown, unk
 GROUPS = ("model", "data", "optimizer", "measure", "parameterization")
 """Groups that are part of a cell."""
 EXECUTION_KEYS = frozenset(
-    {"name", "store", "device", "shards", "retry", "facet", "regime", "launch", "shard"}
+    {"name", "store", "device", "shards", "workers", "retry", "facet", "regime", "launch", "shard"}
 )
 """Keys that say how and where to run: never part of a cell, never an axis."""
 ROLES = ("input", "hidden", "output")

@@ -20,7 +20,7 @@ def top_eigenvalue(
     *,
     tolerance: float | None = None,
     max_steps: int = 200,
-) -> Float[Tensor, cell]:
+) -> Float[Tensor, "cell"]:
     """Return the largest eigenvalue of one symmetric operator per cell, by Lanczos iteration.
 
     With full reorthogonalisation, so that in at most n steps the answer is exact to rounding; it stops
@@ -75,7 +75,7 @@ def top_eigenvalue(
     raise AssertionError("unreachable: the last step returns")
 
 
-def spectral_norm(matrix: Float[Tensor, "cell row column"]) -> Float[Tensor, cell]:
+def spectral_norm(matrix: Float[Tensor, "cell row column"]) -> Float[Tensor, "cell"]:
     """Return the largest singular value of one matrix per cell.
 
     Args:

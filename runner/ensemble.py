@@ -83,7 +83,7 @@ class Ensemble:
         values = [cell.gamma for cell in self.cells]
         return torch.tensor(values, dtype=self.dtype, device=self.device)[:, None, None]
 
-    def select(self, index: Int[Tensor, kept]) -> None:
+    def select(self, index: Int[Tensor, "kept"]) -> None:
         """Keep the cells at ``index``, in that order; an index may occur more than once."""
         self.cells = [self.cells[i] for i in index.tolist()]
         layers.select(self.model, index)

@@ -105,7 +105,7 @@ class Layer(nn.Module):
         """Multiply by the parameterization's factor r^(-a) of a parameter."""
         return value * _per_cell(getattr(self, f"{name}_multiplier"), value.dim())
 
-    def kernel_factor(self, name: str) -> Float[Tensor, cell]:
+    def kernel_factor(self, name: str) -> Float[Tensor, "cell"]:
         """Return r^(-c) r^(-2a): SGD's learning rate factor times the square of the multiplier."""
         factor: Tensor = getattr(self, f"{name}_lr_factor") * getattr(self, f"{name}_multiplier") ** 2
         return factor
@@ -266,7 +266,7 @@ def initialize(model: nn.Module, cells: Sequence[Cell], dtype: torch.dtype, devi
         setattr(layer, f"{name}_lr_factor", lr_factor(cells, spec.role).to(device, dtype))
 
 
-def select(model: nn.Module, index: Int[Tensor, kept]) -> None:
+def select(model: nn.Module, index: Int[Tensor, "kept"]) -> None:
     """Keep only the cells at ``index``, in that order; parameters become new leaves."""
     for layer in layers_of(model):
         for name, parameter in list(layer.named_parameters(recurse=False)):
@@ -286,6 +286,6 @@ def generator(seed: int, purpose: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
-def _per_cell(factor: Float[Tensor, cell], dim: int) -> Tensor:
+def _per_cell(factor: Float[Tensor, "cell"], dim: int) -> Tensor:
     """View a per-cell factor so that it broadcasts against a tensor of ``dim`` dimensions."""
     return factor.view(-1, *(1,) * (dim - 1))

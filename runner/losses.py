@@ -12,7 +12,7 @@ Outputs = Float[Tensor, "cell sample output"]
 Targets = Float[Tensor, "#cell sample output"]
 
 
-def mse(outputs: Outputs, targets: Targets) -> Float[Tensor, cell]:
+def mse(outputs: Outputs, targets: Targets) -> Float[Tensor, "cell"]:
     """Return 1/(2N) * sum_i sum_k (f_ik - y_ik)^2.
 
     Args:
@@ -25,7 +25,7 @@ def mse(outputs: Outputs, targets: Targets) -> Float[Tensor, cell]:
     return (outputs - targets).square().sum((1, 2)) / (2 * outputs.shape[1])
 
 
-def cross_entropy(outputs: Outputs, targets: Targets) -> Float[Tensor, cell]:
+def cross_entropy(outputs: Outputs, targets: Targets) -> Float[Tensor, "cell"]:
     """Return the mean cross-entropy over samples: softmax for several outputs, logistic for one.
 
     Args:
@@ -42,7 +42,7 @@ def cross_entropy(outputs: Outputs, targets: Targets) -> Float[Tensor, cell]:
     return (outputs.logsumexp(2) - picked).mean(1)
 
 
-def error_rate(outputs: Outputs, targets: Targets) -> Float[Tensor, cell]:
+def error_rate(outputs: Outputs, targets: Targets) -> Float[Tensor, "cell"]:
     """Return the fraction of misclassified samples: by argmax, or by sign for one output.
 
     Args:
@@ -58,7 +58,7 @@ def error_rate(outputs: Outputs, targets: Targets) -> Float[Tensor, cell]:
     return (outputs.argmax(2) != targets.argmax(2)).to(outputs.dtype).mean(1)
 
 
-LOSSES: dict[str, Callable[[Outputs, Targets], Float[Tensor, cell]]] = {
+LOSSES: dict[str, Callable[[Outputs, Targets], Float[Tensor, "cell"]]] = {
     "mse": mse,
     "cross_entropy": cross_entropy,
 }

@@ -28,7 +28,7 @@ class SGD:
 
     family: ClassVar[OptimizerFamily] = "sgd"
 
-    def __init__(self, model: nn.Module, cells: Sequence[Cell], lr: Float[Tensor, cell]) -> None:
+    def __init__(self, model: nn.Module, cells: Sequence[Cell], lr: Float[Tensor, "cell"]) -> None:
         gamma = torch.tensor([cell.gamma for cell in cells], dtype=torch.float64)
         self.minus_lr: list[Tensor] = []
         for _, spec, parameter, _ in parameters_of(model):

@@ -47,12 +47,12 @@ def _exponent(table: dict[str, Any], role: Role) -> float:
     return float(table["input" if role == "vector" else role])
 
 
-def width_ratio(cells: Sequence[Cell]) -> Float64[Tensor, cell]:
+def width_ratio(cells: Sequence[Cell]) -> Float64[Tensor, "cell"]:
     """Return r = width / base_width of every cell."""
     return torch.tensor([cell.width / cell.base_width for cell in cells], dtype=torch.float64)
 
 
-def multiplier(cells: Sequence[Cell], role: Role) -> Float64[Tensor, cell]:
+def multiplier(cells: Sequence[Cell], role: Role) -> Float64[Tensor, "cell"]:
     """Return r^(-a), the factor between a raw weight and the weight in force.
 
     Args:
@@ -66,7 +66,7 @@ def multiplier(cells: Sequence[Cell], role: Role) -> Float64[Tensor, cell]:
     return width_ratio(cells) ** -torch.tensor(a, dtype=torch.float64)
 
 
-def init_std(cells: Sequence[Cell], role: Role, fan_in: int, sigma: float) -> Float64[Tensor, cell]:
+def init_std(cells: Sequence[Cell], role: Role, fan_in: int, sigma: float) -> Float64[Tensor, "cell"]:
     """Return the standard deviation of a raw weight at init, sigma / sqrt(fan_in_base) * r^(-b).
 
     Args:
@@ -85,7 +85,7 @@ def init_std(cells: Sequence[Cell], role: Role, fan_in: int, sigma: float) -> Fl
     return sigma / fan_in_base.sqrt() * ratio ** -torch.tensor(b, dtype=torch.float64)
 
 
-def lr_factor(cells: Sequence[Cell], role: Role, family: OptimizerFamily = "sgd") -> Float64[Tensor, cell]:
+def lr_factor(cells: Sequence[Cell], role: Role, family: OptimizerFamily = "sgd") -> Float64[Tensor, "cell"]:
     """Return r^(-c), the factor of a weight's learning rate.
 
     Args:

@@ -58,8 +58,8 @@ class Recorder:
         self,
         step: int,
         active: Sequence[int],
-        trace: Mapping[str, Float[Tensor, cell]],
-        per_layer: Mapping[str, Mapping[str, Float[Tensor, cell]]],
+        trace: Mapping[str, Float[Tensor, "cell"]],
+        per_layer: Mapping[str, Mapping[str, Float[Tensor, "cell"]]],
     ) -> None:
         """Add what was measured at a step.
 
@@ -90,7 +90,7 @@ class Recorder:
                 row |= {n: by[layer][position] for n, by in layer_columns.items() if layer in by}
                 self._layer_rows.append(row)
 
-    def peak(self, active: Sequence[int], ratio: Float[Tensor, cell]) -> None:
+    def peak(self, active: Sequence[int], ratio: Float[Tensor, "cell"]) -> None:
         """Set the peak loss ratio of cells."""
         for cell, value in zip(active, ratio.tolist(), strict=True):
             self._results[cell]["peak_loss_ratio"] = value

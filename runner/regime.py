@@ -99,5 +99,7 @@ def classify(cells: pd.DataFrame, thresholds: Mapping[str, Any]) -> pd.DataFrame
 
 
 def _floats(cells: pd.DataFrame, key: str) -> np.ndarray:
-    """Return a column as floats, null as NaN."""
+    """Return a column as floats, null as NaN; a pack in which no cell was measured lacks the column."""
+    if key not in cells:
+        return np.full(len(cells), np.nan)
     return pd.to_numeric(cells[key], errors="coerce").to_numpy(dtype=float, na_value=np.nan)

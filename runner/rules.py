@@ -101,6 +101,11 @@ EXECUTION_RULES: dict[str, Rule] = {
         "null lets the planner choose",
         lambda value: None if value is None else _whole(value, 1),
     ),
+    "workers": Rule(
+        "a whole number >= 1, or null",
+        "null is one per core",
+        lambda value: None if value is None else _whole(value, 1),
+    ),
     "retry": Rule(
         "null or failed",
         "retry=failed trains failed cells again",

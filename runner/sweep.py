@@ -6,18 +6,18 @@ A launch and its shards talk through the store alone: a shard reads the snapshot
 
 from __future__ import annotations
 
-import os
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runner import store as tables
 from runner.cell import FIELDS, Cell
 from runner.plan import Pack, Plan, make_plan, packs_of_rows
 from runner.store import launches
+from runner.workers import Progress, train_packs, worker_count
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,25 +34,6 @@ class SweepInterrupted(KeyboardInterrupt):
     """Ctrl-C during a launch; the message says how far it got."""
 
 
-class Progress(Protocol):
-    """What a shard tells whoever watches it."""
-
-    def begin(self, packs: Sequence[Pack], done: int, total: int) -> None:
-        """Say what is to be done; ``done`` of ``total`` cells are finished already."""
-
-    def begin_pack(self, pack: Pack) -> None:
-        """Say which pack trains now."""
-
-    def step(self, step: int, diverged: int) -> None:
-        """Say how far the pack is, and how many of its cells have diverged."""
-
-    def end_pack(self, ok: int, diverged: int, failed: int) -> None:
-        """Say how the cells of the pack ended."""
-
-    def end(self) -> None:
-        """Stop showing, whatever happened."""
-
-
 class Silence:
     """A progress that shows nothing."""
 
@@ -62,10 +43,10 @@ class Silence:
     def begin_pack(self, pack: Pack) -> None:
         """Ignore."""
 
-    def step(self, step: int, diverged: int) -> None:
+    def step(self, pack: Pack, step: int, diverged: int) -> None:
         """Ignore."""
 
-    def end_pack(self, ok: int, diverged: int, failed: int) -> None:
+    def end_pack(self, pack: Pack, ok: int, diverged: int, failed: int) -> None:
         """Ignore."""
 
     def end(self) -> None:
@@ -183,26 +164,37 @@ def run_shard(store: Path, launch: str, shard: int, progress: Progress | None = 
     alone = all(owner in {0, None} for owner in rows["shard"])
     total = len(rows["shard"]) if alone else sum(len(pack.cells) for pack in packs)
     trainer = _Trainer(store, launch, train.resolve_device(config["device"]), config["regime"])
-    _set_up_torch()
+    count = worker_count(todo, trainer.device.type == "cpu", config["workers"])
     with launches.shard_state(store, launch, shard, len(todo)) as state:
         try:
             progress.begin(todo, total - sum(len(pack.cells) for pack in todo), total)
-            for pack in todo:
-                progress.begin_pack(pack)
-                progress.end_pack(**trainer.run(pack, progress, state))
-                state.beat(packs=1, cells=len(pack.cells))
+            train_packs(todo, trainer, count, _Beating(progress, state))
         finally:
             progress.end()
 
 
-def _set_up_torch() -> None:
-    import torch
+class _Beating(NamedTuple):
+    """Passes progress on, and keeps the shard's heartbeat."""
 
-    # A job of Slurm sees all the node's cores but owns only these.
-    if threads := os.environ.get("SLURM_CPUS_PER_TASK"):
-        torch.set_num_threads(int(threads))
-    # Diverging and dying cells meet denormals, which are a hundred times slower.
-    torch.set_flush_denormal(True)
+    progress: Progress
+    state: launches.ShardState
+
+    def begin(self, packs: Sequence[Pack], done: int, total: int) -> None:
+        self.progress.begin(packs, done, total)
+
+    def begin_pack(self, pack: Pack) -> None:
+        self.progress.begin_pack(pack)
+
+    def step(self, pack: Pack, step: int, diverged: int) -> None:
+        self.state.beat()
+        self.progress.step(pack, step, diverged)
+
+    def end_pack(self, pack: Pack, ok: int, diverged: int, failed: int) -> None:
+        self.progress.end_pack(pack, ok, diverged, failed)
+        self.state.beat(packs=1, cells=len(pack.cells))
+
+    def end(self) -> None:
+        self.progress.end()
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,13 +206,9 @@ class _Trainer:
     device: torch.device
     thresholds: Mapping[str, Any]
 
-    def run(self, pack: Pack, progress: Progress, state: launches.ShardState) -> dict[str, int]:
+    def run(self, pack: Pack, on_progress: Callable[[int, int], None]) -> dict[str, int]:
         """Train a pack, write its parts and return how many of its cells have which status."""
         from runner import train
-
-        def on_progress(step: int, diverged: int) -> None:
-            state.beat()
-            progress.step(step, diverged)
 
         try:
             result = train.train_pack(pack.cells, self.device, on_progress)
@@ -228,14 +216,19 @@ class _Trainer:
         except Exception as error:
             if _is_cancellation(error):
                 raise
-            rows = self._failed(pack, error)
-        else:
-            rows = self._finished(pack, result)
-            # Cells last: a cell is finished by its row there.
-            self._write("trace", pack, result.trace)
-            self._write("layers", pack, result.layers)
+            return self.fail(pack, error)
+        rows = self._finished(pack, result)
+        # Cells last: a cell is finished by its row there.
+        self._write("trace", pack, result.trace)
+        self._write("layers", pack, result.layers)
         self._write("cells", pack, rows)
-        return {status: rows["status"].count(status) for status in ("ok", "diverged", "failed")}
+        return _counts(rows)
+
+    def fail(self, pack: Pack, error: Exception) -> dict[str, int]:
+        """Record a pack as failed, with the traceback, and return its counts."""
+        rows = self._failed(pack, error)
+        self._write("cells", pack, rows)
+        return _counts(rows)
 
     def _check(self, pack: Pack, result: PackTables) -> None:
         if len(result.cells) != len(pack.cells):
@@ -269,6 +262,10 @@ class _Trainer:
 
     def _write(self, table: str, pack: Pack, columns: Mapping[str, Sequence[Any]]) -> None:
         tables.write_part(self.store, table, columns, f"{self.launch}-{pack.index:06d}")
+
+
+def _counts(rows: Mapping[str, Sequence[Any]]) -> dict[str, int]:
+    return {status: list(rows["status"]).count(status) for status in ("ok", "diverged", "failed")}
 
 
 def _nullable(values: pd.Series) -> list[Any]:

@@ -254,7 +254,7 @@ class _Run:
             per_layer |= measured.layers
         self.recorder.add(step, self.active, trace, per_layer)
 
-    def _watch(self, loss: Float[Tensor, cell], step: int) -> bool:
+    def _watch(self, loss: Float[Tensor, "cell"], step: int) -> bool:
         """Follow the peak of the loss; retire cells beyond the limit and say whether there were any."""
         ratio = torch.where(loss.isfinite(), loss / self.initial_loss, torch.inf)
         self.peak = torch.maximum(self.peak, ratio)
@@ -264,12 +264,12 @@ class _Run:
         self._retire(bad, step)
         return True
 
-    def _retire(self, bad: Bool[Tensor, cell], step: int) -> None:
+    def _retire(self, bad: Bool[Tensor, "cell"], step: int) -> None:
         for position in bad.nonzero()[:, 0].tolist():
             self.recorder.diverged(self.active[position], step, float(self.peak[position]))
         self._select((~bad).nonzero()[:, 0])
 
-    def _select(self, index: Int[Tensor, kept]) -> None:
+    def _select(self, index: Int[Tensor, "kept"]) -> None:
         for part in (self.ensemble, self.start, self.optimizer, self.batches):
             if part is not None:
                 part.select(index)

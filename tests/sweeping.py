@@ -14,6 +14,8 @@ class Engine:
     def __init__(self, monkeypatch):
         self.trained = []
         self.error_at = {}
+        # A stand-in does not reach other processes.
+        monkeypatch.setattr(sweep, "worker_count", lambda *_: 1)
         monkeypatch.setattr(train, "inspect", self.inspect)
         monkeypatch.setattr(train, "train_pack", self.train_pack)
 

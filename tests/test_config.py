@@ -74,7 +74,15 @@ def test_a_wrong_value_is_named(config, key, value):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("device", "tpu"), ("shards", 0), ("retry", "all"), ("launch", "x"), ("store", ""), ("name", 3)],
+    [
+        ("device", "tpu"),
+        ("shards", 0),
+        ("workers", 0),
+        ("retry", "all"),
+        ("launch", "x"),
+        ("store", ""),
+        ("name", 3),
+    ],
 )
 def test_a_wrong_way_to_run_is_named(config, key, value):
     check_execution(config)
@@ -149,6 +157,7 @@ def test_how_to_run_is_not_part_of_a_cell(config):
         "store": "/y",
         "device": "cpu",
         "shards": 3,
+        "workers": 1,
         "retry": "failed",
         "facet": [],
         "regime": {},

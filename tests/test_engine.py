@@ -393,3 +393,8 @@ def test_inspect_tells_the_size():
 def test_layers_are_found_in_order():
     names = [layer.name for layer in layers.layers_of(ensemble_of([make_cell()]).model)]
     assert names == ["hidden.0", "hidden.1", "output"]
+
+
+def test_shapes_are_checked_here():
+    with pytest.raises(TypeError):
+        layers.Activation("relu")(torch.zeros(2, 3))

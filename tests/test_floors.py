@@ -18,7 +18,7 @@ FLOORS = {
     0: "cell config eigen errors instantiate layers losses parameterization rules schema",
     1: "data models",
     2: "ensemble measures optim record regime store train",
-    3: "grid plan sweep",
+    3: "grid plan sweep workers",
     4: "analysis report",
     5: "__main__ app cli complaints hydra_plugins",
 }

@@ -34,17 +34,17 @@ def test_time_left_follows_the_cost_not_the_cells(clock):
     assert tally.seconds_left is None
     tally.begin_pack(QUICK)
     clock.now += 5
-    tally.step(BASE.steps // 2, 1)
+    tally.step(QUICK, BASE.steps // 2, 1)
     assert tally.fraction == pytest.approx(0.05)
     assert tally.cells_per_second == pytest.approx(1.0)
     assert tally.seconds_left == pytest.approx(95)
     assert tally.counts() == "3/15 cells  1.0 cells/s  1:35 left  1 diverged  0 failed"
-    assert tally.current() == "pack 0: mlp width 64 depth 2 on digits, 10 cells, step 100/200"
+    assert tally.current() == ["pack 0: mlp width 64 depth 2 on digits, 10 cells, step 100/200"]
     clock.now += 5
-    tally.end_pack(ok=7, diverged=2, failed=1)
+    tally.end_pack(QUICK, ok=7, diverged=2, failed=1)
     assert (tally.done, tally.ok, tally.diverged, tally.failed) == (13, 7, 2, 1)
     assert tally.seconds_left == pytest.approx(90)
-    assert tally.current() == ""
+    assert tally.current() == []
 
 
 def test_nothing_to_do_is_all_done(clock):
@@ -60,8 +60,8 @@ def test_lines_are_few(clock):
     lines.begin_pack(QUICK)
     for step in range(100):
         clock.now += 0.1
-        lines.step(step, 0)
-    lines.end_pack(ok=10, diverged=0, failed=0)
+        lines.step(QUICK, step, 0)
+    lines.end_pack(QUICK, ok=10, diverged=0, failed=0)
     lines.end()
     lines.end()
     written = stream.getvalue().splitlines()
@@ -76,14 +76,14 @@ def test_the_display_ends_in_one_line():
     live = LiveProgress(console)
     live.begin([QUICK, SLOW], done=0, total=12)
     live.begin_pack(QUICK)
-    live.step(100, 3)
+    live.step(QUICK, 100, 3)
     page = Console(file=io.StringIO(), width=100)
     page.print(live._render())
     bar, counts, current = page.file.getvalue().splitlines()
     assert set(bar) <= {"━", "╸", "╺", " "}
     assert counts.strip().endswith("3 diverged  0 failed")
     assert current.strip() == "pack 0: mlp width 64 depth 2 on digits, 10 cells, step 100/200"
-    live.end_pack(ok=7, diverged=3, failed=0)
+    live.end_pack(QUICK, ok=7, diverged=3, failed=0)
     live.end()
     live.end()
     assert "10/12 cells" in stream.getvalue()

@@ -13,7 +13,7 @@ import torch
 import yaml
 from sweeping import TINY, Engine
 
-from runner import app, store, sweep, train
+from runner import app, store, sweep, train, workers
 from runner.cell import FIELDS
 from runner.errors import UserError
 from runner.store import launches
@@ -198,12 +198,14 @@ def test_a_store_of_any_name(engine, name):
     assert len(results(name)) == 1
 
 
-def test_threads_come_from_slurm(engine, monkeypatch):
-    asked = []
-    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+def test_cores_come_from_slurm_then_openmp(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "3")
-    assert app.main(["width=8", "store=out"]) == 0
-    assert asked == [3]
+    assert workers.cores() == 3
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK")
+    assert workers.cores() == 5
+    monkeypatch.setenv("OMP_NUM_THREADS", "")
+    assert workers.cores() >= 1
 
 
 BAD = [

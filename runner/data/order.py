@@ -39,6 +39,6 @@ class BatchOrder:
         self._next += 1
         return batch[self._stream_of_cell]
 
-    def select(self, index: Int[Tensor, kept]) -> None:
+    def select(self, index: Int[Tensor, "kept"]) -> None:
         """Keep only the cells at ``index``."""
         self._stream_of_cell = self._stream_of_cell[index]

@@ -128,7 +128,7 @@ def lambda_max(now: Snapshot, start: Snapshot) -> Measurement:
     return Measurement(trace={"lambda_max": now.cached("lambda_max", lambda: _train_lambda_max(now))})
 
 
-def _train_lambda_max(snapshot: Snapshot) -> Float[Tensor, cell]:
+def _train_lambda_max(snapshot: Snapshot) -> Float[Tensor, "cell"]:
     model, x = snapshot.ensemble.model, snapshot.ensemble.inputs["train"]
     factors = layers.kernel_weights(model)
     parameters = {path: value.clone().requires_grad_() for path, value in snapshot.parameters.items()}

@@ -59,6 +59,6 @@ def layer_movement(now: Snapshot, start: Snapshot) -> Measurement:
     return Measurement(layers={"movement_frobenius": frobenius, "movement_spectral": spectral})
 
 
-def _square(value: Float[Tensor, "cell ..."]) -> Float[Tensor, cell]:
+def _square(value: Float[Tensor, "cell ..."]) -> Float[Tensor, "cell"]:
     """Squared Frobenius norm per cell."""
     return value.flatten(1).square().sum(1)

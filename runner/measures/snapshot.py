@@ -22,8 +22,8 @@ class Measurement(NamedTuple):
         layers: Column to layer name to one value per cell.
     """
 
-    trace: Mapping[str, Float[Tensor, cell]] = {}
-    layers: Mapping[str, Mapping[str, Float[Tensor, cell]]] = {}
+    trace: Mapping[str, Float[Tensor, "cell"]] = {}
+    layers: Mapping[str, Mapping[str, Float[Tensor, "cell"]]] = {}
 
 
 class Snapshot:
@@ -87,7 +87,7 @@ class Snapshot:
         raw: Tensor = functional_call(self.ensemble.model, self.parameters, (x,))
         return raw
 
-    def select(self, index: Int[Tensor, kept]) -> None:
+    def select(self, index: Int[Tensor, "kept"]) -> None:
         """Keep the cells at ``index``, in that order; the ensemble is selected by its owner."""
         self.parameters = {path: value[index] for path, value in self.parameters.items()}
         self._cache = {key: value[index] for key, value in self._cache.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -15,6 +15,33 @@ if TYPE_CHECKING:
 
 LINE_SECONDS = 5.0
 """Least time between two plain lines: a log should be read, not scrolled."""
+
+
+class Running(NamedTuple):
+    """A pack that trains now.
+
+    Attributes:
+        pack: Which.
+        step: How far it is.
+        diverged: Cells that have diverged so far.
+    """
+
+    pack: Pack
+    step: int
+    diverged: int
+
+    @property
+    def fraction(self) -> float:
+        """Share of its steps that are done."""
+        return min(1.0, self.step / self.pack.cells[0].steps)
+
+    def text(self) -> str:
+        """Return the line about it."""
+        cell = self.pack.cells[0]
+        return (
+            f"pack {self.pack.index}: {cell.model} width {cell.width} depth {cell.depth} on {cell.data}, "
+            f"{len(self.pack.cells)} cells, step {self.step}/{cell.steps}"
+        )
 
 
 class Tally:
@@ -35,9 +62,7 @@ class Tally:
         self.ok = 0
         self.diverged = 0
         self.failed = 0
-        self.pack: Pack | None = None
-        self.step_now = 0
-        self.diverged_now = 0
+        self.running: dict[int, Running] = {}
 
     def begin(self, packs: Sequence[Pack], done: int, total: int) -> None:
         """Take note of the work ahead."""
@@ -46,41 +71,37 @@ class Tally:
         self.done, self.total = done, total
 
     def begin_pack(self, pack: Pack) -> None:
-        """Take note of the pack that trains now."""
-        self.pack, self.step_now, self.diverged_now = pack, 0, 0
+        """Take note of a pack that starts."""
+        self.running[pack.index] = Running(pack, 0, 0)
 
-    def step(self, step: int, diverged: int) -> None:
-        """Take note of how far it is."""
-        self.step_now, self.diverged_now = step, diverged
+    def step(self, pack: Pack, step: int, diverged: int) -> None:
+        """Take note of how far a pack is."""
+        self.running[pack.index] = Running(pack, step, diverged)
 
-    def end_pack(self, ok: int, diverged: int, failed: int) -> None:
-        """Take note of how its cells ended."""
-        self._paid += self.pack.cost if self.pack else 0.0
+    def end_pack(self, pack: Pack, ok: int, diverged: int, failed: int) -> None:
+        """Take note of how the cells of a pack ended."""
+        self.running.pop(pack.index, None)
+        self._paid += pack.cost
         self._trained += ok + diverged + failed
         self.done += ok + diverged + failed
         self.ok += ok
         self.diverged += diverged
         self.failed += failed
-        self.pack, self.step_now, self.diverged_now = None, 0, 0
 
     def end(self) -> None:
         """Take note that nothing trains any more."""
-        self.pack = None
+        self.running.clear()
 
     @property
     def fraction(self) -> float:
-        """Share of the shard's cost that is paid, the current pack's steps included."""
-        part = 0.0
-        if self.pack is not None:
-            part = self.pack.cost * min(1.0, self.step_now / self.pack.cells[0].steps)
+        """Share of the shard's cost that is paid, the steps of running packs included."""
+        part = sum(now.pack.cost * now.fraction for now in self.running.values())
         return min(1.0, (self._paid + part) / self._due) if self._due else 1.0
 
     @property
     def cells_per_second(self) -> float:
-        """Cells trained since the start, over the time since; the current pack counts by its steps."""
-        part = 0.0
-        if self.pack is not None:
-            part = len(self.pack.cells) * min(1.0, self.step_now / self.pack.cells[0].steps)
+        """Cells trained since the start, over the time since; running packs count by their steps."""
+        part = sum(len(now.pack.cells) * now.fraction for now in self.running.values())
         return (self._trained + part) / max(self._clock() - self._started, 1e-9)
 
     @property
@@ -94,21 +115,16 @@ class Tally:
     def counts(self) -> str:
         """Return the line of counts."""
         left = self.seconds_left
+        diverged = self.diverged + sum(now.diverged for now in self.running.values())
         return (
             f"{self.done}/{self.total} cells  {self.cells_per_second:.1f} cells/s  "
             f"{'--:--' if left is None else clock_text(left)} left  "
-            f"{self.diverged + self.diverged_now} diverged  {self.failed} failed"
+            f"{diverged} diverged  {self.failed} failed"
         )
 
-    def current(self) -> str:
-        """Return the line about the pack that trains now."""
-        if self.pack is None:
-            return ""
-        cell = self.pack.cells[0]
-        return (
-            f"pack {self.pack.index}: {cell.model} width {cell.width} depth {cell.depth} on {cell.data}, "
-            f"{len(self.pack.cells)} cells, step {self.step_now}/{cell.steps}"
-        )
+    def current(self) -> list[str]:
+        """Return one line for each pack that trains now."""
+        return [now.text() for _, now in sorted(self.running.items())]
 
 
 def clock_text(seconds: float) -> str:
@@ -139,14 +155,14 @@ class LineProgress(Tally):
         self._said_at = -float("inf")
         self._said = ""
 
-    def step(self, step: int, diverged: int) -> None:
+    def step(self, pack: Pack, step: int, diverged: int) -> None:
         """Say so, if the last line is old enough."""
-        super().step(step, diverged)
-        self._say(f"{self.counts()}  ({self.current()})")
+        super().step(pack, step, diverged)
+        self._say(f"{self.counts()}  ({self.running[pack.index].text()})")
 
-    def end_pack(self, ok: int, diverged: int, failed: int) -> None:
+    def end_pack(self, pack: Pack, ok: int, diverged: int, failed: int) -> None:
         """Say so, if the last line is old enough."""
-        super().end_pack(ok, diverged, failed)
+        super().end_pack(pack, ok, diverged, failed)
         self._say(self.counts())
 
     def end(self) -> None:
@@ -196,7 +212,8 @@ class LiveProgress(Tally):
         rows = Table.grid()
         rows.add_row(ProgressBar(total=1.0, completed=self.fraction, width=min(60, self._console.width - 2)))
         rows.add_row(Text(self.counts()))
-        rows.add_row(Text(self.current(), style="dim"))
+        for line in self.current():
+            rows.add_row(Text(line, style="dim"))
         return rows
 
 

@@ -1,0 +1,87 @@
+"""Packs on several processes: the same results, and no pack lost to a worker that dies."""
+
+import os
+import signal
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from cells import make_cell
+
+from runner.errors import UserError
+from runner.plan import Pack
+from runner.sweep import Silence
+from runner.workers import train_packs, worker_count
+
+PACKS = [Pack(i, (make_cell(seed=i), make_cell(seed=10 + i)), 1.0) for i in range(5)]
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Trains nothing: leaves a file per pack, and misbehaves on demand."""
+
+    folder: Path
+    die_at: int = -1
+    raise_at: int = -1
+
+    def run(self, pack, on_progress):
+        on_progress(1, 0)
+        if pack.index == self.die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if pack.index == self.raise_at:
+            raise UserError("store must have room")
+        (self.folder / str(pack.index)).write_text(str(os.getpid()))
+        return {"ok": len(pack.cells), "diverged": 0, "failed": 0}
+
+    def fail(self, pack, error):
+        (self.folder / f"failed-{pack.index}").write_text(str(error))
+        return {"ok": 0, "diverged": 0, "failed": len(pack.cells)}
+
+
+class Watch(Silence):
+    """Remembers what it is told."""
+
+    def __init__(self):
+        self.ended = {}
+        self.stepped = set()
+
+    def step(self, pack, step, diverged):
+        self.stepped.add(pack.index)
+
+    def end_pack(self, pack, ok, diverged, failed):
+        assert pack.index not in self.ended
+        self.ended[pack.index] = (ok, diverged, failed)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_every_pack_once(tmp_path, count):
+    watch = Watch()
+    train_packs(PACKS, Writer(tmp_path), count, watch)
+    assert watch.ended == dict.fromkeys(range(5), (2, 0, 0))
+    assert watch.stepped == set(range(5))
+    processes = {path.read_text() for path in tmp_path.iterdir()}
+    assert len(processes) <= count
+    assert (str(os.getpid()) in processes) == (count == 1)
+
+
+def test_a_worker_that_dies_costs_its_pack_alone(tmp_path):
+    watch = Watch()
+    train_packs(PACKS, Writer(tmp_path, die_at=1), 2, watch)
+    assert watch.ended == {i: (0, 0, 2) if i == 1 else (2, 0, 0) for i in range(5)}
+    assert "exit code -9" in (tmp_path / "failed-1").read_text()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_is_not_a_packs_own_fault_ends_the_shard(tmp_path, count):
+    with pytest.raises(UserError, match="store must have room"):
+        train_packs(PACKS, Writer(tmp_path, raise_at=0), count, Watch())
+
+
+def test_how_many_workers(monkeypatch):
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "4")
+    long = [replace(pack, cost=60.0) for pack in PACKS]
+    assert worker_count(long, True, None) == 4
+    assert worker_count(long[:2], True, None) == 2
+    assert worker_count(long, True, 3) == 3
+    assert worker_count(long, False, None) == 1
+    assert worker_count(PACKS[:2], True, None) == 1
