@@ -113,8 +113,8 @@ class Layer(nn.Module):
     def ntk_block(
         self,
         inputs_gram: Float[Tensor, "#cell *#pair"],
-        output_gram: Float[Tensor, cell * pair],
-    ) -> Float[Tensor, cell * pair]:
+        output_gram: Float[Tensor, "cell *pair"],
+    ) -> Float[Tensor, "cell *pair"]:
         """Return this layer's summand of the lr-weighted empirical NTK; see :class:`Linear`."""
         raise NotImplementedError
 
@@ -165,8 +165,8 @@ class Linear(Layer):
     def ntk_block(
         self,
         inputs_gram: Float[Tensor, "#cell *#pair"],
-        output_gram: Float[Tensor, cell * pair],
-    ) -> Float[Tensor, cell * pair]:
+        output_gram: Float[Tensor, "cell *pair"],
+    ) -> Float[Tensor, "cell *pair"]:
         r"""Return the layer's block, ``(A A^T) * (G G^T)`` with the factors of weight and bias.
 
         Since dz/dw = r^(-a) x, the gradient of an output with respect to the weight is the outer product

@@ -74,3 +74,10 @@ def test_every_module_is_short_and_says_what_it_is(path):
     assert lines <= MOST_LINES, f"{lines} lines: a second name is waiting to be found in it"
     assert path.name != "utils.py", "name a module after what it holds"
     assert "hydra._internal" not in text, "Hydra's public API only"
+
+
+def test_shapes_are_strings():
+    """Without its quotes a shape such as ``Float[Tensor, "cell"]`` is a name, and nothing is checked."""
+    bare = re.compile(r"(?:Float|Float64|Int|Bool)\[Tensor, [^\"]")
+    found = [path for path in (ROOT / "runner").rglob("*.py") if bare.search(path.read_text("utf-8"))]
+    assert not found

@@ -26,7 +26,7 @@ class Split:
             a single output.
     """
 
-    inputs: Float64[Tensor, sample * shape]
+    inputs: Float64[Tensor, "sample *shape"]
     targets: Float64[Tensor, "sample output"]
 
     def __len__(self) -> int:
