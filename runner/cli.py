@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from runner import claims
 from runner.errors import UserError, unknown
 
 EPILOGUE = """\
@@ -286,12 +287,14 @@ _HELP = {
     "status": "how far a store is, and what failed",
     "phase": "the phase diagram, in the terminal or as SVG, PNG, PDF",
     "fit": "exponents against width, with intervals, beside theory",
+    "claims": "the theory put to the test: 17 claims, measured, with verdicts",
     "schema": "every column of the tables: type, unit, meaning",
 }
 COMMANDS: dict[str, tuple[str, Callable[[argparse.Namespace], int], Callable[[_Parser], _Parser]]] = {
     "status": ("status [STORE]", _status, _status_parser),
     "phase": ("phase [STORE]", _phase, _phase_parser),
     "fit": ("fit [STORE]", _fit, _fit_parser),
+    "claims": ("claims [IDS]", claims.run, claims.parser_of),
     "schema": ("schema [TABLE]", _schema, _schema_parser),
 }
 

@@ -83,3 +83,28 @@ def predicted_slope(metric: str, role: str | None, cell: dict[str, Any]) -> floa
         if cell["depth"] == 1 and role is None and metric in SP_ONE_HIDDEN:
             return SP_ONE_HIDDEN[metric]
     return TRAINED.get((metric, role), {}).get(kind)
+
+
+def r_exponent(exponents: str, faster: float = 0.0) -> float | None:
+    """Return r of an abc table under SGD: features change by width^-r; 0 learns features, above is lazy.
+
+    r = min(a_out + b_out, 2 a_out + c) + c - 1 + min(2 a_hidden, 2 a_input + 1), with one c for all layers.
+
+    Args:
+        exponents: Canonical JSON of the table, as in the ``exponents`` column.
+        faster: Added to c: how fast the learning rate in force falls beyond the table.
+
+    Returns:
+        None if the layers have different c, of which the formula does not speak.
+
+    References:
+        Yang & Hu, arXiv 2011.14522, definition 3.2 and appendix H.
+    """
+    table = json.loads(exponents)
+    rates = {float(table["c"]["sgd"][role]) for role in ROLES}
+    if len(rates) > 1:
+        return None
+    c = rates.pop() + faster
+    a, b = table["a"], table["b"]
+    features = min(2 * a["hidden"], 2 * a["input"] + 1)
+    return float(min(a["output"] + b["output"], 2 * a["output"] + c) + c - 1 + features)

@@ -1,0 +1,94 @@
+"""The claims about lazy and feature-learning training, and the rules that judge them from tables alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+
+from runner.analysis.claims import kernel, rates, regimes, tasks, width
+from runner.analysis.claims.verdict import Check, Claim, Frames, headline, verdict_of
+from runner.errors import unknown
+
+LIMIT, RICHNESS = "claim_limit", "claim_richness"
+CLAIMS: tuple[Claim, ...] = (
+    Claim("C1", "Lazy: parameters stay close to their start", ("claim_width",), width.lazy_parameters),
+    Claim("C2", "Lazy: the output is its linear expansion", ("claim_width",), width.linear_in_parameters),
+    Claim("C3", "Lazy: training is fixed-kernel regression", ("claim_kernel",), kernel.fixed_kernel),
+    Claim(
+        "C4", "The wide kernel has a limit and keeps it", (LIMIT, "claim_width"), width.deterministic_kernel
+    ),
+    Claim("C5", "lambda_min > 0 gives a rate of convergence", ("claim_kernel",), kernel.convergence_rate),
+    Claim("C6", "Rich: kernel, features move at every width", ("claim_width",), width.features_move),
+    Claim("C7", "Wide ntk and sp are lazy, wide mup is rich", ("claim_width",), regimes.width_and_scaling),
+    Claim("C8", "Larger lr is richer; sp's edge is 1/width", ("claim_edges",), rates.larger_is_richer),
+    Claim("C9", "Parameterization decides the limit", ("claim_width",), width.parameterization_decides),
+    Claim(
+        "C10", "Short training is lazy, long forms features", ("claim_kernel",), regimes.time_makes_features
+    ),
+    Claim("C11", "Features win on structure, lazy does not", ("claim_tasks",), tasks.features_win),
+    Claim("C12", "The gap to the NTK measures features", ("claim_tasks",), tasks.gap_is_feature_learning),
+    Claim("C13", "The first kernel governs early times", ("claim_kernel",), kernel.early_kernel),
+    Claim("C14", "A badly conditioned kernel won't train", ("claim_depth",), tasks.conditioning),
+    Claim("C15", "Rich features transfer, lazy ones do not", ("claim_tasks",), tasks.transfer),
+    Claim("C16", "Under mup the best lr transfers in width", ("claim_best_lr",), rates.best_lr_transfers),
+    Claim("C17", "Width alone does not decide", ("claim_width", RICHNESS), regimes.width_does_not_decide),
+)
+COLUMNS = ("claim", "text", "check", "predicted", "measured", "low", "high", "cells", "verdict", "note")
+
+
+def choose_claims(ids: Iterable[str]) -> tuple[Claim, ...]:
+    """Return the claims of these ids in their own order; all of them if none is named.
+
+    Raises:
+        UserError: If there is no such claim.
+    """
+    wanted = {name.upper() for name in ids}
+    known = [claim.id for claim in CLAIMS]
+    for name in sorted(wanted):
+        if name not in known:
+            raise unknown("IDS", name, known)
+    return tuple(claim for claim in CLAIMS if not wanted or claim.id in wanted)
+
+
+def judge(claims: Sequence[Claim], frames: Frames) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the verdict on each claim, and every check behind it.
+
+    Args:
+        claims: Which to judge.
+        frames: The tables of their experiments.
+
+    Returns:
+        One row per claim, showing the check that decided it, and one row per check; both with the columns
+        ``claim``, ``text``, ``check``, ``predicted``, ``measured``, ``low``, ``high`` (95 %), ``cells``,
+        ``verdict`` and ``note``. A claim holds if all its checks do and fails if one of them does.
+    """
+    rows, all_checks = [], []
+    for claim in claims:
+        checks = claim.check(frames)
+        rows.append(_row(claim, headline(checks), _note(checks)) | {"verdict": verdict_of(checks)})
+        all_checks += [_row(claim, check, check.note) for check in checks]
+    numbers = dict.fromkeys(("measured", "low", "high"), "float64")
+    return tuple(pd.DataFrame(part, columns=list(COLUMNS)).astype(numbers) for part in (rows, all_checks))  # type: ignore[return-value]
+
+
+def _row(claim: Claim, check: Check, note: str) -> dict[str, object]:
+    return {
+        "claim": claim.id,
+        "text": claim.text,
+        "check": check.name,
+        "predicted": check.predicted,
+        "measured": check.measured,
+        "low": check.low,
+        "high": check.high,
+        "cells": check.cells,
+        "verdict": check.verdict,
+        "note": note,
+    }
+
+
+def _note(checks: Sequence[Check]) -> str:
+    """Return how many checks held, and the reason of the one that is shown."""
+    held = sum(check.verdict == "holds" for check in checks)
+    why = headline(checks).note
+    return f"{held} of {len(checks)} checks hold" + (f"; {why}" if why else "")

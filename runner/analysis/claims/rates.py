@@ -1,0 +1,96 @@
+"""Rules on the learning rate: C8, C16."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from runner.analysis.claims.slopes import part_of, slope
+from runner.analysis.claims.verdict import Check, Frames, above, within
+from runner.analysis.correlation import spearman
+from runner.analysis.crossover import movement
+from runner.analysis.edges import critical_lr, divergence_edge
+from runner.analysis.estimate import Estimate, Tables, Unsupported, over_seeds, trained
+from runner.analysis.matched_loss import at_loss
+from runner.analysis.transfer import best_lr, drift_per_doubling, require_inside
+
+WIDEST = 4.0
+"""Doublings that the best lr would fall by if it went as 1/width, over the widths of theory's T8."""
+MATCHED = 0.5
+"""Share of the initial train loss at which cells of different lr are compared."""
+
+
+def larger_is_richer(frames: Frames) -> Sequence[Check]:
+    """C8: the movement grows along the lr, and under sp the critical lr and the edge fall as 1/width."""
+    sp = part_of(frames["claim_edges"], parameterization="sp")
+    return [
+        within("slope of 2/lambda_max, sp", lambda: _critical_slope(sp), -1.15, -0.85, 0),
+        within("slope of the divergence edge, sp", lambda: _edge_slope(sp), -1.15, -0.85, 0),
+        above("rank correlation of lr and movement, same step", lambda: _along_lr(sp, None), 0),
+        above("rank correlation of lr and ntk_change, same loss", lambda: _along_lr(sp, MATCHED), 0),
+    ]
+
+
+def best_lr_transfers(frames: Frames) -> Sequence[Check]:
+    """C16: the best lr stays within a factor of two in total under mup and ntk, not under sp (T8)."""
+    data = frames["claim_best_lr"]
+    checks = [
+        within(
+            "doublings of the best lr per doubling of the width, sp",
+            lambda: _best(part_of(data, parameterization="sp")),
+            -1.35, -0.65, 0,
+        )
+    ]  # fmt: skip
+    for name in ("mup", "ntk"):
+        checks.append(
+            within(
+                f"doublings of the best lr over all widths, {name}",
+                lambda name=name: _best(part_of(data, parameterization=name), total=True),  # type: ignore[misc]
+                -1, 1, -WIDEST,
+            )
+        )  # fmt: skip
+    return checks
+
+
+def _critical_slope(tables: Tables) -> Estimate:
+    """Return the slope of 2 / lambda_max at init, each network counted once."""
+    cells = tables.cells.drop_duplicates(["width", "seed"])
+    values = pd.Series(critical_lr(cells).to_numpy(), index=cells["cell_id"].astype(str))
+    return slope(Tables(cells, tables.trace, tables.layers), values, diverged=True)
+
+
+def _edge_slope(tables: Tables) -> Estimate:
+    """Return the slope of the measured edge of divergence."""
+    if not (tables.cells["status"].astype(object) == "diverged").any():
+        raise Unsupported("no cell diverged: no edge")
+    trained(tables.cells)
+    edges = divergence_edge(tables.cells).assign(status="ok")
+    edges["cell_id"] = [f"{width}-{seed}" for width, seed in zip(edges["width"], edges["seed"], strict=True)]
+    found = slope(Tables(edges, edges, edges), "edge")
+    return Estimate(found.value, found.low, found.high, len(tables.cells))
+
+
+def _along_lr(tables: Tables, fraction: float | None) -> Estimate:
+    """Return the rank correlation of lr over critical lr with the movement, over cells that trained."""
+    cells = trained(tables.cells)
+    if cells["seed"].nunique() < 2:
+        raise Unsupported("one seed: no interval")
+    relative = cells["lr_absolute"].astype(float) / critical_lr(cells)
+    if fraction is None:
+        return spearman(relative, movement(cells), cells["width"])
+    ids = cells["cell_id"].astype(str)
+    moved = ids.map(at_loss(tables.trace[tables.trace["cell_id"].isin(ids)], "ntk_change", fraction))
+    return spearman(relative, moved.astype(float), cells["width"])
+
+
+def _best(tables: Tables, total: bool = False) -> Estimate:
+    """Return the fitted drift of the best lr in doublings, per doubling of the width or in total."""
+    cells = tables.cells
+    trained(cells)
+    if cells["width"].nunique() < 3:
+        raise Unsupported(f"{cells['width'].nunique()} widths, fewer than 3")
+    require_inside(best_lr(cells), cells)
+    doublings = float(np.log2(cells["width"].max() / cells["width"].min())) if total else 1.0
+    return over_seeds(cells, lambda part: doublings * drift_per_doubling(best_lr(part)), resamples=200)

@@ -1,0 +1,161 @@
+"""Rules on which regime a cell is in: C7, C10, C17."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from runner.analysis.claims.slopes import part_of, slope, widest
+from runner.analysis.claims.verdict import Check, Frames, above
+from runner.analysis.crossover import crossover_gamma, movement
+from runner.analysis.estimate import (
+    Estimate,
+    Tables,
+    Unsupported,
+    over_seeds,
+    require_seeds,
+    share,
+    trained,
+)
+
+THRESHOLDS = (0.1, 0.5)
+"""Lazy below, rich above: those of ``conf/regime/default.yaml``; a crossover is their geometric middle."""
+MAJORITY = 0.5
+
+
+def width_and_scaling(frames: Frames) -> Sequence[Check]:
+    """C7: with width most networks become lazy under ntk and sp; most are rich at every width under mup."""
+    data = frames["claim_width"]
+    checks = []
+    for name in ("ntk", "sp"):
+        cells = part_of(data, parameterization=name)
+        checks.append(
+            above(
+                f"share lazy at the largest width, {name}",
+                lambda c=cells: _share(widest(c), "lazy"),
+                MAJORITY,
+            )  # type: ignore[misc]
+        )
+        checks.append(
+            above(f"share lazy, largest less smallest width, {name}", lambda c=cells: _gain(c, "lazy"), 0)  # type: ignore[misc]
+        )
+    for name in ("mup", "mean_field"):
+        cells = part_of(data, parameterization=name)
+        checks.append(
+            above(
+                f"share rich at the width that has fewest, {name}",
+                lambda c=cells: _least_share(c, "rich"),  # type: ignore[misc]
+                MAJORITY,
+            )
+        )
+    return checks
+
+
+def time_makes_features(frames: Frames) -> Sequence[Check]:
+    """C10: one cell is lazy after a short training and rich after a long one."""
+    mup = part_of(frames["claim_kernel"], parameterization="mup")
+    return [
+        above(
+            "share of mup cells lazy at the first step",
+            lambda: share(_moved(mup, 0) < THRESHOLDS[0]),
+            MAJORITY,
+        ),
+        above(
+            "share of mup cells rich at the last step",
+            lambda: share(_moved(mup, -1) > THRESHOLDS[1]),
+            MAJORITY,
+        ),
+    ]
+
+
+def width_does_not_decide(frames: Frames) -> Sequence[Check]:
+    """C17: the widest network learns features under mup, and under ntk with a large gamma."""
+    mup = widest(part_of(frames["claim_width"], parameterization="mup"))
+    ntk = part_of(frames["claim_richness"], parameterization="ntk")
+    return [
+        above("share rich at the largest width, mup", lambda: _share(mup, "rich"), MAJORITY),
+        above(
+            "share rich at the largest width and gamma, ntk",
+            lambda: _share(_richest(widest(ntk)), "rich"),
+            MAJORITY,
+        ),
+        above(
+            "share lazy at the largest width and gamma 1, ntk",
+            lambda: _share(_plain(widest(ntk)), "lazy"),
+            MAJORITY,
+        ),
+        above("slope of the crossover gamma, ntk", lambda: _crossover_slope(ntk), 0),
+    ]
+
+
+def _regime(tables: Tables) -> pd.Series:
+    cells = trained(tables.cells)
+    regime = cells["regime"].astype(object)
+    if regime.isna().all():
+        raise Unsupported("no cell has a regime")
+    return regime
+
+
+def _share(tables: Tables, regime: str) -> Estimate:
+    """Return the share of trained cells in a regime."""
+    require_seeds(trained(tables.cells))
+    return share(_regime(tables) == regime)
+
+
+def _least_share(tables: Tables, regime: str) -> Estimate:
+    """Return the smallest of the shares at each width."""
+    hits = _regime(tables) == regime
+    require_seeds(trained(tables.cells))
+    shares = [share(part) for _, part in hits.groupby(tables.cells["width"])]
+    if len(shares) < 3:
+        raise Unsupported(f"{len(shares)} widths, fewer than 3")
+    return min(shares, key=lambda found: (found.value, found.low))
+
+
+def _gain(tables: Tables, regime: str) -> Estimate:
+    """Return the share at the largest width less that at the smallest."""
+    cells = trained(tables.cells).assign(hit=_regime(tables) == regime)
+    if cells["width"].nunique() < 3:
+        raise Unsupported(f"{cells['width'].nunique()} widths, fewer than 3")
+
+    def statistic(part: pd.DataFrame) -> float:
+        top = part.groupby("depth")["width"].transform("max") == part["width"]
+        low = part.groupby("depth")["width"].transform("min") == part["width"]
+        return float(part.loc[top, "hit"].mean() - part.loc[low, "hit"].mean())
+
+    return over_seeds(cells, statistic)
+
+
+def _moved(tables: Tables, place: int) -> pd.Series:
+    """Return the movement of each cell at the first (0) or last (-1) measured step after init."""
+    require_seeds(trained(tables.cells))
+    rows = tables.trace[tables.trace["step"] > 0]
+    if rows.empty:
+        raise Unsupported("no step after init was measured")
+    rows = rows.assign(moved=movement(rows)).sort_values("step")
+    by = rows.groupby("cell_id", observed=True)["moved"]
+    return by.first() if place == 0 else by.last()
+
+
+def _richest(tables: Tables) -> Tables:
+    """Return the cells of the largest gamma at which any was trained."""
+    cells = trained(tables.cells)
+    return Tables(cells[cells["gamma"] == cells["gamma"].max()], tables.trace, tables.layers)
+
+
+def _plain(tables: Tables) -> Tables:
+    cells = tables.cells
+    return Tables(cells[cells["gamma"] == 1], tables.trace, tables.layers)
+
+
+def _crossover_slope(tables: Tables) -> Estimate:
+    """Return the log-log slope of the crossover gamma against width."""
+    level = float(np.sqrt(THRESHOLDS[0] * THRESHOLDS[1]))
+    found = crossover_gamma(trained(tables.cells), level).assign(status="ok")
+    found["cell_id"] = [f"{width}-{seed}" for width, seed in zip(found["width"], found["seed"], strict=True)]
+    if found["gamma"].isna().all():
+        raise Unsupported("no width crosses over within the gammas of the grid")
+    line = slope(Tables(found, found, found), "gamma")
+    return Estimate(line.value, line.low, line.high, len(trained(tables.cells)))

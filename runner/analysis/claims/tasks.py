@@ -1,0 +1,141 @@
+"""Rules on what features are good for: C11, C12, C14, C15."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from runner.analysis.claims.slopes import geometric_mean, part_of
+from runner.analysis.claims.verdict import Check, Frames, above, within
+from runner.analysis.correlation import separation, spearman
+from runner.analysis.estimate import Estimate, Tables, Unsupported, numbers, over_seeds, trained
+
+STRUCTURED = ("xor", "single_index", "staircase")
+CLASSICAL = ("ridge_ntk", "rbf_ridge", "rbf_svm")
+UNTRAINED = 0.5
+"""Share of its initial loss that a network keeps which failed to train, half of what one step of descent on a
+well-conditioned kernel would take away."""
+NO_BETTER = 0.02
+"""Difference of error rates below which two are the same: 20 of a thousand test samples."""
+
+
+def features_win(frames: Frames) -> Sequence[Check]:
+    """C11: on structured tasks rich networks beat their initial kernel, lazy ones do not (T10)."""
+    data = part_of(frames["claim_tasks"], model="mlp")
+    xor = part_of(data, parameterization="mup", data="xor")
+    checks = [above("Theta_0 regression over mup, test loss, xor", lambda: _advantage(xor), 10)]
+    for task in STRUCTURED[1:]:
+        rich = part_of(data, parameterization="mup", data=task)
+        checks.append(
+            above(f"Theta_0 regression over mup, test loss, {task}", lambda cells=rich: _advantage(cells), 1)  # type: ignore[misc]
+        )
+    for task in (*STRUCTURED, "digits"):
+        lazy = part_of(data, parameterization="ntk", data=task)
+        classical = part_of(frames["claim_tasks"], data=task, model=CLASSICAL)
+        checks.append(
+            within(
+                f"best classical kernel over lazy network, test loss, {task}",
+                lambda cells=lazy, kernels=classical: _against(cells, kernels),  # type: ignore[misc]
+                0.5, 1.1,
+            )
+        )  # fmt: skip
+    return checks
+
+
+def gap_is_feature_learning(frames: Frames) -> Sequence[Check]:
+    """C12: the more the kernel changed, the more the network gains over its initial kernel."""
+    data = part_of(frames["claim_tasks"], model="mlp")
+    return [
+        above(f"rank correlation of ntk_gain and ntk_change, {task}", lambda task=task: _gain(data, task), 0)  # type: ignore[misc]
+        for task in STRUCTURED
+    ]
+
+
+def conditioning(frames: Frames) -> Sequence[Check]:
+    """C14: networks whose initial kernel is badly conditioned fail to train."""
+    data = frames["claim_depth"]
+    return [
+        above("rank correlation of condition number and final loss", lambda: _condition(data), 0),
+        above("P(condition number is larger where training failed)", lambda: _failures(data), 0.8),
+    ]
+
+
+def transfer(frames: Frames) -> Sequence[Check]:
+    """C15: lazy features serve a second labelling no better than random ones, rich features do."""
+    data = part_of(frames["claim_tasks"], model="mlp")
+    return [
+        within(
+            "transfer_gain, lazy cells",
+            lambda: _mean(_of_regime(data, "lazy"), "transfer_gain"),
+            -NO_BETTER,
+            NO_BETTER,
+        ),
+        above("transfer_gain, rich cells", lambda: _mean(_of_regime(data, "rich"), "transfer_gain"), 0),
+    ]
+
+
+def _advantage(tables: Tables) -> Estimate:
+    """Return the test loss of regression with the initial kernel over the network's."""
+    cells = trained(tables.cells)
+    ratio = numbers(cells, "kernel_regression_loss_init") / numbers(cells, "test_loss")
+    return geometric_mean(tables, pd.Series(ratio.to_numpy(), index=cells["cell_id"].astype(str)))
+
+
+def _against(lazy: Tables, kernels: Tables) -> Estimate:
+    """Return the smallest mean test loss of the classical kernels over that of each lazy network."""
+    cells = trained(lazy.cells, "lazy networks")
+    others = trained(kernels.cells, "classical kernels")
+    best = numbers(others, "test_loss").groupby(others["model"].astype(str)).mean().min()
+    if not np.isfinite(best):
+        raise Unsupported("no classical kernel has a test loss")
+    ratio = float(best) / numbers(cells, "test_loss")
+    return geometric_mean(lazy, pd.Series(ratio.to_numpy(), index=cells["cell_id"].astype(str)))
+
+
+def _gain(tables: Tables, task: str) -> Estimate:
+    """Return the rank correlation of the gain over the initial kernel with the kernel's change."""
+    cells = trained(part_of(tables, data=task).cells, f"cells of {task}")
+    if cells["seed"].nunique() < 2:
+        raise Unsupported("one seed: no interval")
+    return spearman(numbers(cells, "ntk_change"), numbers(cells, "ntk_gain"))
+
+
+def _condition(tables: Tables) -> Estimate:
+    """Return the rank correlation of the condition number with the share of the loss that is left."""
+    cells = trained(tables.cells)
+    if cells["seed"].nunique() < 2:
+        raise Unsupported("one seed: no interval")
+    return spearman(_condition_number(cells), _left(cells))
+
+
+def _failures(tables: Tables) -> Estimate:
+    """Return how well the condition number tells networks that failed to train from the others."""
+    cells = trained(tables.cells)
+    if cells["seed"].nunique() < 2:
+        raise Unsupported("one seed: no interval")
+    return separation(_condition_number(cells), _left(cells) > UNTRAINED)
+
+
+def _condition_number(cells: pd.DataFrame) -> pd.Series:
+    """Return the condition number at init; where rounding hides it, it is larger than any."""
+    return numbers(cells, "condition_number_init").replace(np.inf, np.finfo(float).max)
+
+
+def _left(cells: pd.DataFrame) -> pd.Series:
+    return numbers(cells, "train_loss") / numbers(cells, "initial_train_loss")
+
+
+def _of_regime(tables: Tables, regime: str) -> pd.DataFrame:
+    cells = trained(tables.cells)
+    kept = cells[cells["regime"].astype(object) == regime]
+    if kept.empty:
+        raise Unsupported(f"no {regime} cell")
+    return kept
+
+
+def _mean(cells: pd.DataFrame, metric: str) -> Estimate:
+    """Return the mean of a measure over cells, resampling seeds."""
+    known = cells.assign(value=numbers(cells, metric)).dropna(subset=["value"])
+    return over_seeds(known, lambda part: float(part["value"].mean()))

@@ -1,0 +1,153 @@
+"""Verdicts: an estimate against a prediction, and several of them as one claim."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from runner.analysis.estimate import Estimate, Tables, Unsupported
+
+Word = Literal["holds", "fails", "inconclusive"]
+WORDS: tuple[Word, ...] = ("holds", "fails", "inconclusive")
+
+Frames = Mapping[str, Tables]
+"""The tables of each experiment, by its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One number against one prediction.
+
+    Attributes:
+        name: What is measured.
+        predicted: What the claim says of it, as text.
+        measured: The estimate; None where the data carry none.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+        cells: Cells behind it.
+        verdict: ``holds``, ``fails`` or ``inconclusive``.
+        note: Why it is inconclusive, or what else to know.
+    """
+
+    name: str
+    predicted: str
+    measured: float | None
+    low: float | None
+    high: float | None
+    cells: int
+    verdict: Word
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A statement about training that can be tested.
+
+    Attributes:
+        id: ``C1`` to ``C17``.
+        text: The statement.
+        experiments: Names of the experiments in ``conf/experiment/`` that it needs.
+        rule: From their tables to the checks, of which the first is the headline.
+    """
+
+    id: str
+    text: str
+    experiments: tuple[str, ...]
+    rule: Callable[[Frames], Sequence[Check]]
+
+    def check(self, frames: Frames) -> Sequence[Check]:
+        """Return the checks of the claim, one inconclusive one if an experiment is missing."""
+        missing = [name for name in self.experiments if name not in frames]
+        if missing:
+            why = f"no results of the experiment {', '.join(missing)}"
+            return [Check("", "", None, None, None, 0, "inconclusive", why)]
+        return self.rule(frames)
+
+
+def verdict_of(checks: Sequence[Check]) -> Word:
+    """Return the verdict on a claim: it fails with any of its checks, and holds only with all."""
+    words = {check.verdict for check in checks}
+    if "fails" in words:
+        return "fails"
+    return "holds" if words == {"holds"} else "inconclusive"
+
+
+def headline(checks: Sequence[Check]) -> Check:
+    """Return the check to show: the first one that decides the verdict."""
+    word = verdict_of(checks)
+    return next(check for check in checks if check.verdict == word)
+
+
+def within(
+    name: str, estimate: Callable[[], Estimate], low: float, high: float, rival: float | None = None
+) -> Check:
+    """Check that a number lies in a band.
+
+    It holds if the estimate lies in the band and its interval leaves out the rival; it fails if the whole
+    interval lies outside the band; anything else is inconclusive.
+
+    Args:
+        name: What is measured.
+        estimate: Measures it; raises Unsupported where the data do not carry it.
+        low: Lower end of the band.
+        high: Upper end of the band.
+        rival: What the number would be if the claim were false.
+    """
+    predicted = f"{_text(low)} to {_text(high)}" if np.isfinite(low) else f"<= {_text(high)}"
+
+    def judge(found: Estimate) -> tuple[Word, str]:
+        if found.high < low or found.low > high:
+            return "fails", ""
+        if not low <= found.value <= high:
+            return "inconclusive", "outside, but the interval reaches the prediction"
+        if rival is not None and found.low <= rival <= found.high:
+            return "inconclusive", f"the interval does not exclude {_text(rival)}"
+        return "holds", ""
+
+    return _check(name, predicted, estimate, judge)
+
+
+def above(name: str, estimate: Callable[[], Estimate], bound: float) -> Check:
+    """Check that a number exceeds a bound: the whole interval above it holds, the whole below it fails."""
+
+    def judge(found: Estimate) -> tuple[Word, str]:
+        if found.low > bound:
+            return "holds", ""
+        return ("fails", "") if found.high <= bound else ("inconclusive", "the interval holds the bound")
+
+    return _check(name, f"> {_text(bound)}", estimate, judge)
+
+
+def below(name: str, estimate: Callable[[], Estimate], bound: float) -> Check:
+    """Check that a number stays under a bound: its whole interval below holds, its whole above fails."""
+
+    def judge(found: Estimate) -> tuple[Word, str]:
+        if found.high < bound:
+            return "holds", ""
+        return ("fails", "") if found.low >= bound else ("inconclusive", "the interval holds the bound")
+
+    return _check(name, f"< {_text(bound)}", estimate, judge)
+
+
+def _check(
+    name: str,
+    predicted: str,
+    estimate: Callable[[], Estimate],
+    judge: Callable[[Estimate], tuple[Word, str]],
+) -> Check:
+    """Measure and judge; what the data do not carry, or an interval that is none, is inconclusive."""
+    try:
+        found = estimate()
+    except Unsupported as why:
+        return Check(name, predicted, None, None, None, 0, "inconclusive", str(why))
+    if not np.isfinite([found.value, found.low, found.high]).all():
+        return Check(name, predicted, None, None, None, found.cells, "inconclusive", "no finite interval")
+    word, note = judge(found)
+    return Check(name, predicted, found.value, found.low, found.high, found.cells, word, note)
+
+
+def _text(value: float) -> str:
+    return f"{value:.4g}"

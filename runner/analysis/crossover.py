@@ -1,0 +1,42 @@
+"""The richness at which features begin to form, at each width."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from runner.analysis.columns import groups
+from runner.analysis.estimate import numbers
+
+
+def movement(frame: pd.DataFrame) -> pd.Series:
+    """Return what the regime is judged by: the larger of ``ntk_change`` and ``feature_movement``."""
+    both = pd.concat([numbers(frame, "ntk_change"), numbers(frame, "feature_movement")], axis=1)
+    return both.max(axis=1)
+
+
+def crossover_gamma(cells: pd.DataFrame, level: float, by: Sequence[str] = ("width", "seed")) -> pd.DataFrame:
+    """Return the gamma at which the movement first rises through a level.
+
+    Args:
+        cells: Trained rows of the ``cells`` table over several ``gamma``.
+        level: Of the movement; the geometric middle of the thresholds of lazy and rich, for instance.
+        by: Keys with one crossover per combination.
+
+    Returns:
+        The keys and ``gamma``, interpolated in both logarithms; NaN where the level is not crossed.
+    """
+    rows = []
+    for values, part in groups(cells, [cells[key] for key in by]):
+        points = pd.DataFrame({"gamma": part["gamma"].astype(float), "moved": movement(part)}).dropna()
+        points = points[points["moved"] > 0].sort_values("gamma")
+        x, y = np.log(points["gamma"].to_numpy()), np.log(points["moved"].to_numpy())
+        rises = np.flatnonzero((y[:-1] < np.log(level)) & (y[1:] >= np.log(level)))
+        gamma = np.nan
+        if len(rises):
+            i = rises[0]
+            gamma = float(np.exp(np.interp(np.log(level), y[i : i + 2], x[i : i + 2])))
+        rows.append(dict(zip(by, values, strict=True)) | {"gamma": gamma})
+    return pd.DataFrame(rows, columns=[*by, "gamma"])

@@ -1,0 +1,44 @@
+"""Where training breaks along the learning rate: the critical lr and the edge of divergence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from runner.analysis.columns import groups
+from runner.analysis.estimate import numbers
+from runner.analysis.phase import SHARPNESS_CRITICAL
+
+
+def critical_lr(cells: pd.DataFrame) -> pd.Series:
+    """Return 2 / lambda_max at init of each cell: the critical lr of full-batch descent on MSE."""
+    return SHARPNESS_CRITICAL / numbers(cells, "lambda_max_init").where(lambda top: top > 0)
+
+
+def divergence_edge(cells: pd.DataFrame, by: Sequence[str] = ("width", "seed")) -> pd.DataFrame:
+    """Return the learning rate beyond which cells diverge.
+
+    The edge lies between the smallest lr that diverged and the largest below it that did not; the estimate is
+    their geometric mean.
+
+    Args:
+        cells: Rows of the ``cells`` table over several ``lr``.
+        by: Keys with one edge per combination.
+
+    Returns:
+        The keys, ``last`` (stable), ``first`` (diverged) and ``edge``, all in absolute units; NaN where no
+        cell or every cell diverged.
+    """
+    rows = []
+    known = cells[cells["status"].astype(object) != "failed"]
+    for values, part in groups(known, [known[key] for key in by]):
+        rate = numbers(part, "lr_absolute").to_numpy()
+        diverged = (part["status"].astype(object) == "diverged").to_numpy()
+        first = rate[diverged].min() if diverged.any() else np.nan
+        below = rate[~diverged & (rate < first)]
+        last = below.max() if len(below) else np.nan
+        rows.append(dict(zip(by, values, strict=True)) | {"last": last, "first": first})
+    table = pd.DataFrame(rows, columns=[*by, "last", "first"])
+    return table.assign(edge=np.sqrt(table["last"] * table["first"]))

@@ -1,0 +1,65 @@
+"""Lazy and rich training side by side, from the cells of one sweep."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from runner.analysis.estimate import Tables, Unsupported, numbers
+
+COLUMNS = ("lazy", "rich")
+QUANTITIES = (
+    ("movement of the parameters", "param_movement"),
+    ("movement of the features", "feature_movement"),
+    ("change of the kernel", "ntk_change"),
+    ("alignment of the kernel with its start (CKA)", "cka"),
+    ("error of the linear model", "linearization_error"),
+    ("error of the fixed kernel", "kernel_gd_error"),
+    ("gain over regression with the initial kernel", "ntk_gain"),
+    ("gain of the features on another task", "transfer_gain"),
+    ("lr in units of 1/lambda_max", "lr_sharpness"),
+    ("train loss", "train_loss"),
+    ("test loss", "test_loss"),
+    ("test error", "test_error"),
+)
+"""Movement, kernel, effective model, trainable lr, practical test error: what is shown, and its column."""
+
+
+def regime_table(tables: Tables) -> pd.DataFrame:
+    """Return the median of each quantity over the lazy and over the rich cells of one sweep.
+
+    Args:
+        tables: Of one experiment with cells of both regimes.
+
+    Returns:
+        Columns ``quantity``, ``lazy`` and ``rich`` as text, quartiles in brackets, per data set where there
+        are several; quantities that no cell has are left out. The first row counts the cells.
+    """
+    cells = tables.cells[tables.cells["status"].astype(object) == "ok"]
+    regime = cells["regime"].astype(object)
+    counts = {name: str(int((regime == name).sum())) for name in COLUMNS}
+    rows = [{"quantity": "cells", **counts}]
+    for name, part in _by_data(cells):
+        for quantity, column in QUANTITIES:
+            try:
+                value = numbers(part, column)
+            except Unsupported:
+                continue
+            shown = {key: _summary(value[part["regime"].astype(object) == key]) for key in COLUMNS}
+            rows.append({"quantity": f"{name}{quantity}", **shown})
+    return pd.DataFrame(rows, columns=["quantity", *COLUMNS])
+
+
+def _by_data(cells: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    names = sorted({str(name) for name in cells["data"]})
+    if len(names) < 2:
+        return [("", cells)]
+    return [(f"{name}: ", cells[cells["data"].astype(str) == name]) for name in names]
+
+
+def _summary(values: pd.Series) -> str:
+    known = values[np.isfinite(values)]
+    if known.empty:
+        return "-"
+    low, middle, high = np.percentile(known, [25, 50, 75])
+    return f"{middle:.3g} [{low:.3g}, {high:.3g}]"

@@ -1,0 +1,88 @@
+"""The table of claims: on the terminal and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+from rich.table import Table
+from rich.text import Text
+
+from runner.analysis.columns import plain, records
+
+STYLES = {"holds": "green", "fails": "bold red", "inconclusive": "yellow"}
+HEADINGS = ("claim", "prediction", "measured", "95% interval", "cells", "verdict")
+
+
+def claims_table(table: pd.DataFrame, width: int) -> Table:
+    """Return the verdicts as a table, one row per claim.
+
+    Args:
+        table: The first table of :func:`runner.analysis.claims.judge`.
+        width: Columns of the terminal.
+    """
+    view = Table(box=None, pad_edge=False, width=width)
+    for heading in HEADINGS:
+        right = heading in ("measured", "95% interval", "cells")
+        view.add_column(
+            heading,
+            justify="right" if right else "left",
+            ratio=1 if heading == "claim" else None,
+            no_wrap=heading != "claim",
+            header_style="dim",
+        )
+    for row in records(table):
+        text = Text(f"{row['claim']:<4}{row['text']}")
+        text.append(f"\n    {row['check'] or row['note']}", style="dim")
+        if row["check"] and row["note"]:
+            text.append(f"; {row['note']}", style="dim")
+        view.add_row(text, *_figures(row), Text(row["verdict"], style=STYLES[row["verdict"]]))
+    return view
+
+
+def claims_markdown(
+    table: pd.DataFrame, checks: pd.DataFrame, beside: pd.DataFrame | None, command: str
+) -> str:
+    """Return the verdicts, every check behind them, and the two regimes side by side as Markdown.
+
+    Args:
+        table: The first table of :func:`runner.analysis.claims.judge`.
+        checks: The second.
+        beside: As returned by :func:`runner.analysis.regime_table.regime_table`; None to leave it out.
+        command: What made them.
+    """
+    head = ("claim", "statement", "shown by", *HEADINGS[1:], "note")
+    lines = ["# Claims", "", f"As measured by `{command}`. A claim holds if all its checks do.", ""]
+    lines += _rows(
+        head,
+        [[r["claim"], r["text"], r["check"], *_figures(r), r["verdict"], r["note"]] for r in records(table)],
+    )
+    lines += ["", "## Every check", ""]
+    head = ("claim", "shown by", *HEADINGS[1:], "note")
+    lines += _rows(
+        head, [[r["claim"], r["check"], *_figures(r), r["verdict"], r["note"]] for r in records(checks)]
+    )
+    if beside is not None and len(beside):
+        lines += ["", "## Lazy and rich, side by side", "", "Medians over cells, quartiles in brackets.", ""]
+        lines += _rows(
+            ("quantity", *beside.columns[1:]), [[str(value) for value in row] for row in beside.to_numpy()]
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _figures(row: Mapping[str, Any]) -> list[str]:
+    """Return prediction, measured value, interval and cells as text."""
+    low, high = plain(row["low"]), plain(row["high"])
+    interval = "-" if low is None or high is None else f"[{_number(low)}, {_number(high)}]"
+    return [row["predicted"] or "-", _number(plain(row["measured"])), interval, str(row["cells"])]
+
+
+def _rows(head: tuple[str, ...], rows: list[list[str]]) -> list[str]:
+    lines = [" | ".join(head), " | ".join("---" for _ in head)]
+    lines += [" | ".join(value.replace("|", "\\|") for value in row) for row in rows]
+    return [f"| {line} |" for line in lines]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
