@@ -25,6 +25,13 @@ class Ensemble:
         model_settings: The ``model`` section.
         dataset: What they train on.
         device: Where.
+
+    Attributes:
+        inputs: Samples of each split, with a ``cell`` axis of length 1.
+        targets: Their targets, likewise.
+        second: Another labelling of them, likewise, for the splits that have one.
+        classification: Whether an error rate has a meaning.
+        lr: Absolute base learning rate of every cell; NaN until it is known.
     """
 
     def __init__(
@@ -49,7 +56,14 @@ class Ensemble:
             # A cell axis of length 1: all cells share the data.
             self.inputs[name] = split.inputs[None].to(device, self.dtype)
             self.targets[name] = split.targets[None].to(device, self.dtype)
+        self.second = {
+            name: split.second[None].to(device, self.dtype)
+            for name in SPLITS
+            if (split := getattr(dataset, name)).second is not None
+        }
+        self.classification = dataset.task == "classification"
         self.offset: dict[str, Tensor] = {}
+        self.lr = torch.full((len(cells),), torch.nan, dtype=torch.float64, device=device)
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -87,6 +101,7 @@ class Ensemble:
         """Keep the cells at ``index``, in that order; an index may occur more than once."""
         self.cells = [self.cells[i] for i in index.tolist()]
         layers.select(self.model, index)
+        self.lr = self.lr[index]
         self.offset = {name: value[index] for name, value in self.offset.items()}
 
 

@@ -197,6 +197,7 @@ class Activation(nn.Module):
         super().__init__()
         if name not in ACTIVATIONS:
             raise unknown("model.activation", name, ACTIVATIONS)
+        self.name = name
         self.function = ACTIVATIONS[name]
 
     def forward(self, x: Float[Tensor, "cell sample feature"]) -> Float[Tensor, "cell sample feature"]:

@@ -13,6 +13,9 @@ from torch import Tensor
 
 from runner.cell import Cell
 
+AT_INIT = ("lambda_min", "condition_number", "kernel_regression_loss", "kernel_regression_error")
+"""Measures whose value at init has a column of its own in ``cells``."""
+
 
 @dataclass(frozen=True)
 class PackTables:
@@ -79,6 +82,8 @@ class Recorder:
             values = {name: column[position] for name, column in columns.items()}
             self._trace.append(key | values)
             self._results[cell] |= {name: v for name, v in values.items() if name != "lambda_max"}
+            if step == 0:
+                self._results[cell] |= {f"{name}_init": values[name] for name in AT_INIT if name in values}
             for which in ("loss", "error"):
                 if f"test_{which}" in values:
                     best = min(
@@ -99,7 +104,8 @@ class Recorder:
         """Mark a cell as diverged; its final measures are void."""
         kept = ("lr_absolute", "lr_sharpness", "lambda_max_init", "initial_train_loss", "parameters")
         result = self._results[cell]
-        best = {name: value for name, value in result.items() if name.startswith("best_")}
+        early = ("ntk_limit_distance", *(f"{name}_init" for name in AT_INIT))
+        best = {name: v for name, v in result.items() if name.startswith("best_") or name in early}
         self._results[cell] = {
             "status": "diverged",
             "diverged_step": step,

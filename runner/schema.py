@@ -64,6 +64,64 @@ _MEASURES = (
     Column(
         "feature_movement", "float64", "1", "Relative RMS change of the last hidden activations on probes"
     ),
+    Column("cka", "float64", "1", "Centred alignment of Theta_t with Theta_0 on probes (arXiv 1905.00414)"),
+    Column(
+        "feature_cka", "float64", "1", "Centred alignment of the last hidden activations with init, probes"
+    ),
+    Column("target_alignment", "float64", "1", "Centred alignment of Theta_t with y y^T on probes"),
+    Column(
+        "linearization_error",
+        "float64",
+        "1",
+        "RMS(f_t - [f_0 + J_0 (theta_t - theta_0)]) / RMS(f_t - f_0) on probes",
+    ),
+    Column(
+        "kernel_gd_error",
+        "float64",
+        "1",
+        "RMS(f_t - g_t) / RMS(g_t - f_0) on probes, g_t after t steps of GD under the fixed Theta_0",
+    ),
+    Column(
+        "kernel_regression_loss",
+        "float64",
+        "MSE loss",
+        "Test loss of ridge regression of y with Theta_t, its ridge chosen on a split of the training set",
+    ),
+    Column(
+        "kernel_regression_error",
+        "float64",
+        "fraction",
+        "Misclassified test samples of that regression; null for regression tasks",
+    ),
+    Column("ntk_gain", "float64", "loss", "Test loss of ridge regression with Theta_0 minus the network's"),
+    Column("lambda_min", "float64", "1/lr", "Smallest eigenvalue of the full lr-weighted train kernel / N"),
+    Column(
+        "condition_number", "float64", "1", "lambda_max / lambda_min; inf where rounding hides lambda_min"
+    ),
+    Column(
+        "effective_rank",
+        "float64",
+        "1",
+        "Exponential of the entropy of the train kernel's eigenvalues over their sum (Roy & Vetterli 2007)",
+    ),
+    Column(
+        "sharpness",
+        "float64",
+        "1/lr",
+        "Top eigenvalue of the lr-weighted Hessian of the train loss; lr * sharpness = 2 is the edge",
+    ),
+    Column(
+        "transfer_gain",
+        "float64",
+        "fraction",
+        "Test error on a second labelling of a linear probe on the last hidden features: at init minus now",
+    ),
+    Column(
+        "ntk_limit_distance",
+        "float64",
+        "1",
+        "norm_F(Theta_0 - Theta_inf) / norm_F(Theta_inf) on probes at init, Theta_inf of infinite width",
+    ),
 )
 
 CELLS = (
@@ -104,6 +162,20 @@ CELLS = (
         "float64",
         "1/lr",
         "Top eigenvalue of the full lr-weighted train kernel / N at init",
+    ),
+    Column("lambda_min_init", "float64", "1/lr", "lambda_min at init"),
+    Column("condition_number_init", "float64", "1", "condition_number at init"),
+    Column(
+        "kernel_regression_loss_init",
+        "float64",
+        "MSE loss",
+        "Test loss of ridge regression with Theta_0, its ridge chosen on a split of the training set",
+    ),
+    Column(
+        "kernel_regression_error_init",
+        "float64",
+        "fraction",
+        "Misclassified test samples of that regression; null for regression tasks",
     ),
     Column("peak_loss_ratio", "float64", "1", "Largest loss met at any step over the loss at init"),
     Column("diverged_step", "int64", "steps", "First step whose loss was not finite or beyond the limit"),

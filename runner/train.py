@@ -19,7 +19,8 @@ from runner.cell import Cell
 from runner.data.order import BatchOrder
 from runner.ensemble import Ensemble, take
 from runner.errors import UserError
-from runner.measures import Snapshot, lambda_max
+from runner.measures import Snapshot, lambda_max, requirements
+from runner.measures.schedule import scheduled
 from runner.models import build
 from runner.record import PackTables, Recorder
 
@@ -105,7 +106,10 @@ def _inspect(settings: str, width: int, depth: int, loss: str, batch_size: int |
             "without cells for one sample; build it from runner.layers"
         )
     instantiate.resolve("optimizer", sections["optimizer"])
-    _measures(sections["measure"])
+    requirements.check(
+        scheduled(sections["measure"]),
+        requirements.Setting(dataset, sections["optimizer"], loss, batch_size),
+    )
     count = layers.parameter_count(model)
     inputs = dataset.train.inputs[0].numel()
     return PackShape(count, train_size, inputs, dataset.outputs, 6.0 * count * (batch_size or train_size))
@@ -172,7 +176,7 @@ class _Run:
     ) -> None:
         self.shape = cells[0]
         self.loss = losses.LOSSES[self.shape.loss]
-        self.measures = _measures(sections["measure"])
+        self.measures = scheduled(sections["measure"])
         # Cells that differ in lr or gamma alone start alike: what is measured at init is measured once.
         starts = {(c.exponents, c.base_width, c.seed): i for i, c in reversed(list(enumerate(cells)))}
         order = {key: k for k, key in enumerate(starts)}
@@ -183,7 +187,7 @@ class _Run:
         for split in self.ensemble.inputs:
             self.start.raw_outputs(split)
         for measure in self.measures.values():
-            measure(self.start, self.start)
+            measure.function(self.start, self.start)
         self.ensemble.select(index)
         self.ensemble.cells = list(cells)
         self.start.select(index)
@@ -194,6 +198,7 @@ class _Run:
         swept = torch.tensor([c.lr for c in cells], dtype=torch.float64, device=device)
         sharp = torch.tensor([c.lr_unit == "sharpness" for c in cells], device=device)
         rate = torch.where(sharp, swept / lambda_init, swept)
+        self.ensemble.lr = rate
         optimizer = instantiate.resolve("optimizer", sections["optimizer"])
         keys = {k: v for k, v in sections["optimizer"].items() if k not in ("_target_", "name")}
         self.optimizer = optimizer(self.ensemble.model, cells, rate, **keys)
@@ -217,7 +222,6 @@ class _Run:
                 "parameters": [layers.parameter_count(self.ensemble.model)] * len(cells),
             },
         )
-        self.classification = dataset.task == "classification"
 
     def advance(self, step: int) -> None:
         """Take one optimizer step and retire the cells that diverged at it."""
@@ -242,16 +246,17 @@ class _Run:
             train_loss = self.loss(now.outputs("train"), self.ensemble.targets["train"])
         trace = {"train_loss": train_loss}
         trace["test_loss"] = self.loss(now.outputs("test"), self.ensemble.targets["test"])
-        if self.classification:
+        if self.ensemble.classification:
             for split in ("train", "test"):
                 trace[f"{split}_error"] = losses.error_rate(now.outputs(split), self.ensemble.targets[split])
         if step == 0:
             trace |= lambda_max(now, now).trace
         per_layer: dict[str, Mapping[str, Tensor]] = {}
         for measure in self.measures.values():
-            measured = measure(now, self.start)
-            trace |= measured.trace
-            per_layer |= measured.layers
+            if measure.due(step, self.shape.steps):
+                measured = measure.function(now, self.start)
+                trace |= measured.trace
+                per_layer |= measured.layers
         self.recorder.add(step, self.active, trace, per_layer)
 
     def _watch(self, loss: Float[Tensor, "cell"], step: int) -> bool:
@@ -275,17 +280,3 @@ class _Run:
                 part.select(index)
         self.active = [self.active[i] for i in index.tolist()]
         self.peak, self.initial_loss = self.peak[index], self.initial_loss[index]
-
-
-def _measures(settings: Mapping[str, Any]) -> dict[str, Callable[..., Any]]:
-    """The measure functions that a ``measure`` section names."""
-    points = settings.get("points", 12)
-    if not isinstance(points, int) or isinstance(points, bool) or points < 2:
-        raise UserError(
-            f"measure.points must be an integer >= 2, got {points!r}; give a number of measured steps"
-        )
-    functions = settings.get("functions") or {}
-    return {
-        name: instantiate.partial(f"measure.functions.{name}", section, now=None, start=None)
-        for name, section in functions.items()
-    }

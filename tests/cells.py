@@ -3,8 +3,10 @@
 import json
 
 from reference import ABC, ROLES
+from torch import nn
 
 from runner.cell import Cell, canonical_json
+from runner.layers import Linear
 
 MEASURES = ("param_movement", "layer_movement", "ntk_change", "kernel_distance", "feature_movement")
 SETTINGS = {
@@ -51,3 +53,14 @@ def make_cell(**changes):
             scalars[key] = value
     table = exponents(scalars["parameterization"])
     return Cell(**scalars, exponents=table, settings=canonical_json(settings))
+
+
+class LinearModel(nn.Module):
+    """A model of one's own, linear in its parameters."""
+
+    def __init__(self, width, depth, inputs, outputs):
+        super().__init__()
+        self.output = Linear(inputs[0], outputs, "input")
+
+    def forward(self, x):
+        return self.output(x)

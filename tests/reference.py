@@ -160,3 +160,100 @@ def kernel_distance(now, start):
 
 def feature_movement(now, start):
     return (now - start).pow(2).mean().sqrt() / start.pow(2).mean().sqrt()
+
+
+def linearization_error(network, x):
+    """Against f_0 + J_0 (theta_t - theta_0), with the whole Jacobian at the start."""
+    blocks = jacrev(lambda raw: network.raw_outputs(x, raw).flatten())(network.start)
+    moved = sum(
+        block.flatten(1) @ (now - start).flatten()
+        for block, now, start in zip(blocks, network.raw, network.start, strict=True)
+    )
+    change = (network.raw_outputs(x) - network.raw_outputs(x, network.start)).flatten()
+    return (change - moved).norm() / change.norm()
+
+
+def kernel_gd_error(network, start, x, y, probe, lr, steps, centered):
+    """Against steps of gradient descent in function space, one after the other, under the kernel at init."""
+    both = torch.cat([x, probe])
+    kernel = start.full_ntk(both)
+    size = both.shape[0] * kernel.shape[1]
+    n, count = x.shape[0], x.shape[0] * kernel.shape[1]
+    kernel = kernel.reshape(size, size)[:, :count]
+    origin = start.raw_outputs(both).flatten() * (0 if centered else 1) / network.gamma
+    f = origin.clone()
+    for _ in range(steps):
+        f = f - lr / n * kernel @ (f[:count] - y.flatten())
+    expected = (f - origin)[count:]
+    actual = (network.raw_outputs(probe) - start.raw_outputs(probe)).flatten() / network.gamma
+    return (actual - expected).norm() / expected.norm()
+
+
+def kernel_ridge(kernel, y):
+    """Predictions beyond the training set; ridge chosen on the last fifth of it, by plain solves."""
+    n = y.shape[0]
+    fitted = n - max(1, int(0.2 * n))
+
+    def fit(count, ridge, rows):
+        square = kernel[:count, :count]
+        damping = ridge * count * square.diagonal().mean() * torch.eye(count, dtype=torch.float64)
+        return kernel[rows, :count] @ torch.linalg.solve(square + damping, y[:count])
+
+    errors = {}
+    for half in range(-20, 3):
+        ridge = 10 ** (half / 2)
+        errors[ridge] = (fit(fitted, ridge, slice(fitted, n)) - y[fitted:]).pow(2).sum().item()
+    best = min(errors, key=lambda ridge: (errors[ridge], -ridge))
+    return fit(n, best, slice(n, None))
+
+
+def error_rate(f, y):
+    wrong = 0
+    for i in range(f.shape[0]):
+        if f.shape[1] == 1:
+            wrong += int((f[i, 0] > 0) != (y[i, 0] > 0))
+        else:
+            wrong += int(f[i].argmax() != y[i].argmax())
+    return wrong / f.shape[0]
+
+
+def spectrum(network, x):
+    """lambda_min, condition number and effective rank of the train kernel over N."""
+    j = network.jacobian(x)
+    values = torch.linalg.eigvalsh(j @ j.T) / x.shape[0]
+    share = values / values.sum()
+    condition = values[-1] / values[0] if values[0] > 1e-14 * values[-1] else math.inf
+    return values[0], condition, torch.exp(-sum(s * s.log() for s in share if s > 0))
+
+
+def centered_alignment(one, other):
+    n = one.shape[0]
+    h = torch.eye(n, dtype=torch.float64) - 1 / n
+    a, b = h @ one @ h, h @ other @ h
+    return (a * b).sum() / (a.norm() * b.norm())
+
+
+def sharpness(network, x, y, loss, centered):
+    """Top eigenvalue of the whole Hessian, rows and columns times gamma sqrt(r^(-c))."""
+    sizes = [p.numel() for p in network.raw]
+    offset = network.raw_outputs(x, network.start) if centered else 0
+
+    def value(flat):
+        raw = [v.view_as(p) for v, p in zip(flat.split(sizes), network.raw, strict=True)]
+        return LOSSES[loss]((network.raw_outputs(x, raw) - offset) / network.gamma, y)
+
+    flat = torch.cat([p.flatten() for p in network.raw])
+    scales = network.scales("c")
+    root = torch.cat(
+        [torch.full((k,), s**0.5, dtype=torch.float64) for k, s in zip(sizes, scales, strict=True)]
+    )
+    matrix = torch.autograd.functional.hessian(value, flat)
+    return torch.linalg.eigvalsh(network.gamma**2 * root[:, None] * matrix * root)[-1]
+
+
+def probe_error(features, count, labels, other):
+    """Test error of ridge regression with an intercept on features; the first ``count`` are for training."""
+    centre = features[:count].mean(0)
+    features = features - centre
+    mean = labels.mean()
+    return error_rate(kernel_ridge(features @ features.T, labels - mean) + mean, other)

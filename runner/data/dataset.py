@@ -24,10 +24,13 @@ class Split:
         inputs: ``[sample, *shape]``.
         targets: ``[sample, output]``; for classification the largest score marks the class, or the sign of
             a single output.
+        second: Another labelling of the same inputs, one column of -1 and +1, on which features learned
+            from ``targets`` are tried; None if there is none.
     """
 
     inputs: Float64[Tensor, "sample *shape"]
     targets: Float64[Tensor, "sample output"]
+    second: Float64[Tensor, "sample 1"] | None = None
 
     def __len__(self) -> int:
         return self.inputs.shape[0]
@@ -110,6 +113,8 @@ def _load(section: _Section) -> Dataset:
                 f"data must have one target per sample, got {split.inputs.shape[0]} inputs and "
                 f"{split.targets.shape[0]} targets in the {name} split"
             )
+        if split.second is not None and not bool((split.second.abs() == 1).all()):
+            raise UserError(f"data must have second labels of -1 and +1, got others in the {name} split")
     return dataset
 
 

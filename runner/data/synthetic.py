@@ -3,6 +3,9 @@
 Inputs are drawn on the sphere of radius sqrt(dim), from a standard Gaussian, or as signs (``hypercube``).
 Each split and each part of the task has its own random stream, so that a larger training set extends a
 smaller one and leaves the test set and the task as they were.
+
+Every task has a second labelling of its inputs, -1 or +1, in the same few directions as the first: features
+that found these directions make it easy, random ones do not.
 """
 
 from __future__ import annotations
@@ -46,6 +49,8 @@ def xor(
 ) -> Dataset:
     """Return y = sign(x1 x2) + linear * x3: a kernel must learn dim^2 products, a network two directions.
 
+    The second labelling is sign(x1^2 + x2^2 - 2 log 2): far from the centre of that plane, or not.
+
     Args:
         seed: Of inputs.
         dim: Input dimension, at least 2 (3 with a linear part).
@@ -66,9 +71,11 @@ def xor(
         y = (x[:, 0] * x[:, 1]).sign()
         return y + linear * x[:, 2] if linear else y
 
-    return _dataset(
-        label, seed, dim, inputs, (train_size, test_size, probe_size), standardize, linear != 0 or standardize
-    )
+    def second(x: Inputs) -> Labels:
+        return x[:, :2].square().sum(1) - 2 * math.log(2)  # the median of chi^2 with two degrees of freedom
+
+    sizes = (train_size, test_size, probe_size)
+    return _dataset(label, second, seed, dim, inputs, sizes, standardize, linear != 0 or standardize)
 
 
 def single_index(
@@ -81,6 +88,9 @@ def single_index(
     probe_size: int = 128,
 ) -> Dataset:
     """Return y = He_degree(<w, x>) / sqrt(degree!) for a random unit vector w.
+
+    The second labelling is of the other parity in <w, x>: its sign for an even degree, whether it is beyond
+    the median of its absolute value for an odd one.
 
     Args:
         seed: Of inputs and of w.
@@ -105,9 +115,14 @@ def single_index(
     _at_least("data.dim", dim, 1)
     direction = torch.randn(dim, generator=generator(seed, "single_index/direction"), dtype=torch.float64)
     direction = direction / direction.norm()
+    second: dict[bool, Callable[[Tensor], Tensor]] = {
+        True: lambda t: t,
+        False: lambda t: t.abs() - 0.67449,  # the median of a standard normal's absolute value
+    }
     sizes = (train_size, test_size, probe_size)
     return _dataset(
         lambda x: hermite[degree](x @ direction) / math.sqrt(math.factorial(degree)),
+        lambda x: second[degree % 2 == 0](x @ direction),
         seed, dim, inputs, sizes, standardize=False, regression=True,
     )  # fmt: skip
 
@@ -122,6 +137,8 @@ def staircase(
     probe_size: int = 128,
 ) -> Dataset:
     """Return y = (s1 + s1 s2 + ... + s1 s2 ... s_degree) / sqrt(degree), s the signs of the inputs.
+
+    The second labelling is s2 s3 ... s_degree, or s1 if that is empty.
 
     Args:
         seed: Of inputs.
@@ -143,6 +160,7 @@ def staircase(
     sizes = (train_size, test_size, probe_size)
     return _dataset(
         lambda x: x[:, :degree].sign().cumprod(1).sum(1) / math.sqrt(degree),
+        lambda x: x[:, min(1, degree - 1) : degree].sign().prod(1),
         seed, dim, inputs, sizes, standardize=False, regression=True,
     )  # fmt: skip
 
@@ -157,6 +175,8 @@ def parity(
     probe_size: int = 128,
 ) -> Dataset:
     """Return y = s1 s2 ... s_degree, s the signs of the inputs.
+
+    The second labelling is s1 s2 ... s_(degree - 1), or s1 if that is empty.
 
     Args:
         seed: Of inputs.
@@ -175,6 +195,7 @@ def parity(
     sizes = (train_size, test_size, probe_size)
     return _dataset(
         lambda x: x[:, :degree].sign().prod(1),
+        lambda x: x[:, : max(1, degree - 1)].sign().prod(1),
         seed, dim, inputs, sizes, standardize=False, regression=False,
     )  # fmt: skip
 
@@ -189,6 +210,8 @@ def teacher(
     probe_size: int = 128,
 ) -> Dataset:
     """Return the output of a random one-hidden-layer relu network, standardised on the training set.
+
+    The second labelling is the sign of another random output on the same hidden layer; its weights sum to 0.
 
     Args:
         seed: Of inputs and of the teacher.
@@ -206,9 +229,13 @@ def teacher(
     _at_least("data.dim", dim, 1)
     first = torch.randn(dim, teacher_width, generator=generator(seed, "teacher/first"), dtype=torch.float64)
     second = torch.randn(teacher_width, generator=generator(seed, "teacher/second"), dtype=torch.float64)
+    other = torch.randn(teacher_width, generator=generator(seed, "teacher/other"), dtype=torch.float64)
+    if teacher_width > 1:
+        other = other - other.mean()  # about as many labels of either sign
     sizes = (train_size, test_size, probe_size)
     return _dataset(
         lambda x: torch.relu(x @ first / math.sqrt(dim)) @ second,
+        lambda x: torch.relu(x @ first / math.sqrt(dim)) @ other,
         seed, dim, inputs, sizes, standardize=True, regression=True,
     )  # fmt: skip
 
@@ -220,6 +247,7 @@ def _at_least(key: str, value: int, least: int) -> None:
 
 def _dataset(
     label: Callable[[Inputs], Labels],
+    second: Callable[[Inputs], Labels],
     seed: int,
     dim: int,
     inputs: str,
@@ -245,5 +273,7 @@ def _dataset(
                     f"data.train_size must give targets that vary, got {size}; "
                     "raise it or choose another data.seed"
                 )
-        splits[name] = Split(x, ((y - shift) / scale)[:, None])
+        # A sign of 0 would be neither class.
+        other = torch.where(second(x) > 0, 1.0, -1.0).double()
+        splits[name] = Split(x, ((y - shift) / scale)[:, None], other[:, None])
     return Dataset(**splits, task="regression" if regression else "classification")

@@ -20,8 +20,11 @@ from runner.measures.snapshot import Measurement, Snapshot
 
 
 def empirical_ntk(
-    model: nn.Module, parameters: Mapping[str, Tensor], x: Float[Tensor, "#cell sample *inputs"]
-) -> Float[Tensor, "cell sample sample"]:
+    model: nn.Module,
+    parameters: Mapping[str, Tensor],
+    x: Float[Tensor, "#cell sample *inputs"],
+    columns: int | None = None,
+) -> Float[Tensor, "cell sample column"]:
     r"""Return the trace of the lr-weighted NTK over outputs, divided by their number.
 
     One forward pass records every layer's input A and output z, one backward pass per output k gives
@@ -31,6 +34,7 @@ def empirical_ntk(
         model: An initialized ensemble.
         parameters: Path to parameter.
         x: Samples.
+        columns: Pair all samples with only so many of them, the first; with all by default.
 
     Returns:
         1/O * sum_k Theta_kk, one matrix per cell.
@@ -46,27 +50,32 @@ def empirical_ntk(
         for i, g in enumerate(gradients):
             gram = grams[i]
             # Accumulated output by output, so that memory does not grow with their number.
-            grams[i] = g @ g.mT if gram is None else gram.baddbmm_(g, g.mT)
+            others = g[:, :columns].mT
+            grams[i] = g @ others if gram is None else gram.baddbmm_(g, others)
     kernel: Tensor | float = 0.0
     for item, gram in zip(tape, grams, strict=True):
         assert gram is not None
-        kernel = kernel + item.layer.ntk_block(_inputs_gram(item), gram)
+        kernel = kernel + item.layer.ntk_block(_inputs_gram(item, columns), gram)
     assert isinstance(kernel, Tensor)
     return kernel / count
 
 
 def empirical_ntk_full(
-    model: nn.Module, parameters: Mapping[str, Tensor], x: Float[Tensor, "#cell sample *inputs"]
-) -> Float[Tensor, "cell output sample output sample"]:
+    model: nn.Module,
+    parameters: Mapping[str, Tensor],
+    x: Float[Tensor, "#cell sample *inputs"],
+    columns: int | None = None,
+) -> Float[Tensor, "cell output sample output column"]:
     """Return the whole lr-weighted NTK, ``[cell, k, x, k', x']``; arguments as :func:`empirical_ntk`."""
     tape, outputs = _record(model, parameters, x)
     cells, samples, count = outputs.shape
     per_output = _output_gradients(tape, outputs)
     kernel: Tensor | float = 0.0
     for item, *gradients in zip(tape, *per_output, strict=True):
-        flat = torch.stack(gradients, 1).flatten(1, 2)
-        gram = (flat @ flat.mT).view(cells, count, samples, count, samples)
-        kernel = kernel + item.layer.ntk_block(_inputs_gram(item)[:, None, :, None, :], gram)
+        stacked = torch.stack(gradients, 1)
+        others = stacked[:, :, :columns].flatten(1, 2)
+        gram = (stacked.flatten(1, 2) @ others.mT).view(cells, count, samples, count, -1)
+        kernel = kernel + item.layer.ntk_block(_inputs_gram(item, columns)[:, None, :, None, :], gram)
     assert isinstance(kernel, Tensor)
     return kernel
 
@@ -167,6 +176,6 @@ def _output_gradients(tape: list[layers.Call], outputs: Tensor) -> Iterator[tupl
         yield torch.autograd.grad(outputs, targets, pick, retain_graph=True)
 
 
-def _inputs_gram(item: layers.Call) -> Float[Tensor, "#cell sample sample"]:
+def _inputs_gram(item: layers.Call, columns: int | None) -> Float[Tensor, "#cell sample column"]:
     inputs = item.inputs.detach()
-    return inputs @ inputs.mT
+    return inputs @ inputs[:, :columns].mT

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import copy
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from runner import layers
@@ -24,6 +25,10 @@ class Measurement(NamedTuple):
 
     trace: Mapping[str, Float[Tensor, "cell"]] = {}
     layers: Mapping[str, Mapping[str, Float[Tensor, "cell"]]] = {}
+
+
+_PART_BYTES = 256 << 20
+"""Memory for one part of what is large per cell, such as a kernel."""
 
 
 class Snapshot:
@@ -46,6 +51,7 @@ class Snapshot:
             for path, parameter in ensemble.parameters.items()
         }
         self._cache: dict[str, Tensor] = {}
+        self._shared: dict[str, tuple[tuple[Tensor, ...], Tensor]] = {}
 
     def cached(self, key: str, compute: Callable[[], Float[Tensor, "cell ..."]]) -> Float[Tensor, "cell ..."]:
         """Return the value kept under ``key``, computing it the first time.
@@ -57,6 +63,36 @@ class Snapshot:
         if key not in self._cache:
             self._cache[key] = compute()
         return self._cache[key]
+
+    def shared(
+        self, key: str, compute: Callable[[], tuple[Tensor, ...]]
+    ) -> tuple[tuple[Float[Tensor, "start ..."], ...], Int[Tensor, "cell"]]:
+        """Return large values kept once for cells that start alike, and which of them is each cell's.
+
+        Args:
+            key: Name of the quantity.
+            compute: Returns tensors with a leading axis of the cells there are when it is called.
+        """
+        if key not in self._shared:
+            values = compute()
+            self._shared[key] = values, torch.arange(values[0].shape[0], device=values[0].device)
+        return self._shared[key]
+
+    def parts(self, bytes_per_cell: int) -> Iterator[tuple[nn.Module, dict[str, Tensor]]]:
+        """Yield model and parameters of some cells after the others, so that what is large fits in memory.
+
+        Args:
+            bytes_per_cell: Of what will be computed for them.
+        """
+        count, model = len(self.ensemble.cells), self.ensemble.model
+        size = max(1, _PART_BYTES // max(bytes_per_cell, 1))
+        if count <= size:
+            yield model, self.parameters
+            return
+        for index in torch.split(torch.arange(count, device=self.ensemble.device), size):
+            part = copy.deepcopy(model)
+            layers.select(part, index)
+            yield part, {path: value[index] for path, value in self.parameters.items()}
 
     def raw_outputs(self, split: str) -> Float[Tensor, "cell sample output"]:
         """Return h on a split."""
@@ -75,12 +111,17 @@ class Snapshot:
         """Return the activations after every layer that an activation function follows, on probes."""
         prefix = "features/"
         if not any(key.startswith(prefix) for key in self._cache):
-            with torch.no_grad(), layers.record() as tape:
-                self.call(self.ensemble.inputs["probe"])
-            for item in tape:
-                if item.features is not None:
-                    self._cache[prefix + item.layer.name] = item.features
+            for name, value in self.features_of(self.ensemble.inputs["probe"]).items():
+                self._cache[prefix + name] = value
         return {key.removeprefix(prefix): v for key, v in self._cache.items() if key.startswith(prefix)}
+
+    def features_of(
+        self, x: Float[Tensor, "#cell sample *inputs"]
+    ) -> dict[str, Float[Tensor, "cell sample unit"]]:
+        """Return the activations after every layer that an activation function follows; not kept."""
+        with torch.no_grad(), layers.record() as tape:
+            self.call(x)
+        return {item.layer.name: item.features for item in tape if item.features is not None}
 
     def call(self, x: Float[Tensor, "#cell sample *inputs"]) -> Float[Tensor, "cell sample output"]:
         """Apply the networks with this moment's parameters."""
@@ -91,6 +132,7 @@ class Snapshot:
         """Keep the cells at ``index``, in that order; the ensemble is selected by its owner."""
         self.parameters = {path: value[index] for path, value in self.parameters.items()}
         self._cache = {key: value[index] for key, value in self._cache.items()}
+        self._shared = {key: (values, which[index]) for key, (values, which) in self._shared.items()}
 
 
 class Measure(Protocol):

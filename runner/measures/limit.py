@@ -1,0 +1,162 @@
+r"""The kernels of an infinitely wide MLP, in closed form, with the tool's own constants.
+
+Layer by layer, with Q the covariance of a layer's outputs at init, V = E[phi phi] and V' = E[phi' phi'] under
+N(0, Q), s_l^2 the variance of a weight in force (its multiplier included), n the width and k_l = r^(-c - 2a)
+the lr-weighted square of the multiplier::
+
+    A_1 = x x^T,   Q_l = s_l^2 A_l + sb_l^2,   A_{l+1} = n V_l              forward: Gram of a layer's inputs
+    B_{L+1} = 1,   B_l = n s_{l+1}^2 V'_l * B_{l+1}                         backward: Gram of df/dz_l
+    Theta = sum_l B_l * (k_l A_l + kb_l)
+
+The width enters through the factors alone, so that a parameterization whose kernel grows with width (``sp``)
+is compared with a limit that grows likewise.
+
+References:
+    Jacot, Gabriel & Hongler (2018), arXiv 1806.07572, theorem 1; Cho & Saul (2009), "Kernel methods for deep
+    learning", eq. 6 (relu); Williams (1997), "Computing with infinite networks", eq. 11 (erf).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from runner.ensemble import Ensemble
+from runner.layers import Linear
+from runner.measures.kernel import probe_ntk
+from runner.measures.snapshot import Measurement, Snapshot
+from runner.models import MLP
+from runner.parameterization import init_std
+
+Kernel = Float64[Tensor, "cell sample sample"]
+
+
+class LimitKernels(NamedTuple):
+    """Both kernels of an infinitely wide network, per output.
+
+    Attributes:
+        nngp: Covariance of an output at init.
+        ntk: The lr-weighted tangent kernel.
+    """
+
+    nngp: Kernel
+    ntk: Kernel
+
+
+def limit_kernels(ensemble: Ensemble, x: Float[Tensor, "1 sample *inputs"]) -> LimitKernels | None:
+    """Return the analytic kernels of an ensemble of MLPs, in float64.
+
+    Args:
+        ensemble: Cells of any parameterization, width and base width.
+        x: Samples.
+
+    Returns:
+        Kernels per cell; None if the model is no MLP, or its activation has no closed form.
+    """
+    model = ensemble.model
+    if not isinstance(model, MLP) or model.activation.name not in MOMENTS:
+        return None
+    moments = MOMENTS[model.activation.name]
+    inputs = x.double().flatten(2) * model.input_scale
+    gram = inputs @ inputs.mT
+    grams: list[Tensor] = []
+    derivatives: list[Tensor] = []
+    layers = [*model.hidden, model.output]
+    for layer in layers:
+        assert isinstance(layer, Linear)
+        if derivatives:
+            gram = layer.specs["weight"].shape[0] * gram
+        grams.append(gram)
+        covariance = _variance(ensemble, layer, "weight") * gram
+        if layer.has_bias:
+            covariance = covariance + _variance(ensemble, layer, "bias")
+        if layer is not model.output:
+            gram, derivative = moments(covariance)
+            derivatives.append(derivative)
+    backward = torch.ones_like(covariance)
+    ntk = torch.zeros_like(covariance)
+    for place in reversed(range(len(layers))):
+        layer = layers[place]
+        assert isinstance(layer, Linear)
+        factor = _factor(layer, "weight") * grams[place]
+        if layer.has_bias:
+            factor = factor + _factor(layer, "bias")
+        ntk = ntk + backward * factor
+        if place:
+            fan_in = layer.specs["weight"].shape[0]
+            backward = backward * fan_in * _variance(ensemble, layer, "weight") * derivatives[place - 1]
+    return LimitKernels(covariance, ntk)
+
+
+def ntk_limit_distance(now: Snapshot, start: Snapshot) -> Measurement:
+    """Return norm_F(Theta - Theta_inf) / norm_F(Theta_inf) on probes; meant for init.
+
+    Args:
+        now: The moment.
+        start: Init; not used.
+
+    Returns:
+        ``ntk_limit_distance`` per cell; nothing where :func:`limit_kernels` knows no limit.
+    """
+    limit = limit_kernels(now.ensemble, now.ensemble.inputs["probe"])
+    if limit is None:
+        return Measurement()
+    expected = limit.ntk.flatten(1)
+    distance = (probe_ntk(now).double().flatten(1) - expected).norm(dim=1) / expected.norm(dim=1)
+    return Measurement(trace={"ntk_limit_distance": distance})
+
+
+def _relu(q: Kernel) -> tuple[Kernel, Kernel]:
+    """Moments of phi(z) = sqrt(2) max(z, 0)."""
+    norms, cosine = _normalized(q)
+    angle = torch.acos(cosine)
+    rest = math.pi - angle
+    return norms * (torch.sin(angle) + rest * cosine) / math.pi, rest / math.pi
+
+
+def _erf(q: Kernel) -> tuple[Kernel, Kernel]:
+    """Moments of phi(z) = erf(z)."""
+    spread = 1 + 2 * q.diagonal(dim1=1, dim2=2)
+    product = spread[:, :, None] * spread[:, None, :]
+    value = 2 / math.pi * torch.asin(2 * q / product.sqrt())
+    return value, 4 / math.pi / (product - 4 * q**2).sqrt()
+
+
+def _linear(q: Kernel) -> tuple[Kernel, Kernel]:
+    """Moments of phi(z) = z."""
+    return q, torch.ones_like(q)
+
+
+MOMENTS: Mapping[str, Callable[[Kernel], tuple[Kernel, Kernel]]] = {
+    "relu": _relu,
+    "erf": _erf,
+    "linear": _linear,
+}
+"""Activation to (E[phi(u) phi(v)], E[phi'(u) phi'(v)]) for (u, v) ~ N(0, q)."""
+
+
+def _normalized(q: Kernel) -> tuple[Kernel, Kernel]:
+    """Products of the norms, and the cosine, exactly 1 on the diagonal."""
+    norm = q.diagonal(dim1=1, dim2=2).sqrt()
+    norms = norm[:, :, None] * norm[:, None, :]
+    # A sample of norm 0 has any angle: its products vanish.
+    cosine = (q / torch.where(norms > 0, norms, 1.0)).clamp(-1, 1)
+    cosine.diagonal(dim1=1, dim2=2).fill_(1.0)
+    return norms, cosine
+
+
+def _variance(ensemble: Ensemble, layer: Linear, name: str) -> Float64[Tensor, "cell 1 1"]:
+    """Variance of a parameter in force, (r^(-a) std)^2."""
+    spec = layer.specs[name]
+    std = init_std(ensemble.cells, spec.role, spec.fan_in, spec.sigma)
+    scale: Tensor = getattr(layer, f"{name}_multiplier")
+    return ((std.to(scale.device) * scale.double()) ** 2)[:, None, None]
+
+
+def _factor(layer: Linear, name: str) -> Float64[Tensor, "cell 1 1"]:
+    return layer.kernel_factor(name).double()[:, None, None]

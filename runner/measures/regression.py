@@ -1,0 +1,69 @@
+"""What the kernel alone could do: ridge regression with it on the network's own training set.
+
+The regression predicts y itself, not y - f at init: f at init is noise that a kernel method need not carry,
+so this is its best chance, whether or not the network's output is centred. All outputs share the trace
+kernel, as they do in the infinite-width limit; for one output it is the full kernel. Losses are squared
+errors in the normalization of the MSE, whatever the network was trained on.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from runner import losses
+from runner.measures.kernel import empirical_ntk
+from runner.measures.ridge import kernel_ridge
+from runner.measures.snapshot import Measurement, Snapshot
+
+
+def kernel_regression(now: Snapshot, start: Snapshot) -> Measurement:
+    """Return test loss and error of ridge regression with Theta_t.
+
+    Args:
+        now: The moment.
+        start: Init; not used.
+
+    Returns:
+        ``kernel_regression_loss`` and, for classification, ``kernel_regression_error`` per cell.
+
+    References:
+        Fort et al. (2020), arXiv 2010.15110, section 4; Jacot et al. (2018), arXiv 1806.07572.
+    """
+    predicted = ntk_regression(now)
+    targets = now.ensemble.targets["test"].double()
+    trace = {"kernel_regression_loss": losses.mse(predicted, targets)}
+    if now.ensemble.classification:
+        trace["kernel_regression_error"] = losses.error_rate(predicted, targets)
+    return Measurement(trace=trace)
+
+
+def ntk_gain(now: Snapshot, start: Snapshot) -> Measurement:
+    """Return the test loss of ridge regression with Theta_0 minus the network's: what learning features won.
+
+    Args:
+        now: The moment.
+        start: Init.
+
+    Returns:
+        ``ntk_gain`` per cell.
+    """
+    targets = now.ensemble.targets["test"].double()
+    kernel_loss = losses.mse(ntk_regression(start), targets)
+    return Measurement(trace={"ntk_gain": kernel_loss - losses.mse(now.outputs("test").double(), targets)})
+
+
+def ntk_regression(snapshot: Snapshot) -> Float[Tensor, "cell test output"]:
+    """Return what ridge regression with the kernel of a moment predicts on the test set, in float64."""
+    return snapshot.cached("ntk_regression", lambda: _regression(snapshot))
+
+
+def _regression(snapshot: Snapshot) -> Float[Tensor, "cell test output"]:
+    inputs, targets = snapshot.ensemble.inputs, snapshot.ensemble.targets["train"]
+    count = targets.shape[1]
+    x = torch.cat([inputs["train"], inputs["test"]], 1)
+    found = []
+    for model, parameters in snapshot.parts(4 * 8 * x.shape[1] * count):
+        found.append(kernel_ridge(empirical_ntk(model, parameters, x, count), targets))
+    return torch.cat(found)

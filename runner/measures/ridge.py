@@ -1,0 +1,56 @@
+"""Kernel ridge regression, one kernel per cell, its ridge chosen on a split of the training set."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+RIDGES = 10.0 ** torch.arange(-10.0, 1.5, 0.5, dtype=torch.float64)
+"""Ridges tried, in units of the kernel's mean diagonal."""
+HELD_OUT = 0.2
+"""Share of the training set on which the ridge is chosen: its last samples."""
+LEAST_SAMPLES = 5
+
+
+def kernel_ridge(
+    kernel: Float[Tensor, "cell all train"], targets: Float[Tensor, "#cell train output"]
+) -> Float[Tensor, "cell rest output"]:
+    r"""Return predictions k(x, X) (K + N r m 1)^{-1} y for the samples beyond the training set.
+
+    m is the mean diagonal of K. The ridge r is the one, out of ``RIDGES``, with the least squared error on
+    the last fifth of the training set when fitted to the rest of it; then all of it is fitted.
+
+    Args:
+        kernel: Between all samples, the training set first, and the training set.
+        targets: Of the training set.
+
+    Returns:
+        Predictions in float64.
+    """
+    kernel, targets = kernel.double(), targets.double().expand(kernel.shape[0], -1, -1)
+    count = kernel.shape[2]
+    fitted = count - max(1, int(HELD_OUT * count))
+    tried = _predictions(kernel[:, :count, :fitted], targets[:, :fitted], RIDGES.to(kernel))
+    errors = (tried - targets[:, None, fitted:]).square().sum((2, 3))
+    # Of equal errors the largest ridge, so that rounding does not choose.
+    best = len(RIDGES) - 1 - errors.flip(1).nan_to_num(nan=torch.inf).argmin(1)
+    return _predictions(kernel, targets, RIDGES.to(kernel)[best][:, None])[:, 0]
+
+
+def _predictions(
+    kernel: Float[Tensor, "cell all train"],
+    targets: Float[Tensor, "cell train output"],
+    ridges: Tensor,
+) -> Float[Tensor, "cell ridge rest output"]:
+    """Predictions for every ridge; ``[ridge]`` or one ``[cell, 1]``."""
+    count = kernel.shape[2]
+    square = kernel[:, :count]
+    square = (square + square.mT) / 2
+    good = square.isfinite().flatten(1).all(1)[:, None, None]
+    values, vectors = torch.linalg.eigh(torch.where(good, square, 0.0))
+    mean = square.diagonal(dim1=1, dim2=2).mean(1)
+    damped = values.clamp_min(0)[:, None] + count * (ridges * mean[:, None])[:, :, None]
+    weights = (vectors.mT @ targets)[:, None] / damped[:, :, :, None]
+    predictions: Tensor = (kernel[:, count:] @ vectors)[:, None] @ weights
+    return predictions

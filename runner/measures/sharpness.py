@@ -1,0 +1,61 @@
+"""The curvature of the loss where training is."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from runner import layers, losses
+from runner.eigen import top_eigenvalue
+from runner.measures.snapshot import Measurement, Snapshot
+
+_MAX_STEPS = 60
+
+
+def sharpness(now: Snapshot, start: Snapshot) -> Measurement:
+    """Return the top eigenvalue of the lr-weighted Hessian D^(1/2) H D^(1/2) of the train loss.
+
+    H is the Hessian in raw parameters and D = gamma^2 r^(-c) the factors of their learning rates under SGD,
+    so that lr * sharpness = 2 is the edge of stability in every parameterization, and ``lambda_max`` its
+    Gauss-Newton part for the MSE. By Lanczos iteration on Hessian-vector products.
+
+    Args:
+        now: The moment.
+        start: Init; not used.
+
+    Returns:
+        ``sharpness`` per cell.
+
+    References:
+        Cohen et al. (2021), "Gradient descent on neural networks typically occurs at the edge of stability",
+        arXiv 2103.00065.
+    """
+    ensemble = now.ensemble
+    gamma = ensemble.gamma[:, 0, 0]
+    roots = [
+        (factor.sqrt() * gamma.view(-1, *(1,) * (factor.dim() - 1))).to(ensemble.dtype)
+        for factor in layers.kernel_weights(ensemble.model).values()
+    ]
+    parameters = {path: value.clone().requires_grad_() for path, value in now.parameters.items()}
+    leaves = list(parameters.values())
+    f = ensemble.function(functional_call(ensemble.model, parameters, (ensemble.inputs["train"],)), "train")
+    loss = losses.LOSSES[ensemble.cells[0].loss](f, ensemble.targets["train"])
+    # Cells do not interact, so the gradient of the sum is each cell's own; so is the Hessian.
+    gradients = torch.autograd.grad(loss.sum(), leaves, create_graph=True)
+    sizes = [leaf[0].numel() for leaf in leaves]
+
+    def product(vector: Tensor) -> Tensor:
+        parts = torch.split(vector, sizes, 1)
+        weighted = [
+            part.view_as(root_of) * root for part, root_of, root in zip(parts, leaves, roots, strict=True)
+        ]
+        products = torch.autograd.grad(
+            gradients, leaves, weighted, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        return torch.cat([(h * root).flatten(1) for h, root in zip(products, roots, strict=True)], 1)
+
+    like = torch.cat([leaf.detach().flatten(1) for leaf in leaves], 1)
+    tolerance = 1e-6 if ensemble.dtype == torch.float64 else 1e-3
+    top = top_eigenvalue(product, like, tolerance=tolerance, max_steps=_MAX_STEPS)
+    return Measurement(trace={"sharpness": top})

@@ -1,0 +1,292 @@
+"""Every measure against its naive reference, in float64, one cell of a pack at a time."""
+
+import json
+
+import pytest
+import reference
+import torch
+from cells import DIGITS, make_cell
+from test_engine import CPU, ensemble_of, train_reference
+
+from runner import data
+from runner.errors import UserError
+from runner.measures import Snapshot, spectrum, transfer_gain
+from runner.train import inspect, train_pack
+
+SUITE = {
+    name: {"_target_": f"runner.measures.{name}"}
+    for name in (
+        "cka", "target_alignment", "linearization_error", "kernel_gd_error", "kernel_regression", "ntk_gain",
+        "spectrum", "sharpness", "transfer_gain", "lambda_max",
+    )
+}  # fmt: skip
+WITHOUT_GD = {name: entry for name, entry in SUITE.items() if name not in ("kernel_gd_error", "ntk_gain")}
+SMALL_DIGITS = DIGITS | {"train_size": 10}
+
+
+def suite(functions=SUITE, points=3):
+    return {"points": points, "functions": functions}
+
+
+COLUMNS = (
+    "cka", "feature_cka", "target_alignment", "linearization_error", "kernel_gd_error", "ntk_gain",
+    "kernel_regression_loss", "lambda_min", "effective_rank", "sharpness", "transfer_gain",
+)  # fmt: skip
+CASES = {
+    "one output": {},
+    "one hidden layer, relu": {"depth": 1, "model": {"activation": "relu"}},
+    "ten classes": {"data": SMALL_DIGITS, "width": 6},
+    "ten classes, centred": {"data": SMALL_DIGITS, "width": 6, "center_output": True},
+    "bias": {"model": {"bias": True, "sigma_bias": 0.3}},
+    "centred and rich": {"center_output": True, "gamma": 2.0},
+    "rich, not centred": {"gamma": 3.0},
+    "two classes": {"data": {"linear": 0.0, "standardize": False}},
+    "beyond the critical lr": {"lr": 2.1, "steps": 5},
+    "cross-entropy": {
+        "data": SMALL_DIGITS,
+        "width": 6,
+        "loss": "cross_entropy",
+        "measure": suite(WITHOUT_GD),
+    },
+}
+
+
+def close(actual, expected, rel=1e-8):
+    assert float(actual) == pytest.approx(float(expected), rel=rel, abs=1e-11)
+
+
+def expected_measures(cell):
+    """Naive values of every measure at the end of training, and those at init that ``cells`` keeps."""
+    network = train_reference(cell)
+    start = reference.Network(
+        cell.parameterization, cell.width / cell.base_width, json.loads(cell.settings)["model"]["activation"],
+        network.start[: len(network.roles)], network.start[len(network.roles) :],
+    )  # fmt: skip
+    dataset = data.load(json.loads(cell.settings)["data"])
+    train, test, probe = dataset.train, dataset.test, dataset.probe
+    x, other, p = (s.inputs.flatten(1) for s in (train, test, probe))
+    both = torch.cat([x, other])
+    kernels = network.trace_ntk(p), start.trace_ntk(p)
+    features = [n.hidden(n.raw, p)[0][-1] for n in (network, start)]
+    on_both = [n.hidden(n.raw, both)[0][-1] for n in (start, network)]
+    regressions = [reference.kernel_ridge(n.trace_ntk(both), train.targets) for n in (network, start)]
+    losses = [reference.mse(r, test.targets) for r in regressions]
+    f = network.f(other, cell.center_output)
+    low, condition, rank = reference.spectrum(network, x)
+    probes = [reference.probe_error(h, len(x), train.second, test.second) for h in on_both]
+    expected = {
+        "cka": reference.centered_alignment(*kernels),
+        "feature_cka": reference.centered_alignment(*(h @ h.T for h in features)),
+        "target_alignment": reference.centered_alignment(kernels[0], probe.targets @ probe.targets.T),
+        "linearization_error": reference.linearization_error(network, p),
+        "kernel_regression_loss": losses[0],
+        "kernel_regression_loss_init": losses[1],
+        "lambda_min": low,
+        "condition_number": condition,
+        "effective_rank": rank,
+        "lambda_min_init": reference.spectrum(start, x)[0],
+        "condition_number_init": reference.spectrum(start, x)[1],
+        "sharpness": reference.sharpness(network, x, train.targets, cell.loss, cell.center_output),
+        "transfer_gain": probes[0] - probes[1],
+    }
+    if cell.loss == "mse":
+        lr = cell.lr / start.lambda_max(x).item()
+        expected["kernel_gd_error"] = reference.kernel_gd_error(
+            network, start, x, train.targets, p, lr, cell.steps, cell.center_output
+        )
+        expected["ntk_gain"] = losses[1] - reference.mse(f, test.targets)
+    if dataset.task == "classification":
+        for name, regression in zip(("", "_init"), regressions, strict=True):
+            rate = reference.error_rate(regression, test.targets)
+            expected[f"kernel_regression_error{name}"] = rate
+    return expected
+
+
+@pytest.mark.parametrize("name", ["ntk", "mean_field"])
+@pytest.mark.parametrize("case", CASES)
+def test_measures_equal_reference(case, name):
+    settings = {"measure": suite(), "width": 8, **CASES[case]}
+    # The cell is one of a pack, and shares its start with another.
+    cell = make_cell(parameterization=name, base_width=4, **settings)
+    others = [
+        make_cell(parameterization="mup", seed=1, **settings),
+        make_cell(parameterization=name, base_width=4, **settings | {"lr": 0.1, "gamma": 0.5}),
+    ]
+    row = train_pack([others[0], cell, others[1]], CPU).cells[1]
+    for column, expected in expected_measures(cell).items():
+        # Lanczos stops at a relative 1e-6; the smallest eigenvalue of the Gram matrix is exact to its norm.
+        close(row[column], expected, {"sharpness": 1e-5}.get(column, 1e-6 if "condition" in column else 1e-7))
+
+
+def test_nothing_has_moved_at_init():
+    tables = train_pack([make_cell(measure=suite())], CPU)
+    at_init = {name: values[0] for name, values in tables.trace.items()}
+    for name in ("linearization_error", "kernel_gd_error", "transfer_gain"):
+        assert at_init[name] == 0
+    for name in ("cka", "feature_cka"):
+        assert at_init[name] == pytest.approx(1)
+
+
+def test_a_linear_model_is_its_own_linearization():
+    cell = make_cell(model={"_target_": "cells.LinearModel"}, measure=suite(), steps=100)
+    row = train_pack([cell], CPU).cells[0]
+    assert row["train_loss"] < 0.9 * row["initial_train_loss"]
+    for name in ("linearization_error", "kernel_gd_error"):
+        assert abs(row[name]) < 1e-12
+    assert row["cka"] == pytest.approx(1)
+    assert "feature_cka" not in row
+    assert "transfer_gain" not in row
+
+
+@pytest.mark.parametrize("name", ["ntk", "mup"])
+def test_a_deep_linear_network_errs_by_the_product_of_its_movements(name):
+    """f = a x V W: the linearization misses a x dV dW, and nothing else."""
+    cell = make_cell(parameterization=name, depth=1, model={"activation": "linear"}, measure=suite())
+    network = train_reference(cell)
+    x = data.load(json.loads(cell.settings)["data"]).probe.inputs
+    first, second = (now - start for now, start in zip(network.raw, network.start, strict=True))
+    scale = torch.tensor(network.scales("a")).prod()
+    change = network.raw_outputs(x) - network.raw_outputs(x, network.start)
+    row = train_pack([cell], CPU).cells[0]
+    close(row["linearization_error"], (scale * x @ first @ second).norm() / change.norm())
+
+
+def test_a_lazy_network_does_gradient_descent_in_its_kernel():
+    """At tiny gamma the kernel stays, so every measure of what changed vanishes with gamma."""
+    errors = {}
+    for gamma in (1e-3, 1e-4):
+        cell = make_cell(gamma=gamma, center_output=True, measure=suite(), steps=50)
+        row = train_pack([cell], CPU).cells[0]
+        errors[gamma] = row["linearization_error"], row["kernel_gd_error"]
+    for coarse, fine in zip(errors[1e-3], errors[1e-4], strict=True):
+        assert coarse < 0.01
+        assert fine == pytest.approx(coarse / 10, rel=0.05)
+
+
+def test_sharpness_of_a_linear_model_is_lambda_max():
+    cell = make_cell(model={"_target_": "cells.LinearModel"}, measure=suite(), gamma=2.0)
+    row = train_pack([cell], CPU).cells[0]
+    close(row["sharpness"], row["lambda_max_init"], 1e-5)
+
+
+@pytest.mark.parametrize("name", ["mup", "ntk"])
+def test_the_suite_does_not_depend_on_the_pack(name):
+    cells = [
+        make_cell(parameterization=p, lr=lr, gamma=gamma, seed=seed, measure=suite(), width=8)
+        for p in (name, "sp") for lr in (0.2, 0.6) for gamma in (0.5, 2.0) for seed in (0, 1)
+    ]  # fmt: skip
+    together = train_pack(cells, CPU).cells
+    for place in (0, 3, 6):
+        alone = train_pack([cells[place]], CPU).cells[0]
+        for column in COLUMNS:
+            rel = 1e-5 if column in ("sharpness", "condition_number", "lambda_min") else 1e-8
+            close(together[place][column], alone[column], rel)
+
+
+def test_parts_of_a_pack_give_what_the_pack_gives(monkeypatch):
+    ensemble = ensemble_of([make_cell(seed=seed) for seed in range(5)])
+    whole = spectrum(*(Snapshot(ensemble, 0),) * 2).trace
+    monkeypatch.setattr("runner.measures.snapshot._PART_BYTES", 30_000)
+    parts = spectrum(*(Snapshot(ensemble, 0),) * 2).trace
+    for column, value in whole.items():
+        torch.testing.assert_close(parts[column], value)
+
+
+def test_measures_survive_a_neighbour_that_diverges():
+    wild, tame = make_cell(lr=500.0, measure=suite()), make_cell(measure=suite())
+    gone, row = train_pack([wild, tame], CPU).cells
+    alone = train_pack([tame], CPU).cells[0]
+    close(row["kernel_gd_error"], alone["kernel_gd_error"])
+    assert gone["status"] == "diverged"
+    assert "kernel_gd_error" not in gone
+    close(gone["lambda_min_init"], row["lambda_min_init"])
+    close(gone["kernel_regression_loss_init"], row["kernel_regression_loss_init"])
+
+
+def test_schedules():
+    functions = {
+        "cka": {"_target_": "runner.measures.cka"},
+        "spectrum": {"_target_": "runner.measures.spectrum", "at": "ends"},
+        "ntk_limit_distance": {"_target_": "runner.measures.ntk_limit_distance", "at": "init"},
+    }
+    cell = make_cell(model={"activation": "erf"}, measure=suite(functions, points=5))
+    tables = train_pack([cell], CPU)
+    measured = {name: [v is not None for v in values] for name, values in tables.trace.items()}
+    count = len(tables.trace["step"])
+    assert count > 3
+    assert measured["cka"] == [True] * count
+    assert measured["lambda_min"] == [True, *[False] * (count - 2), True]
+    assert measured["ntk_limit_distance"] == [True, *[False] * (count - 1)]
+    row = tables.cells[0]
+    assert row["ntk_limit_distance"] == tables.trace["ntk_limit_distance"][0]
+    assert row["lambda_min"] == tables.trace["lambda_min"][-1]
+    assert row["lambda_min_init"] == tables.trace["lambda_min"][0]
+
+
+def test_float32_agrees_with_float64():
+    low, high = (
+        train_pack([make_cell(dtype=d, measure=suite())], CPU).cells[0] for d in ("float32", "float64")
+    )
+    for name in (
+        "cka", "feature_cka", "target_alignment", "linearization_error", "kernel_gd_error", "sharpness",
+        "kernel_regression_loss", "lambda_min", "effective_rank",
+    ):  # fmt: skip
+        assert low[name] == pytest.approx(high[name], rel=1e-2), name
+
+
+@pytest.mark.parametrize("name", ["xor", "single_index", "staircase", "parity", "teacher", "digits"])
+def test_every_task_has_a_second_labelling_of_both_signs(name):
+    dataset = data.load({"_target_": f"runner.data.{name}", "train_size": 300, "test_size": 200})
+    for split in (dataset.train, dataset.test):
+        assert set(split.second.flatten().tolist()) == {-1.0, 1.0}
+        assert abs(split.second.mean()) < 0.5
+        if dataset.task == "classification":
+            assert not torch.equal(split.second, split.targets)
+
+
+def test_transfer_needs_second_labels():
+    ensemble = ensemble_of([make_cell()])
+    ensemble.second = {}
+    start = Snapshot(ensemble, 0)
+    assert not transfer_gain(start, start).trace
+
+
+@pytest.mark.parametrize(
+    ("measure", "changes", "message"),
+    [
+        (
+            "kernel_gd_error",
+            {"batch_size": 8},
+            "batch_size must be null for the measure kernel_gd_error, got 8",
+        ),
+        (
+            "kernel_gd_error",
+            {"data": DIGITS, "loss": "cross_entropy"},
+            "loss must be mse for the measure kernel_gd_error",
+        ),
+        ("ntk_gain", {"data": DIGITS, "loss": "cross_entropy"}, "loss must be mse for the measure ntk_gain"),
+        (
+            "kernel_gd_error",
+            {"optimizer": {"_target_": "runner.optim.Other"}},
+            "optimizer._target_ must be importable",
+        ),
+        (
+            "cka",
+            {"data": DIGITS | {"probe_size": 9}},
+            "data.probe_size must be at least 10 .* 10 outputs, got 9",
+        ),
+        ("linearization_error", {"data": {"probe_size": 1}}, "data.probe_size must be at least 2"),
+        ("spectrum", {"data": DIGITS | {"train_size": 500}}, "data.train_size must be at most 409"),
+        ("kernel_regression", {"data": {"train_size": 4}}, "data.train_size must be at least 5"),
+    ],
+)
+def test_measures_without_a_meaning_are_refused(measure, changes, message):
+    functions = {measure: {"_target_": f"runner.measures.{measure}"}}
+    with pytest.raises(UserError, match=message):
+        inspect(make_cell(measure=suite(functions), **changes))
+
+
+def test_a_schedule_must_exist():
+    functions = {"cka": {"_target_": "runner.measures.cka", "at": "end"}}
+    with pytest.raises(UserError, match=r"measure.functions.cka.at must be one of .*did you mean 'ends'"):
+        inspect(make_cell(measure=suite(functions)))
