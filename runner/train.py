@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from runner import data, instantiate, layers, losses
+from runner import baselines, data, instantiate, layers, losses
 from runner.cell import Cell
 from runner.data.order import BatchOrder
 from runner.ensemble import Ensemble, take
@@ -96,6 +96,10 @@ def _inspect(settings: str, width: int, depth: int, loss: str, batch_size: int |
             f"batch_size must be at most data.train_size = {train_size}, got {batch_size}; "
             "use batch_size=null for full batch"
         )
+    inputs = dataset.train.inputs[0].numel()
+    if baseline := baselines.baseline_of(sections["model"]):
+        baselines.check(baseline, dataset, width, depth)
+        return PackShape(0, train_size, inputs, dataset.outputs, 0.0)
     model = build(
         sections["model"], width=width, depth=depth, inputs=dataset.input_shape, outputs=dataset.outputs
     )
@@ -111,7 +115,6 @@ def _inspect(settings: str, width: int, depth: int, loss: str, batch_size: int |
         requirements.Setting(dataset, sections["optimizer"], loss, batch_size),
     )
     count = layers.parameter_count(model)
-    inputs = dataset.train.inputs[0].numel()
     return PackShape(count, train_size, inputs, dataset.outputs, 6.0 * count * (batch_size or train_size))
 
 
@@ -138,6 +141,8 @@ def train_pack(
     """
     began = time.perf_counter()
     sections = json.loads(cells[0].settings)
+    if baselines.baseline_of(sections["model"]):
+        return baselines.fit_pack(cells, device)
     dataset = data.load(sections["data"])
     run = _Run(cells, sections, dataset, device)
     measured = measuring_steps(cells[0].steps, sections["measure"].get("points", 12))

@@ -17,7 +17,7 @@ PLUGINS = PACKAGE / "_plugins"
 FLOORS = {
     0: "cell config eigen errors instantiate layers losses parameterization rules schema",
     1: "data models",
-    2: "ensemble measures optim record regime store train",
+    2: "baselines ensemble measures optim record regime store train",
     3: "grid plan sweep workers",
     4: "analysis report",
     5: "__main__ app claims cli complaints hydra_plugins",
