@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -59,9 +59,10 @@ def claims_markdown(
         [[r["claim"], r["text"], r["check"], *_figures(r), r["verdict"], r["note"]] for r in records(table)],
     )
     lines += ["", "## Every check", ""]
-    head = ("claim", "shown by", *HEADINGS[1:], "note")
+    head_of_checks = ("claim", "shown by", *HEADINGS[1:], "note")
     lines += _rows(
-        head, [[r["claim"], r["check"], *_figures(r), r["verdict"], r["note"]] for r in records(checks)]
+        head_of_checks,
+        [[r["claim"], r["check"], *_figures(r), r["verdict"], r["note"]] for r in records(checks)],
     )
     if beside is not None and len(beside):
         lines += ["", "## Lazy and rich, side by side", "", "Medians over cells, quartiles in brackets.", ""]
@@ -78,7 +79,7 @@ def _figures(row: Mapping[str, Any]) -> list[str]:
     return [row["predicted"] or "-", _number(plain(row["measured"])), interval, str(row["cells"])]
 
 
-def _rows(head: tuple[str, ...], rows: list[list[str]]) -> list[str]:
+def _rows(head: Sequence[str], rows: list[list[str]]) -> list[str]:
     lines = [" | ".join(head), " | ".join("---" for _ in head)]
     lines += [" | ".join(value.replace("|", "\\|") for value in row) for row in rows]
     return [f"| {line} |" for line in lines]

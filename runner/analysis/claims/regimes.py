@@ -19,6 +19,7 @@ from runner.analysis.estimate import (
     share,
     trained,
 )
+from runner.analysis.exponents import LEAST_WIDTHS
 
 THRESHOLDS = (0.1, 0.5)
 """Lazy below, rich above: those of ``conf/regime/default.yaml``; a crossover is their geometric middle."""
@@ -34,7 +35,7 @@ def width_and_scaling(frames: Frames) -> Sequence[Check]:
         checks.append(
             above(
                 f"share lazy at the largest width, {name}",
-                lambda c=cells: _share(widest(c), "lazy"),
+                lambda c=cells: _share(widest(_wide(c)), "lazy"),
                 MAJORITY,
             )  # type: ignore[misc]
         )
@@ -90,6 +91,14 @@ def width_does_not_decide(frames: Frames) -> Sequence[Check]:
     ]
 
 
+def _wide(tables: Tables) -> Tables:
+    """Return the tables as they are, refused if they hold fewer than three widths."""
+    widths = tables.cells["width"].nunique()
+    if widths < LEAST_WIDTHS:
+        raise Unsupported(f"{widths} widths, fewer than {LEAST_WIDTHS}")
+    return tables
+
+
 def _regime(tables: Tables) -> pd.Series:
     cells = trained(tables.cells)
     regime = cells["regime"].astype(object)
@@ -108,17 +117,13 @@ def _least_share(tables: Tables, regime: str) -> Estimate:
     """Return the smallest of the shares at each width."""
     hits = _regime(tables) == regime
     require_seeds(trained(tables.cells))
-    shares = [share(part) for _, part in hits.groupby(tables.cells["width"])]
-    if len(shares) < 3:
-        raise Unsupported(f"{len(shares)} widths, fewer than 3")
+    shares = [share(part) for _, part in hits.groupby(_wide(tables).cells["width"])]
     return min(shares, key=lambda found: (found.value, found.low))
 
 
 def _gain(tables: Tables, regime: str) -> Estimate:
     """Return the share at the largest width less that at the smallest."""
-    cells = trained(tables.cells).assign(hit=_regime(tables) == regime)
-    if cells["width"].nunique() < 3:
-        raise Unsupported(f"{cells['width'].nunique()} widths, fewer than 3")
+    cells = trained(_wide(tables).cells).assign(hit=_regime(tables) == regime)
 
     def statistic(part: pd.DataFrame) -> float:
         top = part.groupby("depth")["width"].transform("max") == part["width"]

@@ -15,8 +15,7 @@ from runner.analysis.estimate import Estimate, Tables, Unsupported, numbers, ove
 STRUCTURED = ("xor", "single_index", "staircase")
 CLASSICAL = ("ridge_ntk", "rbf_ridge", "rbf_svm")
 UNTRAINED = 0.5
-"""Share of its initial loss that a network keeps which failed to train, half of what one step of descent on a
-well-conditioned kernel would take away."""
+"""Share of its initial loss that a network keeps at least which failed to train, unless it diverged."""
 NO_BETTER = 0.02
 """Difference of error rates below which two are the same: 20 of a thousand test samples."""
 
@@ -104,18 +103,21 @@ def _gain(tables: Tables, task: str) -> Estimate:
 
 def _condition(tables: Tables) -> Estimate:
     """Return the rank correlation of the condition number with the share of the loss that is left."""
-    cells = trained(tables.cells)
-    if cells["seed"].nunique() < 2:
-        raise Unsupported("one seed: no interval")
+    cells = _judged(tables)
     return spearman(_condition_number(cells), _left(cells))
 
 
 def _failures(tables: Tables) -> Estimate:
     """Return how well the condition number tells networks that failed to train from the others."""
-    cells = trained(tables.cells)
-    if cells["seed"].nunique() < 2:
-        raise Unsupported("one seed: no interval")
+    cells = _judged(tables)
     return separation(_condition_number(cells), _left(cells) > UNTRAINED)
+
+
+def _judged(tables: Tables) -> pd.DataFrame:
+    """Return the cells that trained or diverged: both say whether training works."""
+    if trained(tables.cells)["seed"].nunique() < 2:
+        raise Unsupported("one seed: no interval")
+    return tables.cells[tables.cells["status"].astype(object) != "failed"]
 
 
 def _condition_number(cells: pd.DataFrame) -> pd.Series:
@@ -124,7 +126,9 @@ def _condition_number(cells: pd.DataFrame) -> pd.Series:
 
 
 def _left(cells: pd.DataFrame) -> pd.Series:
-    return numbers(cells, "train_loss") / numbers(cells, "initial_train_loss")
+    """Return the share of the initial loss that is left; of a diverged network more than of any other."""
+    left = numbers(cells, "train_loss") / numbers(cells, "initial_train_loss")
+    return left.where(cells["status"].astype(object) == "ok", np.finfo(float).max)
 
 
 def _of_regime(tables: Tables, regime: str) -> pd.DataFrame:
