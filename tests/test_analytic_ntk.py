@@ -10,6 +10,7 @@ from test_engine import CPU, ensemble_of
 from runner import layers
 from runner.measures import Snapshot, empirical_ntk, limit_kernels, ntk_limit_distance
 from runner.measures.limit import MOMENTS
+from runner.parameterization import init_std
 from runner.train import train_pack
 
 NAMES = ["sp", "ntk", "mean_field", "mup"]
@@ -132,9 +133,12 @@ def test_limit_is_the_mean_of_two_hundred_wide_networks(depth):
     x = torch.randn(1, samples, 6, dtype=torch.float64, generator=generator)
     sampled = {"relu": [], "erf": []}
     limits = {}
-    for seed in range(count):
-        # Drawing the weights is most of the work, so that both activations share them.
-        ensemble = ensemble_of([make_cell(width=4096, depth=depth, seed=seed, dtype="float32")])
+    ensemble = ensemble_of([make_cell(width=4096, depth=depth, dtype="float32")])
+    for _ in range(count):
+        # Drawing the weights is most of the work: in float32, and once for both activations.
+        for _, spec, parameter, _ in layers.parameters_of(ensemble.model):
+            std = init_std(ensemble.cells, spec.role, spec.fan_in, spec.sigma).item()
+            parameter.data.normal_(0, std, generator=generator)
         for name, kernels in sampled.items():
             ensemble.model.activation = layers.Activation(name)
             kernels.append(empirical_ntk(ensemble.model, ensemble.parameters, x.float())[0].double())

@@ -128,10 +128,11 @@ def test_nothing_has_moved_at_init():
 
 
 def test_a_linear_model_is_its_own_linearization():
-    cell = make_cell(model={"_target_": "cells.LinearModel"}, measure=suite(), steps=100)
+    functions = SUITE | {"ntk_change": {"_target_": "runner.measures.ntk_change"}}
+    cell = make_cell(model={"_target_": "cells.LinearModel"}, measure=suite(functions), steps=100)
     row = train_pack([cell], CPU).cells[0]
     assert row["train_loss"] < 0.9 * row["initial_train_loss"]
-    for name in ("linearization_error", "kernel_gd_error"):
+    for name in ("linearization_error", "kernel_gd_error", "ntk_change"):
         assert abs(row[name]) < 1e-12
     assert row["cka"] == pytest.approx(1)
     assert "feature_cka" not in row
@@ -167,6 +168,17 @@ def test_sharpness_of_a_linear_model_is_lambda_max():
     cell = make_cell(model={"_target_": "cells.LinearModel"}, measure=suite(), gamma=2.0)
     row = train_pack([cell], CPU).cells[0]
     close(row["sharpness"], row["lambda_max_init"], 1e-5)
+
+
+@pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
+@pytest.mark.parametrize("settings", [{"linear": 0.0, "standardize": False}, SMALL_DIGITS])
+def test_the_critical_lr_is_that_of_the_full_spectrum(settings, loss):
+    """The estimate behind lr_unit=sharpness, for one output and for ten."""
+    for name in ("sp", "mup"):
+        cell = make_cell(parameterization=name, data=settings, loss=loss, measure=suite(WITHOUT_GD), steps=1)
+        row = train_pack([cell], CPU).cells[0]
+        close(row["lambda_min_init"] * row["condition_number_init"], row["lambda_max_init"], 1e-6)
+        close(row["lr_sharpness"], cell.lr)
 
 
 @pytest.mark.parametrize("name", ["mup", "ntk"])
@@ -229,7 +241,7 @@ def test_float32_agrees_with_float64():
     )
     for name in (
         "cka", "feature_cka", "target_alignment", "linearization_error", "kernel_gd_error", "sharpness",
-        "kernel_regression_loss", "lambda_min", "effective_rank",
+        "kernel_regression_loss", "lambda_min", "condition_number", "effective_rank",
     ):  # fmt: skip
         assert low[name] == pytest.approx(high[name], rel=1e-2), name
 

@@ -79,12 +79,13 @@ def _eigenbasis(start: Snapshot) -> tuple[Tensor, Tensor, Tensor]:
     """Eigenvalues and eigenvectors of Theta_0(X, X) / N, and Theta_0(probe, X) / N times the vectors."""
     train, probe = start.ensemble.inputs["train"], start.ensemble.inputs["probe"]
     count = train.shape[1]
-    x = torch.cat([train, probe], 1)
+    x = torch.cat([train, probe], 1).double()
     outputs = start.raw_outputs("train").shape[2]
     size = 2 * 8 * outputs**2 * x.shape[1] * count
     found = []
     for model, parameters in start.parts(size):
-        kernel = empirical_ntk_full(model, parameters, x, count).double() / count
+        precise = {path: value.double() for path, value in parameters.items()}
+        kernel = empirical_ntk_full(model, precise, x, count) / count
         square = kernel[:, :, :count].reshape(-1, outputs * count, outputs * count)
         values, vectors = torch.linalg.eigh((square + square.mT) / 2)
         rest = kernel[:, :, count:].reshape(kernel.shape[0], -1, outputs * count)

@@ -28,7 +28,7 @@ def spectrum(now: Snapshot, start: Snapshot) -> Measurement:
     """
     values = now.cached("spectrum", lambda: _eigenvalues(now))
     low, high = values[:, 0], values[:, -1]
-    rounding = torch.finfo(now.ensemble.dtype).eps * values.shape[1] * high
+    rounding = torch.finfo(values.dtype).eps * values.shape[1] * high
     share = values / values.sum(1, keepdim=True)
     return Measurement(
         trace={
@@ -40,11 +40,12 @@ def spectrum(now: Snapshot, start: Snapshot) -> Measurement:
 
 
 def _eigenvalues(snapshot: Snapshot) -> Float[Tensor, "cell mode"]:
-    """Ascending, in float64, none below 0."""
-    x = snapshot.ensemble.inputs["train"]
+    """Ascending, none below 0; in float64 throughout, since rounding would hide the smallest."""
+    x = snapshot.ensemble.inputs["train"].double()
     size = x.shape[1] * snapshot.raw_outputs("train").shape[2]
     found = []
     for model, parameters in snapshot.parts(3 * 8 * size**2):
-        kernel = empirical_ntk_full(model, parameters, x).double().reshape(-1, size, size)
+        precise = {path: value.double() for path, value in parameters.items()}
+        kernel = empirical_ntk_full(model, precise, x).reshape(-1, size, size)
         found.append(torch.linalg.eigvalsh((kernel + kernel.mT) / (2 * x.shape[1])))
     return torch.cat(found).clamp_min(0)
