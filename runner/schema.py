@@ -84,8 +84,8 @@ _MEASURES = (
     Column(
         "kernel_regression_loss",
         "float64",
-        "MSE loss",
-        "Test loss of ridge regression of y with Theta_t, its ridge chosen on a split of the training set",
+        "loss",
+        "Test MSE loss of ridge regression of y with Theta_t, its ridge chosen on a split of the training set",
     ),
     Column(
         "kernel_regression_error",
@@ -168,8 +168,8 @@ CELLS = (
     Column(
         "kernel_regression_loss_init",
         "float64",
-        "MSE loss",
-        "Test loss of ridge regression with Theta_0, its ridge chosen on a split of the training set",
+        "loss",
+        "Test MSE loss of ridge regression with Theta_0, its ridge chosen on a split of the training set",
     ),
     Column(
         "kernel_regression_error_init",

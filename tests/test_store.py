@@ -134,7 +134,7 @@ def test_types_units_and_meanings_are_the_schemas(tmp_path, table):
         ({"train_loss": ["low"]}, "column train_loss must hold double"),
         ({"status": [None]}, "column status must not be null"),
         ({"seed": [1, 2]}, "columns must have one length"),
-        ({"cka": ["x"]}, "column cka must hold double"),
+        ({"my_own": ["x"]}, "column my_own must hold double"),
     ],
 )
 def test_a_value_that_does_not_fit_is_refused(tmp_path, change, message):
@@ -155,11 +155,11 @@ def test_text_that_is_not_unicode_is_escaped(tmp_path):
 
 def test_columns_of_users_measures_are_kept(tmp_path):
     store.write_part(tmp_path, "cells", rows("cells", ["a"]), "a")
-    store.write_part(tmp_path, "cells", rows("cells", ["b"], cka=[0.25]), "b")
+    store.write_part(tmp_path, "cells", rows("cells", ["b"], my_own=[0.25]), "b")
     for _ in range(2):
         cells = runner.load(tmp_path).cells.set_index("cell_id")
-        assert cells.cka["b"] == 0.25
-        assert math.isnan(cells.cka["a"])
+        assert cells.my_own["b"] == 0.25
+        assert math.isnan(cells.my_own["a"])
         store.compact(tmp_path)
 
 

@@ -80,7 +80,13 @@ def schema_lines(tables: list[str]) -> Iterator[str]:
         for column in columns:
             lead = f"  {column.name:<{name}}  {column.type:<7}  {column.unit:<{unit}}  "
             meaning = column.meaning + ("" if column.nullable else " (never null)")
-            yield from textwrap.wrap(meaning, _WIDTH, initial_indent=lead, subsequent_indent=" " * len(lead))
+            yield from textwrap.wrap(
+                meaning,
+                _WIDTH,
+                initial_indent=lead,
+                subsequent_indent=" " * len(lead),
+                break_on_hyphens=False,
+            )
         yield ""
     yield "Columns of your own measures follow these. --where, --facet, --x and --y also take the dotted keys"
     yield "of a config's groups: model.activation, data.train_size, parameterization.a.hidden."
