@@ -85,7 +85,7 @@ _MEASURES = (
         "kernel_regression_loss",
         "float64",
         "loss",
-        "Test MSE loss of ridge regression of y with Theta_t, its ridge chosen on a split of the training set",
+        "Test MSE loss of ridge regression of y with Theta_t, its ridge chosen on a split of train",
     ),
     Column(
         "kernel_regression_error",
@@ -169,7 +169,7 @@ CELLS = (
         "kernel_regression_loss_init",
         "float64",
         "loss",
-        "Test MSE loss of ridge regression with Theta_0, its ridge chosen on a split of the training set",
+        "Test MSE loss of ridge regression with Theta_0, its ridge chosen on a split of train",
     ),
     Column(
         "kernel_regression_error_init",
