@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 OUT = Path("outputs/claims")
 QUICK: Mapping[str, tuple[str, ...]] = {
     "claim_limit": ("seed=range(8)",),
-    "claim_width": ("seed=range(3)", "width=64,128,256,512,1024", "parameterization=sp,ntk,mup"),
+    "claim_width": ("seed=range(3)",),
     "claim_kernel": ("seed=range(2)", "width=64,128,256,512"),
     "claim_edges": ("seed=range(2)", "lr=logspace(-3,0,16)"),
-    "claim_best_lr": ("seed=range(3)",),
+    "claim_best_lr": ("seed=range(2)",),
     "claim_richness": ("seed=range(4)", "width=64,256,1024"),
     "claim_tasks": ("seed=range(2)",),
-    "claim_depth": ("seed=range(2)", "depth=1,4,16"),
+    "claim_depth": ("seed=range(2)", "depth=1,4,8"),
 }
 """The smaller grid of each experiment: axes laid over its own."""
 

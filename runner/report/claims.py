@@ -16,28 +16,28 @@ HEADINGS = ("claim", "prediction", "measured", "95% interval", "cells", "verdict
 
 
 def claims_table(table: pd.DataFrame, width: int) -> Table:
-    """Return the verdicts as a table, one row per claim.
+    """Return the verdicts as a table: a claim, and below it what decided.
 
     Args:
         table: The first table of :func:`runner.analysis.claims.judge`.
         width: Columns of the terminal.
     """
     view = Table(box=None, pad_edge=False, width=width)
-    for heading in HEADINGS:
-        right = heading in ("measured", "95% interval", "cells")
+    for heading in ("", "claim, what shows it", "measured, predicted", "cells", "verdict"):
         view.add_column(
             heading,
-            justify="right" if right else "left",
-            ratio=1 if heading == "claim" else None,
-            no_wrap=heading != "claim",
+            justify="right" if heading == "cells" else "left",
+            ratio=1 if heading.startswith("claim") else None,
+            no_wrap=not heading.startswith("claim"),
             header_style="dim",
         )
     for row in records(table):
-        text = Text(f"{row['claim']:<4}{row['text']}")
-        text.append(f"\n    {row['check'] or row['note']}", style="dim")
-        if row["check"] and row["note"]:
-            text.append(f"; {row['note']}", style="dim")
-        view.add_row(text, *_figures(row), Text(row["verdict"], style=STYLES[row["verdict"]]))
+        predicted, measured, interval, cells = _figures(row)
+        text = Text(row["text"])
+        text.append(f"\n{row['check'] or row['note']}", style="dim")
+        figures = Text(f"{measured} {interval}" if measured != "-" else "-")
+        figures.append(f"\n{predicted}", style="dim")
+        view.add_row(row["claim"], text, figures, cells, Text(row["verdict"], style=STYLES[row["verdict"]]))
     return view
 
 

@@ -84,13 +84,16 @@ def _advantage(tables: Tables) -> Estimate:
 
 def _against(lazy: Tables, kernels: Tables) -> Estimate:
     """Return the smallest mean test loss of the classical kernels over that of each lazy network."""
-    cells = trained(lazy.cells, "lazy networks")
+    cells = _of_regime(lazy, "lazy")
     others = trained(kernels.cells, "classical kernels")
     best = numbers(others, "test_loss").groupby(others["model"].astype(str)).mean().min()
     if not np.isfinite(best):
         raise Unsupported("no classical kernel has a test loss")
     ratio = float(best) / numbers(cells, "test_loss")
-    return geometric_mean(lazy, pd.Series(ratio.to_numpy(), index=cells["cell_id"].astype(str)))
+    return geometric_mean(
+        Tables(cells, lazy.trace, lazy.layers),
+        pd.Series(ratio.to_numpy(), index=cells["cell_id"].astype(str)),
+    )
 
 
 def _gain(tables: Tables, task: str) -> Estimate:
