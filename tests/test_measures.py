@@ -9,6 +9,7 @@ from cells import DIGITS, make_cell
 from test_engine import CPU, ensemble_of, train_reference
 
 from runner import data
+from runner.data.synthetic import INPUTS
 from runner.errors import UserError
 from runner.measures import Snapshot, spectrum, transfer_gain
 from runner.train import inspect, train_pack
@@ -246,9 +247,15 @@ def test_float32_agrees_with_float64():
         assert low[name] == pytest.approx(high[name], rel=1e-2), name
 
 
-@pytest.mark.parametrize("name", ["xor", "single_index", "staircase", "parity", "teacher", "digits"])
-def test_every_task_has_a_second_labelling_of_both_signs(name):
-    dataset = data.load({"_target_": f"runner.data.{name}", "train_size": 300, "test_size": 200})
+TASKS = [
+    (name, inputs) for name in ("xor", "single_index", "staircase", "parity", "teacher") for inputs in INPUTS
+]
+
+
+@pytest.mark.parametrize(("name", "inputs"), [*TASKS, ("digits", None)])
+def test_every_task_has_a_second_labelling_of_both_signs(name, inputs):
+    given = {"inputs": inputs} if inputs else {}
+    dataset = data.load({"_target_": f"runner.data.{name}", "train_size": 300, "test_size": 200, **given})
     for split in (dataset.train, dataset.test):
         assert set(split.second.flatten().tolist()) == {-1.0, 1.0}
         assert abs(split.second.mean()) < 0.5

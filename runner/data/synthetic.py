@@ -49,7 +49,8 @@ def xor(
 ) -> Dataset:
     """Return y = sign(x1 x2) + linear * x3: a kernel must learn dim^2 products, a network two directions.
 
-    The second labelling is sign(x1^2 + x2^2 - 2 log 2): far from the centre of that plane, or not.
+    The second labelling is sign(x1^2 + x2^2 - 2 log 2), far from the centre of that plane or not; on the
+    hypercube, where all are equally far, the majority sign(x1 x2 + x3 + x4).
 
     Args:
         seed: Of inputs.
@@ -72,6 +73,8 @@ def xor(
         return y + linear * x[:, 2] if linear else y
 
     def second(x: Inputs) -> Labels:
+        if inputs == "hypercube":
+            return x[:, 0] * x[:, 1] + x[:, 2:4].sum(1)
         return x[:, :2].square().sum(1) - 2 * math.log(2)  # the median of chi^2 with two degrees of freedom
 
     sizes = (train_size, test_size, probe_size)
