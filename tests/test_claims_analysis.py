@@ -1,0 +1,176 @@
+"""What the rules stand on, from matched losses to rank correlations, and the command that applies them."""
+
+import io
+import json
+
+import claim_worlds as worlds
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+from sweeping import Engine
+
+from runner import claims, cli
+from runner.analysis.claims import CLAIMS, judge
+from runner.analysis.correlation import separation, spearman
+from runner.analysis.crossover import crossover_gamma
+from runner.analysis.edges import critical_lr, divergence_edge
+from runner.analysis.estimate import Unsupported, numbers, over_seeds, share
+from runner.analysis.matched_loss import at_loss
+from runner.analysis.regime_table import regime_table
+from runner.analysis.theory import r_exponent
+from runner.analysis.transfer import best_lr, drift_per_doubling, require_inside
+from runner.report.claims import claims_markdown, claims_table
+
+
+def _trace(**cells):
+    rows = [
+        {"cell_id": name, "step": step, "train_loss": loss, "ntk_change": value}
+        for name, points in cells.items()
+        for step, (loss, value) in enumerate(points)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_matched_loss_is_interpolated_in_the_logarithm():
+    found = at_loss(
+        _trace(
+            falls=[(1, 0), (0.1, 1), (0.01, 2)],
+            catapult=[(1, 0), (0.1, 1), (10, 5), (0.1, 7)],
+            never=[(1, 0), (0.9, 1)],
+            diverged=[(1, 0), (0.01, 1), (2, 3)],
+        ),
+        "ntk_change",
+        0.1**1.5,
+    )
+    assert found["falls"] == pytest.approx(1.5)
+    assert found[["catapult", "never", "diverged"]].isna().all()
+    after = at_loss(_trace(catapult=[(1, 0), (0.1, 1), (10, 5), (0.1, 7)]), "ntk_change", 0.5)
+    assert after["catapult"] == pytest.approx(5 + 2 * np.log(20) / np.log(100))
+
+
+def test_edges_lie_between_the_last_stable_and_the_first_diverged():
+    cells = pd.DataFrame({
+        "width": 8, "seed": [0] * 4 + [1] * 2 + [2] * 2, "lr_absolute": [1, 2, 4, 8, 1, 2, 1, 2],
+        "status": ["ok", "ok", "diverged", "ok", "ok", "ok", "diverged", "diverged"], "lambda_max_init": 0.5,
+    })  # fmt: skip
+    edges = divergence_edge(cells).set_index("seed")
+    assert edges.loc[0, ["last", "first"]].tolist() == [2, 4]
+    assert edges.loc[0, "edge"] == pytest.approx(8**0.5)
+    assert edges.loc[[1, 2], "edge"].isna().all()
+    assert (critical_lr(cells) == 4).all()
+
+
+def test_best_lr_and_its_drift():
+    tables = worlds.best_lr({"sp": -1.0})
+    sp = tables.cells[tables.cells["parameterization"] == "sp"]
+    best = best_lr(sp)
+    assert np.log2(best).tolist() == [4, 3, 2, 1, 0]
+    assert drift_per_doubling(best) == pytest.approx(-1)
+    require_inside(best, sp)
+    with pytest.raises(Unsupported, match="an end of the grid"):
+        require_inside(best, sp[sp["lr"] <= 16])
+    out = sp.assign(status="diverged")
+    with pytest.raises(Unsupported, match="every lr diverged at width 32"):
+        require_inside(best_lr(out), out)
+
+
+def test_crossover_is_interpolated():
+    found = crossover_gamma(worlds.richness(exponent=0.5).cells, level=0.2)
+    by_width = found.groupby("width")["gamma"].mean()
+    assert by_width[64] == pytest.approx(4, rel=0.1)
+    assert by_width[256] == pytest.approx(8, rel=0.1)
+    assert crossover_gamma(worlds.richness(size=1e-9).cells, level=0.2)["gamma"].isna().all()
+
+
+def test_rank_correlation_with_ties_and_groups():
+    x = pd.Series([1.0, 2, 2, 3, 4, 5, 6, 7, 8])
+    y = pd.Series([2.0, 1, 3, 3, 5, 4, 8, 8, 9])
+    found = spearman(x, y)
+    assert found.value == pytest.approx(x.rank().corr(y.rank()))
+    assert found.low < found.value < found.high
+    group = pd.Series([0] * 10 + [1] * 10)
+    rising = pd.Series([*range(10), *range(10)], dtype=float)
+    assert spearman(rising, rising - 100 * group).value < 0.9
+    assert spearman(rising, rising - 100 * group, within=group).value == pytest.approx(1)
+    for bad in (x.where(x < 4), x * 0):
+        with pytest.raises(Unsupported):
+            spearman(bad, y)
+
+
+def test_separation_is_the_area_under_the_curve():
+    score, positive = pd.Series([1.0, 2, 2, 3, 4]), pd.Series([False, False, True, True, True])
+    pairs = [(a > b) + (a == b) / 2 for a in score[positive] for b in score[~positive]]
+    assert separation(score, positive).value == pytest.approx(np.mean(pairs))
+    with pytest.raises(Unsupported, match="nothing to tell apart"):
+        separation(score, score > 9)
+
+
+def test_estimates_refuse_what_has_no_support():
+    frame = pd.DataFrame({"seed": [0, 0], "x": [1.0, 2.0]})
+    with pytest.raises(Unsupported, match="one seed"):
+        over_seeds(frame, lambda part: part["x"].mean())
+    with pytest.raises(Unsupported, match="no column y"):
+        numbers(frame, "y")
+    found = share(pd.Series([True] * 10))
+    assert found.value == found.high == 1
+    assert found.low == pytest.approx(10 / (10 + 1.96**2))
+
+
+@pytest.mark.parametrize(
+    ("name", "faster", "expected"),
+    [("ntk", 0, 0.5), ("mup", 0, 0), ("mean_field", 0, 0), ("sp", 1, 0.5), ("sp", 0, -1)],
+)  # fmt: skip
+def test_r_of_the_abc_table(name, faster, expected):
+    from synthetic import exponents
+
+    assert r_exponent(exponents(name), faster) == expected
+
+
+def test_regimes_side_by_side():
+    table = regime_table(worlds.tasks()).set_index("quantity")
+    assert list(table.columns) == ["lazy", "rich"]
+    assert table.loc["cells"].tolist() == ["32", "16"]
+    lazy, rich = (float(text.split()[0]) for text in table.loc["xor: change of the kernel"])
+    assert lazy < 0.1 < rich
+
+
+def test_markdown_and_terminal():
+    table, checks = judge(CLAIMS, worlds.truth())
+    text = claims_markdown(table, checks, regime_table(worlds.tasks()), "runner claims --quick")
+    assert "`runner claims --quick`" in text
+    assert all(f"| {claim.id} | {claim.text} |" in text for claim in CLAIMS)
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(rows) > 17 + len(checks)
+    file = io.StringIO()
+    Console(file=file, width=80, highlight=False).print(claims_table(table, 80))
+    lines = file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert sum(line.rstrip().endswith("holds") for line in lines) == 17
+
+
+def test_command_trains_what_is_missing_and_writes_the_tables(monkeypatch, tmp_path, capsys):
+    engine = Engine(monkeypatch)
+    out = tmp_path / "out"
+    assert cli.main(["claims", "C8", "--quick", "--out", str(out), "--json"]) == 0
+    trained = len(engine.trained)
+    assert trained > 0
+    answer = json.loads(capsys.readouterr().out)
+    assert [row["claim"] for row in answer["rows"]] == ["C8"]
+    assert list(answer["seconds"]) == ["claim_edges"]
+    assert cli.main(["claims", "c8", "--quick", "--out", str(out)]) == 0
+    assert len(engine.trained) == trained
+    assert "1 claims: " in capsys.readouterr().out
+    assert {"claims.md", "claims.parquet", "checks.parquet", "claim_edges"} == {
+        path.name for path in out.iterdir()
+    }
+    assert pd.read_parquet(out / "claims.parquet")["claim"].tolist() == ["C8"]
+
+
+def test_unknown_claim_is_one_line(capsys):
+    assert cli.main(["claims", "C81"]) == 2
+    assert capsys.readouterr().err.startswith("error: IDS must be one of C1, ")
+
+
+def test_every_experiment_has_a_quick_grid():
+    assert set(claims.QUICK) == {name for claim in CLAIMS for name in claim.experiments}
