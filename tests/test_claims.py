@@ -91,7 +91,8 @@ def _diverged(tables):
 
 def _emptied(tables):
     keys = ["cell_id", "status", "regime", "width", "depth", "seed", "parameterization", "settings",
-            "exponents", "lr", "lr_unit", "lr_absolute", "lr_sharpness", "gamma", "model", "data", "optimizer",
+            "exponents", "lr", "lr_unit", "lr_absolute", "lr_sharpness", "gamma", "model", "data",
+            "optimizer",
             "initial_train_loss"]  # fmt: skip
     return Tables(
         tables.cells[keys].assign(regime=None), tables.trace[["cell_id", "step"]],

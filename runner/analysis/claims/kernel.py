@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -34,7 +35,7 @@ def fixed_kernel(frames: Frames) -> Sequence[Check]:
         checks.append(
             within(
                 f"kernel_gd_error at the time where it falls least, ntk, depth {depth}",
-                lambda cells=cells: _worst_slope(cells),  # type: ignore[misc]
+                partial(_worst_slope, cells),
                 -np.inf, -0.5, 0,
             )
         )  # fmt: skip
@@ -65,12 +66,12 @@ def early_kernel(frames: Frames) -> Sequence[Check]:
         checks += [
             below(
                 f"kernel_gd_error up to {EARLY:g}, worst width, mup, depth {depth}",
-                lambda cells=cells: _extreme(cells, (0, EARLY), np.max),  # type: ignore[misc]
+                partial(_extreme, cells, (0, EARLY), np.max),
                 0.1,
             ),
             above(
                 f"largest kernel_gd_error from {LATE[0]:g} to {LATE[1]:g}, least width, mup, depth {depth}",
-                lambda cells=cells: _extreme(cells, LATE, np.min),  # type: ignore[misc]
+                partial(_extreme, cells, LATE, np.min),
                 0.4,
             ),
         ]

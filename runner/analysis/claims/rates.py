@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -47,7 +48,7 @@ def best_lr_transfers(frames: Frames) -> Sequence[Check]:
         checks.append(
             within(
                 f"doublings of the best lr over all widths, {name}",
-                lambda name=name: _best(part_of(data, parameterization=name), total=True),  # type: ignore[misc]
+                partial(_best, part_of(data, parameterization=name), total=True),
                 -1, 1, -WIDEST,
             )
         )  # fmt: skip

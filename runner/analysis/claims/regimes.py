@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -35,19 +36,19 @@ def width_and_scaling(frames: Frames) -> Sequence[Check]:
         checks.append(
             above(
                 f"share lazy at the largest width, {name}",
-                lambda c=cells: _share(widest(_wide(c)), "lazy"),
+                partial(_top_share, cells, "lazy"),
                 MAJORITY,
-            )  # type: ignore[misc]
+            )
         )
         checks.append(
-            above(f"share lazy, largest less smallest width, {name}", lambda c=cells: _gain(c, "lazy"), 0)  # type: ignore[misc]
+            above(f"share lazy, largest less smallest width, {name}", partial(_gain, cells, "lazy"), 0)
         )
     for name in ("mup", "mean_field"):
         cells = part_of(data, parameterization=name)
         checks.append(
             above(
                 f"share rich at the width that has fewest, {name}",
-                lambda c=cells: _least_share(c, "rich"),  # type: ignore[misc]
+                partial(_least_share, cells, "rich"),
                 MAJORITY,
             )
         )
@@ -111,6 +112,11 @@ def _share(tables: Tables, regime: str) -> Estimate:
     """Return the share of trained cells in a regime."""
     require_seeds(trained(tables.cells))
     return share(_regime(tables) == regime)
+
+
+def _top_share(tables: Tables, regime: str) -> Estimate:
+    """Return the share at the largest width of several."""
+    return _share(widest(_wide(tables)), regime)
 
 
 def _least_share(tables: Tables, regime: str) -> Estimate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -27,16 +28,14 @@ def features_win(frames: Frames) -> Sequence[Check]:
     checks = [above("Theta_0 regression over mup, test loss, xor", lambda: _advantage(xor), 10)]
     for task in STRUCTURED[1:]:
         rich = part_of(data, parameterization="mup", data=task)
-        checks.append(
-            above(f"Theta_0 regression over mup, test loss, {task}", lambda cells=rich: _advantage(cells), 1)  # type: ignore[misc]
-        )
+        checks.append(above(f"Theta_0 regression over mup, test loss, {task}", partial(_advantage, rich), 1))
     for task in (*STRUCTURED, "digits"):
         lazy = part_of(data, parameterization="ntk", data=task)
         classical = part_of(frames["claim_tasks"], data=task, model=CLASSICAL)
         checks.append(
             within(
                 f"best classical kernel over lazy network, test loss, {task}",
-                lambda cells=lazy, kernels=classical: _against(cells, kernels),  # type: ignore[misc]
+                partial(_against, lazy, classical),
                 0.5, 1.1,
             )
         )  # fmt: skip
@@ -47,7 +46,7 @@ def gap_is_feature_learning(frames: Frames) -> Sequence[Check]:
     """C12: the more the kernel changed, the more the network gains over its initial kernel."""
     data = part_of(frames["claim_tasks"], model="mlp")
     return [
-        above(f"rank correlation of ntk_gain and ntk_change, {task}", lambda task=task: _gain(data, task), 0)  # type: ignore[misc]
+        above(f"rank correlation of ntk_gain and ntk_change, {task}", partial(_gain, data, task), 0)
         for task in STRUCTURED
     ]
 

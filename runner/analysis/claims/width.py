@@ -7,6 +7,7 @@ the asymptote), and 0.1 beyond on both sides: seeds are few.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -31,13 +32,13 @@ def lazy_parameters(frames: Frames) -> Sequence[Check]:
     data = frames["claim_width"]
     ntk = part_of(data, parameterization="ntk", depth=2, model__activation="relu")
     expected = {"input": (-0.5,), "hidden": (-1.0,), "output": (-0.5, -0.54)}
-    checks = [band("param_movement, ntk", lambda: slope(ntk, "param_movement"), -0.5, -1.0, rival=FIXED)]
+    checks = [band("param_movement, ntk", partial(slope, ntk, "param_movement"), -0.5, -1.0, rival=FIXED)]
     for role, figures in expected.items():
         checks.append(_moved("ntk", ntk, role, figures, FIXED))
     checks.append(
         band(
             "movement_spectral, hidden, ntk",
-            lambda: slope(ntk, of_layer(ntk, "movement_spectral", "hidden")),
+            partial(_layer_slope, ntk, "movement_spectral", "hidden"),
             -0.5, -0.53, rival=FIXED,
         )
     )  # fmt: skip
@@ -56,7 +57,7 @@ def linear_in_parameters(frames: Frames) -> Sequence[Check]:
         checks.append(
             within(
                 f"linearization_error, ntk, {activation}",
-                lambda cells=cells: slope(cells, "linearization_error"),  # type: ignore[misc]
+                partial(slope, cells, "linearization_error"),
                 figures[0] - (MARGIN if activation == "tanh" else 0),
                 figures[1] + (MARGIN if activation == "tanh" else 0),
                 FIXED,
@@ -74,14 +75,14 @@ def deterministic_kernel(frames: Frames) -> Sequence[Check]:
         checks.append(
             within(
                 f"ntk_limit_distance, {activation}",
-                lambda cells=cells: slope(cells, "ntk_limit_distance", diverged=True),  # type: ignore[misc]
+                partial(slope, cells, "ntk_limit_distance", diverged=True),
                 -0.6, -0.4, FIXED,
             )
         )  # fmt: skip
         checks.append(
             band(
                 f"spread of lambda_max over seeds, {activation}",
-                lambda cells=cells: _spread(cells, "lambda_max_init"),  # type: ignore[misc]
+                partial(_spread, cells, "lambda_max_init"),
                 -0.3, -0.7, rival=FIXED,
             )
         )  # fmt: skip
@@ -89,16 +90,16 @@ def deterministic_kernel(frames: Frames) -> Sequence[Check]:
     for depth in (1, 2):
         for name in ("ntk", "sp"):
             cells = part_of(data, parameterization=name, depth=depth, model__activation="relu")
-            figures = (-2.0, -1.94) if (name, depth) == ("sp", 1) else (-1.0, -0.86)
-            checks.append(_change(name, depth, cells, figures, FIXED))
+            changes = (-2.0, -1.94) if (name, depth) == ("sp", 1) else (-1.0, -0.86)
+            checks.append(_change(name, depth, cells, changes, FIXED))
     for name in ("ntk", *RICH, "sp"):
         cells = part_of(data, parameterization=name, depth=2, model__activation="relu")
-        figures = (1.0,) if name == "sp" else (0.0, -0.05)
+        tops = (1.0, 1.0) if name == "sp" else (0.0, -0.05)
         checks.append(
             band(
                 f"lambda_max at init, {name}",
-                lambda cells=cells: slope(cells, "lambda_max_init", diverged=True),  # type: ignore[misc]
-                *figures,
+                partial(slope, cells, "lambda_max_init", diverged=True),
+                *tops,
             )
         )
     return checks
@@ -113,7 +114,7 @@ def features_move(frames: Frames) -> Sequence[Check]:
         checks.append(
             band(
                 f"feature_movement, {name}",
-                lambda cells=cells: slope(cells, "feature_movement"),  # type: ignore[misc]
+                partial(slope, cells, "feature_movement"),
                 0.02, -0.01, rival=-0.5,
             )
         )  # fmt: skip
@@ -121,7 +122,7 @@ def features_move(frames: Frames) -> Sequence[Check]:
         checks.append(
             band(
                 f"movement_spectral, hidden, {name}",
-                lambda cells=cells: slope(cells, of_layer(cells, "movement_spectral", "hidden")),  # type: ignore[misc]
+                partial(_layer_slope, cells, "movement_spectral", "hidden"),
                 0.0, -0.02, rival=-0.5,
             )
         )  # fmt: skip
@@ -148,7 +149,7 @@ def parameterization_decides(frames: Frames) -> Sequence[Check]:
         checks.append(
             band(
                 f"r exponent, {name}",
-                lambda cells=cells: _negative(slope(cells, "feature_movement")),  # type: ignore[misc]
+                partial(_measured_r, cells),
                 value, rival=rival,
             )
         )  # fmt: skip
@@ -159,16 +160,14 @@ def parameterization_decides(frames: Frames) -> Sequence[Check]:
             checks.append(
                 band(
                     f"update of the {layer} layer's activations in 5 steps, {name}",
-                    lambda cells=cells, layer=layer: slope(  # type: ignore[misc]
-                        cells, of_layer(cells, "feature_movement", layer, step=5)
-                    ),
+                    partial(_layer_slope, cells, "feature_movement", layer, step=5),
                     *figures, rival=rival,
                 )
             )  # fmt: skip
         checks.append(
             band(
                 f"fall of the loss in 5 steps, {name}",
-                lambda cells=cells: slope(cells, _fall(cells, 5)),  # type: ignore[misc]
+                partial(_fall_slope, cells, 5),
                 0.0, 0.01,
             )
         )  # fmt: skip
@@ -179,7 +178,7 @@ def _moved(name: str, cells: Tables, role: str, figures: tuple[float, ...], riva
     """Check the slope of a layer's Frobenius movement."""
     return band(
         f"movement_frobenius, {role}, {name}",
-        lambda: slope(cells, of_layer(cells, "movement_frobenius", role)),
+        partial(_layer_slope, cells, "movement_frobenius", role),
         *figures, rival=rival,
     )  # fmt: skip
 
@@ -187,17 +186,24 @@ def _moved(name: str, cells: Tables, role: str, figures: tuple[float, ...], riva
 def _change(name: str, depth: int, cells: Tables, figures: tuple[float, ...], rival: float) -> Check:
     """Check the slope of the kernel's change."""
     return band(
-        f"ntk_change, {name}, depth {depth}", lambda: slope(cells, "ntk_change"), *figures, rival=rival
+        f"ntk_change, {name}, depth {depth}", partial(slope, cells, "ntk_change"), *figures, rival=rival
     )
 
 
-def _negative(found: Estimate) -> Estimate:
+def _layer_slope(cells: Tables, metric: str, role: str, step: int | None = None) -> Estimate:
+    """Return the slope of a measure of the last layer of a role."""
+    return slope(cells, of_layer(cells, metric, role, step))
+
+
+def _measured_r(cells: Tables) -> Estimate:
+    """Return r: how fast the movement of the last hidden features falls with width."""
+    found = slope(cells, "feature_movement")
     return Estimate(-found.value, -found.high, -found.low, found.cells)
 
 
-def _fall(cells: Tables, step: int) -> pd.Series:
-    """Return how much of the initial train loss is gone at a step, by cell_id."""
-    return 1 - at_step(cells, "train_loss", step) / at_step(cells, "train_loss", 0)
+def _fall_slope(cells: Tables, step: int) -> Estimate:
+    """Return the slope of how much of the initial train loss is gone at a step."""
+    return slope(cells, 1 - at_step(cells, "train_loss", step) / at_step(cells, "train_loss", 0))
 
 
 def _spread(tables: Tables, metric: str) -> Estimate:
