@@ -1,11 +1,11 @@
-"""Top eigenvalues of operators that are known only by their products with a vector."""
+"""Eigenvalues: of operators known only by their products with a vector, and of whole matrices."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from runner.layers import generator
@@ -94,6 +94,35 @@ def spectral_norm(matrix: Float[Tensor, "cell row column"]) -> Float[Tensor, "ce
         return (matrix.mT @ (matrix @ vector[:, :, None]))[:, :, 0]
 
     return top_eigenvalue(product, matrix[:, 0]).clamp_min(0).sqrt() * scale[:, 0, 0]
+
+
+def spectra(matrix: Float[Tensor, "cell n n"]) -> Float[Tensor, "cell n"]:
+    """Return the ascending eigenvalues of positive semi-definite matrices, as :func:`decomposition` does."""
+    finite, symmetric = _finite(matrix)
+    return torch.where(finite, torch.linalg.eigvalsh(symmetric).clamp_min(0), torch.nan)
+
+
+def decomposition(
+    matrix: Float[Tensor, "cell n n"],
+) -> tuple[Float[Tensor, "cell n"], Float[Tensor, "cell n n"]]:
+    """Return ascending eigenvalues and eigenvectors of positive semi-definite matrices.
+
+    Args:
+        matrix: One per cell, symmetric to rounding.
+
+    Returns:
+        Eigenvalues, none below 0, and eigenvectors as columns; NaN eigenvalues where a matrix is not finite,
+        so that one such cell does not end the others.
+    """
+    finite, symmetric = _finite(matrix)
+    values, vectors = torch.linalg.eigh(symmetric)
+    return torch.where(finite, values.clamp_min(0), torch.nan), vectors
+
+
+def _finite(matrix: Float[Tensor, "cell n n"]) -> tuple[Bool[Tensor, "cell 1"], Float[Tensor, "cell n n"]]:
+    """Which matrices are finite, and all of them symmetric, with zeros for the others."""
+    finite = matrix.isfinite().flatten(1).all(1)[:, None]
+    return finite, torch.where(finite[:, :, None], (matrix + matrix.mT) / 2, 0.0)
 
 
 def _top_ritz(diagonal: list[Tensor], offdiagonal: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from runner.eigen import spectral_norm, top_eigenvalue
+from runner.eigen import decomposition, spectra, spectral_norm, top_eigenvalue
 
 
 def matrices(cells, rows, columns, dtype=torch.float64):
@@ -50,3 +50,14 @@ def test_a_cell_that_is_not_finite_gives_nan_alone():
 def test_float32_keeps_small_movements():
     m = matrices(2, 40, 40, torch.float32) * 1e-25
     torch.testing.assert_close(spectral_norm(m), torch.linalg.svdvals(m)[:, 0], rtol=1e-3, atol=0)
+
+
+def test_a_matrix_that_is_not_finite_does_not_end_the_others():
+    good = torch.tensor([[2.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
+    both = torch.stack([good, torch.full_like(good, torch.inf), -torch.eye(2, dtype=torch.float64)])
+    values, vectors = decomposition(both)
+    torch.testing.assert_close(values[0], torch.tensor([1.0, 3.0], dtype=torch.float64))
+    torch.testing.assert_close(vectors[0] @ values[0].diag() @ vectors[0].T, good)
+    assert values[1].isnan().all()
+    assert (values[2] == 0).all()
+    torch.testing.assert_close(spectra(both), values, equal_nan=True)

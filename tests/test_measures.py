@@ -309,3 +309,11 @@ def test_a_schedule_must_exist():
     functions = {"cka": {"_target_": "runner.measures.cka", "at": "end"}}
     with pytest.raises(UserError, match=r"measure.functions.cka.at must be one of .*did you mean 'ends'"):
         inspect(make_cell(measure=suite(functions)))
+
+
+def test_networks_that_explode_or_die_do_not_end_their_pack():
+    for sigma in (1e6, 1e-20):
+        model = {"activation": "relu", "sigma_weight": sigma}
+        cell = make_cell(model=model, measure=suite(), depth=8, steps=2, dtype="float32")
+        row = train_pack([cell], CPU).cells[0]
+        assert row["status"] in ("ok", "diverged")

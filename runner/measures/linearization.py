@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import functional_call, jvp
 
+from runner.eigen import decomposition
 from runner.measures.kernel import empirical_ntk_full
 from runner.measures.snapshot import Measurement, Snapshot
 
@@ -87,7 +88,7 @@ def _eigenbasis(start: Snapshot) -> tuple[Tensor, Tensor, Tensor]:
         precise = {path: value.double() for path, value in parameters.items()}
         kernel = empirical_ntk_full(model, precise, x, count) / count
         square = kernel[:, :, :count].reshape(-1, outputs * count, outputs * count)
-        values, vectors = torch.linalg.eigh((square + square.mT) / 2)
+        values, vectors = decomposition(square)
         rest = kernel[:, :, count:].reshape(kernel.shape[0], -1, outputs * count)
         found.append((values, vectors, rest @ vectors))
     spectrum, basis, cross = (torch.cat(part) for part in zip(*found, strict=True))
@@ -98,7 +99,7 @@ def _geometric(
     spectrum: Float[Tensor, "mode"], lr: Float[Tensor, "cell"], step: int
 ) -> Float[Tensor, "cell mode"]:
     """Return sum_{s<t} eta (1 - eta l)^s = (1 - (1 - eta l)^t) / l, also where l is 0 or rounding."""
-    rate = lr[:, None] * spectrum.clamp_min(0)
+    rate = lr[:, None] * spectrum
     small = -torch.expm1(step * torch.log1p(-rate.clamp_max(0.5)))
     # Beyond 2 / l the linear model diverges; bounded, so that the ratio still has its limit, 1.
     large = (1 - (1 - rate) ** step).nan_to_num(posinf=1e100, neginf=-1e100).clamp(-1e100, 1e100)

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from runner.eigen import decomposition
+
 RIDGES = 10.0 ** torch.arange(-10.0, 1.5, 0.5, dtype=torch.float64)
 """Ridges tried, in units of the kernel's mean diagonal."""
 HELD_OUT = 0.2
@@ -45,12 +47,10 @@ def _predictions(
 ) -> Float[Tensor, "cell ridge rest output"]:
     """Predictions for every ridge; ``[ridge]`` or one ``[cell, 1]``."""
     count = kernel.shape[2]
-    square = kernel[:, :count]
-    square = (square + square.mT) / 2
-    good = square.isfinite().flatten(1).all(1)[:, None, None]
-    values, vectors = torch.linalg.eigh(torch.where(good, square, 0.0))
-    mean = square.diagonal(dim1=1, dim2=2).mean(1)
-    damped = values.clamp_min(0)[:, None] + count * (ridges * mean[:, None])[:, :, None]
-    weights = (vectors.mT @ targets)[:, None] / damped[:, :, :, None]
+    values, vectors = decomposition(kernel[:, :count])
+    mean = kernel[:, :count].diagonal(dim1=1, dim2=2).mean(1)
+    damped = (values[:, None] + count * (ridges * mean[:, None])[:, :, None])[:, :, :, None]
+    # A kernel of zeros (dead units) predicts zero.
+    weights = torch.where(damped == 0, 0.0, (vectors.mT @ targets)[:, None] / damped)
     predictions: Tensor = (kernel[:, count:] @ vectors)[:, None] @ weights
     return predictions

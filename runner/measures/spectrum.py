@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from runner.eigen import spectra
 from runner.measures.kernel import empirical_ntk_full
 from runner.measures.snapshot import Measurement, Snapshot
 
@@ -47,5 +48,5 @@ def _eigenvalues(snapshot: Snapshot) -> Float[Tensor, "cell mode"]:
     for model, parameters in snapshot.parts(3 * 8 * size**2):
         precise = {path: value.double() for path, value in parameters.items()}
         kernel = empirical_ntk_full(model, precise, x).reshape(-1, size, size)
-        found.append(torch.linalg.eigvalsh((kernel + kernel.mT) / (2 * x.shape[1])))
-    return torch.cat(found).clamp_min(0)
+        found.append(spectra(kernel / x.shape[1]))
+    return torch.cat(found)
