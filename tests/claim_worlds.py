@@ -180,9 +180,9 @@ def tasks(features=1.0, lazy=1.0):
     for data in ("xor", "single_index", "staircase", "digits"):
         for seed in SEEDS:
             for name in ("ridge_ntk", "rbf_svm"):
-                world.add(cell(model=name, data=data, seed=seed), regime=None, test_loss=0.4)
+                world.add(cell(model=name, data=data, seed=seed, lr=1.0), regime=None, test_loss=0.4)
             for name, gamma in (("ntk", 0.1), ("ntk", 1.0), ("mup", 1.0)):
-                one = cell(parameterization=name, data=data, seed=seed, gamma=gamma)
+                one = cell(parameterization=name, data=data, seed=seed, gamma=gamma, lr=1.0)
                 rich = name == "mup"
                 loss = 0.4 * lazy
                 if rich:

@@ -17,12 +17,11 @@ QUANTITIES = (
     ("error of the fixed kernel", "kernel_gd_error"),
     ("gain over regression with the initial kernel", "ntk_gain"),
     ("gain of the features on another task", "transfer_gain"),
-    ("lr in units of 1/lambda_max", "lr_sharpness"),
     ("train loss", "train_loss"),
     ("test loss", "test_loss"),
     ("test error", "test_error"),
 )
-"""Movement, kernel, effective model, trainable lr, practical test error: what is shown, and its column."""
+"""Movement, kernel, effective model, practical test error: what is shown, and its column."""
 
 
 def regime_table(tables: Tables) -> pd.DataFrame:
@@ -40,6 +39,10 @@ def regime_table(tables: Tables) -> pd.DataFrame:
     counts = {name: str(int((regime == name).sum())) for name in COLUMNS}
     rows = [{"quantity": "cells", **counts}]
     for name, part in _by_data(cells):
+        rates = {
+            key: _range(part.loc[part["regime"].astype(object) == key, "lr_sharpness"]) for key in COLUMNS
+        }
+        rows.append({"quantity": f"{name}lr * lambda_max that trained so", **rates})
         for quantity, column in QUANTITIES:
             try:
                 value = numbers(part, column)
@@ -55,6 +58,11 @@ def _by_data(cells: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     if len(names) < 2:
         return [("", cells)]
     return [(f"{name}: ", cells[cells["data"].astype(str) == name]) for name in names]
+
+
+def _range(rates: pd.Series) -> str:
+    """Return the smallest and the largest learning rate."""
+    return f"{rates.min():.3g} to {rates.max():.3g}" if len(rates) else "-"
 
 
 def _summary(values: pd.Series) -> str:

@@ -23,7 +23,7 @@ NO_BETTER = 0.02
 
 def features_win(frames: Frames) -> Sequence[Check]:
     """C11: on structured tasks rich networks beat their initial kernel, lazy ones do not (T10)."""
-    data = part_of(frames["claim_tasks"], model="mlp")
+    data = part_of(frames["claim_tasks"], model="mlp", lr=1.0)
     xor = part_of(data, parameterization="mup", data="xor")
     checks = [above("Theta_0 regression over mup, test loss, xor", lambda: _advantage(xor), 10)]
     for task in STRUCTURED[1:]:
@@ -31,7 +31,7 @@ def features_win(frames: Frames) -> Sequence[Check]:
         checks.append(above(f"Theta_0 regression over mup, test loss, {task}", partial(_advantage, rich), 1))
     for task in (*STRUCTURED, "digits"):
         lazy = part_of(data, parameterization="ntk", data=task)
-        classical = part_of(frames["claim_tasks"], data=task, model=CLASSICAL)
+        classical = part_of(frames["claim_tasks"], data=task, model=CLASSICAL, lr=1.0)
         checks.append(
             within(
                 f"best classical kernel over lazy network, test loss, {task}",
@@ -44,7 +44,7 @@ def features_win(frames: Frames) -> Sequence[Check]:
 
 def gap_is_feature_learning(frames: Frames) -> Sequence[Check]:
     """C12: the more the kernel changed, the more the network gains over its initial kernel."""
-    data = part_of(frames["claim_tasks"], model="mlp")
+    data = part_of(frames["claim_tasks"], model="mlp", lr=1.0)
     return [
         above(f"rank correlation of ntk_gain and ntk_change, {task}", partial(_gain, data, task), 0)
         for task in STRUCTURED
@@ -62,7 +62,7 @@ def conditioning(frames: Frames) -> Sequence[Check]:
 
 def transfer(frames: Frames) -> Sequence[Check]:
     """C15: lazy features serve a second labelling no better than random ones, rich features do."""
-    data = part_of(frames["claim_tasks"], model="mlp")
+    data = part_of(frames["claim_tasks"], model="mlp", lr=1.0)
     return [
         within(
             "transfer_gain, lazy cells",
