@@ -25,7 +25,7 @@ QUICK: Mapping[str, tuple[str, ...]] = {
     "claim_width": ("seed=range(3)",),
     "claim_kernel": ("seed=range(2)", "width=64,128,256,512"),
     "claim_edges": ("seed=range(2)", "lr=logspace(-3,0,16)"),
-    "claim_best_lr": ("seed=range(2)",),
+    "claim_best_lr": ("seed=range(4)",),
     "claim_richness": ("seed=range(4)", "width=64,256,1024"),
     "claim_tasks": ("seed=range(2)",),
     "claim_depth": ("seed=range(2)", "depth=1,4,8"),

@@ -8,7 +8,7 @@ from runner.analysis.estimate import Tables
 
 WIDTHS = (64, 128, 256, 512, 1024)
 SEEDS = (0, 1, 2, 3)
-# Slopes in width: ntk_change, linearization_error, feature_movement, Frobenius per role, spectral, lambda_max.
+# Slopes of ntk_change, linearization_error, feature_movement, Frobenius per role, spectral, lambda_max
 LAWS = {
     "ntk": {"change": -1, "linear": {"tanh": -1, "relu": -0.6}, "features": -0.5, "spectral": -0.5, "top": 0,
             "input": -0.5, "hidden": -1, "output": -0.5},
@@ -77,7 +77,9 @@ def _wide(world, one, law, activation):
          "feature_movement": None if role == "output" else power(law["features"])}
         for step in (5, 150) for index, role in enumerate(roles)
     ]  # fmt: skip
-    trace = [{"step": step, "train_loss": 0.5 * 0.9**step * (world.noise() if step else 1)} for step in (0, 5)]
+    trace = [
+        {"step": step, "train_loss": 0.5 * 0.9**step * (world.noise() if step else 1)} for step in (0, 5)
+    ]
     world.add(
         one, regime=regime, trace=trace, layers=layers, param_movement=power(law["input"]),
         ntk_change=power(change), feature_movement=power(law["features"]),
@@ -175,7 +177,7 @@ def richness(exponent=0.5, size=0.05):
 
 
 def tasks(features=1.0, lazy=1.0):
-    """claim_tasks: features help if 1 and harm if -1; a lazy network's loss is ``lazy`` times the kernels'."""
+    """claim_tasks: features help if 1, harm if -1; a lazy network's loss is ``lazy`` times the kernels'."""
     world = World()
     for data in ("xor", "single_index", "staircase", "digits"):
         for seed in SEEDS:
@@ -207,8 +209,6 @@ def depth(sign=1.0):
                 one = cell(depth=deep, seed=seed, model__sigma_weight=sigma)
                 world.add(one, condition_number_init=condition, train_loss=0.5 * left)
     return world.tables()
-
-
 
 
 def truth():
