@@ -60,9 +60,21 @@ def test_every_point_has_a_rectangle_and_its_letter(chart):
 
 def test_boundary_and_critical_line_are_drawn(chart):
     assert _layers(chart, "rule")
-    lines = _layers(chart, "line")
-    assert len(lines) == 4  # dashes over their casing, in both panels
+    dashes = [line["mark"]["strokeDash"] for line in _layers(chart, "line")]
+    assert dashes.count([5, 4]) == dashes.count([1, 0]) == 2  # dashes over their casing, in both panels
     assert any(text["mark"].get("text") == "2/λmax" for text in _layers(chart, "text"))
+
+
+def test_an_absolute_lr_has_a_second_axis_in_units_of_the_critical_one(chart, cells):
+    lines = _layers(chart, "line")
+    first = {str(line["mark"]["strokeDash"]): [] for line in lines}
+    for line in lines:
+        first[str(line["mark"]["strokeDash"])].append(line["rows"][0]["y"])
+    critical = first["[5, 4]"][0]
+    assert sorted(y / critical for y in first["[1, 3]"][:4]) == pytest.approx([0.01, 0.1, 10, 100])
+    assert any(text["mark"].get("text") == "0.2/λmax" for text in _layers(chart, "text"))
+    relative = phase_chart(phase_grid(cells.assign(lr_unit="sharpness"), BY_NAME), BY_NAME, "", "sharpness")
+    assert not [line for line in _layers(relative, "line") if line["mark"]["strokeDash"] == [1, 3]]
 
 
 def test_no_critical_line_without_lr(cells):

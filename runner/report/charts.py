@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from runner.analysis.columns import distinct, groups
-from runner.analysis.phase import Axes, boundary, edges
+from runner.analysis.phase import SHARPNESS_CRITICAL, Axes, boundary, edges
 from runner.analysis.selection import facet_label
 from runner.regime import COLORS, LETTERS, REGIMES, TEXT_COLORS
 from runner.report.scales import Scale, column_title, shared_scale
@@ -31,7 +31,8 @@ def phase_chart(
 
     Rectangles reach to the midpoints between neighbouring points, coloured by regime (with its letter, so
     that the figure reads without colour) or by the median of a numeric column; lines mark where the regime
-    changes, and a dashed one the critical learning rate 2 / lambda_max.
+    changes, a dashed one the critical learning rate 2 / lambda_max, and dotted ones lr * lambda_max in
+    decades off it: the second axis of an absolute lr.
 
     Args:
         grid: As returned by :func:`runner.analysis.phase.phase_grid`.
@@ -145,8 +146,9 @@ def _critical(
     if known.empty:
         return [], []
     line = _to_borders(known.index.to_numpy(float), known.to_numpy(float), x)
+    ticks, tick_labels = _sharpness_axis(line, x, y, scales)
     base = alt.Chart(_records(line))
-    drawn = [
+    drawn = ticks + [
         base.mark_line(clip=True, stroke=color, strokeWidth=width, strokeDash=dash).encode(
             x=scales[0], y=scales[1]
         )
@@ -154,14 +156,42 @@ def _critical(
     ]
     inside = line[line["y"].between(*y.domain)]
     if inside.empty:
-        return drawn, []
+        return drawn, tick_labels
     at_border = inside["x"].iloc[-1] == x.domain[1]
     place: dict[str, Any] = {"align": "left", "dx": 3} if at_border else {"align": "left", "dx": 6, "dy": -12}
     base = alt.Chart(_records(inside.iloc[[-1]])).encode(x=scales[0], y=scales[1])
     halo = base.mark_text(
         text=_CRITICAL, fontSize=10, stroke="#FFFFFF", strokeWidth=4, strokeJoin="round", **place
     )
-    return drawn, [halo, base.mark_text(text=_CRITICAL, fontSize=10, color=INK, **place)]
+    return drawn, [*tick_labels, halo, base.mark_text(text=_CRITICAL, fontSize=10, color=INK, **place)]
+
+
+def _sharpness_axis(
+    critical: pd.DataFrame, x: Scale, y: Scale, scales: tuple[Any, Any]
+) -> tuple[list[Any], list[Any]]:
+    """Return the second axis of an absolute lr, lr * lambda_max: thin lines in decades off 2, labelled.
+
+    Where y is in units of the critical lr already, the first axis says the same.
+    """
+    import altair as alt
+
+    if (critical["y"] == SHARPNESS_CRITICAL).all():
+        return [], []
+    lines, labels = [], []
+    for decade in (-2, -1, 1, 2):
+        line = critical.assign(y=critical["y"] * 10.0**decade)
+        base = alt.Chart(_records(line))
+        lines.append(
+            base.mark_line(clip=True, stroke=INK, strokeWidth=0.7, strokeDash=[1, 3]).encode(
+                x=scales[0], y=scales[1]
+            )
+        )
+        end = line.iloc[[-1]]
+        if end["y"].between(*y.domain).all() and end["x"].iloc[0] == x.domain[1]:
+            text = f"{SHARPNESS_CRITICAL * 10.0**decade:g}/λmax"
+            mark = alt.Chart(_records(end)).mark_text(text=text, fontSize=8, color=INK, align="left", dx=3)
+            labels.append(mark.encode(x=scales[0], y=scales[1]))
+    return lines, labels
 
 
 def _to_borders(x: np.ndarray, y: np.ndarray, axis: Scale) -> pd.DataFrame:
