@@ -129,22 +129,31 @@ def _settings_json(settings: Mapping[str, Any]) -> str:
         ) from None
 
 
+_PARAMETERIZATION_KEYS = ["a", "attention", "b", "c", "name"]
+
+
 def _exponents(table: Mapping[str, Any]) -> dict[str, Any]:
     """Read the abc table; YAML may write an exponent as ``1/2``."""
     for key in table:
-        if key not in {"name", "a", "b", "c"}:
-            raise unknown_key(f"parameterization.{key}", table[key], ["name", "a", "b", "c"])
+        if key not in _PARAMETERIZATION_KEYS:
+            raise unknown_key(f"parameterization.{key}", table[key], _PARAMETERIZATION_KEYS)
     families = table.get("c")
     if not isinstance(families, Mapping) or not families:
         raise UserError(
             f"parameterization.c must be a table per optimizer family, got {shown(families)}; "
             "see conf/parameterization/ntk.yaml"
         )
-    return {
+    read: dict[str, Any] = {
         "a": _roles("parameterization.a", table.get("a")),
         "b": _roles("parameterization.b", table.get("b")),
         "c": {str(name): _roles(f"parameterization.c.{name}", row) for name, row in families.items()},
     }
+    # Left out where it is absent, so that it changes no id of a cell without it.
+    if "attention" in table:
+        read["attention"] = number(
+            "parameterization.attention", table["attention"], "an exponent", "e.g. 1/2 or 0"
+        )
+    return read
 
 
 def _roles(key: str, row: Any) -> dict[str, float]:

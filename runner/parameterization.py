@@ -66,6 +66,26 @@ def multiplier(cells: Sequence[Cell], role: Role) -> Float64[Tensor, "cell"]:
     return width_ratio(cells) ** -torch.tensor(a, dtype=torch.float64)
 
 
+def attention_factor(cells: Sequence[Cell]) -> Float64[Tensor, "cell"]:
+    """Return r^(-e), what attention logits are multiplied by beside 1 / sqrt(d_head).
+
+    The exponent e is ``attention`` in the table, 0 if absent. Queries and keys are independent at init, so
+    that their product grows as sqrt(d_head); once both learn features it grows as d_head, and e = 1/2 keeps
+    it bounded.
+
+    Args:
+        cells: The cells of a pack.
+
+    Returns:
+        One factor per cell.
+
+    References:
+        Yang et al. (2022), "Tensor Programs V", arXiv 2203.03466, definition 4.1.
+    """
+    e = [float(_table(cell.exponents).get("attention", 0.0)) for cell in cells]
+    return width_ratio(cells) ** -torch.tensor(e, dtype=torch.float64)
+
+
 def init_std(cells: Sequence[Cell], role: Role, fan_in: int, sigma: float) -> Float64[Tensor, "cell"]:
     """Return the standard deviation of a raw weight at init, sigma / sqrt(fan_in_base) * r^(-b).
 

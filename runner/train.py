@@ -21,7 +21,7 @@ from runner.ensemble import Ensemble, take
 from runner.errors import UserError
 from runner.measures import Snapshot, lambda_max, requirements
 from runner.measures.schedule import scheduled
-from runner.models import build
+from runner.models import build, check
 from runner.record import PackTables, Recorder
 
 DIVERGED_LOSS_RATIO = 1e6
@@ -103,12 +103,7 @@ def _inspect(settings: str, width: int, depth: int, loss: str, batch_size: int |
     model = build(
         sections["model"], width=width, depth=depth, inputs=dataset.input_shape, outputs=dataset.outputs
     )
-    produced = tuple(model(dataset.probe.inputs[None, :1].float()).shape)
-    if produced != (0, 1, dataset.outputs):
-        raise UserError(
-            f"model must map [cell, sample, *inputs] to [cell, sample, {dataset.outputs}], got {produced} "
-            "without cells for one sample; build it from runner.layers"
-        )
+    check(model, dataset)
     instantiate.resolve("optimizer", sections["optimizer"])
     requirements.check(
         scheduled(sections["measure"]),

@@ -397,4 +397,4 @@ def test_layers_are_found_in_order():
 
 def test_shapes_are_checked_here():
     with pytest.raises(TypeError):
-        layers.Activation("relu")(torch.zeros(2, 3))
+        layers.Activation("relu")(torch.zeros(2))

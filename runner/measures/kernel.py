@@ -10,25 +10,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from runner import layers
 from runner.eigen import top_eigenvalue
+from runner.layers import Pairing
 from runner.measures.snapshot import Measurement, Snapshot
 
 
 def empirical_ntk(
     model: nn.Module,
     parameters: Mapping[str, Tensor],
-    x: Float[Tensor, "#cell sample *inputs"],
+    x: Shaped[Tensor, "#cell sample *inputs"],
     columns: int | None = None,
 ) -> Float[Tensor, "cell sample column"]:
     r"""Return the trace of the lr-weighted NTK over outputs, divided by their number.
 
     One forward pass records every layer's input A and output z, one backward pass per output k gives
-    G_k = dh_k/dz; a dense layer's block is then (A A^T) * sum_k G_k G_k^T. No Jacobian is formed.
+    G_k = dh_k/dz; every layer contracts them to its own summand, see :mod:`runner.layers.contraction`. The
+    Jacobian is never formed.
 
     Args:
         model: An initialized ensemble.
@@ -44,40 +46,18 @@ def empirical_ntk(
         Novak, Sohl-Dickstein & Schoenholz (2022), arXiv 2206.08720, section 3.3.
     """
     tape, outputs = _record(model, parameters, x)
-    count = outputs.shape[2]
-    grams: list[Tensor | None] = [None] * len(tape)
-    for gradients in _output_gradients(tape, outputs):
-        for i, g in enumerate(gradients):
-            gram = grams[i]
-            # Accumulated output by output, so that memory does not grow with their number.
-            others = g[:, :columns].mT
-            grams[i] = g @ others if gram is None else gram.baddbmm_(g, others)
-    kernel: Tensor | float = 0.0
-    for item, gram in zip(tape, grams, strict=True):
-        assert gram is not None
-        kernel = kernel + item.layer.ntk_block(_inputs_gram(item, columns), gram)
-    assert isinstance(kernel, Tensor)
-    return kernel / count
+    return _contract(tape, outputs, Pairing(columns)) / outputs.shape[2]
 
 
 def empirical_ntk_full(
     model: nn.Module,
     parameters: Mapping[str, Tensor],
-    x: Float[Tensor, "#cell sample *inputs"],
+    x: Shaped[Tensor, "#cell sample *inputs"],
     columns: int | None = None,
 ) -> Float[Tensor, "cell output sample output column"]:
     """Return the whole lr-weighted NTK, ``[cell, k, x, k', x']``; arguments as :func:`empirical_ntk`."""
     tape, outputs = _record(model, parameters, x)
-    cells, samples, count = outputs.shape
-    per_output = _output_gradients(tape, outputs)
-    kernel: Tensor | float = 0.0
-    for item, *gradients in zip(tape, *per_output, strict=True):
-        stacked = torch.stack(gradients, 1)
-        others = stacked[:, :, :columns].flatten(1, 2)
-        gram = (stacked.flatten(1, 2) @ others.mT).view(cells, count, samples, count, -1)
-        kernel = kernel + item.layer.ntk_block(_inputs_gram(item, columns)[:, None, :, None, :], gram)
-    assert isinstance(kernel, Tensor)
-    return kernel
+    return _contract(tape, outputs, Pairing(columns, full=True))
 
 
 def probe_ntk(snapshot: Snapshot) -> Float[Tensor, "cell probe probe"]:
@@ -167,15 +147,33 @@ def _record(
     return tape, outputs
 
 
+def _contract(
+    tape: list[layers.Call], outputs: Float[Tensor, "cell sample output"], pairing: Pairing
+) -> Float[Tensor, "cell *pair"]:
+    """Sum of the layers' kernels over a recorded pass."""
+    gradients = zip(*_output_gradients(tape, outputs), strict=True)
+    calls: dict[layers.Layer, list[tuple[Tensor, Tensor]]] = {}
+    for item, per_output in zip(tape, gradients, strict=True):
+        layer = item.layer
+        both = layer.columns(item.inputs.detach()), layer.rows(torch.stack(per_output, 1))
+        calls.setdefault(layer, []).append(both)
+    kernel: Tensor | float = 0.0
+    for layer, found in calls.items():
+        columns, rows = found[0]
+        if len(found) > 1:
+            # A layer called again: its gradient is a sum over calls, as it is over positions.
+            columns = torch.cat([c.expand(rows.shape[0], -1, -1, -1) for c, _ in found], 2)
+            rows = torch.cat([r for _, r in found], 3)
+        kernel = kernel + layer.kernel(columns, rows, pairing)
+    assert isinstance(kernel, Tensor)
+    return kernel
+
+
 def _output_gradients(tape: list[layers.Call], outputs: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """G_k = dh_k/dz of every recorded layer, for one output k after the other."""
     targets = [item.outputs for item in tape]
     for k in range(outputs.shape[2]):
         pick = torch.zeros_like(outputs)
         pick[:, :, k] = 1
-        yield torch.autograd.grad(outputs, targets, pick, retain_graph=True)
-
-
-def _inputs_gram(item: layers.Call, columns: int | None) -> Float[Tensor, "#cell sample column"]:
-    inputs = item.inputs.detach()
-    return inputs @ inputs[:, :columns].mT
+        # A layer may have no part in the outputs: the queries of a single position, for one.
+        yield torch.autograd.grad(outputs, targets, pick, retain_graph=True, materialize_grads=True)

@@ -54,11 +54,19 @@ def layer_movement(now: Snapshot, start: Snapshot) -> Measurement:
         origin = start.parameters[path]
         moved = now.parameters[path] - origin
         frobenius[layer.name] = (_square(moved) / _square(origin)).sqrt()
-        origin_norm = start.cached(f"spectral/{path}", lambda w=origin: spectral_norm(w))  # type: ignore[misc]
-        spectral[layer.name] = spectral_norm(moved) / origin_norm
+        origin_norm = start.cached(f"spectral/{path}", lambda w=origin: _spectral(w))  # type: ignore[misc]
+        spectral[layer.name] = _spectral(moved) / origin_norm
     return Measurement(layers={"movement_frobenius": frobenius, "movement_spectral": spectral})
 
 
 def _square(value: Float[Tensor, "cell ..."]) -> Float[Tensor, "cell"]:
     """Squared Frobenius norm per cell."""
     return value.flatten(1).square().sum(1)
+
+
+def _spectral(weight: Float[Tensor, "cell ..."]) -> Float[Tensor, "cell"]:
+    """Spectral norm of a weight as a matrix: kernels of a convolution by channel, a gain as one row."""
+    if weight.dim() == 2:
+        norm: Tensor = weight.norm(dim=1)
+        return norm
+    return spectral_norm(weight.flatten(2))

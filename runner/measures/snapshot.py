@@ -108,7 +108,7 @@ class Snapshot:
         return self.ensemble.function(self.raw_outputs(split), split)
 
     def features(self) -> dict[str, Float[Tensor, "cell probe unit"]]:
-        """Return the activations after every layer that an activation function follows, on probes."""
+        """Return the hidden representations on probes, each under the name of the layer that it followed."""
         prefix = "features/"
         if not any(key.startswith(prefix) for key in self._cache):
             for name, value in self.features_of(self.ensemble.inputs["probe"]).items():
@@ -118,10 +118,10 @@ class Snapshot:
     def features_of(
         self, x: Float[Tensor, "#cell sample *inputs"]
     ) -> dict[str, Float[Tensor, "cell sample unit"]]:
-        """Return the activations after every layer that an activation function follows; not kept."""
+        """Return the hidden representations of these samples, positions side by side; not kept."""
         with torch.no_grad(), layers.record() as tape:
             self.call(x)
-        return {item.layer.name: item.features for item in tape if item.features is not None}
+        return {item.layer.name: item.features.flatten(2) for item in tape if item.features is not None}
 
     def call(self, x: Float[Tensor, "#cell sample *inputs"]) -> Float[Tensor, "cell sample output"]:
         """Apply the networks with this moment's parameters."""

@@ -1,6 +1,12 @@
 """Architectures, each a module built from ensemble layers."""
 
 from runner.models.build import build
+from runner.models.check import check
+from runner.models.cnn import CNN
 from runner.models.mlp import MLP
+from runner.models.residual_mlp import ResidualMLP
+from runner.models.resnet import ResNet
+from runner.models.torch_module import TorchModule
+from runner.models.transformer import Transformer
 
-__all__ = ["MLP", "build"]
+__all__ = ["CNN", "MLP", "ResNet", "ResidualMLP", "TorchModule", "Transformer", "build", "check"]

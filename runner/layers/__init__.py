@@ -1,0 +1,52 @@
+"""Ensemble layers: many networks of one shape, trained as one.
+
+Every parameter has a leading ``cell`` axis, and so has every activation: ``[cell, sample, feature]``,
+``[cell, sample, position, feature]`` for tokens, ``[cell, sample, channel, height, width]`` for images. An
+input shared by all cells has a ``cell`` axis of length 1. A model is an ordinary ``nn.Module`` built from
+these layers; it knows nothing of parameterization, learning rates, movement or kernels, which follow from
+each layer's parameters and their roles.
+
+A model is built without cells (so that building it costs no memory) and filled by :func:`initialize`.
+"""
+
+from runner.layers.activation import ACTIVATIONS, Activation
+from runner.layers.attention import Attention
+from runner.layers.base import Call, Layer, ParameterSpec, generator, hidden, record
+from runner.layers.contraction import Pairing
+from runner.layers.convolution import Conv2d
+from runner.layers.dense import Embedding, Linear
+from runner.layers.elementwise import LayerNorm, Position
+from runner.layers.population import (
+    allocate,
+    initialize,
+    kernel_weights,
+    layers_of,
+    parameter_count,
+    parameters_of,
+    select,
+)
+
+__all__ = [
+    "ACTIVATIONS",
+    "Activation",
+    "Attention",
+    "Call",
+    "Conv2d",
+    "Embedding",
+    "Layer",
+    "LayerNorm",
+    "Linear",
+    "Pairing",
+    "ParameterSpec",
+    "Position",
+    "allocate",
+    "generator",
+    "hidden",
+    "initialize",
+    "kernel_weights",
+    "layers_of",
+    "parameter_count",
+    "parameters_of",
+    "record",
+    "select",
+]

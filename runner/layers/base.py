@@ -1,0 +1,216 @@
+"""What a layer is: parameters with roles, a tape of its calls, and its share of the tangent kernel."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from runner.cell import Cell
+from runner.layers.contraction import Pairing
+from runner.parameterization import Role, init_std, lr_factor, multiplier
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """What a parameter is, whatever the cells: enough to size, draw, scale and train it.
+
+    Attributes:
+        shape: Shape within one cell.
+        role: Which of its dimensions grow with width.
+        fan_in: Inputs summed over; 1 for biases, gains and rows of a table.
+        sigma: Init standard deviation times sqrt(fan_in), at base width.
+        mean: Init mean, at base width: 1 for gains.
+    """
+
+    shape: tuple[int, ...]
+    role: Role
+    fan_in: int
+    sigma: float
+    mean: float = 0.0
+
+
+@dataclass
+class Call:
+    """One call of a layer in a recorded forward pass.
+
+    Attributes:
+        layer: The layer.
+        inputs: What its weight multiplied, in the layer's own layout; see :meth:`Layer.columns`.
+        outputs: What it returned before any activation function.
+        features: The hidden representation that followed, if any: see :func:`hidden`.
+    """
+
+    layer: Layer
+    inputs: Float[Tensor, "#cell sample *inputs"]
+    outputs: Float[Tensor, "cell sample *outputs"]
+    features: Float[Tensor, "cell sample *features"] | None = field(default=None)
+
+
+_tape: list[Call] | None = None
+
+
+@contextmanager
+def record() -> Iterator[list[Call]]:
+    """Record every layer call of the forward passes run inside, in order."""
+    global _tape
+    outer, _tape = _tape, []
+    try:
+        yield _tape
+    finally:
+        _tape = outer
+
+
+def recording() -> bool:
+    """Say whether the present forward pass is recorded."""
+    return _tape is not None
+
+
+def hidden(x: Float[Tensor, "cell sample *features"]) -> Float[Tensor, "cell sample *features"]:
+    """Declare ``x`` a hidden representation, and return it.
+
+    It becomes the features of the layer called last, whose movement, alignment and transfer are measured; a
+    later declaration before the next layer replaces it. The last one of a network is what its readout sees.
+    """
+    if _tape:
+        _tape[-1].features = x
+    return x
+
+
+class Layer(nn.Module):
+    """A layer whose parameters are ``[cell, ...]``.
+
+    A subclass declares its parameters with :meth:`declare`, multiplies by them through :meth:`scale`, puts
+    its calls on the tape with :meth:`remember`, and says in :meth:`jacobians` how its parameters' gradients
+    follow from those of its outputs: then it is trained, measured and linearized as any other.
+
+    Attributes:
+        specs: Name of a parameter to its description. The one that decides the layer's role and whose
+            movement is reported is called ``weight``.
+        name: Path of the layer in the model, set when it is filled.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.specs: dict[str, ParameterSpec] = {}
+        self.name = ""
+
+    def declare(self, name: str, spec: ParameterSpec) -> None:
+        """Add a parameter, without cells as yet."""
+        self.specs[name] = spec
+        self.register_parameter(name, nn.Parameter(torch.empty(0, *spec.shape)))
+        for factor in ("multiplier", "lr_factor"):
+            self.register_buffer(f"{name}_{factor}", torch.empty(0), persistent=False)
+
+    @property
+    def role(self) -> Role:
+        """Role of the layer's weight."""
+        return self.specs["weight"].role
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether there is a bias."""
+        return "bias" in self.specs
+
+    def populate(self, cells: Sequence[Cell], like: Tensor) -> None:
+        """Draw the parameters of these cells and set the factors of their parameterizations.
+
+        Args:
+            cells: One entry per cell of the pack.
+            like: Has the dtype and the device of the parameters.
+        """
+        for name, spec in self.specs.items():
+            path = f"{self.name}.{name}"
+            draws = {cell.seed: _draw(cell.seed, path, spec.shape) for cell in cells}
+            std = init_std(cells, spec.role, spec.fan_in, spec.sigma)
+            value = torch.stack([draws[cell.seed] * s for cell, s in zip(cells, std, strict=True)])
+            if spec.mean:
+                mean = init_std(cells, spec.role, spec.fan_in, spec.mean)
+                value += per_cell(mean, value.dim())
+            self.register_parameter(name, nn.Parameter(value.to(like)))
+            self.register_buffer(
+                f"{name}_multiplier", multiplier(cells, spec.role).to(like), persistent=False
+            )
+            self.register_buffer(f"{name}_lr_factor", lr_factor(cells, spec.role).to(like), persistent=False)
+
+    def scale(self, name: str, value: Float[Tensor, "cell ..."]) -> Float[Tensor, "cell ..."]:
+        """Multiply by the parameterization's factor r^(-a) of a parameter."""
+        return value * per_cell(getattr(self, f"{name}_multiplier"), value.dim())
+
+    def kernel_factor(self, name: str) -> Float[Tensor, "cell"]:
+        """Return r^(-c) r^(-2a): SGD's learning rate factor times the square of the multiplier."""
+        factor: Tensor = getattr(self, f"{name}_lr_factor") * getattr(self, f"{name}_multiplier") ** 2
+        return factor
+
+    def remember(
+        self, inputs: Float[Tensor, "#cell sample ..."], outputs: Float[Tensor, "cell sample ..."]
+    ) -> None:
+        """Put this call on the tape, if there is one."""
+        if _tape is not None:
+            _tape.append(Call(self, inputs, outputs))
+
+    def columns(self, inputs: Float[Tensor, "#cell sample ..."]) -> Float[Tensor, "#cell sample position _"]:
+        """Bring recorded inputs to the form ``[cell, sample, position, fan_in]``; tokens are so already."""
+        return inputs.unsqueeze(2) if inputs.dim() == 3 else inputs.flatten(2, -2)
+
+    def rows(
+        self, gradients: Float[Tensor, "... sample _"]
+    ) -> Float[Tensor, "cell output sample position _"]:
+        """Bring ``[cell, output, sample, ...]`` to ``[cell, output, sample, position, fan_out]``."""
+        return gradients.unsqueeze(3) if gradients.dim() == 4 else gradients.flatten(3, -2)
+
+    def jacobians(
+        self,
+        columns: Float[Tensor, "#cell sample position fan_in"],
+        rows: Float[Tensor, "cell output sample position fan_out"],
+    ) -> Iterator[tuple[str, Float[Tensor, "cell output sample parameter"]]]:
+        """Yield every parameter's name and its gradients per sample and output, without the multiplier.
+
+        Args:
+            columns: What the layer was given, as :meth:`columns` returns it.
+            rows: Gradients of the network's outputs with respect to what it returned, as :meth:`rows` does.
+        """
+        raise NotImplementedError
+
+    def kernel(
+        self,
+        columns: Float[Tensor, "#cell sample position fan_in"],
+        rows: Float[Tensor, "cell output sample position fan_out"],
+        pairing: Pairing,
+    ) -> Float[Tensor, "cell *pair"]:
+        """Return this layer's summand of the lr-weighted empirical NTK, sum_p r^(-c_p) <df/dp, df/dp>.
+
+        Args:
+            columns: As for :meth:`jacobians`.
+            rows: As for :meth:`jacobians`.
+            pairing: Which entries are wanted.
+        """
+        blocks = [
+            self.weigh(name, pairing.gram(jacobian)) for name, jacobian in self.jacobians(columns, rows)
+        ]
+        return torch.stack(blocks).sum(0) if len(blocks) > 1 else blocks[0]
+
+    def weigh(self, name: str, block: Float[Tensor, "cell *pair"]) -> Float[Tensor, "cell *pair"]:
+        """Multiply a parameter's block of the kernel by its :meth:`kernel_factor`."""
+        return block * per_cell(self.kernel_factor(name), block.dim())
+
+
+def per_cell(factor: Float[Tensor, "cell"], dim: int) -> Tensor:
+    """View a per-cell factor so that it broadcasts against a tensor of ``dim`` dimensions."""
+    return factor.view(-1, *(1,) * (dim - 1))
+
+
+def generator(seed: int, purpose: str) -> torch.Generator:
+    """Return a CPU generator whose stream is named by a seed and a purpose."""
+    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def _draw(seed: int, path: str, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal draws of the stream (seed, path)."""
+    return torch.randn(shape, generator=generator(seed, path), dtype=torch.float64)

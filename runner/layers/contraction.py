@@ -1,0 +1,124 @@
+r"""From recorded inputs and output gradients to blocks of the tangent kernel, without a Jacobian of it all.
+
+With A the inputs of a dense layer at its T positions (one for a vector; tokens; patches of a convolution)
+and G = df/dz there, the gradient with respect to its weight is ``sum_t A_t G_t^T``. For T = 1 its Gram
+matrix is a Hadamard product, ``(A A^T) * (G G^T)``. For T > 1 there are two ways, and the cheaper is taken:
+
+- per-sample gradients: M T f_in f_out products to form them, M^2 f_in f_out to pair them;
+- pairs of positions: M^2 T^2 (f_in + f_out) to form A A^T and G G^T over positions, whose product is summed.
+
+References:
+    Novak, Sohl-Dickstein & Schoenholz (2022), "Fast Finite Width Neural Tangent Kernel", arXiv 2206.08720,
+    sections 3.2 and 3.3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+BLOCK_BYTES = 64 << 20
+"""Memory for one block of per-sample gradients or of pairs of positions; more is done block by block."""
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Which entries of the kernel are wanted.
+
+    Attributes:
+        columns: Pair all samples with so many of them, the first; with all if None.
+        full: Every pair of outputs, ``[cell, output, sample, output, column]``; otherwise the sum over equal
+            outputs, ``[cell, sample, column]``.
+    """
+
+    columns: int | None = None
+    full: bool = False
+
+    def gram(self, jacobian: Float[Tensor, "cell output sample parameter"]) -> Float[Tensor, "cell *pair"]:
+        """Return the inner products of gradients."""
+        cells, outputs, samples, _ = jacobian.shape
+        if self.full:
+            others = jacobian[:, :, : self.columns].flatten(1, 2)
+            flat = jacobian.flatten(1, 2) @ others.mT
+            return flat.view(cells, outputs, samples, outputs, -1)
+        # All outputs side by side: their sum is part of the one product.
+        rows = jacobian[:, 0] if outputs == 1 else jacobian.transpose(1, 2).flatten(2)
+        return rows @ rows[:, : self.columns].mT
+
+    def spread(self, block: Float[Tensor, "cell sample column"]) -> Float[Tensor, "cell *pair"]:
+        """View what does not depend on the outputs so that it broadcasts against :meth:`gram`."""
+        return block[:, None, :, None, :] if self.full else block
+
+
+def dense_kernel(
+    columns: Float[Tensor, "#cell sample position fan_in"],
+    rows: Float[Tensor, "cell output sample position fan_out"],
+    pairing: Pairing,
+) -> Float[Tensor, "cell *pair"]:
+    """Return the Gram matrix of gradients with respect to a dense weight.
+
+    Args:
+        columns: A, the layer's inputs.
+        rows: G, gradients of the network's outputs with respect to the layer's.
+        pairing: Which entries are wanted.
+    """
+    if columns.shape[2] == 1:
+        inputs = columns[:, :, 0]
+        return pairing.spread(inputs @ inputs[:, : pairing.columns].mT) * pairing.gram(rows[:, :, :, 0])
+    by_sample, by_pair = contraction_costs(columns, rows, pairing)
+    return (_by_sample if by_sample <= by_pair else _by_pair)(columns, rows, pairing)
+
+
+def contraction_costs(columns: Tensor, rows: Tensor, pairing: Pairing) -> tuple[int, int]:
+    """Return the multiplications per cell of per-sample gradients and of pairs of positions."""
+    _, outputs, samples, positions, fan_out = rows.shape
+    fan_in = columns.shape[3]
+    others = samples if pairing.columns is None else min(samples, pairing.columns)
+    pairs = samples * others
+    # In the trace, outputs lie side by side: G G^T is formed once for all of them.
+    squared = outputs**2 if pairing.full else outputs
+    by_sample = fan_in * fan_out * (outputs * samples * positions + squared * pairs)
+    products = squared if pairing.full else 1
+    by_pair = pairs * positions**2 * (fan_in + squared * fan_out + products)
+    return by_sample, by_pair
+
+
+def _by_sample(columns: Tensor, rows: Tensor, pairing: Pairing) -> Tensor:
+    """Form gradients for some inputs of the layer after the others: the kernel is a sum over them."""
+    cells, outputs, samples, positions, fan_out = rows.shape
+    side_by_side = rows.permute(0, 2, 3, 1, 4).reshape(cells, samples, positions, outputs * fan_out)
+    size = cells * samples * outputs * fan_out * rows.element_size()
+    kernel: Tensor | float = 0.0
+    for part in torch.split(columns.mT, max(1, BLOCK_BYTES // size), dim=2):
+        gradients = (part @ side_by_side).view(cells, samples, -1, outputs, fan_out)
+        kernel = kernel + pairing.gram(gradients.permute(0, 3, 1, 2, 4).flatten(3))
+    assert isinstance(kernel, Tensor)
+    return kernel
+
+
+def _by_pair(columns: Tensor, rows: Tensor, pairing: Pairing) -> Tensor:
+    """Multiply the Gram matrices over (sample, position) and sum over positions, some samples at a time."""
+    cells, outputs, samples, positions, _ = rows.shape
+    others = columns[:, : pairing.columns]
+    count = others.shape[1]
+    width = outputs if pairing.full else 1
+    # The trace needs G G^T summed over outputs, the full kernel every pair of them.
+    folded = rows if pairing.full else rows.permute(0, 2, 3, 1, 4).flatten(3).unsqueeze(1)
+    right = folded[:, :, : pairing.columns].flatten(1, 3).mT
+    size = cells * width**2 * positions**2 * count * rows.element_size()
+    blocks = []
+    for start in range(0, samples, step := max(1, BLOCK_BYTES // size)):
+        some = slice(start, start + step)
+        left = folded[:, :, some]
+        gradients = (left.flatten(1, 3) @ right).view(
+            cells, width, left.shape[2], positions, width, count, positions
+        )
+        inputs = (columns[:, some].flatten(1, 2) @ others.flatten(1, 2).mT).view(
+            columns.shape[0], 1, left.shape[2], positions, 1, count, positions
+        )
+        blocks.append((gradients * inputs).sum((3, 6)))
+    kernel = torch.cat(blocks, 2)
+    return kernel if pairing.full else kernel[:, 0, :, 0]

@@ -1,0 +1,146 @@
+"""Layers that multiply by a matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from runner.errors import unknown
+from runner.layers.base import Layer, ParameterSpec
+from runner.layers.contraction import Pairing, dense_kernel
+from runner.parameterization import Role
+
+MATRIX_ROLES: tuple[Role, ...] = ("input", "hidden", "output")
+
+
+class Affine(Layer):
+    """What sums over its inputs at every position: ``z_t = r^(-a) A_t w + r^(-a_bias) b``.
+
+    Args:
+        shape: Of the weight.
+        fan_in: Inputs summed over.
+        fan_out: Features returned.
+        role: ``input``, ``hidden`` or ``output``: which of the two grow with width.
+        bias: Whether to add a bias.
+        sigma_weight: Init standard deviation of the weight times sqrt(fan_in), at base width.
+        sigma_bias: Init standard deviation of the bias.
+    """
+
+    weight: nn.Parameter
+    bias: nn.Parameter
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        fan_in: int,
+        fan_out: int,
+        role: Role,
+        *,
+        bias: bool,
+        sigma_weight: float,
+        sigma_bias: float,
+    ) -> None:
+        super().__init__()
+        if role not in MATRIX_ROLES:
+            raise unknown(f"role of a {type(self).__name__} layer", role, MATRIX_ROLES)
+        self.declare("weight", ParameterSpec(shape, role, fan_in, sigma_weight))
+        if bias:
+            bias_role: Role = "scalar" if role == "output" else "vector"
+            self.declare("bias", ParameterSpec((fan_out,), bias_role, 1, sigma_bias))
+
+    def jacobians(
+        self,
+        columns: Float[Tensor, "#cell sample position fan_in"],
+        rows: Float[Tensor, "cell output sample position fan_out"],
+    ) -> Iterator[tuple[str, Float[Tensor, "cell output sample parameter"]]]:
+        """Yield the gradients; the kernel needs those of the bias alone."""
+        yield (
+            "weight",
+            torch.einsum("csti,costj->cosij", columns.expand(rows.shape[0], -1, -1, -1), rows).flatten(3),
+        )
+        if self.has_bias:
+            yield "bias", rows.sum(3)
+
+    def kernel(
+        self,
+        columns: Float[Tensor, "#cell sample position fan_in"],
+        rows: Float[Tensor, "cell output sample position fan_out"],
+        pairing: Pairing,
+    ) -> Float[Tensor, "cell *pair"]:
+        """Return the layer's summand of the kernel by the cheapest contraction."""
+        kernel = self.weigh("weight", dense_kernel(columns, rows, pairing))
+        if self.has_bias:
+            kernel = kernel + self.weigh("bias", pairing.gram(rows.sum(3)))
+        return kernel
+
+
+class Linear(Affine):
+    """An affine map of features, ``z = r^(-a) x w + r^(-a_bias) b``, at every position.
+
+    Args:
+        fan_in: Input features.
+        fan_out: Output features.
+        role: ``input``, ``hidden`` or ``output``: which of the two grow with width.
+        bias: Whether to add a bias.
+        sigma_weight: Init standard deviation of the weight times sqrt(fan_in), at base width.
+        sigma_bias: Init standard deviation of the bias.
+    """
+
+    def __init__(
+        self,
+        fan_in: int,
+        fan_out: int,
+        role: Role,
+        *,
+        bias: bool = False,
+        sigma_weight: float = 1.0,
+        sigma_bias: float = 0.0,
+    ) -> None:
+        super().__init__(
+            (fan_in, fan_out), fan_in, fan_out, role,
+            bias=bias, sigma_weight=sigma_weight, sigma_bias=sigma_bias,
+        )  # fmt: skip
+
+    def forward(self, x: Float[Tensor, "#cell sample ..."]) -> Float[Tensor, "cell sample ..."]:
+        """Apply every cell's map to the last axis of its samples."""
+        # One product per cell: with more axes, matmul would repeat the weight for every sample.
+        flat = x if x.dim() == 3 else x.flatten(1, -2)
+        outputs = self.scale("weight", flat @ self.weight)
+        if self.has_bias:
+            outputs = outputs + self.scale("bias", self.bias).unsqueeze(1)
+        if x.dim() != 3:
+            outputs = outputs.view(outputs.shape[0], *x.shape[1:-1], -1)
+        self.remember(x, outputs)
+        return outputs
+
+
+class Embedding(Affine):
+    """A table with one row per token; a token is an index, or a one-hot vector.
+
+    Nothing is summed over, so rows have standard deviation sigma whatever the size of the table.
+
+    Args:
+        count: Tokens.
+        fan_out: Features of a row.
+        sigma_weight: Init standard deviation of an entry, at base width.
+
+    References:
+        Yang et al. (2022), arXiv 2203.03466, table 8: embeddings are input weights, of unit variance.
+    """
+
+    def __init__(self, count: int, fan_out: int, *, sigma_weight: float = 1.0) -> None:
+        super().__init__(
+            (count, fan_out), 1, fan_out, "input", bias=False, sigma_weight=sigma_weight, sigma_bias=0.0
+        )
+
+    def forward(self, x: Tensor) -> Float[Tensor, "cell sample position fan_out"]:
+        """Look up ``[cell or 1, sample, position]`` indices, or multiply one-hot vectors in a last axis."""
+        if not x.is_floating_point():
+            x = nn.functional.one_hot(x, self.specs["weight"].shape[0]).to(self.weight.dtype)
+        outputs = self.scale("weight", x.flatten(1, -2) @ self.weight)
+        outputs = outputs.view(outputs.shape[0], *x.shape[1:-1], -1)
+        self.remember(x, outputs)
+        return outputs

@@ -1,0 +1,85 @@
+"""Layers whose parameters multiply or add and sum over nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from runner.layers.base import Layer, ParameterSpec
+
+
+class LayerNorm(Layer):
+    """Standardize the last axis of every sample and position, then multiply by a gain and add a bias.
+
+    Args:
+        size: Length of the last axis.
+        bias: Whether to add a bias.
+        epsilon: Added to the variance.
+
+    References:
+        Ba, Kiros & Hinton (2016), arXiv 1607.06450. Roles: Yang et al. (2022), arXiv 2203.03466, appendix B.
+    """
+
+    weight: nn.Parameter
+    bias: nn.Parameter
+
+    def __init__(self, size: int, *, bias: bool = True, epsilon: float = 1e-5) -> None:
+        super().__init__()
+        self.size, self.epsilon = size, epsilon
+        self.declare("weight", ParameterSpec((size,), "vector", 1, 0.0, mean=1.0))
+        if bias:
+            self.declare("bias", ParameterSpec((size,), "vector", 1, 0.0))
+
+    def forward(self, x: Float[Tensor, "cell sample ... size"]) -> Float[Tensor, "cell sample ... size"]:
+        """Normalize."""
+        standardized = nn.functional.layer_norm(x, (self.size,), eps=self.epsilon)
+        shape = (-1, *(1,) * (x.dim() - 2), self.size)
+        outputs = standardized * self.scale("weight", self.weight).view(shape)
+        if self.has_bias:
+            outputs = outputs + self.scale("bias", self.bias).view(shape)
+        self.remember(standardized, outputs)
+        return outputs
+
+    def jacobians(
+        self,
+        columns: Float[Tensor, "#cell sample position size"],
+        rows: Float[Tensor, "cell output sample position size"],
+    ) -> Iterator[tuple[str, Float[Tensor, "cell output sample parameter"]]]:
+        """Yield the gradients of gain and bias, summed over positions."""
+        yield "weight", (columns.unsqueeze(1) * rows).sum(3)
+        if self.has_bias:
+            yield "bias", rows.sum(3)
+
+
+class Position(Layer):
+    """Add a learned vector to every position.
+
+    Args:
+        count: Positions.
+        size: Features.
+        sigma_weight: Init standard deviation of an entry, at base width.
+    """
+
+    weight: nn.Parameter
+
+    def __init__(self, count: int, size: int, *, sigma_weight: float = 1.0) -> None:
+        super().__init__()
+        self.declare("weight", ParameterSpec((count, size), "input", 1, sigma_weight))
+
+    def forward(
+        self, x: Float[Tensor, "cell sample position size"]
+    ) -> Float[Tensor, "cell sample position size"]:
+        """Add."""
+        outputs = x + self.scale("weight", self.weight).unsqueeze(1)
+        self.remember(x, outputs)
+        return outputs
+
+    def jacobians(
+        self,
+        columns: Float[Tensor, "#cell sample position size"],
+        rows: Float[Tensor, "cell output sample position size"],
+    ) -> Iterator[tuple[str, Float[Tensor, "cell output sample parameter"]]]:
+        """Yield the gradients, those of the outputs themselves."""
+        yield "weight", rows.flatten(3)

@@ -1,0 +1,78 @@
+"""The cells of a model: drawing, listing and choosing them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from runner.cell import Cell
+from runner.layers.base import Layer, ParameterSpec, per_cell
+
+
+def layers_of(model: nn.Module) -> list[Layer]:
+    """Return the model's layers that have parameters, in the order of its definition."""
+    return [module for module in model.modules() if isinstance(module, Layer) and module.specs]
+
+
+def parameters_of(model: nn.Module) -> Iterator[tuple[str, ParameterSpec, nn.Parameter, Layer]]:
+    """Yield (path, description, parameter, layer) of every parameter of every layer."""
+    for path, module in model.named_modules():
+        if isinstance(module, Layer):
+            for name, spec in module.specs.items():
+                yield f"{path}.{name}", spec, getattr(module, name), module
+
+
+def kernel_weights(model: nn.Module) -> dict[str, Float[Tensor, "cell ..."]]:
+    """Return every parameter's weight r^(-c) in the lr-weighted kernel, shaped to multiply its gradient."""
+    return {
+        path: per_cell(getattr(layer, f"{path.rpartition('.')[2]}_lr_factor"), parameter.dim())
+        for path, _, parameter, layer in parameters_of(model)
+    }
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Return the number of trainable parameters of one cell."""
+    return sum(math.prod(spec.shape) for _, spec, _, _ in parameters_of(model))
+
+
+def initialize(model: nn.Module, cells: Sequence[Cell], dtype: torch.dtype, device: torch.device) -> None:
+    """Give every layer its cells: parameters drawn from the cell's seed, factors from its parameterization.
+
+    A parameter is drawn in float64 on the CPU from a stream named by the seed and the parameter's path, so
+    that a cell starts the same in any pack, dtype and device, and in every parameterization up to scale.
+
+    Args:
+        model: A model built without cells.
+        cells: One entry per cell of the pack.
+        dtype: Of the parameters.
+        device: Of the parameters.
+    """
+    like = torch.empty(0, dtype=dtype, device=device)
+    for path, module in model.named_modules():
+        if isinstance(module, Layer):
+            module.name = path
+            module.populate(cells, like)
+
+
+def allocate(model: nn.Module, count: int) -> None:
+    """Give every layer room for so many cells on the ``meta`` device: shapes without memory or values."""
+    _replace(model, lambda value: torch.empty(count, *value.shape[1:], device="meta"))
+
+
+def select(model: nn.Module, index: Int[Tensor, "kept"]) -> None:
+    """Keep only the cells at ``index``, in that order; parameters become new leaves."""
+    _replace(model, lambda value: value[index])
+
+
+def _replace(model: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
+    """Change what every layer keeps per cell: its parameters and its factors."""
+    for layer in model.modules():
+        if isinstance(layer, Layer):
+            for name, parameter in list(layer.named_parameters(recurse=False)):
+                layer.register_parameter(name, nn.Parameter(change(parameter.detach())))
+            for name, buffer in list(layer.named_buffers(recurse=False)):
+                layer.register_buffer(name, change(buffer), persistent=False)

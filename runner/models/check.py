@@ -1,0 +1,69 @@
+"""What a model must be, checked before anything is trained."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from runner.data import Dataset
+from runner.errors import UserError
+from runner.layers import Layer, allocate
+
+_WHY = {
+    nn.modules.batchnorm._NormBase: (
+        "it makes the output for one sample depend on the others of its batch, so that no kernel of two "
+        "samples exists; use runner.layers.LayerNorm or no norm"
+    ),
+    nn.modules.dropout._DropoutNd: (
+        "it makes the network another function at every call, so that it has no one kernel; leave it out"
+    ),
+}
+
+
+def check(model: nn.Module, dataset: Dataset) -> None:
+    """Raise UserError for a model that cannot be trained as an ensemble, or measured.
+
+    Args:
+        model: Built without cells; it has none that matter afterwards.
+        dataset: What it will be trained on.
+
+    Raises:
+        UserError: If it has a layer without a per-sample kernel, a parameter outside the ensemble layers, or
+            another shape of output than the data ask for.
+    """
+    for path, module in model.named_modules():
+        check_module(path, module)
+        if isinstance(module, Layer):
+            continue
+        for name, _ in module.named_parameters(path, recurse=False):
+            raise UserError(
+                f"model must hold its parameters in runner.layers, got {name} in a {type(module).__name__}; "
+                "build it from ensemble layers, or wrap it with model=torch"
+            )
+    allocate(model, 1)
+    sample = dataset.probe.inputs[None, :1]
+    sample = sample.float() if sample.is_floating_point() else sample
+    try:
+        produced = tuple(model(sample.to("meta")).shape)
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"model must map samples of shape {dataset.input_shape}, got {type(error).__name__}: {reason}; "
+            "choose another model or other data"
+        ) from error
+    if produced != (1, 1, dataset.outputs):
+        raise UserError(
+            f"model must map [cell, sample, *inputs] to [cell, sample, {dataset.outputs}], got {produced} "
+            "for one cell and one sample; see runner.layers"
+        )
+
+
+def check_module(path: str, module: nn.Module) -> None:
+    """Raise UserError for a module under which a network has no per-sample kernel."""
+    for kind, why in _WHY.items():
+        # An instance norm has the name of a batch norm, but treats samples alone.
+        if isinstance(module, kind) and not isinstance(module, nn.modules.instancenorm._InstanceNorm):
+            raise UserError(
+                f"model must not contain {type(module).__name__}, got one at {path or 'its top'}: {why}"
+            )

@@ -1,0 +1,82 @@
+"""The convolutional network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from runner.layers import Activation, Conv2d, Linear
+from runner.models.images import check_pooling, image_shape, patch_scale, pooled, readout
+
+
+class CNN(nn.Module):
+    """Convolutions of ``width`` channels, an average over all positions, and a linear readout.
+
+    Args:
+        width: Channels.
+        depth: Convolutions, at least 1; there are ``depth + 1`` weights.
+        inputs: Shape of one sample, (channels, height, width).
+        outputs: Network outputs.
+        activation: ``relu`` (times sqrt 2), ``gelu``, ``tanh``, ``erf`` or ``linear``.
+        kernel_size: Side of a patch.
+        stride: Step of every convolution after the first.
+        pool: Side of the average pooling after every convolution but the last; 1 for none.
+        bias: Whether layers have a bias.
+        sigma_weight: Init standard deviation of a weight times sqrt(fan_in), at base width.
+        sigma_bias: Init standard deviation of a bias.
+        normalize_input: Divide images by sqrt(the size of a patch) and draw input weights as much larger.
+
+    Raises:
+        UserError: If samples are no images, or too small.
+
+    References:
+        Arora et al. (2019), "On Exact Computation with an Infinitely Wide Neural Net", arXiv 1904.11955,
+        section 4.2 (CNN with global average pooling).
+    """
+
+    def __init__(
+        self,
+        width: int,
+        depth: int,
+        inputs: tuple[int, ...],
+        outputs: int,
+        activation: str = "relu",
+        kernel_size: int = 3,
+        stride: int = 1,
+        pool: int = 1,
+        bias: bool = False,
+        sigma_weight: float = 1.0,
+        sigma_bias: float = 0.0,
+        normalize_input: bool = True,
+    ) -> None:
+        super().__init__()
+        channels, height, side = image_shape(inputs, "cnn")
+        check_pooling(min(height, side), [stride * pool] * (depth - 1))
+        self.input_scale = patch_scale(channels * kernel_size**2, normalize_input)
+        self.activation = Activation(activation)
+        self.pool = pool
+        shared: dict[str, Any] = {"kernel_size": kernel_size, "bias": bias, "sigma_bias": sigma_bias}
+        self.hidden = nn.ModuleList(
+            [Conv2d(channels, width, "input", sigma_weight=sigma_weight / self.input_scale, **shared)]
+        )
+        for _ in range(depth - 1):
+            self.hidden.append(
+                Conv2d(width, width, "hidden", stride=stride, sigma_weight=sigma_weight, **shared)
+            )
+        self.output = Linear(
+            width, outputs, "output", bias=bias, sigma_weight=sigma_weight, sigma_bias=sigma_bias
+        )
+
+    def forward(
+        self, x: Float[Tensor, "#cell sample channel height width"]
+    ) -> Float[Tensor, "cell sample output"]:
+        """Map images to outputs."""
+        x = x * self.input_scale
+        for place, layer in enumerate(self.hidden):
+            if place:
+                x = pooled(x, self.pool)
+            x = self.activation(layer(x))
+        outputs: Tensor = self.output(readout(x))
+        return outputs

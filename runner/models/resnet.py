@@ -1,0 +1,124 @@
+"""The residual convolutional network, without batch norm."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from runner.layers import Activation, Conv2d, Linear
+from runner.models.images import check_pooling, image_shape, patch_scale, pooled, readout
+
+
+class ResNet(nn.Module):
+    """A stem, residual blocks of two 3x3 convolutions, an average over positions, and a linear readout.
+
+    Block: ``h <- h + beta W_2 * phi(W_1 * phi(h))``. With more than one stage the image is halved and the
+    channels are doubled from stage to stage, by average pooling and a 1x1 convolution of the skip. Batch norm
+    has no per-sample kernel, hence beta = 1 / sqrt(depth) in its place.
+
+    Args:
+        width: Channels of the first stage.
+        depth: Blocks, at least 1; each adds two convolutions to the stem and the readout.
+        inputs: Shape of one sample, (channels, height, width).
+        outputs: Network outputs.
+        activation: ``relu`` (times sqrt 2), ``gelu``, ``tanh``, ``erf`` or ``linear``.
+        stages: Groups of blocks with one size of image, at most ``depth``.
+        depth_scaling: Whether beta is 1 / sqrt(depth) instead of 1.
+        bias: Whether layers have a bias.
+        sigma_weight: Init standard deviation of a weight times sqrt(fan_in), at base width.
+        sigma_bias: Init standard deviation of a bias.
+        normalize_input: Divide images by sqrt(the size of a patch) and draw input weights as much larger.
+
+    Raises:
+        UserError: If samples are no images, or too small.
+
+    References:
+        He et al. (2016), "Identity Mappings in Deep Residual Networks", arXiv 1603.05027, figure 4e; roles
+        and branch scale: Bordelon et al. (2024), arXiv 2309.16620.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        depth: int,
+        inputs: tuple[int, ...],
+        outputs: int,
+        activation: str = "relu",
+        stages: int = 1,
+        depth_scaling: bool = True,
+        bias: bool = False,
+        sigma_weight: float = 1.0,
+        sigma_bias: float = 0.0,
+        normalize_input: bool = True,
+    ) -> None:
+        super().__init__()
+        channels, height, side = image_shape(inputs, "resnet")
+        stages = min(stages, depth)
+        check_pooling(min(height, side), [2] * (stages - 1))
+        self.input_scale = patch_scale(channels * 9, normalize_input)
+        branch_scale = 1 / math.sqrt(depth) if depth_scaling else 1.0
+        weights: dict[str, Any] = {"bias": bias, "sigma_weight": sigma_weight, "sigma_bias": sigma_bias}
+        self.stem = Conv2d(
+            channels, width, "input", **weights | {"sigma_weight": sigma_weight / self.input_scale}
+        )
+        self.blocks = nn.ModuleList()
+        now = width
+        for place in range(depth):
+            wanted = width * 2 ** (place * stages // depth)
+            self.blocks.append(Block(now, wanted, activation, branch_scale, weights))
+            now = wanted
+        self.activation = Activation(activation)
+        self.output = Linear(now, outputs, "output", **weights)
+
+    def forward(
+        self, x: Float[Tensor, "#cell sample channel height width"]
+    ) -> Float[Tensor, "cell sample output"]:
+        """Map images to outputs."""
+        x = self.stem(x * self.input_scale)
+        for block in self.blocks:
+            x = block(x)
+        outputs: Tensor = self.output(readout(self.activation(x)))
+        return outputs
+
+
+class Block(nn.Module):
+    """Two convolutions beside a skip connection.
+
+    Args:
+        channels_in: Channels of the input.
+        channels_out: Channels returned; if more, the image is halved.
+        activation: Name of the nonlinearity.
+        branch_scale: Factor beta of the branch.
+        weights: Keywords of the convolutions.
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        activation: str,
+        branch_scale: float,
+        weights: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.branch_scale = branch_scale
+        self.side = 1 if channels_in == channels_out else 2
+        self.skip: nn.Module = nn.Identity()
+        if self.side > 1:
+            self.skip = Conv2d(channels_in, channels_out, "hidden", kernel_size=1, **weights)
+        self.activation = Activation(activation)
+        self.first = Conv2d(channels_in, channels_out, "hidden", **weights)
+        self.second = Conv2d(channels_out, channels_out, "hidden", **weights)
+
+    def forward(
+        self, x: Float[Tensor, "cell sample channel_in height width"]
+    ) -> Float[Tensor, "cell sample channel_out low narrow"]:
+        """Apply the block."""
+        x = pooled(x, self.side)
+        active = self.activation(x)
+        branch = self.second(self.activation(self.first(active)))
+        outputs: Tensor = self.skip(x) + self.branch_scale * branch
+        return outputs

@@ -1,0 +1,171 @@
+"""The transformer."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from runner.errors import UserError, unknown
+from runner.layers import Activation, Attention, Embedding, LayerNorm, Linear, Position, hidden
+
+READOUTS = ("last", "mean")
+
+
+class Transformer(nn.Module):
+    """Pre-norm transformer with learned positions; it classifies a sequence or regresses on it.
+
+    A sample is read as a sequence by its shape: (positions, tokens) as one-hot tokens, an image (channels,
+    height, width) as square patches, a vector as one position per coordinate.
+
+    Args:
+        width: Features of a token, d_model.
+        depth: Blocks of attention and a two-layer network, at least 1.
+        inputs: Shape of one sample.
+        outputs: Network outputs.
+        heads: Heads per block; they share the width evenly.
+        head_size: Features of a head, in place of ``heads``: then their number grows with width.
+        causal: Whether a position sees only itself and those before it.
+        readout: What the readout sees: ``mean`` over positions, or the ``last``.
+        patch_size: Side of an image's patches.
+        hidden_ratio: Hidden units of a block's network over the width.
+        activation: ``relu`` (times sqrt 2), ``gelu``, ``tanh``, ``erf`` or ``linear``.
+        bias: Whether maps have a bias.
+        sigma_weight: Init standard deviation of a weight times sqrt(fan_in), at base width.
+        sigma_bias: Init standard deviation of a bias.
+        normalize_input: Divide patches by sqrt(their size) and draw input weights as much larger.
+
+    Raises:
+        UserError: If width and heads, or image and patches, do not fit, or a name is unknown.
+
+    References:
+        Vaswani et al. (2017), arXiv 1706.03762; pre-norm: Xiong et al. (2020), arXiv 2002.04745; patches:
+        Dosovitskiy et al. (2021), arXiv 2010.11929; roles: Yang et al. (2022), "Tensor Programs V",
+        arXiv 2203.03466, table 8 and appendix B.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        depth: int,
+        inputs: tuple[int, ...],
+        outputs: int,
+        heads: int | None = 4,
+        head_size: int | None = None,
+        causal: bool = False,
+        readout: str = "mean",
+        patch_size: int = 2,
+        hidden_ratio: int = 4,
+        activation: str = "gelu",
+        bias: bool = False,
+        sigma_weight: float = 1.0,
+        sigma_bias: float = 0.0,
+        normalize_input: bool = True,
+    ) -> None:
+        super().__init__()
+        if readout not in READOUTS:
+            raise unknown("model.readout", readout, READOUTS)
+        self.readout = readout
+        weights: dict[str, Any] = {"bias": bias, "sigma_weight": sigma_weight, "sigma_bias": sigma_bias}
+        self.patch_size = patch_size if len(inputs) == 3 else 1
+        self.input_scale = 1.0
+        self.embedding: Embedding | Linear
+        if len(inputs) == 2:
+            positions, tokens = inputs
+            self.embedding = Embedding(tokens, width, sigma_weight=sigma_weight)
+        else:
+            positions, features = _patches(inputs, self.patch_size)
+            self.input_scale = 1 / math.sqrt(features) if normalize_input else 1.0
+            self.embedding = Linear(
+                features, width, "input", **weights | {"sigma_weight": sigma_weight / self.input_scale}
+            )
+        self.position = Position(positions, width, sigma_weight=sigma_weight)
+        heads = _heads(width, heads, head_size)
+        self.blocks = nn.ModuleList(
+            Block(width, heads, causal, hidden_ratio, activation, weights) for _ in range(depth)
+        )
+        self.norm = LayerNorm(width, bias=bias)
+        self.output = Linear(width, outputs, "output", **weights)
+
+    def forward(self, x: Float[Tensor, "#cell sample *inputs"]) -> Float[Tensor, "cell sample output"]:
+        """Map samples to outputs."""
+        x = hidden(self.position(self.embedding(self._sequence(x) * self.input_scale)))
+        for block in self.blocks:
+            x = block(x)
+        x = self.norm(x)
+        outputs: Tensor = self.output(hidden(x[:, :, -1] if self.readout == "last" else x.mean(2)))
+        return outputs
+
+    def _sequence(self, x: Float[Tensor, "#cell sample *inputs"]) -> Float[Tensor, "#cell sample position _"]:
+        """Read samples as sequences."""
+        if x.dim() == 4:
+            return x
+        if x.dim() == 3:
+            return x.unsqueeze(3)
+        side = self.patch_size
+        # [cell, sample, channel, row, y, column, x] to patches of (channel, y, x)
+        rows, columns = x.shape[3] // side, x.shape[4] // side
+        tiles = x.reshape(*x.shape[:3], rows, side, columns, side)
+        return tiles.permute(0, 1, 3, 5, 2, 4, 6).flatten(4).flatten(2, 3)
+
+
+class Block(nn.Module):
+    """Attention and a two-layer network, each after a norm and beside a skip connection."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        causal: bool,
+        hidden_ratio: int,
+        activation: str,
+        weights: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        bias = bool(weights["bias"])
+        self.attention_norm = LayerNorm(width, bias=bias)
+        self.attention = Attention(width, heads, causal=causal, **weights)
+        self.norm = LayerNorm(width, bias=bias)
+        self.up = Linear(width, hidden_ratio * width, "hidden", **weights)
+        self.activation = Activation(activation)
+        self.down = Linear(hidden_ratio * width, width, "hidden", **weights)
+
+    def forward(
+        self, x: Float[Tensor, "cell sample position width"]
+    ) -> Float[Tensor, "cell sample position width"]:
+        """Apply the block."""
+        x = hidden(x + self.attention(self.attention_norm(x)))
+        return hidden(x + self.down(self.activation(self.up(self.norm(x)))))
+
+
+def _patches(inputs: tuple[int, ...], side: int) -> tuple[int, int]:
+    """Positions and features of a vector or an image as a sequence."""
+    if len(inputs) == 1:
+        return inputs[0], 1
+    if len(inputs) != 3:
+        raise UserError(
+            f"data must hold vectors, sequences or images for model=transformer, got samples "
+            f"of shape {inputs}; use other data or another model"
+        )
+    channels, height, width = inputs
+    if side < 1 or height % side or width % side:
+        raise UserError(
+            f"model.patch_size must divide the image, got {side} for {height} x {width} pixels; "
+            "choose a common divisor"
+        )
+    return height // side * (width // side), channels * side**2
+
+
+def _heads(width: int, heads: int | None, head_size: int | None) -> int:
+    if head_size is None:
+        if heads is None:
+            raise UserError("model.heads must be given if model.head_size is not; e.g. model.heads=4")
+        return heads
+    if width % head_size:
+        raise UserError(
+            f"width must be divisible by model.head_size, got width {width} and {head_size}; "
+            "change one of them"
+        )
+    return width // head_size
