@@ -1,8 +1,4 @@
-"""Synthetic tasks whose structure separates feature learning from kernels.
-
-Inputs are drawn on the sphere of radius sqrt(dim), from a standard Gaussian, or as signs (``hypercube``).
-Each split and each part of the task has its own random stream, so that a larger training set extends a
-smaller one and leaves the test set and the task as they were.
+"""Synthetic tasks whose structure separates feature learning from kernels; see :mod:`runner.data.draws`.
 
 Every task has a second labelling of its inputs, -1 or +1, in the same few directions as the first: features
 that found these directions make it easy, random ones do not.
@@ -14,27 +10,12 @@ import math
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float64
 from torch import Tensor
 
-from runner.data.dataset import Dataset, Split
-from runner.errors import UserError, unknown
+from runner.data.dataset import Dataset
+from runner.data.draws import Inputs, Labels, at_least, draw
+from runner.errors import unknown
 from runner.layers import generator
-
-Inputs = Float64[Tensor, "sample dim"]
-Labels = Float64[Tensor, "sample"]
-
-
-def _sphere(x: Inputs) -> Inputs:
-    scaled: Tensor = x / x.norm(dim=1, keepdim=True) * math.sqrt(x.shape[1])
-    return scaled
-
-
-INPUTS: dict[str, Callable[[Inputs], Inputs]] = {
-    "gaussian": lambda x: x,
-    "sphere": _sphere,
-    "hypercube": torch.sign,
-}
 
 
 def xor(
@@ -66,7 +47,7 @@ def xor(
     Raises:
         UserError: If dim is too small or inputs unknown.
     """
-    _at_least("data.dim", dim, 3 if linear else 2)
+    at_least("data.dim", dim, 3 if linear else 2)
 
     def label(x: Inputs) -> Labels:
         y = (x[:, 0] * x[:, 1]).sign()
@@ -77,8 +58,10 @@ def xor(
             return x[:, 0] * x[:, 1] + x[:, 2:4].sum(1)
         return x[:, :2].square().sum(1) - 2 * math.log(2)  # the median of chi^2 with two degrees of freedom
 
-    sizes = (train_size, test_size, probe_size)
-    return _dataset(label, second, seed, dim, inputs, sizes, standardize, linear != 0 or standardize)
+    return draw(
+        label, second, seed, dim, inputs, (train_size, test_size, probe_size),
+        regression=linear != 0 or standardize, standardize=standardize,
+    )  # fmt: skip
 
 
 def single_index(
@@ -115,18 +98,17 @@ def single_index(
     }
     if degree not in hermite:
         raise unknown("data.degree", degree, [str(k) for k in hermite])
-    _at_least("data.dim", dim, 1)
+    at_least("data.dim", dim, 1)
     direction = torch.randn(dim, generator=generator(seed, "single_index/direction"), dtype=torch.float64)
     direction = direction / direction.norm()
     second: dict[bool, Callable[[Tensor], Tensor]] = {
         True: lambda t: t,
         False: lambda t: t.abs() - 0.67449,  # the median of a standard normal's absolute value
     }
-    sizes = (train_size, test_size, probe_size)
-    return _dataset(
+    return draw(
         lambda x: hermite[degree](x @ direction) / math.sqrt(math.factorial(degree)),
         lambda x: second[degree % 2 == 0](x @ direction),
-        seed, dim, inputs, sizes, standardize=False, regression=True,
+        seed, dim, inputs, (train_size, test_size, probe_size),
     )  # fmt: skip
 
 
@@ -158,13 +140,12 @@ def staircase(
     References:
         Abbe, Boix-Adsera & Misiakiewicz (2022), "The merged-staircase property", arXiv 2202.08658.
     """
-    _at_least("data.degree", degree, 1)
-    _at_least("data.dim", dim, degree)
-    sizes = (train_size, test_size, probe_size)
-    return _dataset(
+    at_least("data.degree", degree, 1)
+    at_least("data.dim", dim, degree)
+    return draw(
         lambda x: x[:, :degree].sign().cumprod(1).sum(1) / math.sqrt(degree),
         lambda x: x[:, min(1, degree - 1) : degree].sign().prod(1),
-        seed, dim, inputs, sizes, standardize=False, regression=True,
+        seed, dim, inputs, (train_size, test_size, probe_size),
     )  # fmt: skip
 
 
@@ -193,13 +174,12 @@ def parity(
     Raises:
         UserError: If degree, dim or inputs are out of range.
     """
-    _at_least("data.degree", degree, 1)
-    _at_least("data.dim", dim, degree)
-    sizes = (train_size, test_size, probe_size)
-    return _dataset(
+    at_least("data.degree", degree, 1)
+    at_least("data.dim", dim, degree)
+    return draw(
         lambda x: x[:, :degree].sign().prod(1),
         lambda x: x[:, : max(1, degree - 1)].sign().prod(1),
-        seed, dim, inputs, sizes, standardize=False, regression=False,
+        seed, dim, inputs, (train_size, test_size, probe_size), regression=False,
     )  # fmt: skip
 
 
@@ -228,55 +208,15 @@ def teacher(
     Raises:
         UserError: If dim, teacher_width or inputs are out of range.
     """
-    _at_least("data.teacher_width", teacher_width, 1)
-    _at_least("data.dim", dim, 1)
+    at_least("data.teacher_width", teacher_width, 1)
+    at_least("data.dim", dim, 1)
     first = torch.randn(dim, teacher_width, generator=generator(seed, "teacher/first"), dtype=torch.float64)
     second = torch.randn(teacher_width, generator=generator(seed, "teacher/second"), dtype=torch.float64)
     other = torch.randn(teacher_width, generator=generator(seed, "teacher/other"), dtype=torch.float64)
     if teacher_width > 1:
         other = other - other.mean()  # about as many labels of either sign
-    sizes = (train_size, test_size, probe_size)
-    return _dataset(
+    return draw(
         lambda x: torch.relu(x @ first / math.sqrt(dim)) @ second,
         lambda x: torch.relu(x @ first / math.sqrt(dim)) @ other,
-        seed, dim, inputs, sizes, standardize=True, regression=True,
+        seed, dim, inputs, (train_size, test_size, probe_size), standardize=True,
     )  # fmt: skip
-
-
-def _at_least(key: str, value: int, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise UserError(f"{key} must be an integer >= {least}, got {value!r}; give a larger one")
-
-
-def _dataset(
-    label: Callable[[Inputs], Labels],
-    second: Callable[[Inputs], Labels],
-    seed: int,
-    dim: int,
-    inputs: str,
-    sizes: tuple[int, int, int],
-    standardize: bool,
-    regression: bool,
-) -> Dataset:
-    """Draw the splits and label them."""
-    if inputs not in INPUTS:
-        raise unknown("data.inputs", inputs, INPUTS)
-    splits = {}
-    shift, scale = torch.zeros(()), torch.ones(())
-    for name, size in zip(("train", "test", "probe"), sizes, strict=True):
-        stream = generator(seed, f"inputs/{name}")
-        # torch fills whole blocks of 16: without padding, the last draws would depend on how many there are.
-        padded = torch.randn(-(-size * dim // 16) * 16, generator=stream, dtype=torch.float64)
-        x = INPUTS[inputs](padded[: size * dim].view(size, dim))
-        y = label(x)
-        if name == "train" and standardize:
-            shift, scale = y.mean(), y.std(correction=0)
-            if not scale > 0:
-                raise UserError(
-                    f"data.train_size must give targets that vary, got {size}; "
-                    "raise it or choose another data.seed"
-                )
-        # A sign of 0 would be neither class.
-        other = torch.where(second(x) > 0, 1.0, -1.0).double()
-        splits[name] = Split(x, ((y - shift) / scale)[:, None], other[:, None])
-    return Dataset(**splits, task="regression" if regression else "classification")

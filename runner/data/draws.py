@@ -1,0 +1,89 @@
+"""Drawing the samples of a synthetic task, and labelling them.
+
+Inputs are drawn on the sphere of radius sqrt(dim), from a standard Gaussian, or as signs (``hypercube``).
+Each split and each part of the task has its own random stream, so that a larger training set extends a
+smaller one and leaves the test set and the task as they were.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from runner.data.dataset import Dataset, Split
+from runner.errors import UserError, unknown
+from runner.layers import generator
+
+Inputs = Float64[Tensor, "sample dim"]
+Labels = Float64[Tensor, "sample"]
+
+
+def _sphere(x: Inputs) -> Inputs:
+    scaled: Tensor = x / x.norm(dim=1, keepdim=True) * math.sqrt(x.shape[1])
+    return scaled
+
+
+INPUTS: dict[str, Callable[[Inputs], Inputs]] = {
+    "gaussian": lambda x: x,
+    "sphere": _sphere,
+    "hypercube": torch.sign,
+}
+
+
+def at_least(key: str, value: int, least: int) -> None:
+    """Raise UserError unless the value of a key is an integer of at least this."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise UserError(f"{key} must be an integer >= {least}, got {value!r}; give a larger one")
+
+
+def draw(
+    label: Callable[[Inputs], Labels],
+    second: Callable[[Inputs], Labels],
+    seed: int,
+    dim: int,
+    inputs: str,
+    sizes: tuple[int, int, int],
+    *,
+    regression: bool = True,
+    standardize: bool = False,
+) -> Dataset:
+    """Draw the splits of a task and label them.
+
+    Args:
+        label: From inputs to targets.
+        second: From inputs to numbers whose sign is the second labelling.
+        seed: Of inputs.
+        dim: Input dimension.
+        inputs: ``sphere``, ``gaussian`` or ``hypercube``.
+        sizes: Training, test and probe samples.
+        regression: Whether targets are numbers rather than two classes.
+        standardize: Whether targets are shifted and scaled to mean 0 and variance 1 on the training set.
+
+    Raises:
+        UserError: If inputs are unknown, or targets that are to be standardised do not vary.
+    """
+    if inputs not in INPUTS:
+        raise unknown("data.inputs", inputs, INPUTS)
+    splits = {}
+    shift, scale = torch.zeros(()), torch.ones(())
+    for name, size in zip(("train", "test", "probe"), sizes, strict=True):
+        stream = generator(seed, f"inputs/{name}")
+        # torch fills whole blocks of 16: without padding, the last draws would depend on how many there are.
+        padded = torch.randn(-(-size * dim // 16) * 16, generator=stream, dtype=torch.float64)
+        x = INPUTS[inputs](padded[: size * dim].view(size, dim))
+        y = label(x)
+        if name == "train" and standardize:
+            shift, scale = y.mean(), y.std(correction=0)
+            if not scale > 0:
+                raise UserError(
+                    f"data.train_size must give targets that vary, got {size}; "
+                    "raise it or choose another data.seed"
+                )
+        # A sign of 0 would be neither class.
+        other = torch.where(second(x) > 0, 1.0, -1.0).double()
+        splits[name] = Split(x, ((y - shift) / scale)[:, None], other[:, None])
+    return Dataset(**splits, task="regression" if regression else "classification")
