@@ -7,11 +7,13 @@ import torch
 
 from runner import data
 from runner.data.order import BatchOrder
+from runner.errors import UserError
 
 MAKERS = {
     "digits": data.digits,
     "xor": data.xor,
     "single_index": data.single_index,
+    "polynomial": data.polynomial,
     "staircase": data.staircase,
     "parity": data.parity,
     "teacher": data.teacher,
@@ -40,7 +42,7 @@ def test_splits_share_no_sample(name):
     assert torch.unique(rows, dim=0).shape[0] == rows.shape[0]
 
 
-@pytest.mark.parametrize("name", ["xor", "single_index", "staircase", "parity"])
+@pytest.mark.parametrize("name", ["xor", "single_index", "polynomial", "staircase", "parity"])
 def test_a_larger_training_set_extends_a_smaller_one(name):
     small, large = (MAKERS[name](**SIZES | {"train_size": size}) for size in (20, 60))
     assert torch.equal(large.train.inputs[:20], small.train.inputs)
@@ -77,6 +79,64 @@ def test_single_index_has_unit_variance(degree):
     five_sigma = 5 * ((y**4).mean().item() / len(y)) ** 0.5  # of the mean of y^2; it covers the mean of y too
     assert y.mean().item() == pytest.approx(0, abs=five_sigma)
     assert y.var().item() == pytest.approx(1, abs=five_sigma)
+
+
+def test_polynomial_is_half_the_square_of_one_direction():
+    d = data.polynomial(dim=10, train_size=2000, test_size=1, probe_size=1)
+    x, y = d.train.inputs, d.train.targets[:, 0]
+    # The gradient of <w, x>^2 / 2 is w <w, x>: by Stein's lemma E[y (x x^T - 1)] = w w^T.
+    values, vectors = torch.linalg.eigh((x * y[:, None]).T @ x / len(x) - y.mean() * torch.eye(10))
+    direction = vectors[:, -1]
+    assert values[-1].item() == pytest.approx(1, abs=0.3)
+    assert values[:-1].abs().max() < 0.3
+    projected = torch.linalg.lstsq(x, (2 * y).sqrt()[:, None] * d.train.second).solution[:, 0]
+    assert torch.allclose((x @ projected).square() / 2, y)
+    assert projected.norm().item() == pytest.approx(1)
+    assert abs(float(projected @ direction)) > 0.95
+    assert d.task == "regression"
+
+
+@pytest.mark.parametrize("p", [2, 7, 10])
+def test_modular_addition_is_every_pair_once(p):
+    probes = p // 2
+    d = data.modular_addition(p=p, train_fraction=0.5, probe_size=probes)
+    assert d.input_shape == (2, p)
+    assert d.outputs == p
+    assert (len(d.train), len(d.probe)) == (round(p * p / 2), probes)
+    seen = []
+    for split in (d.train, d.test, d.probe):
+        assert torch.equal(split.inputs.unique(), torch.tensor([0.0, p**0.5], dtype=torch.float64))
+        assert torch.equal((split.inputs > 0).sum(2), torch.ones(len(split), 2, dtype=torch.int64))
+        assert torch.allclose(split.inputs.flatten(1).norm(dim=1), torch.tensor(2.0 * p).double().sqrt())
+        a, b = split.inputs.argmax(2).T
+        assert torch.equal(split.targets.argmax(1), (a + b) % p)
+        assert torch.equal(split.second[:, 0] > 0, (a + b) % p >= p / 2)
+        seen += zip(a.tolist(), b.tolist(), strict=True)
+    assert sorted(seen) == [(a, b) for a in range(p) for b in range(p)]
+
+
+def test_a_larger_fraction_extends_a_smaller_one():
+    small, large = (data.modular_addition(train_fraction=fraction) for fraction in (0.3, 0.4))
+    assert torch.equal(large.train.inputs[: len(small.train)], small.train.inputs)
+    assert torch.equal(large.probe.inputs, small.probe.inputs)
+    assert not torch.equal(data.modular_addition(seed=1).probe.inputs, large.probe.inputs)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"p": 1}, "data.p must be an integer >= 2, got 1"),
+        ({"p": 257}, "data.p must be an integer from 2 to 256, got 257"),
+        ({"train_fraction": 0.0}, "data.train_fraction must be between 0 and 1, got 0.0"),
+        ({"train_fraction": 1e-6}, "data.train_fraction must leave pairs to train on"),
+        ({"train_fraction": 0.9}, "data.train_fraction must leave .* 128 probes .* among 529, got 0.9"),
+        ({"train_fraction": math.nan}, "data.train_fraction must be"),
+        ({"probe_size": 529}, "data.train_fraction must leave"),
+    ],
+)
+def test_impossible_divisions_of_the_pairs_are_refused(keys, message):
+    with pytest.raises(UserError, match=message):
+        data.modular_addition(**keys)
 
 
 def test_standardised_on_the_training_set():

@@ -2,6 +2,19 @@
 
 from runner.data.dataset import Dataset, Split, load
 from runner.data.digits import digits
-from runner.data.synthetic import parity, single_index, staircase, teacher, xor
+from runner.data.modular import modular_addition
+from runner.data.synthetic import parity, polynomial, single_index, staircase, teacher, xor
 
-__all__ = ["Dataset", "Split", "digits", "load", "parity", "single_index", "staircase", "teacher", "xor"]
+__all__ = [
+    "Dataset",
+    "Split",
+    "digits",
+    "load",
+    "modular_addition",
+    "parity",
+    "polynomial",
+    "single_index",
+    "staircase",
+    "teacher",
+    "xor",
+]

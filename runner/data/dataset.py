@@ -1,4 +1,13 @@
-"""What a data set is: three disjoint splits, drawn from ``data.seed``."""
+"""What a data set is: three disjoint splits, drawn from ``data.seed``.
+
+The shape of one sample says what it is, and models read it so:
+
+- ``(features,)``: a vector.
+- ``(positions, features)``: a sequence; tokens are one-hot, so that a linear layer embeds them.
+- ``(channels, height, width)``: an image.
+
+Whoever wants a vector, as the MLP and the kernels of the baselines, flattens the others.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +30,7 @@ class Split:
     """Samples and what the network should say of them.
 
     Attributes:
-        inputs: ``[sample, *shape]``.
+        inputs: ``[sample, *shape]``, the shape as above.
         targets: ``[sample, output]``; for classification the largest score marks the class, or the sign of
             a single output.
         second: Another labelling of the same inputs, one column of -1 and +1, on which features learned
@@ -105,17 +114,34 @@ def _load(section: _Section) -> Dataset:
             f"data._target_ must return a runner.data.Dataset, got {type(dataset).__name__} from {target}"
         )
     for name in ("train", "test", "probe"):
-        split: Split = getattr(dataset, name)
-        if not (split.inputs.isfinite().all() and split.targets.isfinite().all()):
-            raise UserError(f"data must be finite, got NaN or inf in the {name} split; clean the data set")
-        if split.inputs.shape[0] != split.targets.shape[0]:
-            raise UserError(
-                f"data must have one target per sample, got {split.inputs.shape[0]} inputs and "
-                f"{split.targets.shape[0]} targets in the {name} split"
-            )
-        if split.second is not None and not bool((split.second.abs() == 1).all()):
-            raise UserError(f"data must have second labels of -1 and +1, got others in the {name} split")
+        _check(name, getattr(dataset, name), dataset)
     return dataset
+
+
+def _check(name: str, split: Split, dataset: Dataset) -> None:
+    """Raise UserError if a split is malformed, or is not of one kind with the training set."""
+    if not (split.inputs.isfinite().all() and split.targets.isfinite().all()):
+        raise UserError(f"data must be finite, got NaN or inf in the {name} split; clean the data set")
+    if split.inputs.shape[0] != split.targets.shape[0] or not len(split):
+        raise UserError(
+            f"data must have one target per sample, got {split.inputs.shape[0]} inputs and "
+            f"{split.targets.shape[0]} targets in the {name} split; give as many of both"
+        )
+    outputs = dataset.train.targets.shape[1:]
+    if len(outputs) != 1 or split.targets.shape[1:] != outputs:
+        raise UserError(
+            f"data must have targets [sample, output], as many outputs in every split, got "
+            f"{list(split.targets.shape)} in the {name} split; give each output a column"
+        )
+    if tuple(split.inputs.shape[1:]) != dataset.input_shape:
+        raise UserError(
+            f"data must have samples of one shape, got {dataset.input_shape} in the train split and "
+            f"{tuple(split.inputs.shape[1:])} in the {name} split; give all splits one"
+        )
+    if split.second is not None and not bool((split.second.abs() == 1).all()):
+        raise UserError(
+            f"data must have second labels of -1 and +1, got others in the {name} split; use the sign"
+        )
 
 
 def one_hot(labels: Tensor, classes: int) -> Float64[Tensor, "sample class"]:

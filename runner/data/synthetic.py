@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
 from runner.data.dataset import Dataset
@@ -99,8 +100,7 @@ def single_index(
     if degree not in hermite:
         raise unknown("data.degree", degree, [str(k) for k in hermite])
     at_least("data.dim", dim, 1)
-    direction = torch.randn(dim, generator=generator(seed, "single_index/direction"), dtype=torch.float64)
-    direction = direction / direction.norm()
+    direction = _unit_vector(dim, generator(seed, "single_index/direction"))
     second: dict[bool, Callable[[Tensor], Tensor]] = {
         True: lambda t: t,
         False: lambda t: t.abs() - 0.67449,  # the median of a standard normal's absolute value
@@ -109,6 +109,44 @@ def single_index(
         lambda x: hermite[degree](x @ direction) / math.sqrt(math.factorial(degree)),
         lambda x: second[degree % 2 == 0](x @ direction),
         seed, dim, inputs, (train_size, test_size, probe_size),
+    )  # fmt: skip
+
+
+def polynomial(
+    seed: int = 0,
+    dim: int = 100,
+    train_size: int = 450,
+    test_size: int = 1000,
+    probe_size: int = 128,
+) -> Dataset:
+    """Return y = <w, x>^2 / 2 for a random unit vector w and standard Gaussian inputs.
+
+    The polynomial regression of Kumar et al., whose inputs are smaller by sqrt(dim) and whose beta is larger
+    by it: <beta, x> is the same. Their epsilon belongs to the network, as its activation z + epsilon/2 z^2.
+    Mean and variance of y are 1/2; the quadratic of :func:`single_index` is this y, shifted and scaled.
+
+    The second labelling is the sign of <w, x>.
+
+    Args:
+        seed: Of inputs and of w.
+        dim: Input dimension.
+        train_size: Training samples; between dim, which a network needs, and dim^2, which a kernel needs.
+        test_size: Test samples.
+        probe_size: Probe samples.
+
+    Raises:
+        UserError: If dim is out of range.
+
+    References:
+        Kumar, Bordelon, Gershman & Pehlevan (2023), "Grokking as the transition from lazy to rich training
+        dynamics", arXiv 2310.06110.
+    """
+    at_least("data.dim", dim, 1)
+    direction = _unit_vector(dim, generator(seed, "polynomial/direction"))
+    return draw(
+        lambda x: (x @ direction).square() / 2,
+        lambda x: x @ direction,
+        seed, dim, "gaussian", (train_size, test_size, probe_size),
     )  # fmt: skip
 
 
@@ -220,3 +258,9 @@ def teacher(
         lambda x: torch.relu(x @ first / math.sqrt(dim)) @ other,
         seed, dim, inputs, (train_size, test_size, probe_size), standardize=True,
     )  # fmt: skip
+
+
+def _unit_vector(dim: int, stream: torch.Generator) -> Float64[Tensor, "dim"]:
+    direction = torch.randn(dim, generator=stream, dtype=torch.float64)
+    unit: Tensor = direction / direction.norm()
+    return unit
