@@ -2,6 +2,7 @@
 
 from runner.data.dataset import Dataset, Split, load
 from runner.data.digits import digits
+from runner.data.images import images
 from runner.data.modular import modular_addition
 from runner.data.synthetic import parity, polynomial, single_index, staircase, teacher, xor
 
@@ -9,6 +10,7 @@ __all__ = [
     "Dataset",
     "Split",
     "digits",
+    "images",
     "load",
     "modular_addition",
     "parity",
