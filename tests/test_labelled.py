@@ -1,5 +1,7 @@
 """Choosing, relabelling and scaling labelled samples: one pipeline for every source of them."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -128,7 +130,7 @@ def test_inputs_are_scaled_by_the_training_set():
         ({"classes": [0, 1]}, False),  # all of one sign
         ({"classes": [0, 1, 2]}, True),
         ({"binary": [[0, 2], [1, 3]]}, True),
-        ({"binary": [[0, 1], [2, 3]]}, False),
+        ({"binary": [[0], [3, 4]]}, False),
     ],
 )
 def test_a_second_labelling_says_something_new(keys, has):
@@ -136,6 +138,11 @@ def test_a_second_labelling_says_something_new(keys, has):
     assert (d.train.second is not None) == (d.test.second is not None) == has
     if has:
         assert torch.equal(d.train.second[:, 0], torch.where(truth(d.train) < 2, 1.0, -1.0).double())
+
+
+def test_another_second_labelling_where_the_first_labelling_is_the_same():
+    d = choose(dataclasses.replace(POOL, second=range(0, 5, 2)), binary="parity")
+    assert torch.equal(d.train.second[:, 0], torch.where(truth(d.train) >= 2, 1.0, -1.0).double())
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -37,7 +37,8 @@ class Labelled:
         train: Of which the train and probe splits are drawn, and the test split if ``test`` is None.
         test: Of which the test split is drawn.
         classes: How many; labels go from 0 to this, exclusively.
-        second: The classes that a second labelling calls +1.
+        second: The classes that a second labelling calls +1; where that would say nothing new of the chosen
+            classes, the upper half of all classes takes its place.
     """
 
     name: str
@@ -97,8 +98,7 @@ def classification(source: Labelled, choice: Choice) -> Dataset:
     outputs = 1 + max(groups.values())
     group_of = torch.full((source.classes,), -1)
     group_of[list(groups)] = torch.tensor(list(groups.values()))
-    sign_of = torch.full((source.classes,), -1.0, dtype=torch.float64)
-    sign_of[list(source.second)] = 1.0
+    sign_of = _second(source, groups)
     splits = {}
     for name, (samples, index) in _choose(source, group_of, choice).items():
         labels = torch.from_numpy(samples.labels)
@@ -110,7 +110,7 @@ def classification(source: Labelled, choice: Choice) -> Dataset:
         splits[name] = Split(
             torch.from_numpy(samples.inputs[index.numpy()]).double(),
             one_hot(target, outputs) if choice.binary is None else (2 * target - 1).double()[:, None],
-            sign_of[labels[index]][:, None] if _is_new(source.second, groups) else None,
+            None if sign_of is None else sign_of[labels[index]][:, None],
         )
     return Dataset(**(_standardized(splits) if choice.standardize else splits), task="classification")
 
@@ -181,11 +181,21 @@ def _class_list(key: str, classes: Any, total: int) -> list[int]:
     return listed
 
 
-def _is_new(second: Collection[int], groups: Mapping[int, int]) -> bool:
-    """Whether the second labelling has both signs, and says something else than the first."""
+def _second(source: Labelled, groups: Mapping[int, int]) -> Float64[Tensor, "class"] | None:
+    """Return the sign of each class in the second labelling, or None if there is none."""
+    for positive in (source.second, range(source.classes // 2, source.classes)):
+        if _is_new(positive, groups):
+            sign_of = torch.full((source.classes,), -1.0, dtype=torch.float64)
+            sign_of[list(positive)] = 1.0
+            return sign_of
+    return None
+
+
+def _is_new(positive: Collection[int], groups: Mapping[int, int]) -> bool:
+    """Whether a second labelling has both signs, and says something else than the first."""
     signs: dict[int, set[bool]] = {}
     for label, group in groups.items():
-        signs.setdefault(group, set()).add(label in second)
+        signs.setdefault(group, set()).add(label in positive)
     both = len(set().union(*signs.values())) == 2
     return both and (len(signs) > 2 or any(len(found) == 2 for found in signs.values()))
 

@@ -15,7 +15,11 @@ MOST = 256
 
 
 def modular_addition(
-    seed: int = 0, p: int = 23, train_fraction: float = 0.5, probe_size: int = 128
+    seed: int = 0,
+    p: int = 23,
+    train_size: int = 256,
+    train_fraction: float | None = None,
+    probe_size: int = 128,
 ) -> Dataset:
     """Return (a, b) -> a + b mod p, all p^2 pairs divided into splits.
 
@@ -28,7 +32,8 @@ def modular_addition(
     Args:
         seed: Of the split.
         p: The modulus, from 2 to `MOST`.
-        train_fraction: Share of the pairs to train on; a larger training set extends a smaller one.
+        train_size: Pairs to train on; a larger training set extends a smaller one.
+        train_fraction: Share of the p^2 pairs to train on, in place of ``train_size``.
         probe_size: Pairs on which kernel and features are measured; the pairs that are left are for the test.
 
     Raises:
@@ -43,17 +48,18 @@ def modular_addition(
     at_least("data.p", p, 2)
     if p > MOST:
         raise UserError(f"data.p must be an integer from 2 to {MOST}, got {p}; give a smaller one")
-    number = isinstance(train_fraction, int | float) and not isinstance(train_fraction, bool)
-    if not number or not 0 < train_fraction < 1:
-        raise UserError(f"data.train_fraction must be between 0 and 1, got {train_fraction!r}; e.g. 0.5")
     pairs = torch.cartesian_prod(torch.arange(p), torch.arange(p))
-    train_size = round(train_fraction * len(pairs))
-    if not 0 < train_size < len(pairs) - probe_size:
+    if train_fraction is not None:
+        number = isinstance(train_fraction, int | float) and not isinstance(train_fraction, bool)
+        if not number or not 0 < train_fraction < 1:
+            raise UserError(f"data.train_fraction must be between 0 and 1, got {train_fraction!r}; e.g. 0.5")
+        train_size = max(1, round(train_fraction * len(pairs)))
+    if train_size + probe_size >= len(pairs):
         raise UserError(
-            f"data.train_fraction must leave pairs to train on, {probe_size} probes and a test among "
-            f"{len(pairs)}, got {train_fraction!r}; change it or lower data.probe_size"
+            f"data.train_size + data.probe_size must be less than the p^2 = {len(pairs)} pairs, of which the "
+            f"others are the test, got {train_size} + {probe_size}; lower one or raise data.p"
         )
-    # Probes come first in the order, so that they do not depend on the fraction.
+    # Probes come first in the order, so that they do not depend on how many pairs are trained on.
     order = torch.randperm(len(pairs), generator=generator(seed, "modular_addition/split"))
     probe, train, test = order.tensor_split((probe_size, probe_size + train_size))
 
