@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 from numpy.typing import NDArray
@@ -108,7 +109,7 @@ def classification(source: Labelled, choice: Choice) -> Dataset:
             target = _corrupted(target, outputs, choice.label_noise, stream)
         target = target[index]
         splits[name] = Split(
-            torch.from_numpy(samples.inputs[index.numpy()]).double(),
+            torch.from_numpy(np.ascontiguousarray(samples.inputs[index.numpy()], np.float64)),
             one_hot(target, outputs) if choice.binary is None else (2 * target - 1).double()[:, None],
             None if sign_of is None else sign_of[labels[index]][:, None],
         )

@@ -22,7 +22,8 @@ _GZIP = b"\x1f\x8b"
 
 def refuse(rule: str, got: object, path: Path, remedy: str = "download the file again") -> UserError:
     """Return the error for a file: ``data.path must <rule>, got <got> in <path>; <remedy>``."""
-    return UserError(f"data.path must {rule}, got {got} in {path}; {remedy}")
+    shown = " ".join(str(got).split())
+    return UserError(f"data.path must {rule}, got {shown} in {path}; {remedy}")
 
 
 def check_size(size: int, path: Path) -> None:

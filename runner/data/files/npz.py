@@ -34,7 +34,7 @@ def read(path: Path) -> tuple[Samples, Samples | None]:
     except UserError:
         raise
     except Exception as error:  # the two parsers raise a dozen kinds
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = str(error) or type(error).__name__
         raise refuse("name an archive of numpy.savez", reason, path) from error
     if not pairs or pairs[0] == PAIRS[-1]:
         got = ", ".join(sorted(names)) or "nothing"

@@ -38,7 +38,7 @@ def read(path: Path) -> Samples:
             check_size(sum(g.column(i).num_values for g in groups for i in range(g.num_columns)), path)
             table = file.read()
     except (OSError, pa.ArrowException) as error:
-        raise refuse("name a Parquet file", " ".join(str(error).split()), path) from error
+        raise refuse("name a Parquet file", error, path) from error
     place = next((i for i, name in enumerate(table.column_names) if name in LABELS), None)
     if place is None or table.num_columns < 2:
         remedy = "rename the columns"
