@@ -217,7 +217,7 @@ BAD = [
     (["parameterization=ntkk"], "parameterization must be one of .*ntk.*, got 'ntkk'; did you mean 'ntk'"),
     (["parameterization=ntk,ntkk", "width=8,16"], "parameterization must be one of .*'ntkk'"),
     (["data=digit"], "data must be one of .*did you mean 'digits'"),
-    (["data=digits,mnist", "width=8,16"], "data must be one of .*digits.*xor, got 'mnist'"),
+    (["data=digits,imagenet", "width=8,16"], "data must be one of .*digits.*xor, got 'imagenet'"),
     (["experiment=nope"], "experiment must be one of .*default.*, got 'nope'"),
     (["width=0"], "width must be a whole number >= 1, got 0"),
     (["width=8,0", "lr=0.1"], "width must be a whole number >= 1, got 0"),
