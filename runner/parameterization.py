@@ -23,6 +23,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from runner.cell import Cell
+from runner.errors import UserError
 
 Role = Literal["input", "hidden", "output", "vector", "scalar"]
 """Which dimensions of a parameter grow with width.
@@ -45,6 +46,16 @@ def _exponent(table: dict[str, Any], role: Role) -> float:
     if role == "scalar":
         return 0.0
     return float(table["input" if role == "vector" else role])
+
+
+def _rates(cell: Cell, family: OptimizerFamily) -> dict[str, Any]:
+    rates: dict[str, dict[str, Any]] = _table(cell.exponents)["c"]
+    if family not in rates:
+        raise UserError(
+            f"parameterization.c must have a row {family} for this optimizer, got {', '.join(sorted(rates))} "
+            f"in {cell.parameterization}; add {family}: {{input: 0, hidden: 0, output: 0}} to its file"
+        )
+    return rates[family]
 
 
 def width_ratio(cells: Sequence[Cell]) -> Float64[Tensor, "cell"]:
@@ -115,6 +126,34 @@ def lr_factor(cells: Sequence[Cell], role: Role, family: OptimizerFamily = "sgd"
 
     Returns:
         One factor per cell.
+
+    Raises:
+        UserError: If a parameterization has no exponents for the family.
     """
-    c = [_exponent(_table(cell.exponents)["c"][family], role) for cell in cells]
+    c = [_exponent(_rates(cell, family), role) for cell in cells]
     return width_ratio(cells) ** -torch.tensor(c, dtype=torch.float64)
+
+
+def gamma_of(cells: Sequence[Cell]) -> Float64[Tensor, "cell"]:
+    """Return the richness of every cell."""
+    return torch.tensor([cell.gamma for cell in cells], dtype=torch.float64)
+
+
+def gradient_scale(cells: Sequence[Cell], role: Role) -> Float64[Tensor, "cell"]:
+    """Return r^(c_sgd - c_adam) / gamma, how the raw gradient of a weight scales with width and gamma.
+
+    Steps of SGD and of Adam are of one size if gradients are: r^(-c_sgd) times the gradient is r^(-c_adam)
+    times a number of order one. Under a + t, b - t it changes by r^(-t), as the gradient does.
+
+    Args:
+        cells: The cells of a pack.
+        role: Role of the weight.
+
+    Returns:
+        One factor per cell.
+
+    References:
+        Yang & Littwin (2023), "Tensor Programs IVb: Adaptive Optimization in the Infinite-Width Limit",
+        arXiv 2308.01814: the exponent d by which gradients are scaled before the nonlinearity.
+    """
+    return lr_factor(cells, role, "adam") / lr_factor(cells, role, "sgd") / gamma_of(cells)

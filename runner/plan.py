@@ -156,7 +156,9 @@ def form_packs(cells: Collection[Cell], shape_of: Callable[[Cell], Shape]) -> It
     ordered = sorted(dict.fromkeys(cells), key=_canonical_order)
     for _, group in itertools.groupby(ordered, key=_PACK_KEY):
         members = tuple(group)
-        shape = shape_of(members[0])
+        # All are of one shape; what else may not fit together is looked at once per kind of cell.
+        kinds = {(cell.lr_unit, cell.exponents): cell for cell in reversed(members)}
+        shape = [shape_of(cell) for cell in kinds.values()][-1]
         for chunk in _chunks(members, pack_limit(members[0], shape)):
             yield Pack(next(index), chunk, _cost(chunk[0], len(chunk), shape))
 

@@ -141,7 +141,10 @@ CELLS = (
     _key("lr_unit", "string", "", "absolute, or sharpness: lr is then lr_absolute * lambda_max_init"),
     Column("lr_absolute", "float64", "lr", "Base learning rate eta in force, before layer and gamma factors"),
     Column(
-        "lr_sharpness", "float64", "1", "lr_absolute * lambda_max_init; 2 is critical for MSE, full batch"
+        "lr_sharpness",
+        "float64",
+        "1",
+        "lr_absolute * lambda_max_init; 2 is critical for MSE, full batch; null under Adam or signs",
     ),
     _key("gamma", "float64", "1", "Richness: f = h / gamma, lr times gamma^2 under SGD"),
     _key("center_output", "bool", "", "Whether the output at init is subtracted"),

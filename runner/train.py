@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from runner import baselines, data, instantiate, layers, losses
 from runner.cell import Cell
@@ -68,11 +68,15 @@ def inspect(cell: Cell) -> PackShape:
     """Return the shape of a cell's pack, having checked everything that could fail before training.
 
     Args:
-        cell: Any cell of the pack.
+        cell: Any cell of the pack, or one for each `lr_unit` and parameterization in it.
 
     Raises:
         UserError: If data, model, optimizer or measures do not fit together.
     """
+    sections = json.loads(cell.settings)
+    if not baselines.baseline_of(sections["model"]):
+        # Without layers there is nothing to update: this checks the settings against the cell.
+        _optimizer(sections, nn.Module(), [cell], torch.ones(1))
     return _inspect(*(getattr(cell, name) for name in ("settings", "width", "depth", "loss", "batch_size")))
 
 
@@ -104,13 +108,16 @@ def _inspect(settings: str, width: int, depth: int, loss: str, batch_size: int |
         sections["model"], width=width, depth=depth, inputs=dataset.input_shape, outputs=dataset.outputs
     )
     check(model, dataset)
-    instantiate.resolve("optimizer", sections["optimizer"])
     requirements.check(
         scheduled(sections["measure"]),
         requirements.Setting(dataset, sections["optimizer"], loss, batch_size),
     )
     count = layers.parameter_count(model)
     return PackShape(count, train_size, inputs, dataset.outputs, 6.0 * count * (batch_size or train_size))
+
+
+def _optimizer(sections: Mapping[str, Any], model: nn.Module, cells: Sequence[Cell], lr: Tensor) -> Any:
+    return instantiate.call("optimizer", sections["optimizer"], model=model, cells=cells, lr=lr)
 
 
 def train_pack(
@@ -199,9 +206,9 @@ class _Run:
         sharp = torch.tensor([c.lr_unit == "sharpness" for c in cells], device=device)
         rate = torch.where(sharp, swept / lambda_init, swept)
         self.ensemble.lr = rate
-        optimizer = instantiate.resolve("optimizer", sections["optimizer"])
-        keys = {k: v for k, v in sections["optimizer"].items() if k not in ("_target_", "name")}
-        self.optimizer = optimizer(self.ensemble.model, cells, rate, **keys)
+        self.optimizer = _optimizer(sections, self.ensemble.model, cells, rate)
+        # lambda_max is a scale of the learning rate for gradient descent alone.
+        descends = getattr(self.optimizer, "family", "sgd") == "sgd"
         self.batches = None
         if self.shape.batch_size is not None:
             seeds = [cell.seed for cell in cells]
@@ -216,7 +223,7 @@ class _Run:
             cells,
             {
                 "lr_absolute": rate.tolist(),
-                "lr_sharpness": (rate * lambda_init).tolist(),
+                "lr_sharpness": (rate * lambda_init).tolist() if descends else [None] * len(cells),
                 "lambda_max_init": lambda_init.tolist(),
                 "initial_train_loss": self.initial_loss.tolist(),
                 "parameters": [layers.parameter_count(self.ensemble.model)] * len(cells),

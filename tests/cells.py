@@ -38,7 +38,10 @@ SCALARS = {
 def exponents(name):
     """The canonical JSON of a parameterization's abc table, from the reference."""
     table = {letter: dict(zip(ROLES, ABC[name][letter], strict=True)) for letter in "ab"}
-    table["c"] = {"sgd": dict(zip(ROLES, ABC[name]["c"], strict=True)), "adam": dict.fromkeys(ROLES, 0)}
+    table["c"] = {
+        family: dict(zip(ROLES, ABC[name][letter], strict=True))
+        for family, letter in (("sgd", "c"), ("adam", "c_adam"))
+    }
     return canonical_json(table)
 
 

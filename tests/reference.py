@@ -9,11 +9,11 @@ import math
 import torch
 from torch.func import jacrev
 
-ABC = {  # role order: input, hidden, output
-    "sp": {"a": (0, 0, 0), "b": (0, 0.5, 0.5), "c": (0, 0, 0)},
-    "ntk": {"a": (0, 0.5, 0.5), "b": (0, 0, 0), "c": (0, 0, 0)},
-    "mean_field": {"a": (0, 0.5, 1), "b": (0, 0, 0), "c": (-1, -1, -1)},
-    "mup": {"a": (-0.5, 0, 0.5), "b": (0.5, 0.5, 0.5), "c": (0, 0, 0)},
+ABC = {  # role order: input, hidden, output; c is SGD's
+    "sp": {"a": (0, 0, 0), "b": (0, 0.5, 0.5), "c": (0, 0, 0), "c_adam": (0, 0, 0)},
+    "ntk": {"a": (0, 0.5, 0.5), "b": (0, 0, 0), "c": (0, 0, 0), "c_adam": (0.5, 1, 0.5)},
+    "mean_field": {"a": (0, 0.5, 1), "b": (0, 0, 0), "c": (-1, -1, -1), "c_adam": (0, 0.5, 0)},
+    "mup": {"a": (-0.5, 0, 0.5), "b": (0.5, 0.5, 0.5), "c": (0, 0, 0), "c_adam": (0.5, 1, 0.5)},
 }
 ROLES = ("input", "hidden", "output")
 

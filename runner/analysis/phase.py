@@ -154,8 +154,9 @@ def _point(votes: dict[str, np.ndarray]) -> dict[str, Any]:
 
 
 def _critical(cells: pd.DataFrame, y: str) -> np.ndarray:
-    """Return each cell's critical lr in the unit of y, NaN where y is no lr."""
+    """Return each cell's critical lr in the unit of y, NaN where y is no lr or lambda_max no scale for it."""
     absolute = SHARPNESS_CRITICAL / _floats(cells["lambda_max_init"]).where(lambda top: top > 0)
+    absolute = absolute.where(cells["lr_sharpness"].notna())
     if y == "lr_absolute":
         return absolute.to_numpy()
     if y == "lr_sharpness":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from runner.measures.ridge import LEAST_SAMPLES
 from runner.measures.schedule import Scheduled
 from runner.measures.spectrum import spectrum
 from runner.measures.transfer import transfer_gain
+from runner.optim import SGD
 
 MAX_KERNEL_SIZE = 4096
 """Rows of the largest kernel that is decomposed: 20 s and 134 MB each in float64."""
@@ -81,7 +83,12 @@ def _mse(name: str, setting: Setting) -> None:
 
 def _plain_sgd(name: str, setting: Setting) -> None:
     target = setting.optimizer.get("_target_")
-    extras = {k: v for k, v in setting.optimizer.items() if k not in ("_target_", "name") and v}
+    defaults = inspect.signature(SGD).parameters
+    extras = {
+        key: value
+        for key, value in setting.optimizer.items()
+        if key not in ("_target_", "name") and not (key in defaults and value == defaults[key].default)
+    }
     if target != "runner.optim.SGD" or extras:
         got = f"{target} with {extras}" if extras else target
         raise UserError(

@@ -1,0 +1,101 @@
+"""Adam, with decay in the gradient or apart from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from runner.cell import Cell
+from runner.optim.base import Optimizer, Slot
+from runner.optim.checks import positive, two_below_one
+from runner.parameterization import OptimizerFamily
+
+
+class Adam(Optimizer):
+    """Adam, ``p <- p - lr * gamma * r^(-c) * m / (sqrt(v) + eps)``, with bias corrections.
+
+    m and v are the running means of the gradient and of its square, as in ``torch.optim.Adam``. The step is
+    the same for a gradient of any scale, so gamma enters once, not squared, and c is Adam's; eps alone has
+    the gradient's units, and scales with it.
+
+    Args:
+        model: The initialized ensemble.
+        cells: Its cells.
+        lr: Base learning rate of every cell, absolute.
+        betas: Weights of the past in m and in v, in [0, 1).
+        eps: Added to sqrt(v), for gamma 1 at base width.
+        weight_decay: See :class:`runner.optim.Optimizer`, coupled: part of the gradient; so are the others.
+        clip: Largest norm of a cell's gradient.
+        warmup: Steps, or a fraction.
+        schedule: ``constant``, ``cosine`` or ``linear``.
+
+    References:
+        Kingma & Ba (2015), arXiv 1412.6980, algorithm 1. Exponents, and the scale of the gradient before
+        the nonlinearity: Yang & Littwin (2023), "Tensor Programs IVb", arXiv 2308.01814. Why eps must scale
+        with the gradient: Everett et al. (2024), arXiv 2407.05872.
+    """
+
+    family: ClassVar[OptimizerFamily] = "adam"
+    remembers = ("mean", "square")
+
+    def __init__(
+        self,
+        model: nn.Module,
+        cells: Sequence[Cell],
+        lr: Float[Tensor, "cell"],
+        *,
+        betas: Sequence[float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        clip: float | None = None,
+        warmup: float = 0,
+        schedule: str = "constant",
+    ) -> None:
+        self.betas = two_below_one("optimizer.betas", betas)
+        self.eps = positive("optimizer.eps", eps, "a weight without gradient is 0/0 without it")
+        super().__init__(
+            model, cells, lr, weight_decay=weight_decay, clip=clip, warmup=warmup, schedule=schedule
+        )
+
+    def update(self, slot: Slot, parameter: Tensor, gradient: Tensor, factor: float) -> None:
+        """Update one parameter in place; see :meth:`runner.optim.Optimizer.update`."""
+        first, second = self.betas
+        mean = slot.state["mean"].lerp_(gradient, 1 - first)
+        square = slot.state["square"].mul_(second).addcmul_(gradient, gradient, value=1 - second)
+        # The gradient is not needed any more, so the scratch is free.
+        size = torch.sqrt(square, out=slot.scratch).div_(math.sqrt(1 - second**self.taken)).add_(slot.eps)
+        direction = torch.div(mean, size, out=slot.scratch)
+        parameter.addcmul_(direction, slot.minus_lr, value=factor / (1 - first**self.taken))
+
+
+class AdamW(Adam):
+    """:class:`Adam` with decoupled decay, ``p <- p - lr * gamma * weight_decay * p`` before each step.
+
+    References:
+        Loshchilov & Hutter (2019), "Decoupled weight decay regularization", arXiv 1711.05101.
+    """
+
+    decoupled: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        model: nn.Module,
+        cells: Sequence[Cell],
+        lr: Float[Tensor, "cell"],
+        *,
+        betas: Sequence[float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+        clip: float | None = None,
+        warmup: float = 0,
+        schedule: str = "constant",
+    ) -> None:
+        super().__init__(
+            model, cells, lr,
+            betas=betas, eps=eps, weight_decay=weight_decay, clip=clip, warmup=warmup, schedule=schedule,
+        )  # fmt: skip

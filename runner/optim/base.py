@@ -1,0 +1,235 @@
+r"""What all optimizers share: learning rates, decay, clipping and schedule, for every cell at once.
+
+Every quantity is placed so that the symmetry of abc parameterizations holds (a + t, b - t with c - 2t under
+SGD or c - t under Adam leaves a network's trajectory unchanged; Yang & Hu, arXiv 2011.14522, and Yang &
+Littwin, arXiv 2308.01814): ``mup`` and ``mean_field`` stay the same network with momentum, decay, clipping
+and Adam's eps. At ``width == base_width`` and gamma 1 each optimizer is torch.optim's own. With
+r = width / base_width, for the parameters of a role:
+
+=============  =====================================  ====================================================
+quantity       value                                  why
+=============  =====================================  ====================================================
+learning rate  lr gamma^2 r^(-c), c of SGD            the lr-weighted kernel is that of gamma = 1
+..             lr gamma r^(-c), c of Adam             so is the first change of f = h / gamma
+weight decay   shrinks by lr gamma^2 weight_decay a   the width factor r^(-c) is left out: a weight forgets
+               step (gamma once under Adam), at any   its start at the same rate at every width
+               width
+Adam's eps     eps r^(c_sgd - c_adam) / gamma         how raw gradients scale: the same share at any width
+clip           norm gamma sqrt(sum r^(-c) |g|^2)      see :func:`runner.optim.clipping.gradient_norm`
+=============  =====================================  ====================================================
+
+*Coupled* decay (SGD, Adam) adds the gradient of weight_decay / 2 * sum_l r^(c_l) |w_l|^2, with SGD's c, to
+that of the loss: a ridge on raw weights where c = 0 and, under ``mean_field``, the average over neurons that
+its limit asks for (Mei et al., arXiv 1804.06561). *Decoupled* decay (AdamW, signSGD) leaves the gradient
+alone; Wang & Aitchison, arXiv 2405.13698, find that lr * weight_decay should not depend on width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from runner.cell import Cell
+from runner.errors import UserError
+from runner.layers import parameters_of
+from runner.optim.checks import not_negative, positive
+from runner.optim.clipping import clip_factor, gradient_norm
+from runner.optim.schedule import Schedule
+from runner.parameterization import OptimizerFamily, gamma_of, gradient_scale, lr_factor
+
+_GAMMA_POWER: dict[OptimizerFamily, int] = {"sgd": 2, "adam": 1}
+
+
+@dataclass
+class Slot:
+    """What an optimizer holds of one parameter; all tensors start with a ``cell`` axis.
+
+    Attributes:
+        path: Of the parameter.
+        shape: Of the parameter within one cell.
+        minus_lr: Learning rate, negative, shaped to multiply a gradient; so are the next three.
+        ridge: Coefficient of coupled decay.
+        minus_decay: Share of the weight lost in a step to decoupled decay, negative.
+        eps: Adam's, in units of this parameter's gradient.
+        root: Weight of the gradient in its norm, ``[cell]``.
+        state: What the update remembers, by name.
+        scratch: Room for one gradient, shared by all slots.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    minus_lr: Tensor
+    ridge: Tensor
+    minus_decay: Tensor
+    eps: Tensor
+    root: Float[Tensor, "cell"]
+    state: dict[str, Tensor] = field(default_factory=dict)
+    scratch: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def select(self, index: Int[Tensor, "kept"]) -> None:
+        """Keep the cells at ``index``; the scratch is the optimizer's to renew."""
+        for name in ("minus_lr", "ridge", "minus_decay", "eps", "root"):
+            setattr(self, name, getattr(self, name)[index])
+        self.state = {name: value[index] for name, value in self.state.items()}
+
+
+class Optimizer:
+    """Updates the parameters of an ensemble in place; a subclass says how, parameter by parameter.
+
+    Built with a model without layers, it checks its settings and does nothing else.
+
+    Args:
+        model: The initialized ensemble.
+        cells: Its cells.
+        lr: Base learning rate of every cell, absolute.
+        weight_decay: Share of a weight lost per step and unit of learning rate.
+        clip: Largest lr-weighted norm of a cell's gradient; None for no limit.
+        warmup: Steps, or a fraction of the run below 1, over which the learning rate rises linearly.
+        schedule: ``constant``, ``cosine`` or ``linear``: what the learning rate does after that.
+
+    Attributes:
+        family: Which row of the abc table's c it reads.
+        remembers: Names of the state kept for every parameter.
+        decoupled: Whether decay bypasses the gradient.
+        taken: Steps done.
+
+    Raises:
+        UserError: If a setting breaks its rule or does not fit a cell.
+    """
+
+    family: ClassVar[OptimizerFamily] = "sgd"
+    decoupled: ClassVar[bool] = False
+    remembers: tuple[str, ...] = ()
+    eps: float = 0.0
+
+    def __init__(
+        self,
+        model: nn.Module,
+        cells: Sequence[Cell],
+        lr: Float[Tensor, "cell"],
+        *,
+        weight_decay: float = 0.0,
+        clip: float | None = None,
+        warmup: float = 0,
+        schedule: str = "constant",
+    ) -> None:
+        self.weight_decay = not_negative("optimizer.weight_decay", weight_decay)
+        self.clip = None if clip is None else positive("optimizer.clip", clip, "null is no limit")
+        self.schedule = Schedule(schedule, warmup, cells[0].steps)
+        self._check_cells(cells)
+        self.taken = 0
+        self.slots = self._slots(model, cells, lr)
+        self._renew_scratch()
+
+    @torch.no_grad()
+    def step(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+        """Update the parameters in place.
+
+        Args:
+            parameters: In the order of :func:`runner.layers.parameters_of`.
+            gradients: Of each cell's own loss, likewise; left as they are.
+        """
+        factor = self.schedule.factor(self.taken)
+        self.taken += 1
+        scale = None
+        if self.clip is not None:
+            scale = clip_factor(gradient_norm(gradients, [slot.root for slot in self.slots]), self.clip)
+        for slot, parameter, gradient in zip(self.slots, parameters, gradients, strict=True):
+            if scale is not None:
+                gradient = torch.mul(gradient, scale.view_as(slot.minus_lr), out=slot.scratch)
+            if self.weight_decay and self.decoupled:
+                parameter.addcmul_(parameter, slot.minus_decay, value=factor)
+            elif self.weight_decay:
+                gradient = torch.addcmul(gradient, parameter, slot.ridge, out=slot.scratch)
+            self.update(slot, parameter, gradient, factor)
+
+    def update(self, slot: Slot, parameter: Tensor, gradient: Tensor, factor: float) -> None:
+        """Update one parameter in place.
+
+        Args:
+            slot: What is held of it.
+            parameter: The parameter.
+            gradient: Clipped, coupled decay added; may lie in ``slot.scratch``.
+            factor: Of the learning rate at this step.
+        """
+        raise NotImplementedError
+
+    def select(self, index: Int[Tensor, "kept"]) -> None:
+        """Keep the cells at ``index``, in that order."""
+        for slot in self.slots:
+            slot.select(index)
+        self._renew_scratch()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what a later run needs to go on from here.
+
+        Returns:
+            ``step``, the number of steps done, and ``NAME/PATH``, each state of each parameter, with a
+            leading ``cell`` axis. Learning rates are not in it: they follow from the cells.
+        """
+        state = {
+            f"{name}/{slot.path}": value.clone() for slot in self.slots for name, value in slot.state.items()
+        }
+        return {"step": torch.tensor(self.taken)} | state
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what :meth:`state_dict` returned, for the same cells in the same order.
+
+        Raises:
+            ValueError: If it is of another optimizer, model or number of cells.
+        """
+        held = {f"{name}/{slot.path}": value for slot in self.slots for name, value in slot.state.items()}
+        given = {name: tuple(value.shape) for name, value in state.items() if name != "step"}
+        if "step" not in state or given != {name: tuple(value.shape) for name, value in held.items()}:
+            raise ValueError(f"state of another optimizer, model or pack: {given}")
+        for name, value in held.items():
+            value.copy_(state[name])
+        self.taken = int(state["step"])
+
+    def _slots(self, model: nn.Module, cells: Sequence[Cell], lr: Float[Tensor, "cell"]) -> list[Slot]:
+        gamma = gamma_of(cells)
+        base = lr.double().cpu() * gamma ** _GAMMA_POWER[self.family]
+        slots = []
+        for path, spec, parameter, _ in parameters_of(model):
+            weighted = lr_factor(cells, spec.role)
+            per_weight = (-1, *(1,) * len(spec.shape))
+            numbers = {
+                "minus_lr": -(base * lr_factor(cells, spec.role, self.family)),
+                "ridge": self.weight_decay / weighted,
+                "minus_decay": -base * self.weight_decay,
+                "eps": self.eps * gradient_scale(cells, spec.role),
+            }
+            slots.append(
+                Slot(
+                    path,
+                    spec.shape,
+                    root=(gamma * weighted.sqrt()).to(parameter),
+                    state={name: torch.zeros_like(parameter.detach()) for name in self.remembers},
+                    **{name: value.to(parameter).view(per_weight) for name, value in numbers.items()},
+                )
+            )
+        return slots
+
+    def _renew_scratch(self) -> None:
+        """Give all slots one piece of memory, as large as the largest parameter."""
+        if not self.slots:
+            return
+        count = len(self.slots[0].root)
+        shared = self.slots[0].minus_lr.new_empty(
+            count * max(torch.Size(slot.shape).numel() for slot in self.slots)
+        )
+        for slot in self.slots:
+            slot.scratch = shared[: count * torch.Size(slot.shape).numel()].view(count, *slot.shape)
+
+    def _check_cells(self, cells: Sequence[Cell]) -> None:
+        lr_factor(cells, "hidden", self.family)
+        if self.family != "sgd" and any(cell.lr_unit == "sharpness" for cell in cells):
+            raise UserError(
+                f"lr_unit must be absolute for {type(self).__name__}, got sharpness; lambda_max is a scale "
+                "for gradient descent only, so sweep lr itself"
+            )

@@ -1,0 +1,69 @@
+"""Gradient descent, plain or with momentum."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from runner.cell import Cell
+from runner.errors import UserError
+from runner.optim.base import Optimizer, Slot
+from runner.optim.checks import below_one, flag
+
+
+class SGD(Optimizer):
+    """Gradient descent, ``p <- p - lr * gamma^2 * r^(-c) * grad``, optionally with momentum.
+
+    With momentum mu: ``v <- mu v + grad`` and v in place of the gradient, or ``grad + mu v`` after Nesterov,
+    as in ``torch.optim.SGD``. For a quadratic loss the critical lr * lambda_max is then 2 (1 + mu), and
+    (2 + 2 mu) / (1 + 2 mu) with Nesterov's.
+
+    Args:
+        model: The initialized ensemble.
+        cells: Its cells.
+        lr: Base learning rate of every cell, absolute.
+        momentum: Weight of the past, in [0, 1).
+        nesterov: Whether to look ahead; needs momentum.
+        weight_decay: See :class:`runner.optim.Optimizer`, coupled; so are the others.
+        clip: Largest norm of a cell's gradient.
+        warmup: Steps, or a fraction.
+        schedule: ``constant``, ``cosine`` or ``linear``.
+
+    References:
+        Factor gamma^2: Chizat, Oyallon & Bach (2019), arXiv 1812.07956, eq. 3 with alpha = 1 / gamma.
+        Momentum: Sutskever, Martens, Dahl & Hinton (2013), "On the importance of initialization and momentum
+        in deep learning". Its critical lr: Cohen et al. (2021), arXiv 2103.00065, appendix B.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        cells: Sequence[Cell],
+        lr: Float[Tensor, "cell"],
+        *,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        clip: float | None = None,
+        warmup: float = 0,
+        schedule: str = "constant",
+    ) -> None:
+        self.momentum = below_one("optimizer.momentum", momentum)
+        self.nesterov = flag("optimizer.nesterov", nesterov)
+        if self.nesterov and not self.momentum:
+            raise UserError("optimizer.momentum must be > 0 with optimizer.nesterov=true, got 0; e.g. 0.9")
+        self.remembers = ("momentum",) if self.momentum else ()
+        super().__init__(
+            model, cells, lr, weight_decay=weight_decay, clip=clip, warmup=warmup, schedule=schedule
+        )
+
+    def update(self, slot: Slot, parameter: Tensor, gradient: Tensor, factor: float) -> None:
+        """Update one parameter in place; see :meth:`runner.optim.Optimizer.update`."""
+        if self.momentum:
+            past = slot.state["momentum"].mul_(self.momentum).add_(gradient)
+            ahead = self.nesterov
+            gradient = torch.add(gradient, past, alpha=self.momentum, out=slot.scratch) if ahead else past
+        parameter.addcmul_(gradient, slot.minus_lr, value=factor)

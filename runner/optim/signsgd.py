@@ -1,0 +1,62 @@
+"""Gradient descent on signs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from runner.cell import Cell
+from runner.optim.base import Optimizer, Slot
+from runner.optim.checks import below_one
+from runner.parameterization import OptimizerFamily
+
+
+class SignSGD(Optimizer):
+    """Sign descent, ``p <- p - lr * gamma * r^(-c) * sign(grad)``, with Adam's c.
+
+    It is Adam without memory and without eps; with momentum, the sign of a running mean (Signum).
+
+    Args:
+        model: The initialized ensemble.
+        cells: Its cells.
+        lr: Base learning rate of every cell, absolute.
+        momentum: Weight of the past in the running mean, in [0, 1).
+        weight_decay: See :class:`runner.optim.Optimizer`, decoupled; so are the others.
+        clip: Largest norm of a cell's gradient; only Signum feels it.
+        warmup: Steps, or a fraction.
+        schedule: ``constant``, ``cosine`` or ``linear``.
+
+    References:
+        Bernstein et al. (2018), "signSGD: Compressed optimisation for non-convex problems", arXiv 1802.04434.
+    """
+
+    family: ClassVar[OptimizerFamily] = "adam"
+    decoupled: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        model: nn.Module,
+        cells: Sequence[Cell],
+        lr: Float[Tensor, "cell"],
+        *,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        clip: float | None = None,
+        warmup: float = 0,
+        schedule: str = "constant",
+    ) -> None:
+        self.momentum = below_one("optimizer.momentum", momentum)
+        self.remembers = ("mean",) if self.momentum else ()
+        super().__init__(
+            model, cells, lr, weight_decay=weight_decay, clip=clip, warmup=warmup, schedule=schedule
+        )
+
+    def update(self, slot: Slot, parameter: Tensor, gradient: Tensor, factor: float) -> None:
+        """Update one parameter in place; see :meth:`runner.optim.Optimizer.update`."""
+        if self.momentum:
+            gradient = slot.state["mean"].lerp_(gradient, 1 - self.momentum)
+        parameter.addcmul_(torch.sign(gradient, out=slot.scratch), slot.minus_lr, value=factor)
