@@ -23,6 +23,7 @@ OUT = Path("outputs/claims")
 QUICK: Mapping[str, tuple[str, ...]] = {
     "claim_limit": ("seed=range(8)",),
     "claim_width": ("seed=range(3)",),
+    "claim_adam": ("seed=range(3)", "width=64,128,256,512"),
     "claim_kernel": ("seed=range(2)", "width=64,128,256,512"),
     "claim_edges": ("seed=range(2)", "lr=logspace(-3,0,16)"),
     "claim_best_lr": ("seed=range(4)",),

@@ -216,5 +216,5 @@ def truth():
     return {
         "claim_width": width(), "claim_limit": limit(), "claim_kernel": kernel(), "claim_edges": edges(),
         "claim_best_lr": best_lr(), "claim_richness": richness(), "claim_tasks": tasks(),
-        "claim_depth": depth(),
+        "claim_depth": depth(), "claim_adam": width(),
     }  # fmt: skip

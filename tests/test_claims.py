@@ -41,6 +41,8 @@ ALSO_FALSE = [
     ("C7", {"claim_width": lambda: worlds.width(RICH_IS_LAZY)}),
     ("C8", {"claim_edges": lambda: worlds.edges(richer=-1.0)}),
     ("C9", {"claim_width": lambda: worlds.width(LAZY_IS_RICH)}),
+    ("C9", {"claim_adam": lambda: worlds.width(RICH_IS_LAZY)}),
+    ("C9", {"claim_adam": lambda: worlds.width(LAZY_IS_RICH)}),
     ("C11", {"claim_tasks": lambda: worlds.tasks(lazy=0.1)}),
     ("C11", {"claim_tasks": lambda: worlds.tasks(lazy=10.0)}),
     ("C16", {"claim_best_lr": lambda: worlds.best_lr({"sp": 0.0})}),

@@ -18,6 +18,7 @@ from runner.layers import parameters_of
 from runner.optim.checks import below_one, flag, not_negative, two_below_one
 from runner.optim.schedule import Schedule
 from runner.parameterization import gradient_scale
+from runner.plan import make_plan
 from runner.train import _Run, inspect, train_pack
 
 CPU = torch.device("cpu")
@@ -428,6 +429,14 @@ def test_what_does_not_fit_a_cell_is_refused_before_training():
     del table["c"]["adam"]
     with pytest.raises(UserError, match=r"parameterization.c must have a row adam .*, got sgd in mup"):
         inspect(replace(adam, exponents=json.dumps(table)))
+
+
+def test_every_kind_of_cell_in_a_pack_is_looked_at():
+    cells = [make_cell(**BASE, lr=lr, optimizer=section("Adam")) for lr in (0.01, 0.02)]
+    make_plan(cells)
+    for last in ({"lr_unit": "sharpness"}, {"exponents": '{"a":{},"b":{},"c":{"sgd":{}}}'}):
+        with pytest.raises(UserError, match=r"lr_unit must be absolute|must have a row adam"):
+            make_plan([*cells, replace(cells[1], **last)])
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 from cells import make_cell
 
-from runner.parameterization import init_std, lr_factor, multiplier
+from runner.parameterization import gradient_scale, init_std, lr_factor, multiplier
 
 # At r = 4: (multiplier, init std * sqrt(fan_in at base), lr factor), as theory.md's table gives them.
 EXPECTED = {
@@ -31,6 +31,31 @@ def test_factors(name, role):
     assert multiplier(cells, role).item() == pytest.approx(expected_multiplier)
     assert init_std(cells, role, fan_in, 3.0).item() == pytest.approx(3 * expected_std / fan_in_base**0.5)
     assert lr_factor(cells, role).item() == pytest.approx(expected_lr)
+
+
+# At r = 4: (lr factor under Adam, how gradients scale at gamma = 2).
+EXPECTED_OF_ADAM = {
+    ("sp", "input"): (1, 1 / 2),
+    ("sp", "hidden"): (1, 1 / 2),
+    ("sp", "output"): (1, 1 / 2),
+    ("ntk", "input"): (1 / 2, 1 / 4),
+    ("ntk", "hidden"): (1 / 4, 1 / 8),
+    ("ntk", "output"): (1 / 2, 1 / 4),
+    ("mean_field", "input"): (1, 1 / 8),
+    ("mean_field", "hidden"): (1 / 2, 1 / 16),
+    ("mean_field", "output"): (1, 1 / 8),
+    ("mup", "input"): (1 / 2, 1 / 4),
+    ("mup", "hidden"): (1 / 4, 1 / 8),
+    ("mup", "output"): (1 / 2, 1 / 4),
+}
+
+
+@pytest.mark.parametrize(("name", "role"), EXPECTED_OF_ADAM)
+def test_factors_of_adam(name, role):
+    cells = [make_cell(parameterization=name, width=64, base_width=16, gamma=2.0)]
+    expected_lr, expected_scale = EXPECTED_OF_ADAM[name, role]
+    assert lr_factor(cells, role, "adam").item() == pytest.approx(expected_lr)
+    assert gradient_scale(cells, role).item() == pytest.approx(expected_scale)
 
 
 @pytest.mark.parametrize("name", ["sp", "ntk", "mean_field", "mup"])

@@ -67,6 +67,11 @@ def test_critical_line_in_the_unit_of_y(cells):
     )
 
 
+def test_there_is_no_critical_line_where_lambda_max_is_no_scale(cells):
+    adam = cells.assign(lr_sharpness=pd.array([None] * len(cells), dtype="Float64"))
+    assert phase_grid(adam, BY_NAME)["critical"].isna().all()
+
+
 def test_results_as_axes(cells):
     one = select(cells, ["parameterization=ntk", "seed=0"])
     assert (phase_grid(one, Axes(y="lr_sharpness"))["critical"] == 2).all()

@@ -47,7 +47,7 @@ def family(exponents: str, optimizer: str) -> str | None:
         exponents: Canonical JSON of the table, as in the ``exponents`` column.
         optimizer: Name of the optimizer; predictions exist for SGD, with or without momentum.
     """
-    if optimizer not in ("sgd", "momentum"):
+    if optimizer not in ("sgd", "momentum", "nesterov"):
         return None
     table = json.loads(exponents)
     try:

@@ -22,7 +22,12 @@ CLAIMS: tuple[Claim, ...] = (
     Claim("C6", "Rich: kernel, features move at every width", ("claim_width",), width.features_move),
     Claim("C7", "Wide ntk and sp are lazy, wide mup is rich", ("claim_width",), regimes.width_and_scaling),
     Claim("C8", "Larger lr is richer; sp's edge is 1/width", ("claim_edges",), rates.larger_is_richer),
-    Claim("C9", "Parameterization decides the limit", ("claim_width",), width.parameterization_decides),
+    Claim(
+        "C9",
+        "Parameterization decides the limit",
+        ("claim_width", "claim_adam"),
+        width.parameterization_decides,
+    ),
     Claim(
         "C10", "Short training is lazy, long forms features", ("claim_kernel",), regimes.time_makes_features
     ),

@@ -6,7 +6,7 @@ the asymptote), and 0.1 beyond on both sides: seeds are few.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -153,24 +153,28 @@ def parameterization_decides(frames: Frames) -> Sequence[Check]:
                 value, rival=rival,
             )
         )  # fmt: skip
-    for name, figures in {"mup": (0.0, 0.01), "mean_field": (0.0, 0.01), "ntk": (-0.5, -0.46)}.items():
+    checks += _early_updates(data, "", {"mup": (0.0, 0.01), "mean_field": (0.0, 0.01), "ntk": (-0.5, -0.46)})
+    adam = {"mup": (0.0, 0.01), "mean_field": (0.0, 0.01), "ntk": (-0.5, -0.49)}
+    return checks + _early_updates(frames["claim_adam"], " of adam", adam)
+
+
+def _early_updates(data: Tables, optimizer: str, expected: Mapping[str, tuple[float, ...]]) -> list[Check]:
+    """Check how far the first five steps move activations and loss (T9)."""
+    checks = []
+    for name, figures in expected.items():
         cells = part_of(data, parameterization=name, depth=2, model__activation="tanh")
         rival = -0.5 if name in RICH else FIXED
         for layer in ("input", "hidden"):
             checks.append(
                 band(
-                    f"update of the {layer} layer's activations in 5 steps, {name}",
+                    f"update of the {layer} layer's activations in 5 steps{optimizer}, {name}",
                     partial(_layer_slope, cells, "feature_movement", layer, step=5),
                     *figures, rival=rival,
                 )
             )  # fmt: skip
         checks.append(
-            band(
-                f"fall of the loss in 5 steps, {name}",
-                partial(_fall_slope, cells, 5),
-                0.0, 0.01,
-            )
-        )  # fmt: skip
+            band(f"fall of the loss in 5 steps{optimizer}, {name}", partial(_fall_slope, cells, 5), 0.0, 0.01)
+        )
     return checks
 
 
