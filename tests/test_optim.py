@@ -15,6 +15,7 @@ from runner import data, losses
 from runner.ensemble import Ensemble
 from runner.errors import UserError
 from runner.layers import parameters_of
+from runner.optim import Optimizer
 from runner.optim.checks import below_one, flag, not_negative, two_below_one
 from runner.optim.schedule import Schedule
 from runner.parameterization import gradient_scale
@@ -219,6 +220,23 @@ def test_signum_is_the_sign_of_a_running_mean():
     assert_same(run.ensemble.parameters, dict(zip(start, expected, strict=True)))
 
 
+class HalfSGD(Optimizer):
+    """An optimizer of one's own."""
+
+    def update(self, slot, parameter, gradient, factor):
+        parameter.addcmul_(gradient, slot.minus_lr, value=factor / 2)
+
+
+def test_an_optimizer_of_ones_own():
+    keys = {"weight_decay": 0.1, "clip": 0.5, "schedule": "linear"}
+    own = make_cell(**BASE, lr=0.1, optimizer={"_target_": f"{__name__}.HalfSGD", **keys})
+    half = make_cell(**BASE, lr=0.05, optimizer=section("SGD", **keys))
+    inspect(own)
+    assert_same(trained([own]).ensemble.parameters, trained([half]).ensemble.parameters)
+    with pytest.raises(UserError, match=r"optimizer.momentum must be one of"):
+        inspect(make_cell(**BASE, optimizer={"_target_": f"{__name__}.HalfSGD", "momentum": 0.9}))
+
+
 FULL = {  # every part that has a scale
     "sgd": section("SGD", weight_decay=0.05, clip=0.5),
     "momentum": section("SGD", momentum=0.9, weight_decay=0.05, clip=0.5, warmup=0.2, schedule="cosine"),
@@ -358,6 +376,18 @@ def test_state_of_another_pack_is_refused():
     for optimizer, state in ((adam, adam_of_two), (adam, momentum), (momentum, adam)):
         with pytest.raises(ValueError, match="state of another"):
             optimizer.load_state_dict(state.state_dict())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", FULL)
+def test_cuda_agrees_with_cpu(case):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    lr = 0.05 if "sgd" in case else 0.01
+    cells = [make_cell(**BASE | {"parameterization": n, "lr": lr, "optimizer": FULL[case]}) for n in ABC]
+    on_cpu, on_cuda = (train_pack(cells, torch.device(device)).cells for device in ("cpu", "cuda"))
+    for row, other in zip(on_cuda, on_cpu, strict=True):
+        assert [row[key] for key in INVARIANT] == pytest.approx([other[key] for key in INVARIANT], rel=1e-7)
 
 
 def test_warm_up_and_shapes():
