@@ -361,8 +361,8 @@ def test_state_goes_on_where_it_was_left(case):
             second.ensemble.parameters.values(), first.ensemble.parameters.values(), strict=True
         ):
             mine.copy_(saved)
-    second.optimizer.load_state_dict(state)
     first.advance(10)  # a state is a copy: going on does not change it
+    second.optimizer.load_state_dict(state)
     for step in range(10, STEPS):
         second.advance(step)
     expected = {path: value[kept] for path, value in through.ensemble.parameters.items()}
