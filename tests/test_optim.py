@@ -27,6 +27,10 @@ STEPS = 25
 BASE = {
     "width": 16, "base_width": 16, "parameterization": "mup", "lr_unit": "absolute", "steps": STEPS,
     "model": {"bias": True, "sigma_bias": 0.3},
+    "measure": {
+        "points": 2,
+        "functions": {n: {"_target_": f"runner.measures.{n}"} for n in ("ntk_change", "feature_movement")},
+    },
 }  # fmt: skip
 
 
@@ -482,7 +486,7 @@ def test_every_kind_of_cell_in_a_pack_is_looked_at():
 def test_kernel_descent_knows_plain_gradient_descent(keys, plain):
     functions = {"kernel_gd_error": {"_target_": "runner.measures.kernel_gd_error"}}
     measure = {"points": 4, "functions": functions}
-    cell = make_cell(**BASE, optimizer=section("SGD", **keys), measure=measure)
+    cell = make_cell(**BASE | {"measure": measure}, optimizer=section("SGD", **keys))
     if plain:
         inspect(cell)
     else:
