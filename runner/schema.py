@@ -204,6 +204,12 @@ LAYERS = (
     Column("movement_frobenius", "float64", "1", "norm_F(w_t - w_0) / norm_F(w_0) of the layer's weight"),
     Column("movement_spectral", "float64", "1", "norm_2(w_t - w_0) / norm_2(w_0) of the layer's weight"),
     Column("feature_movement", "float64", "1", "Relative RMS change of the layer's activations on probes"),
+    Column(
+        "update_size",
+        "float64",
+        "activation",
+        "RMS change of the layer's activations on probes; of the outputs f for the last layer",
+    ),
 )
 
 TABLES: dict[str, tuple[Column, ...]] = {"cells": CELLS, "trace": TRACE, "layers": LAYERS}

@@ -2,7 +2,8 @@
 
 import json
 
-from reference import ABC, ROLES
+import torch
+from reference import ABC, ATTENTION, ROLES
 from torch import nn
 
 from runner.cell import Cell, canonical_json
@@ -42,6 +43,8 @@ def exponents(name):
         family: dict(zip(ROLES, ABC[name][letter], strict=True))
         for family, letter in (("sgd", "c"), ("adam", "c_adam"))
     }
+    if name in ATTENTION:
+        table["attention"] = ATTENTION[name]
     return canonical_json(table)
 
 
@@ -67,3 +70,47 @@ class LinearModel(nn.Module):
 
     def forward(self, x):
         return self.output(x)
+
+
+class TiedModel(nn.Module):
+    """One hidden layer called twice."""
+
+    def __init__(self, width, depth, inputs, outputs):
+        super().__init__()
+        self.input = Linear(inputs[0], width, "input", sigma_weight=inputs[0] ** 0.5)
+        self.hidden = Linear(width, width, "hidden")
+        self.output = Linear(width, outputs, "output")
+
+    def forward(self, x):
+        x = self.input(x).tanh()
+        for _ in range(2):
+            x = self.hidden(x).tanh()
+        return self.output(x)
+
+
+class WithBatchNorm(LinearModel):
+    def __init__(self, width, depth, inputs, outputs):
+        super().__init__(width, depth, inputs, outputs)
+        self.norm = nn.BatchNorm1d(outputs)
+
+
+class WithDropout(LinearModel):
+    def __init__(self, width, depth, inputs, outputs):
+        super().__init__(width, depth, inputs, outputs)
+        self.dropout = nn.Dropout()
+
+
+class WithParameter(LinearModel):
+    def __init__(self, width, depth, inputs, outputs):
+        super().__init__(width, depth, inputs, outputs)
+        self.scale = nn.Parameter(torch.ones(1))
+
+
+class WithTwoOutputs(LinearModel):
+    def forward(self, x):
+        return self.output(x).repeat(1, 1, 2)
+
+
+class Broken(LinearModel):
+    def forward(self, x):
+        return self.output(x[..., 1:])

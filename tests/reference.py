@@ -15,6 +15,7 @@ ABC = {  # role order: input, hidden, output; c is SGD's
     "mean_field": {"a": (0, 0.5, 1), "b": (0, 0, 0), "c": (-1, -1, -1), "c_adam": (0, 0.5, 0)},
     "mup": {"a": (-0.5, 0, 0.5), "b": (0.5, 0.5, 0.5), "c": (0, 0, 0), "c_adam": (0.5, 1, 0.5)},
 }
+ATTENTION = {"mean_field": 0.5, "mup": 0.5}  # logits times r^(-1/2); nothing elsewhere
 ROLES = ("input", "hidden", "output")
 
 ACTIVATIONS = {

@@ -174,7 +174,7 @@ def _fit_metric(metric: str, cells: pd.DataFrame, table: pd.DataFrame) -> Iterat
 
 def _predictable(metric: str, per_layer: bool) -> bool:
     """Return whether theory's metric of that name is of the same kind, per layer or of the whole cell."""
-    return per_layer == metric.startswith("movement_")
+    return per_layer == (metric.startswith("movement_") or metric == "update_size")
 
 
 def _last_step(table: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:

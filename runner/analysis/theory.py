@@ -1,8 +1,9 @@
 """What theory says of an exponent against width, to stand beside the measured one.
 
 A prediction belongs to the *exponents* of a parameterization, not to its name. By the symmetry of abc
-parameterizations (Yang & Hu, arXiv 2011.14522) a network is told by ``a + b`` (its scale at init) and, under
-SGD, ``c + 2a`` (its effective learning rate), per role; ``mup`` and ``mean_field`` are then one family.
+parameterizations (Yang & Hu, arXiv 2011.14522) a network is told by ``a + b`` (its scale at init) and by its
+effective learning rate, ``c + 2a`` under SGD and ``c + a`` under Adam, per role; ``mup`` and ``mean_field`` are
+then one family.
 
 Predictions hold at a fixed ``lr * lambda_max``. In the families whose ``lambda_max`` does not depend on width
 a fixed absolute lr is the same thing; under ``sp`` it is not, and only the kernel at init is predicted.
@@ -14,12 +15,24 @@ import json
 from typing import Any
 
 ROLES = ("input", "hidden", "output")
-FAMILIES: dict[tuple[tuple[float, ...], tuple[float, ...]], str] = {
-    ((0, 0.5, 0.5), (0, 1, 1)): "ntk",
-    ((0, 0.5, 1), (-1, 0, 1)): "mup",
-    ((0, 0.5, 0.5), (0, 0, 0)): "sp",
+FAMILIES: dict[str, dict[tuple[tuple[float, ...], tuple[float, ...]], str]] = {
+    "sgd": {
+        ((0, 0.5, 0.5), (0, 1, 1)): "ntk",
+        ((0, 0.5, 1), (-1, 0, 1)): "mup",
+        ((0, 0.5, 0.5), (0, 0, 0)): "sp",
+    },
+    "adam": {
+        ((0, 0.5, 0.5), (0.5, 1.5, 1)): "ntk",
+        ((0, 0.5, 1), (0, 1, 1)): "mup",
+        ((0, 0.5, 0.5), (0, 0, 0)): "sp",
+    },
 }
-"""(a + b, c + 2a) over input, hidden, output -> family."""
+"""Exponents of the learning rate -> (a + b, c + 2a or c + a) over input, hidden, output -> family."""
+
+OPTIMIZERS = {name: "sgd" for name in ("sgd", "momentum", "nesterov")} | {
+    name: "adam" for name in ("adam", "adamw", "signsgd")
+}
+"""Optimizer -> whose exponents it takes."""
 
 AT_INIT: dict[str, dict[str, float]] = {"lambda_max_init": {"ntk": 0.0, "mup": 0.0, "sp": 1.0}}
 """T1: quantities that no learning rate enters."""
@@ -36,6 +49,15 @@ TRAINED: dict[tuple[str, str | None], dict[str, float]] = {
 }
 """(metric, role or None for a metric of the whole cell) -> family -> slope."""
 
+_LAZY_HIDDEN = {"ntk": -0.5, "mup": 0.0}
+UPDATES: dict[str, dict[str, float]] = {
+    "input": _LAZY_HIDDEN,
+    "hidden": _LAZY_HIDDEN,
+    "vector": _LAZY_HIDDEN,
+    "output": {"ntk": 0.0, "mup": 0.0},
+}
+"""T9: role -> family -> slope of ``update_size``, under SGD and Adam."""
+
 # With one hidden layer sp's output weights dominate the kernel; only its input weights, which lag, change it.
 SP_ONE_HIDDEN = {"ntk_change": -2.0, "kernel_distance": -4.0}
 
@@ -45,20 +67,22 @@ def family(exponents: str, optimizer: str) -> str | None:
 
     Args:
         exponents: Canonical JSON of the table, as in the ``exponents`` column.
-        optimizer: Name of the optimizer; predictions exist for SGD, with or without momentum.
+        optimizer: Name of the optimizer.
     """
-    if optimizer not in ("sgd", "momentum", "nesterov"):
+    rates = OPTIMIZERS.get(optimizer)
+    if rates is None:
         return None
     table = json.loads(exponents)
     try:
         a, b, c = (
-            tuple(float(part[role]) for role in ROLES) for part in (table["a"], table["b"], table["c"]["sgd"])
+            tuple(float(part[role]) for role in ROLES) for part in (table["a"], table["b"], table["c"][rates])
         )
     except KeyError:
         return None
+    times = 2 if rates == "sgd" else 1
     scale = tuple(round(x + y, 9) for x, y in zip(a, b, strict=True))
-    rate = tuple(round(x + 2 * y, 9) for x, y in zip(c, a, strict=True))
-    return FAMILIES.get((scale, rate))
+    rate = tuple(round(x + times * y, 9) for x, y in zip(c, a, strict=True))
+    return FAMILIES[rates].get((scale, rate))
 
 
 def predicted_slope(metric: str, role: str | None, cell: dict[str, Any]) -> float | None:
@@ -72,11 +96,17 @@ def predicted_slope(metric: str, role: str | None, cell: dict[str, Any]) -> floa
     References:
         Jacot et al., arXiv 1806.07572; Yang & Hu, arXiv 2011.14522, section 3 and appendix.
     """
+    if metric in AT_INIT:
+        # The kernel is that of gradient descent, whatever the optimizer.
+        kind = family(cell["exponents"], "sgd")
+        return None if kind is None else AT_INIT[metric][kind]
     kind = family(cell["exponents"], cell["optimizer"])
     if kind is None:
         return None
-    if metric in AT_INIT:
-        return AT_INIT[metric][kind]
+    if metric == "update_size":
+        return UPDATES.get(role or "", {}).get(kind)
+    if OPTIMIZERS[cell["optimizer"]] != "sgd":
+        return None
     if kind == "sp":
         if cell["lr_unit"] != "sharpness":
             return None

@@ -159,7 +159,7 @@ class Layer(nn.Module):
         return inputs.unsqueeze(2) if inputs.dim() == 3 else inputs.flatten(2, -2)
 
     def rows(
-        self, gradients: Float[Tensor, "... sample _"]
+        self, gradients: Float[Tensor, "cell output sample ..."]
     ) -> Float[Tensor, "cell output sample position _"]:
         """Bring ``[cell, output, sample, ...]`` to ``[cell, output, sample, position, fan_out]``."""
         return gradients.unsqueeze(3) if gradients.dim() == 4 else gradients.flatten(3, -2)

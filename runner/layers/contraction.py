@@ -93,8 +93,13 @@ def _by_sample(columns: Tensor, rows: Tensor, pairing: Pairing) -> Tensor:
     size = cells * samples * outputs * fan_out * rows.element_size()
     kernel: Tensor | float = 0.0
     for part in torch.split(columns.mT, max(1, BLOCK_BYTES // size), dim=2):
-        gradients = (part @ side_by_side).view(cells, samples, -1, outputs, fan_out)
-        kernel = kernel + pairing.gram(gradients.permute(0, 3, 1, 2, 4).flatten(3))
+        gradients = part @ side_by_side
+        if pairing.full:
+            split = gradients.view(cells, samples, -1, outputs, fan_out)
+            kernel = kernel + pairing.gram(split.permute(0, 3, 1, 2, 4).flatten(3))
+        else:
+            # The order of what the trace sums over does not matter: nothing is copied.
+            kernel = kernel + pairing.gram(gradients.flatten(2).unsqueeze(1))
     assert isinstance(kernel, Tensor)
     return kernel
 

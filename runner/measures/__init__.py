@@ -1,7 +1,7 @@
 """What is measured: pure functions ``measure(now, start) -> Measurement``, one file per family."""
 
 from runner.measures.alignment import cka, target_alignment
-from runner.measures.features import feature_movement
+from runner.measures.features import feature_movement, update_size
 from runner.measures.kernel import empirical_ntk, kernel_distance, lambda_max, ntk_change
 from runner.measures.limit import limit_kernels, ntk_limit_distance
 from runner.measures.linearization import kernel_gd_error, linearization_error
@@ -34,4 +34,5 @@ __all__ = [
     "spectrum",
     "target_alignment",
     "transfer_gain",
+    "update_size",
 ]

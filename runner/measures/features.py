@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from jaxtyping import Float
+from torch import Tensor
+
 from runner.measures.snapshot import Measurement, Snapshot
 
 
@@ -27,3 +30,30 @@ def feature_movement(now: Snapshot, start: Snapshot) -> Measurement:
     return Measurement(
         trace={"feature_movement": last[0]} if last else {}, layers={"feature_movement": movement}
     )
+
+
+def update_size(now: Snapshot, start: Snapshot) -> Measurement:
+    """Return the RMS change of every hidden representation and of the outputs f: the coordinate check.
+
+    In a network that learns features at every width, all of them change by an amount that does not depend on
+    width after a few steps; in the lazy regime hidden ones change by width^(-1/2).
+
+    Args:
+        now: The moment.
+        start: Init.
+
+    Returns:
+        ``update_size`` per layer and cell: of the representation that follows it or, for the last layer, of
+        the outputs.
+
+    References:
+        Yang et al. (2022), "Tensor Programs V", arXiv 2203.03466, appendix D.1.
+    """
+    before, after = start.features(), now.features()
+    moved = {name: _rms(after[name] - x) for name, x in before.items()}
+    moved[now.readout()] = _rms(now.outputs("probe") - start.outputs("probe"))
+    return Measurement(layers={"update_size": moved})
+
+
+def _rms(change: Float[Tensor, "cell sample unit"]) -> Float[Tensor, "cell"]:
+    return change.flatten(1).square().mean(1).sqrt()

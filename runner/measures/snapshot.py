@@ -51,6 +51,7 @@ class Snapshot:
             for path, parameter in ensemble.parameters.items()
         }
         self._cache: dict[str, Tensor] = {}
+        self._readout = ""
         self._shared: dict[str, tuple[tuple[Tensor, ...], Tensor]] = {}
 
     def cached(self, key: str, compute: Callable[[], Float[Tensor, "cell ..."]]) -> Float[Tensor, "cell ..."]:
@@ -115,12 +116,19 @@ class Snapshot:
                 self._cache[prefix + name] = value
         return {key.removeprefix(prefix): v for key, v in self._cache.items() if key.startswith(prefix)}
 
+    def readout(self) -> str:
+        """Return the name of the layer that is called last, whose outputs are the network's."""
+        if not self._readout:
+            self.features_of(self.ensemble.inputs["probe"][:, :1])
+        return self._readout
+
     def features_of(
         self, x: Float[Tensor, "#cell sample *inputs"]
     ) -> dict[str, Float[Tensor, "cell sample unit"]]:
         """Return the hidden representations of these samples, positions side by side; not kept."""
         with torch.no_grad(), layers.record() as tape:
             self.call(x)
+        self._readout = tape[-1].layer.name
         return {item.layer.name: item.features.flatten(2) for item in tape if item.features is not None}
 
     def call(self, x: Float[Tensor, "#cell sample *inputs"]) -> Float[Tensor, "cell sample output"]:

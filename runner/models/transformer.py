@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from runner.errors import UserError, unknown
-from runner.layers import Activation, Attention, Embedding, LayerNorm, Linear, Position, hidden
+from runner.layers import Activation, Attention, LayerNorm, Linear, Position, hidden
 
 READOUTS = ("last", "mean")
 
@@ -17,8 +17,8 @@ READOUTS = ("last", "mean")
 class Transformer(nn.Module):
     """Pre-norm transformer with learned positions; it classifies a sequence or regresses on it.
 
-    A sample is read as a sequence by its shape: (positions, tokens) as one-hot tokens, an image (channels,
-    height, width) as square patches, a vector as one position per coordinate.
+    A sample is read as a sequence by its shape: (positions, features) as it is, an image (channels, height,
+    width) as square patches, a vector as one position per coordinate. The embedding is a linear map.
 
     Args:
         width: Features of a token, d_model.
@@ -35,7 +35,7 @@ class Transformer(nn.Module):
         bias: Whether maps have a bias.
         sigma_weight: Init standard deviation of a weight times sqrt(fan_in), at base width.
         sigma_bias: Init standard deviation of a bias.
-        normalize_input: Divide patches by sqrt(their size) and draw input weights as much larger.
+        normalize_input: Divide features by sqrt(their number) and draw input weights as much larger.
 
     Raises:
         UserError: If width and heads, or image and patches, do not fit, or a name is unknown.
@@ -69,18 +69,12 @@ class Transformer(nn.Module):
             raise unknown("model.readout", readout, READOUTS)
         self.readout = readout
         weights: dict[str, Any] = {"bias": bias, "sigma_weight": sigma_weight, "sigma_bias": sigma_bias}
-        self.patch_size = patch_size if len(inputs) == 3 else 1
-        self.input_scale = 1.0
-        self.embedding: Embedding | Linear
-        if len(inputs) == 2:
-            positions, tokens = inputs
-            self.embedding = Embedding(tokens, width, sigma_weight=sigma_weight)
-        else:
-            positions, features = _patches(inputs, self.patch_size)
-            self.input_scale = 1 / math.sqrt(features) if normalize_input else 1.0
-            self.embedding = Linear(
-                features, width, "input", **weights | {"sigma_weight": sigma_weight / self.input_scale}
-            )
+        self.patch_size = patch_size
+        positions, features = _sequence_shape(inputs, patch_size)
+        self.input_scale = 1 / math.sqrt(features) if normalize_input else 1.0
+        self.embedding = Linear(
+            features, width, "input", **weights | {"sigma_weight": sigma_weight / self.input_scale}
+        )
         self.position = Position(positions, width, sigma_weight=sigma_weight)
         heads = _heads(width, heads, head_size)
         self.blocks = nn.ModuleList(
@@ -140,10 +134,12 @@ class Block(nn.Module):
         return hidden(x + self.down(self.activation(self.up(self.norm(x)))))
 
 
-def _patches(inputs: tuple[int, ...], side: int) -> tuple[int, int]:
-    """Positions and features of a vector or an image as a sequence."""
+def _sequence_shape(inputs: tuple[int, ...], side: int) -> tuple[int, int]:
+    """Positions and features of a sample as a sequence."""
     if len(inputs) == 1:
         return inputs[0], 1
+    if len(inputs) == 2:
+        return inputs[0], inputs[1]
     if len(inputs) != 3:
         raise UserError(
             f"data must hold vectors, sequences or images for model=transformer, got samples "
