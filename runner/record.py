@@ -15,6 +15,8 @@ from runner.cell import Cell
 
 AT_INIT = ("lambda_min", "condition_number", "kernel_regression_loss", "kernel_regression_error")
 """Measures whose value at init has a column of its own in ``cells``."""
+FITTED = 0.1
+"""A split is fitted at this error rate or, in regression, at this share of its loss at init."""
 
 
 @dataclass(frozen=True)
@@ -122,8 +124,43 @@ class Recorder:
             device: Where the pack was trained.
         """
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-        rows = [row | {"train_seconds": seconds, "device": name} for row in self._results]
+        measured: dict[str, list[dict[str, Any]]] = {}
+        for row in self._trace:
+            measured.setdefault(row["cell_id"], []).append(row)
+        rows = [
+            row | {"train_seconds": seconds, "device": name} | delay(measured.get(cell_id, []))
+            for cell_id, row in zip(self._ids, self._results, strict=True)
+        ]
         return PackTables(rows, _columns(self._trace), _columns(self._layer_rows))
+
+
+def delay(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return when a cell had fitted train and test, and how much later the latter was: grokking.
+
+    Args:
+        rows: The cell's rows of ``trace``, by step.
+
+    Returns:
+        ``train_fit_step`` and ``test_fit_step``, the first measured steps at ``FITTED``, and
+        ``generalization_delay``, their ratio; infinite if test never was, nothing where train never was.
+
+    References:
+        Power et al. (2022), "Grokking", arXiv 2201.02177; Kumar et al. (2023), arXiv 2310.06110.
+    """
+    train, test = (_fit_step(rows, split) for split in ("train", "test"))
+    steps = {"train_fit_step": train, "test_fit_step": test}
+    if train is None:
+        return steps
+    return steps | {"generalization_delay": math.inf if test is None else test / max(train, 1)}
+
+
+def _fit_step(rows: Sequence[Mapping[str, Any]], split: str) -> int | None:
+    """First measured step at which a split is fitted."""
+    if not rows:
+        return None
+    key = f"{split}_error" if f"{split}_error" in rows[0] else f"{split}_loss"
+    limit = FITTED * (1.0 if key.endswith("error") else rows[0][key])
+    return next((row["step"] for row in rows if row[key] <= limit), None)
 
 
 def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:

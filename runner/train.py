@@ -20,6 +20,7 @@ from runner.data.order import BatchOrder
 from runner.ensemble import Ensemble, take
 from runner.errors import UserError
 from runner.measures import Snapshot, lambda_max, requirements
+from runner.measures.consistency import check_layers
 from runner.measures.schedule import scheduled
 from runner.models import build, check
 from runner.record import PackTables, Recorder
@@ -108,6 +109,7 @@ def _inspect(settings: str, width: int, depth: int, loss: str, batch_size: int |
         sections["model"], width=width, depth=depth, inputs=dataset.input_shape, outputs=dataset.outputs
     )
     check(model, dataset)
+    check_layers(model, dataset)
     requirements.check(
         scheduled(sections["measure"]),
         requirements.Setting(dataset, sections["optimizer"], loss, batch_size),

@@ -114,3 +114,10 @@ class WithTwoOutputs(LinearModel):
 class Broken(LinearModel):
     def forward(self, x):
         return self.output(x[..., 1:])
+
+
+class Bypassing(LinearModel):
+    """Uses a weight without calling its layer, so that nothing of it is on the tape."""
+
+    def forward(self, x):
+        return self.output(x) + 0.1 * x @ self.output.weight

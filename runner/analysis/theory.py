@@ -2,8 +2,8 @@
 
 A prediction belongs to the *exponents* of a parameterization, not to its name. By the symmetry of abc
 parameterizations (Yang & Hu, arXiv 2011.14522) a network is told by ``a + b`` (its scale at init) and by its
-effective learning rate, ``c + 2a`` under SGD and ``c + a`` under Adam, per role; ``mup`` and ``mean_field`` are
-then one family.
+effective learning rate, ``c + 2a`` under SGD and ``c + a`` under Adam, per role; ``mup`` and ``mean_field``
+are then one family.
 
 Predictions hold at a fixed ``lr * lambda_max``. In the families whose ``lambda_max`` does not depend on width
 a fixed absolute lr is the same thing; under ``sp`` it is not, and only the kernel at init is predicted.
@@ -29,8 +29,13 @@ FAMILIES: dict[str, dict[tuple[tuple[float, ...], tuple[float, ...]], str]] = {
 }
 """Exponents of the learning rate -> (a + b, c + 2a or c + a) over input, hidden, output -> family."""
 
-OPTIMIZERS = {name: "sgd" for name in ("sgd", "momentum", "nesterov")} | {
-    name: "adam" for name in ("adam", "adamw", "signsgd")
+OPTIMIZERS = {
+    "sgd": "sgd",
+    "momentum": "sgd",
+    "nesterov": "sgd",
+    "adam": "adam",
+    "adamw": "adam",
+    "signsgd": "adam",
 }
 """Optimizer -> whose exponents it takes."""
 

@@ -58,9 +58,9 @@ def initialize(model: nn.Module, cells: Sequence[Cell], dtype: torch.dtype, devi
             module.populate(cells, like)
 
 
-def allocate(model: nn.Module, count: int) -> None:
-    """Give every layer room for so many cells on the ``meta`` device: shapes without memory or values."""
-    _replace(model, lambda value: torch.empty(count, *value.shape[1:], device="meta"))
+def allocate(model: nn.Module, count: int, device: str, dtype: torch.dtype = torch.float32) -> None:
+    """Give every layer room for so many cells, full of ones; on ``meta``, shapes without memory or values."""
+    _replace(model, lambda value: torch.ones(count, *value.shape[1:], device=device, dtype=dtype))
 
 
 def select(model: nn.Module, index: Int[Tensor, "kept"]) -> None:

@@ -39,7 +39,7 @@ def check(model: nn.Module, dataset: Dataset) -> None:
                 f"model must hold its parameters in runner.layers, got {name} in a {type(module).__name__}; "
                 "build it from ensemble layers, or wrap it with model=torch"
             )
-    allocate(model, 1)
+    allocate(model, 1, "meta")
     sample = dataset.probe.inputs[None, :1]
     sample = sample.float() if sample.is_floating_point() else sample
     try:

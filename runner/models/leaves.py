@@ -73,6 +73,9 @@ def leaves_of(module: nn.Module, wider: nn.Module, sigma_weight: float, sigma_bi
         if type(others.get(path)) is not type(layer):
             raise UserError(f"model.module must have the same layers at every width, got {place} at one only")
         leaves[path] = maker(place, layer, others[path], sigma_weight, sigma_bias)
+    for path, layer in others.items():
+        if path not in leaves and any(True for _ in layer.parameters(recurse=False)):
+            raise UserError(f"model.module must have the same layers at every width, got {path} at one only")
     if not leaves:
         raise UserError("model.module must have parameters, got none; name another class")
     return leaves
@@ -121,12 +124,12 @@ def _embedding(
         (layer.embedding_dim, wider.embedding_dim),
         ("input",),
     )
-    count = layer.num_embeddings
+    ensemble = Embedding(layer.num_embeddings, layer.embedding_dim, sigma_weight=sigma_weight)
 
     def one_hot(tokens: Tensor) -> Tensor:
-        return nn.functional.one_hot(tokens, count).to(layer.weight.dtype)
+        return nn.functional.one_hot(tokens, layer.num_embeddings).to(ensemble.weight.dtype)
 
-    return Leaf(Embedding(count, layer.embedding_dim, sigma_weight=sigma_weight), received=one_hot)
+    return Leaf(ensemble, received=one_hot)
 
 
 def _layer_norm(

@@ -79,12 +79,11 @@ class TorchModule(nn.Module):
             return outputs
         # Inside vmap nothing can be recorded. Zeros added to what a layer returns take the place of its
         # outputs on the tape: a derivative with respect to them is one with respect to the outputs.
-        listen = vmap(self._listen, in_dims=(0, axis, 0))
         with torch.no_grad():
-            returned = listen(state, samples, None)[2]
+            returned = vmap(self._listen, in_dims=(0, axis))(state, samples)[2]
         grad = torch.is_grad_enabled()
         nudges = [torch.zeros_like(value, requires_grad=grad) for value in returned]
-        outputs, received, _ = listen(state, samples, nudges)
+        outputs, received, _ = vmap(self._listen, in_dims=(0, axis, 0))(state, samples, nudges)
         for place, (leaf, nudge) in enumerate(zip(self._called, nudges, strict=True)):
             leaf.layer.remember(received[place], nudge)
             if self._followed[place]:
@@ -102,7 +101,7 @@ class TorchModule(nn.Module):
         return outputs
 
     def _listen(
-        self, state: Mapping[str, Tensor], samples: Tensor, nudges: Sequence[Tensor] | None
+        self, state: Mapping[str, Tensor], samples: Tensor, nudges: Sequence[Tensor] | None = None
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """One cell's outputs, and what its layers received and returned, with a nudge added to the latter."""
         called: list[Leaf] = []
