@@ -21,6 +21,8 @@ TARGET_BYTES = 8 << 20
 """Weights and activations of a pack: larger ones fall out of the caches, smaller ones pay more for dispatch.
 On one core, seconds per cell of width 256: 0.51 at 1 MB, 0.29 at 3, 0.25 at 8, 0.32 at 16."""
 MAX_CELLS = 512
+LONG_SECONDS = 60.0
+"""Packs that would take longer are cut, so that one long pack does not keep a single core busy."""
 SHARD_SECONDS = 450.0
 """Length of a launcher's job: long beside the start of a job, short beside a time limit."""
 MAX_SHARDS = 1000
@@ -47,8 +49,8 @@ class Shape(Protocol):
         """Input features."""
 
     @property
-    def outputs(self) -> int:
-        """Outputs of the network."""
+    def activations(self) -> int:
+        """Numbers that the layers return for one sample."""
 
     @property
     def flops_per_step(self) -> float:
@@ -170,9 +172,14 @@ def pack_limit(cell: Cell, shape: Shape) -> int:
     the caches, see `TARGET_BYTES`.
     """
     batch = min(cell.batch_size or shape.train_size, shape.train_size)
-    activations = batch * (cell.depth * cell.width + shape.inputs + shape.outputs)
-    size = (8 if cell.dtype == "float64" else 4) * (shape.parameters + activations)
-    return max(1, min(MAX_CELLS, TARGET_BYTES // max(size, 1)))
+    numbers = shape.parameters + batch * (shape.inputs + shape.activations)
+    size = (8 if cell.dtype == "float64" else 4) * numbers
+    fitting = max(1, min(MAX_CELLS, TARGET_BYTES // max(size, 1)))
+    # A long run is cut into packs that can run side by side, but none so small that dispatch counts.
+    compute = max(shape.flops_per_step, 1.0) / _FLOPS_PER_SECOND
+    short = LONG_SECONDS / (max(cell.steps, 1) * compute)
+    worthwhile = 5 * _STEP_SECONDS / compute
+    return min(fitting, max(1, math.ceil(max(short, worthwhile))))
 
 
 _PACK_KEY = operator.attrgetter(*PACK_FIELDS)

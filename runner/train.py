@@ -40,13 +40,15 @@ class PackShape:
         train_size: Training samples.
         inputs: Input features.
         outputs: Network outputs.
-        flops_per_step: 6 * parameters * batch.
+        activations: Numbers that the layers return for one sample.
+        flops_per_step: 6 * multiplications * batch: forward, and backward for weights and for inputs.
     """
 
     parameters: int
     train_size: int
     inputs: int
     outputs: int
+    activations: int
     flops_per_step: float
 
 
@@ -104,18 +106,19 @@ def _inspect(settings: str, width: int, depth: int, loss: str, batch_size: int |
     inputs = dataset.train.inputs[0].numel()
     if baseline := baselines.baseline_of(sections["model"]):
         baselines.check(baseline, dataset, width, depth)
-        return PackShape(0, train_size, inputs, dataset.outputs, 0.0)
+        return PackShape(0, train_size, inputs, dataset.outputs, 0, 0.0)
     model = build(
         sections["model"], width=width, depth=depth, inputs=dataset.input_shape, outputs=dataset.outputs
     )
-    check(model, dataset)
+    size = check(model, dataset)
     check_layers(model, dataset)
     requirements.check(
         scheduled(sections["measure"]),
         requirements.Setting(dataset, sections["optimizer"], loss, batch_size),
     )
     count = layers.parameter_count(model)
-    return PackShape(count, train_size, inputs, dataset.outputs, 6.0 * count * (batch_size or train_size))
+    flops = 6.0 * size.multiplications * (batch_size or train_size)
+    return PackShape(count, train_size, inputs, dataset.outputs, size.activations, flops)
 
 
 def _optimizer(sections: Mapping[str, Any], model: nn.Module, cells: Sequence[Cell], lr: Tensor) -> Any:

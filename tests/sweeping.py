@@ -53,7 +53,11 @@ def shape_of(cell):
     """A plausible shape, without building anything."""
     parameters = cell.width * (64 + cell.width * (cell.depth - 1) + 10)
     return SimpleNamespace(
-        parameters=parameters, train_size=512, inputs=64, outputs=10, flops_per_step=6.0 * 512 * parameters
+        parameters=parameters,
+        train_size=512,
+        inputs=64,
+        activations=cell.depth * cell.width + 10,
+        flops_per_step=6.0 * 512 * parameters,
     )
 
 

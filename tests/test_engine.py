@@ -382,12 +382,17 @@ def test_bad_settings_are_refused_before_training(changes, message):
 
 def test_inspect_tells_the_size():
     shape = inspect(make_cell(width=16, depth=2))
-    assert (shape.parameters, shape.train_size, shape.inputs, shape.outputs) == (
-        6 * 16 + 16 * 16 + 16,
-        24,
-        6,
-        1,
-    )
+    weights = 6 * 16 + 16 * 16 + 16
+    assert (shape.parameters, shape.train_size, shape.inputs, shape.outputs) == (weights, 24, 6, 1)
+    assert (shape.activations, shape.flops_per_step) == (16 + 16 + 1, 6 * weights * 24)
+
+
+def test_convolutions_cost_their_positions():
+    model = {"_target_": "runner.models.CNN", "activation": "relu"}
+    shape = inspect(make_cell(width=16, depth=1, data=DIGITS, model=model))
+    assert shape.parameters == 9 * 16 + 16 * 10
+    assert shape.activations == 64 * 16 + 10
+    assert shape.flops_per_step == 6 * 40 * (64 * 9 * 16 + 16 * 10)
 
 
 def test_layers_are_found_in_order():

@@ -72,6 +72,17 @@ def test_packs_fit_the_caches(width, dtype, batch):
     assert limit == 1 or weights <= TARGET_BYTES
 
 
+def test_long_runs_are_cut_but_not_to_where_dispatch_counts():
+    def sizes(**changes):
+        return [len(pack.cells) for pack in form_packs(grid(lr=tuple(range(1, 25)), **changes), shape_of)]
+
+    short = sizes(width=(64,), steps=(100,))
+    long = sizes(width=(64,), steps=(100_000,))
+    narrow = sizes(width=(4,), steps=(10_000_000,))
+    assert max(long) < max(short)
+    assert min(narrow) > 4
+
+
 def test_large_groups_are_cut_evenly_and_small_ones_kept_whole():
     wide = [
         len(pack.cells)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import nn
 
 from runner.data import Dataset
 from runner.errors import UserError
-from runner.layers import Layer, allocate
+from runner.layers import Call, Layer, allocate, record
+from runner.layers.dense import Affine
 
 _WHY = {
     nn.modules.batchnorm._NormBase: (
@@ -19,12 +22,28 @@ _WHY = {
 }
 
 
-def check(model: nn.Module, dataset: Dataset) -> None:
-    """Raise UserError for a model that cannot be trained as an ensemble, or measured.
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What one sample costs in one cell.
+
+    Attributes:
+        activations: Numbers that layers return.
+        multiplications: Of a forward pass, in layers that multiply by a matrix.
+    """
+
+    activations: int
+    multiplications: int
+
+
+def check(model: nn.Module, dataset: Dataset) -> Size:
+    """Return the size of a model that can be trained as an ensemble and measured.
 
     Args:
         model: Built without cells; it has none that matter afterwards.
         dataset: What it will be trained on.
+
+    Returns:
+        What one sample costs.
 
     Raises:
         UserError: If it has a layer without a per-sample kernel, a parameter outside the ensemble layers, or
@@ -43,7 +62,8 @@ def check(model: nn.Module, dataset: Dataset) -> None:
     sample = dataset.probe.inputs[None, :1]
     sample = sample.float() if sample.is_floating_point() else sample
     try:
-        produced = tuple(model(sample.to("meta")).shape)
+        with record() as tape:
+            produced = tuple(model(sample.to("meta")).shape)
     except UserError:
         raise
     except Exception as error:
@@ -57,6 +77,18 @@ def check(model: nn.Module, dataset: Dataset) -> None:
             f"model must map [cell, sample, *inputs] to [cell, sample, {dataset.outputs}], got {produced} "
             "for one cell and one sample; see runner.layers"
         )
+    return Size(
+        activations=sum(call.outputs.numel() for call in tape),
+        multiplications=sum(_multiplications(call) for call in tape),
+    )
+
+
+def _multiplications(call: Call) -> int:
+    """Products with a layer's weight in a call: one of each entry at every position."""
+    if not isinstance(call.layer, Affine):
+        return 0
+    positions = call.layer.rows(call.outputs.unsqueeze(1)).shape[3]
+    return positions * call.layer.weight.numel()
 
 
 def check_module(path: str, module: nn.Module) -> None:
