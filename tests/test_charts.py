@@ -10,8 +10,8 @@ from runner.analysis.phase import Axes, phase_grid
 from runner.errors import UserError
 from runner.regime import COLORS, REGIMES
 from runner.report.charts import phase_chart
+from runner.report.charts.scales import column_title
 from runner.report.figures import render, write_figure
-from runner.report.scales import column_title
 
 BY_NAME = Axes(facets=("parameterization",))
 MAGIC = {".svg": b"<svg", ".png": b"\x89PNG", ".pdf": b"%PDF"}

@@ -82,21 +82,19 @@ def fit(
     Raises:
         UserError: If a metric or key is unknown, another key varies, or fewer than three widths exist.
     """
-    if "width" in facets:
-        raise UserError("--facet must not be width, which the fit runs over; drop it from --facet")
-    known = known_metrics(cells, trace, layers)
-    for metric in metrics:
-        if metric not in known:
-            raise unknown("--metric", metric, [name for name in known if "." not in name])
-    require_no_other_varying(cells, ("width",), facets)
-    last = {"cells": cells, "layers": _last_step(layers, cells), "trace": _last_step(trace, cells)}
     rows = []
-    for values, part in groups(cells, [column(cells, facet, "--facet") for facet in facets]):
-        _require_widths(part, facets, values)
-        facet = dict(zip(facets, values, strict=True))
-        for metric in metrics:
-            for found in _fit_metric(metric.partition(".")[2] or metric, part, last[known[metric]]):
-                rows.append(facet | found | {"metric": metric})
+    for found in _samples(cells, trace, layers, metrics, facets):
+        line = loglog_slope(found.values)
+        rows.append(
+            found.keys
+            | {"slope": line.slope, "low": line.low, "high": line.high, "theory": found.theory}
+            | {
+                "widths": len(found.values),
+                "seeds": min((len(values) for values in found.values.values()), default=0),
+                "cells": sum(len(values) for values in found.values.values()),
+                "left_out": found.left_out,
+            }
+        )
     columns = [
         "metric",
         "layer",
@@ -110,6 +108,37 @@ def fit(
         "cells",
         "left_out",
     ]
+    return pd.DataFrame(rows, columns=[*facets, *columns])
+
+
+def fit_points(
+    cells: pd.DataFrame,
+    trace: pd.DataFrame,
+    layers: pd.DataFrame,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    facets: Sequence[str] = ("parameterization",),
+) -> pd.DataFrame:
+    """Return the points through which :func:`fit` draws its lines, one row per width.
+
+    Args:
+        cells: As for :func:`fit`.
+        trace: Likewise.
+        layers: Likewise.
+        metrics: Likewise.
+        facets: Likewise.
+
+    Returns:
+        The facet keys, ``metric``, ``layer``, ``role``, ``width``, ``value`` (geometric mean over seeds),
+        ``low`` and ``high`` (smallest and largest seed) and ``seeds``.
+    """
+    rows = [
+        found.keys
+        | {"width": width, "value": float(np.exp(np.log(values).mean()))}
+        | {"low": float(values.min()), "high": float(values.max()), "seeds": len(values)}
+        for found in _samples(cells, trace, layers, metrics, facets)
+        for width, values in sorted(found.values.items())
+    ]
+    columns = ["metric", "layer", "role", "width", "value", "low", "high", "seeds"]
     return pd.DataFrame(rows, columns=[*facets, *columns])
 
 
@@ -141,35 +170,61 @@ def loglog_slope(samples: Mapping[int, np.ndarray], resamples: int = RESAMPLES) 
     return Line(slope, float(low), float(high))
 
 
-def _fit_metric(metric: str, cells: pd.DataFrame, table: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Yield one row per layer, or one for the whole cell, of a facet."""
+@dataclass(frozen=True, slots=True)
+class _Samples:
+    """The usable values of one metric in one facet (and layer), by width."""
+
+    keys: dict[str, Any]
+    values: dict[int, np.ndarray]
+    theory: float | None
+    left_out: int
+
+
+def _samples(
+    cells: pd.DataFrame,
+    trace: pd.DataFrame,
+    layers: pd.DataFrame,
+    metrics: Sequence[str],
+    facets: Sequence[str],
+) -> Iterator[_Samples]:
+    """Yield what is to be fitted; raises as :func:`fit` says."""
+    if "width" in facets:
+        raise UserError("--facet must not be width, which the fit runs over; drop it from --facet")
+    known = known_metrics(cells, trace, layers)
+    for metric in metrics:
+        if metric not in known:
+            raise unknown("--metric", metric, [name for name in known if "." not in name])
+    require_no_other_varying(cells, ("width",), facets)
+    last = {"cells": cells, "layers": _last_step(layers, cells), "trace": _last_step(trace, cells)}
+    for values, part in groups(cells, [column(cells, facet, "--facet") for facet in facets]):
+        _require_widths(part, facets, values)
+        facet = dict(zip(facets, values, strict=True))
+        for metric in metrics:
+            name = metric.partition(".")[2] or metric
+            for keys, found in _by_layer(name, part, last[known[metric]]):
+                role = keys["role"] if keys["layer"] is not None else None
+                predictable = _predictable(name, keys["layer"] is not None)
+                theory = predicted_slope(name, role, records(part.head(1))[0]) if predictable else None
+                left_out = len(part) - sum(len(values) for values in found.values())
+                yield _Samples(facet | {"metric": metric} | keys, found, theory, left_out)
+
+
+def _by_layer(
+    metric: str, cells: pd.DataFrame, table: pd.DataFrame
+) -> Iterator[tuple[dict[str, Any], dict[int, np.ndarray]]]:
+    """Yield the usable values by width, for each layer or once for the whole cell."""
     config = cells[["cell_id", "status", "width", "seed"]]
-    first = records(cells.head(1))[0]
-    per_layer = "layer" in table
-    if per_layer:
+    parts: Iterator[tuple[tuple[Any, ...], pd.DataFrame]] = iter([((None, None, None), table)])
+    if "layer" in table:
         table = table[table["cell_id"].isin(config["cell_id"])]
         parts = groups(table, [table[key] for key in _LAYER_KEYS])
-    else:
-        parts = iter([((None, None, None), table)])
     for (_, layer, role), part in parts:
         joined = config.merge(part[["cell_id", metric]], on="cell_id", how="left")
         value = pd.to_numeric(joined[metric]).to_numpy(dtype=float, na_value=np.nan)
         usable = (joined["status"] == "ok").to_numpy() & np.isfinite(value) & (value > 0)
         width = joined["width"].to_numpy()
         samples = {int(n): value[usable & (width == n)] for n in np.unique(width[usable])}
-        line = loglog_slope(samples)
-        yield {
-            "layer": layer,
-            "role": role,
-            "slope": line.slope,
-            "low": line.low,
-            "high": line.high,
-            "theory": predicted_slope(metric, role, first) if _predictable(metric, per_layer) else None,
-            "widths": len(samples),
-            "seeds": min((len(values) for values in samples.values()), default=0),
-            "cells": int(usable.sum()),
-            "left_out": int(len(joined) - usable.sum()),
-        }
+        yield {"layer": layer, "role": role}, samples
 
 
 def _predictable(metric: str, per_layer: bool) -> bool:

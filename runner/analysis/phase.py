@@ -35,17 +35,19 @@ class Axes:
     color: str = "regime"
 
 
-def phase_grid(cells: pd.DataFrame, axes: Axes) -> pd.DataFrame:
+def phase_grid(cells: pd.DataFrame, axes: Axes, measures: Sequence[str] = ()) -> pd.DataFrame:
     """Return one row per point of the grid.
 
     Args:
         cells: Rows of the ``cells`` table.
         axes: What is shown; nothing else may vary but the seed.
+        measures: Further numeric columns whose medians over seeds are wanted, under their own names.
 
     Returns:
         The facet keys, x and y under their own names, then ``regime`` (majority over seeds, null if none has
         one), ``share`` (of the seeds that agree), ``seeds``, ``failed``, ``value`` (median of a numeric
-        color), ``critical`` (median critical lr, in the unit of y; null if y is no lr), ``catapult`` (share).
+        color), ``critical`` (median critical lr, in the unit of y; null if y is no lr), ``catapult`` (share), and
+        the measures.
 
     Raises:
         UserError: If a key is unknown, an axis or the color is not numeric, or another key varies.
@@ -72,9 +74,11 @@ def phase_grid(cells: pd.DataFrame, axes: Axes) -> pd.DataFrame:
         "critical": _critical(cells, axes.y)[placed],
         "catapult": _floats(cells["catapult"]).to_numpy()[placed],
     }
+    wanted = {name: numeric_column(cells, name, "--color").to_numpy()[placed] for name in measures}
     rows = [
         dict(zip((*axes.facets, axes.x, axes.y), values, strict=True))
         | _point({name: column[places] for name, column in votes.items()})
+        | {name: _known(np.median, column[places]) for name, column in wanted.items()}
         for values, places in group_places([*keys, x[placed], y[placed]], int(placed.sum()))
     ]
     grid = pd.DataFrame(rows)
@@ -180,5 +184,5 @@ def _floats(values: pd.Series) -> pd.Series:
 
 def _known(summary: Callable[[np.ndarray], Any], values: np.ndarray) -> float:
     """Return the summary of what is not null, NaN if nothing is."""
-    known = values[~np.isnan(values)]
+    known = values[np.isfinite(values)]
     return float(summary(known)) if len(known) else float("nan")

@@ -3,32 +3,52 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runner.errors import UserError, unknown
+from runner.report.charts.style import Layout
 
 if TYPE_CHECKING:
     import altair as alt
 
 SUFFIXES = (".svg", ".png", ".pdf")
-PNG_SCALE = 3.0
-"""Pixels per unit of the specification, which is a point: 216 dots an inch."""
+POINTS = 72.0
+"""Points an inch; a unit of the specification is one."""
+PNG_SCALE = 300 / POINTS
+"""Pixels a point: 300 dots an inch."""
+_FONT = 8
+_TRIAL_PANEL = 80.0
+_LEAST_PANEL, _LEAST_ROOM = 52.0, 95.0
 
 _REFERENCE = re.compile(rb"\b(\d+) 0 R\b")
 _STREAM = b"\nstream\n"
 
 
-def write_figure(chart: alt.ConcatChart, path: Path) -> None:
+def write_figure(chart: alt.ConcatChart, path: Path, inches: float | None = None) -> None:
     """Write a figure in the format of its suffix: svg, png or pdf.
 
     The same chart gives the same bytes.
+
+    Args:
+        chart: The figure.
+        path: Where to.
+        inches: Width; a chart that is wider is made smaller as a whole. None leaves it as it is.
 
     Raises:
         UserError: If the suffix is another one or the file cannot be written.
     """
     check_figure_path(path)
-    content = render(chart, path.suffix.lower())
+    _write(path, render(chart, path.suffix.lower(), inches))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text beside a figure; raises as :func:`write_figure` does."""
+    _write(path, text.encode())
+
+
+def _write(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
@@ -44,16 +64,63 @@ def check_figure_path(path: Path) -> None:
         raise unknown("--out suffix", path.suffix, SUFFIXES)
 
 
-def render(chart: alt.ConcatChart, suffix: str) -> bytes:
-    """Return the figure in the format of a suffix."""
+def fitted_layout(make: Callable[[Layout], Any], panels: int, inches: float) -> Layout:
+    """Return the layout that fills a width: as many panels side by side as stay legible.
+
+    Args:
+        make: From a layout to the chart.
+        panels: How many panels it has.
+        inches: The width to fill.
+    """
+    target = inches * POINTS
+    for columns in range(max(1, min(4, panels, int(target // _LEAST_ROOM))), 0, -1):
+        trial = Layout(panel=_TRIAL_PANEL, columns=columns, font=_FONT, paper=True)
+        panel = _TRIAL_PANEL + (target - _size_of(_svg(make(trial)))[0]) / columns
+        if panel >= _LEAST_PANEL:
+            break
+    return Layout(panel=max(int(panel), int(_LEAST_PANEL)), columns=columns, font=_FONT, paper=True)
+
+
+def render(chart: alt.ConcatChart, suffix: str, inches: float | None = None) -> bytes:
+    """Return the figure in the format of a suffix, no wider than some inches."""
     import vl_convert
 
-    svg = _numbered_clips(vl_convert.vegalite_to_svg(chart.to_json()))
+    svg = _svg(chart)
+    width, height = _size_of(svg)
+    if inches is not None and width > inches * POINTS:
+        scale = inches * POINTS / width
+        svg = svg.replace(_tag(width, height), _tag(round(scale * width, 2), round(scale * height, 2)), 1)
     if suffix == ".svg":
         return svg.encode()
     if suffix == ".png":
         return bytes(vl_convert.svg_to_png(svg, scale=PNG_SCALE, ppi=72))
     return _canonical_pdf(vl_convert.svg_to_pdf(svg))
+
+
+def specification(chart: Any) -> dict[str, Any]:
+    """Return the Vega-Lite specification of a chart, with its data however many rows they have."""
+    import altair as alt
+
+    with alt.data_transformers.enable("default", max_rows=None):
+        found: dict[str, Any] = chart.to_dict()
+    return found
+
+
+def _svg(chart: alt.ConcatChart) -> str:
+    import vl_convert
+
+    return _numbered_clips(vl_convert.vegalite_to_svg(specification(chart)))
+
+
+def _size_of(svg: str) -> tuple[float, float]:
+    """Return width and height of an SVG in points."""
+    found = re.search(r'<svg[^>]* width="([\d.]+)" height="([\d.]+)"', svg)
+    assert found, "vl-convert writes both"
+    return float(found[1]), float(found[2])
+
+
+def _tag(width: float, height: float) -> str:
+    return f'width="{width:g}" height="{height:g}"'
 
 
 def _numbered_clips(svg: str) -> str:

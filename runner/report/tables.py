@@ -74,6 +74,79 @@ def fit_notes(table: pd.DataFrame) -> str:
     return "\n".join(notes)
 
 
+def curve_tables(table: pd.DataFrame, facets: Sequence[str], by: str, width: int) -> list[Table]:
+    """Return one table per facet and measure (and layer): curves downwards, steps across.
+
+    Args:
+        table: As returned by :func:`runner.analysis.curves.curves`.
+        facets: Its facets.
+        by: The key that tells its curves apart.
+        width: Columns of the terminal; steps that do not fit are left out, never the first and the last.
+    """
+    views = []
+    kinds = [(row["metric"], plain(row["layer"])) for row in records(table)]
+    for values, part in groups(table, [table[facet] for facet in facets]):
+        for metric, layer in dict.fromkeys(kinds):
+            same = part[[(row["metric"], plain(row["layer"])) == (metric, layer) for row in records(part)]]
+            if same.empty:
+                continue
+            words = [facet_label(facets, values), metric, layer or ""]
+            view = _plain_table(", ".join(word for word in words if word))
+            steps = _some(distinct(same["step"]), max(2, (width - len(by) - 4) // 10))
+            view.add_column(by, justify="right", header_style="dim")
+            for step in steps:
+                view.add_column(f"{step:g}", justify="right", no_wrap=True, header_style="dim")
+            for value, curve in groups(same, [same[by]]):
+                at = dict(zip(curve["step"], curve["value"], strict=True))
+                view.add_row(show(value[0]), *(_number(at.get(step)) for step in steps))
+            views.append(view)
+    return views
+
+
+def transfer_tables(best: pd.DataFrame, facets: Sequence[str], metric: str, width: int) -> list[Table]:
+    """Return the best learning rates, one row per facet, in as many pieces as the terminal asks for.
+
+    Args:
+        best: As returned by :func:`runner.analysis.transfer.transfer`.
+        facets: Its facets.
+        metric: What is small at the best learning rate.
+        width: Columns of the terminal.
+    """
+    rows = [
+        (facet_label(facets, values), part)
+        for values, part in groups(best, [best[facet] for facet in facets])
+    ]
+    widths = distinct(best["width"])
+    lead = max(5, *(len(name) for name, _ in rows)) + 8
+    each = max(1, (width - lead) // 10)
+    views = []
+    for start in range(0, len(widths), each):
+        view = _plain_table(f"lr of the smallest {metric}" if not start else "(continued)")
+        for heading in ("width", *map(str, widths[start : start + each]), "drift"):
+            view.add_column(heading, justify="left" if heading == "width" else "right", no_wrap=True)
+        for name, part in rows:
+            found = {row["width"]: row for row in records(part)}
+            texts = [
+                _number(found[n]["best_lr"]) + ("*" if found[n]["at_end"] else "") if n in found else MISSING
+                for n in widths[start : start + each]
+            ]
+            drift = plain(part["drift"].iloc[0])
+            view.add_row(name, *texts, "-" if drift is None else f"{drift:+.2f}")
+        views.append(view)
+    return views
+
+
+def _plain_table(title: str) -> Table:
+    return Table(box=None, title=title or None, title_justify="left", title_style="bold", pad_edge=False)
+
+
+def _some(values: Sequence[Any], most: int) -> list[Any]:
+    """Return at most so many of the values, evenly chosen, the first and the last among them."""
+    if len(values) <= most:
+        return list(values)
+    return [values[round(place * (len(values) - 1) / (most - 1))] for place in range(most)]
+
+
 def results_table(cells: pd.DataFrame, keys: Sequence[str], most: int = 12) -> Table:
     """Return the main results of a few cells, one row each.
 

@@ -18,7 +18,16 @@ from runner.analysis.exponents import LEAST_WIDTHS
 from runner.analysis.phase import Axes, phase_grid
 from runner.analysis.selection import VaryingError, choose, default_facets
 from runner.errors import UserError
-from runner.report.tables import count_line, fit_notes, fit_tables, phase_legend, phase_tables, results_table
+from runner.report.tables import (
+    count_line,
+    curve_tables,
+    fit_notes,
+    fit_tables,
+    phase_legend,
+    phase_tables,
+    results_table,
+    transfer_tables,
+)
 
 if TYPE_CHECKING:
     from runner.store import Store
@@ -41,6 +50,25 @@ def print_fit(table: pd.DataFrame, facets: Sequence[str], out: Console) -> None:
         out.print(view)
         out.print()
     out.print(fit_notes(table), style="dim")
+
+
+def print_curves(table: pd.DataFrame, facets: Sequence[str], by: str, out: Console) -> None:
+    """Print training curves, one table per facet and measure."""
+    for view in curve_tables(table, facets, by, out.width):
+        out.print(view)
+        out.print()
+    seeds = int(table["seeds"].max()) if len(table) else 0
+    out.print(f"median of {seeds} seeds at measured steps; --json and --csv have their range", style="dim")
+
+
+def print_transfer(best: pd.DataFrame, facets: Sequence[str], metric: str, out: Console) -> None:
+    """Print the best learning rates, one row per facet."""
+    for view in transfer_tables(best, facets, metric, out.width):
+        out.print(view)
+    notes = ["drift: doublings of the best lr per doubling of the width; 0 is transfer"]
+    if best["at_end"].any():
+        notes.append("*: an end of the grid, the true best may lie beyond")
+    out.print("\n".join(notes), style="dim")
 
 
 def print_launch_summary(store: Path, launch: str) -> None:
@@ -71,25 +99,6 @@ def print_launch_summary(store: Path, launch: str) -> None:
         _say(out, f"summary cut short: {reason}; `runner phase {_word(store)} --debug` shows where")
 
 
-def figure_title(cells: pd.DataFrame, axes: Axes) -> str:
-    """Return what all cells of a figure have in common, in a few words."""
-    config = config_columns(cells)
-
-    def only(key: str) -> str:
-        values = distinct(config[key]) if key not in (axes.x, axes.y, *axes.facets) else []
-        return show(values[0]) if len(values) == 1 else ""
-
-    depth, steps = only("depth"), only("steps")
-    words = [
-        only("data"),
-        only("model") + (f" of depth {depth}" if depth else ""),
-        only("optimizer"),
-        only("loss"),
-    ]
-    words = [word.strip().replace("_", " ") for word in words] + [f"{steps} steps" if steps else ""]
-    return ", ".join(word for word in words if word)
-
-
 def _print_diagram(store: Store, cells: pd.DataFrame, launch: str, out: Console) -> Path | None:
     """Print the diagram of a launch, or a table where there is none; return the figure's path."""
     axes = Axes(facets=default_facets(store, ("width", "lr"), launch))
@@ -112,20 +121,20 @@ def _print_diagram(store: Store, cells: pd.DataFrame, launch: str, out: Console)
         _say(out, f"no phase diagram: {error}")
         return None
     print_phase(grid, axes, out)
-    return _draw(store.path, cells, grid, axes, out)
+    return _draw(store, axes, launch, out)
 
 
-def _draw(store: Path, cells: pd.DataFrame, grid: pd.DataFrame, axes: Axes, out: Console) -> Path | None:
+def _draw(store: Store, axes: Axes, launch: str, out: Console) -> Path | None:
     """Draw the figure of a finished sweep, or say in a line why not."""
-    from runner.report.charts import phase_chart
-    from runner.report.figures import write_figure
+    from runner.report.sizes import PAGE
+    from runner.report.views import phase_view
 
-    path = store / "figures" / "phase.svg"
+    path = store.path / "figures" / "phase.svg"
     try:
-        write_figure(phase_chart(grid, axes, figure_title(cells, axes), str(cells["lr_unit"].iloc[0])), path)
+        phase_view(store, axes, launch=launch).save(path, PAGE)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        _say(out, f"no figure: {reason}; `runner phase {_word(store)} --out phase.svg` tries again")
+        _say(out, f"no figure: {reason}; `runner phase {_word(store.path)} --out phase.svg` tries again")
         return None
     return path
 
@@ -136,6 +145,7 @@ def _print_places(store: Path, cells: pd.DataFrame, figure: Path | None, out: Co
     rows = [("tables", f"{store}/cells, trace, layers (Parquet)")]
     if figure:
         rows += [("figure", str(figure)), ("", f"runner phase {name} --out phase.pdf")]
+    rows.append(("report", f"runner report {name}"))
     if cells["width"].nunique() >= LEAST_WIDTHS:
         rows.append(("fit", f"runner fit {name}{_fit_choice(cells)}"))
     if (cells["status"] == "failed").any():

@@ -32,7 +32,7 @@ class Scale:
 
         axis = alt.Axis(
             values=self.ticks,
-            format="~g" if self.log else "~r",
+            format=".3~g" if self.log else "~r",
             labels=labels,
             title=self.title if labels else None,
         )
@@ -77,3 +77,10 @@ def column_title(key: str, lr_unit: str | None = None) -> str:
     unit = next((column.unit for column in CELLS if column.name == key), "")
     named = f" ({unit})" if unit not in ("", "1", "lr", "lr_unit", "fraction", "loss", "JSON") else ""
     return words.get(key, key.rpartition(".")[2].replace("_", " ")) + named
+
+
+def width_scale(widths: pd.Series) -> Scale:
+    """Return the logarithmic axis of the width, with a little room at its ends."""
+    values = [float(value) for value in distinct(widths)]
+    room = 1.12 if len(values) > 1 else 2.0
+    return Scale(column_title("width"), True, (values[0] / room, values[-1] * room), _ticks(values, True))

@@ -1,0 +1,53 @@
+"""``runner export``: a store's cells as runs of an experiment tracker, or as CSV."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from runner.commands.options import Parser, add_selection, add_store, store_of
+from runner.errors import unknown
+
+FORMATS = ("csv", "mlflow", "tensorboard", "wandb")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the cells in the format asked for."""
+    from runner.analysis.selection import choose
+    from runner.report.export import export
+    from runner.report.progress import working
+    from runner.store import load
+
+    if options.to not in FORMATS:
+        raise unknown("--to", options.to, FORMATS)
+    store = load(store_of(options))
+    cells = choose(store, options.where, options.all)
+    out = options.out or store.path / "export" / options.to
+    with working(f"writing {len(cells)} cells to {out}") as tell:
+        place = export(store, cells, options.to, out, tell)
+    if options.json:
+        import json
+
+        print(json.dumps({"to": options.to, "cells": len(cells), "out": str(out)}))
+    else:
+        print(f"{len(cells)} cells: {place}")
+    return 0
+
+
+def parser_of(parser: Parser) -> Parser:
+    """Return the parser of the command."""
+    parser.description = (
+        "A store's cells as CSV or as runs of an experiment tracker, each with its config, curves and results. "
+        "Nothing is sent anywhere: the files are for the tracker's own tools."
+    )
+    parser.epilog = """\
+examples:
+  runner export --to csv
+  runner export outputs/digits --to tensorboard --where parameterization=mup
+  runner export outputs/digits --to mlflow --out runs     # then: mlflow ui --backend-store-uri sqlite:///runs/mlflow.db
+  runner export --to wandb --out runs                     # then: wandb sync runs/wandb/offline-*"""
+    add_store(parser)
+    parser.add_argument("--to", required=True, metavar="|".join(FORMATS), help="the format")
+    add_selection(parser, facet=False)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder (STORE/export/FORMAT)")
+    return parser
