@@ -80,7 +80,7 @@ def over_steps(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     value = pd.to_numeric(table[metric]).astype(float).replace([np.inf, -np.inf], np.nan)
     grouped = table.assign(value=value).dropna(subset=["value"]).groupby(keys, observed=True)["value"]
     found = grouped.agg(value="median", low="min", high="max", seeds="size").reset_index()
-    return found.assign(layer=found["layer"] if "layer" in found else None)
+    return found.assign(layer=found.get("layer"))
 
 
 def series_of(table: pd.DataFrame, by: str) -> list[str]:

@@ -46,8 +46,8 @@ def phase_grid(cells: pd.DataFrame, axes: Axes, measures: Sequence[str] = ()) ->
     Returns:
         The facet keys, x and y under their own names, then ``regime`` (majority over seeds, null if none has
         one), ``share`` (of the seeds that agree), ``seeds``, ``failed``, ``value`` (median of a numeric
-        color), ``critical`` (median critical lr, in the unit of y; null if y is no lr), ``catapult`` (share), and
-        the measures.
+        color), ``critical`` (median critical lr, in the unit of y; null if y is no lr), ``catapult`` (share),
+        and the measures.
 
     Raises:
         UserError: If a key is unknown, an axis or the color is not numeric, or another key varies.

@@ -117,10 +117,10 @@ def transfer(
         facets: Likewise.
 
     Returns:
-        The facet keys, ``width``, ``best_lr`` (null where every lr diverged), ``low``, ``high`` (95 %, resampling
-        the seeds; null with one seed), ``at_end`` (whether the best is an end of the grid, the true one may
-        lie beyond), ``drift`` (doublings of the best lr per doubling of the width, the same in each row of a
-        facet; null with fewer than three widths) and ``seeds``.
+        The facet keys, ``width``, ``best_lr`` (null where every lr diverged), ``low``, ``high`` (95 %,
+        resampling the seeds; null with one seed), ``at_end`` (whether the best is an end of
+        the grid, the true one may lie beyond), ``drift`` (doublings of the best lr per doubling of the width,
+        the same in each row of a facet; null with fewer than three widths) and ``seeds``.
 
     Raises:
         UserError: As for :func:`lr_curves`.

@@ -37,8 +37,8 @@ def run(options: argparse.Namespace) -> int:
 def parser_of(parser: Parser) -> Parser:
     """Return the parser of the command."""
     parser.description = (
-        "A store's cells as CSV or as runs of an experiment tracker, each with its config, curves and results. "
-        "Nothing is sent anywhere: the files are for the tracker's own tools."
+        "A store's cells as CSV or as runs of an experiment tracker, each with its config, curves and "
+        "results. Nothing is sent anywhere: the files are for the tracker's own tools."
     )
     parser.epilog = """\
 examples:

@@ -26,7 +26,10 @@ def run(options: argparse.Namespace) -> int:
 
 def parser_of(parser: Parser) -> Parser:
     """Return the parser of the command."""
-    parser.description = "One HTML file that works offline: phase diagram, curves of every cell, fits, best learning rates, provenance."
+    parser.description = (
+        "One HTML file that works offline: phase diagram, curves of every cell, fits, best learning rates, "
+        "provenance."
+    )
     parser.epilog = """\
 examples:
   runner report

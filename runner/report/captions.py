@@ -59,7 +59,7 @@ def sweep_words(
     units = distinct(cells["lr_unit"])
     unit = "lr in units of 1/lambda_max at init" if units == ["sharpness"] else ""
     parts = [
-        f"Sweep {config.get('name', 'of cells')}: {', '.join(part for part in (common, *same, unit) if part)}.",
+        f"Sweep {config.get('name', 'of cells')}: {', '.join(w for w in (common, *same, unit) if w)}.",
         f"{len(cells)} cells, {len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({show_values(seeds)})"
         + (f"; {lost}." if lost else "."),
     ]
@@ -88,8 +88,8 @@ def phase_caption(grid: pd.DataFrame, axes: Axes, shared: str) -> str:
     lines = ""
     if grid["critical"].notna().any():
         lines = (
-            " Dashed: the critical learning rate 2/lambda_max of full-batch descent on MSE at init, median over "
-            "seeds; finer dashes: 4/lambda_max; dotted: lr * lambda_max in decades off 2."
+            " Dashed: the critical learning rate 2/lambda_max of full-batch descent on MSE at init, median "
+            "over seeds; finer dashes: 4/lambda_max; dotted: lr * lambda_max in decades off 2."
         )
     return f"{what} over {axes.x} and {axes.y}{panels}. {shared} {len(grid)} points. {rule}{lines}"
 
@@ -114,8 +114,8 @@ def fit_caption(fits: pd.DataFrame, facets: Sequence[str], shared: str) -> str:
 def curves_caption(metrics: Sequence[str], by: str, shared: str) -> str:
     """Return the caption of training curves."""
     return (
-        f"{', '.join(metrics)} over optimizer steps, one curve per {by}. {shared} Curves are medians over the "
-        "seeds that were still training, bands reach from the smallest to the largest."
+        f"{', '.join(metrics)} over optimizer steps, one curve per {by}. {shared} Curves are medians over "
+        "the seeds that were still training, bands reach from the smallest to the largest."
     )
 
 

@@ -54,10 +54,7 @@ def claims_markdown(
     """
     head = ("claim", "statement", "shown by", *HEADINGS[1:], "note")
     lines = ["# Claims", "", f"As measured by `{command}`. A claim holds if all its checks do.", ""]
-    lines += _rows(
-        head,
-        [[r["claim"], r["text"], r["check"], *_figures(r), r["verdict"], r["note"]] for r in records(table)],
-    )
+    lines += _rows(head, claim_rows(table))
     lines += ["", "## Every check", ""]
     head_of_checks = ("claim", "shown by", *HEADINGS[1:], "note")
     lines += _rows(
@@ -70,6 +67,14 @@ def claims_markdown(
             ("quantity", *beside.columns[1:]), [[str(value) for value in row] for row in beside.to_numpy()]
         )
     return "\n".join(lines) + "\n"
+
+
+def claim_rows(table: pd.DataFrame) -> list[list[str]]:
+    """Return the verdicts as text: claim, statement, what shows it, figures, verdict and note of each."""
+    return [
+        [row["claim"], row["text"], row["check"], *_figures(row), row["verdict"], row["note"]]
+        for row in records(table)
+    ]
 
 
 def _figures(row: Mapping[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from runner.analysis.columns import distinct, groups, plain, records, show
 from runner.analysis.selection import facet_label
+from runner.report.charts.scales import number_scale
 from runner.report.charts.style import DASHES, Layout, concat, layered, rows_of, series_scales
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def curve_panel(
     )
     y = alt.Y(
         "value:Q",
-        scale=alt.Scale(type="log" if positive else "linear", zero=False),
+        scale=number_scale(positive),
         axis=alt.Axis(title=None, format="~g", tickCount=4),
     )
     color = alt.Color("series:N", scale=colors, legend=legend)
@@ -102,7 +103,7 @@ def curve_panel(
         y=y,
         color=color,
         detail="line:N",
-        strokeDash=alt.StrokeDash("series:N", scale=dashes, legend=legend),
+        strokeDash=alt.StrokeDash("series:N", scale=dashes, legend=legend if series else None),
     )
     layers = [area, line]
     if not layout.paper:

@@ -13,7 +13,7 @@ from runner.analysis.phase import Axes, boundary, edges
 from runner.analysis.selection import facet_label
 from runner.regime import COLORS, LETTERS, REGIMES, TEXT_COLORS
 from runner.report.charts.critical import critical_lines
-from runner.report.charts.scales import column_title, shared_scale
+from runner.report.charts.scales import column_title, number_scale, shared_scale
 from runner.report.charts.style import INK, PAPER, Layout, concat, layered, rounded, rows_of, theme
 
 if TYPE_CHECKING:
@@ -109,11 +109,12 @@ def _panel(place: int, title: str, part: pd.DataFrame, lines: pd.DataFrame | Non
     width, height = _size(part, axes, layout)
     frame = _rectangles(part, axes, context.measures).assign(panel=title)
     line, label = critical_lines(part, axes, context.x, context.y, scales, layout)
+    letter = _letter_size(part, axes, layout, width, height)
     layers = [
         _cells(frame, context, scales).properties(name=f"{CELLS}{place}"),
         *_lines(lines, scales),
         *line,
-        *(_letters(frame, scales, _letter_size(part, axes, layout, width, height), place) if axes.color == "regime" else ()),
+        *(_letters(frame, scales, letter, place) if axes.color == "regime" else ()),
         *label,
         *(() if layout.paper else _on_screen(frame, scales, context)),
     ]  # fmt: skip
@@ -258,7 +259,7 @@ def _color(axes: Axes, grid: pd.DataFrame, columns: int | None) -> Any:
     labels = " : ".join(f"datum.value == '{regime}' ? '{LETTERS[regime]}  {regime}'" for regime in REGIMES)
     legend = alt.Legend(
         title=None, orient="top", offset=2, symbolType="square", symbolStrokeWidth=0,
-        labelExpr=f"{labels} : datum.value", columns=len(present) if columns is None else 2 * columns - (columns > 1),
+        labelExpr=f"{labels} : datum.value", columns=2 * columns - (columns > 1) if columns else len(present),
     )  # fmt: skip
     return alt.Color("regime:N", scale=scale, legend=legend)
 
@@ -269,7 +270,7 @@ def _numeric_color(column: pd.Series, field: str, title: str) -> Any:
 
     values = column.dropna()
     log = len(values) > 0 and values.min() > 0 and values.max() > 10 * values.min()
-    scale = alt.Scale(scheme="viridis", type="log" if log else "linear", nice=False, zero=False)
+    scale = number_scale(log, scheme="viridis", nice=False)
     legend = alt.Legend(title=title, format=".3~g", tickCount=5)
     return alt.Color(f"{field}:Q", scale=scale, legend=legend)
 

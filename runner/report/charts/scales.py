@@ -36,10 +36,15 @@ class Scale:
             labels=labels,
             title=self.title if labels else None,
         )
-        scale = alt.Scale(
-            type="log" if self.log else "linear", domain=list(self.domain), nice=False, zero=False
-        )
+        scale = number_scale(self.log, domain=list(self.domain), nice=False)
         return channel(f"{field}:Q", scale=scale, axis=axis)
+
+
+def number_scale(log: bool, **more: Any) -> Any:
+    """Return a logarithmic scale, or a linear one that need not begin at zero."""
+    import altair as alt
+
+    return alt.Scale(type="log", **more) if log else alt.Scale(type="linear", zero=False, **more)
 
 
 def shared_scale(

@@ -10,7 +10,7 @@ import pandas as pd
 from runner.analysis.columns import column, distinct
 from runner.analysis.selection import facet_label
 from runner.regime import COLORS, LETTERS, REGIMES
-from runner.report.charts.scales import column_title, width_scale
+from runner.report.charts.scales import column_title, number_scale, width_scale
 from runner.report.charts.style import Layout, concat, rows_of, series_scales, theme
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _against_width(part: pd.DataFrame, measure: str, series: Sequence[str], layo
     log = bool((rows["value"] > 0).all())
     y = alt.Y(
         "value:Q",
-        scale=alt.Scale(type="log" if log else "linear", zero=False),
+        scale=number_scale(log),
         axis=alt.Axis(title=None, format="~g", tickCount=4),
     )
     width = layout.panel or 210

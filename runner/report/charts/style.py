@@ -19,7 +19,7 @@ INK, PAPER, MUTED = "#1A1A1A", "#FFFFFF", "#6B6B6B"
 THEME = {"ink": INK, "paper": PAPER, "muted": MUTED}
 """Parameters of every chart, by which the page turns it dark."""
 FONT = "Helvetica, Arial, Liberation Sans, sans-serif"
-# Okabe & Ito's palette without its green, in an order that also steps in lightness; shapes and dashes repeat it.
+# Okabe & Ito's palette without its green, neighbours apart in lightness; shapes and dashes repeat it.
 SERIES_COLORS = ("#0072B2", "#E69F00", "#56B4E9", "#D55E00", "#CC79A7", "#8C8C8C")
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
 DASHES = ([1, 0], [6, 2], [2, 2], [6, 2, 2, 2], [10, 3], [1, 3])
@@ -131,9 +131,11 @@ def _config(layout: Layout) -> Any:
 def rows_of(frame: pd.DataFrame) -> pd.DataFrame:
     """Return rows as a chart's data, rounded so that the same table gives the same bytes on any machine.
 
-    A frame and not Altair's inline data: that is copied whole with every layer that it is in.
+    A frame and not Altair's inline data: that is copied whole with every layer that it is in. Types are
+    pandas' own, for in columns of objects Altair leaves missing values as NaN, which is no JSON.
     """
-    return frame.apply(lambda column: column.map(rounded).astype(object)).reset_index(drop=True)
+    columns = {str(key): pd.Series([rounded(value) for value in frame[key]]) for key in frame}
+    return pd.DataFrame({key: column.convert_dtypes() for key, column in columns.items()})
 
 
 def rounded(value: Any) -> Any:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from runner.analysis.columns import distinct, groups, plain, records, show
 from runner.analysis.selection import facet_label
-from runner.report.charts.scales import column_title, width_scale
+from runner.report.charts.scales import column_title, number_scale, width_scale
 from runner.report.charts.style import Layout, concat, layered, rows_of, series_scales
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _losses(
     positive = bool((rows["value"] > 0).all())
     y = alt.Y(
         "value:Q",
-        scale=alt.Scale(type="log" if positive else "linear", zero=False),
+        scale=number_scale(positive),
         axis=alt.Axis(title=metric.replace("_", " "), format="~g", tickCount=4),
     )
     base = alt.Chart(rows_of(rows)).encode(x=x, y=y, color=color)

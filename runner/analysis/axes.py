@@ -1,0 +1,67 @@
+"""The axes on which a store is best looked at, when nobody says which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from runner.analysis.columns import config_columns, distinct, groups, plain
+from runner.analysis.phase import Axes
+from runner.analysis.selection import VaryingError, require_no_other_varying
+from runner.schema import CELLS
+
+_NOT_AXES = ("seed", "exponents", "settings", "parameterization.")
+
+
+def natural_axes(cells: pd.DataFrame, facets: Sequence[str]) -> Axes:
+    """Return axes under which every cell has its place: width and lr where they vary, all else in facets.
+
+    Args:
+        cells: The chosen rows of ``cells``.
+        facets: Those that the config asks for.
+    """
+    config = config_columns(cells)
+    values = {str(key): distinct(config[key]) for key in config if not str(key).startswith(_NOT_AXES)}
+    numeric = [
+        key
+        for key, found in values.items()
+        if len(found) > 1
+        and all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in found)
+    ]
+    free = [key for key in numeric if key not in facets and key not in ("width", "lr")]
+    x = "width" if "width" in numeric or not free else free.pop(0)
+    y = "lr" if "lr" in numeric or not free else free.pop(0)
+    axes = Axes(x, y, tuple(facet for facet in facets if facet in config and facet not in (x, y)))
+    for _ in range(len(values)):
+        try:
+            require_no_other_varying(cells, (x, y), axes.facets)
+        except VaryingError as error:
+            axes = replace(axes, facets=(*axes.facets, error.keys[0]))
+        else:
+            break
+    return axes
+
+
+def measured_columns(cells: pd.DataFrame) -> list[str]:
+    """Return the numeric results that some cell has and in which cells differ, in the schema's order."""
+    keys = {column.name for column in CELLS if not column.nullable} | {"batch_size", "parameters"}
+    numbers = cells.select_dtypes("number").columns
+    return [str(name) for name in numbers if name not in keys and cells[name].nunique() > 1]
+
+
+def calmest(cells: pd.DataFrame, key: str) -> Any:
+    """Return the largest value of a key at which the fewest cells were lost."""
+    lost = (cells["status"].astype(object) != "ok").groupby(cells[key]).mean()
+    return plain(lost[lost == lost.min()].index.max())
+
+
+def largest_facets(cells: pd.DataFrame, keys: Sequence[pd.Series], most: int) -> tuple[pd.DataFrame, int]:
+    """Return the cells of at most so many facets, those with the most cells, and how many are left out."""
+    parts = [part for _, part in groups(cells, keys)]
+    if len(parts) <= most:
+        return cells, 0
+    kept = sorted(parts, key=len, reverse=True)[:most]
+    return cells[cells.index.isin(pd.concat(kept).index)], len(parts) - most

@@ -1,0 +1,103 @@
+"""The training curves of a store, packed small: what a click on a point of the diagram shows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from runner.analysis.columns import plain
+
+TRACE = ("train_loss", "ntk_change", "feature_movement")
+LAYERS = ("movement_spectral", "movement_frobenius")
+"""The first of these that was measured is shown per layer."""
+
+
+def layer_measure(layers: pd.DataFrame) -> str | None:
+    """Return what is shown per layer; None if nothing was measured."""
+    return next((name for name in LAYERS if name in layers and layers[name].notna().any()), None)
+
+
+def pack_curves(
+    cells: pd.DataFrame, points: pd.Series, trace: pd.DataFrame, layers: pd.DataFrame, most_bytes: int
+) -> tuple[dict[str, Any], int]:
+    """Return the curves of as many cells as fit.
+
+    First come the cells of one seed at each point of the diagram, then those of the next; where a seed does
+    not fit whole, its cells are chosen evenly.
+
+    Args:
+        cells: Rows of the ``cells`` table.
+        points: The point of each cell, on the same index.
+        trace: Rows of ``trace``.
+        layers: Rows of ``layers``.
+        most_bytes: Room for them, as JSON.
+
+    Returns:
+        ``{"measures", "layerMeasure", "steps", "cells"}``, the last by point; and for how many cells.
+    """
+    order = _in_turn(cells, points)
+    measure = layer_measure(layers)
+    measures = [name for name in TRACE if name in trace and trace[name].notna().any()]
+    traces = dict(list(trace[["cell_id", "step", *measures]].groupby("cell_id", observed=True, sort=False)))
+    by_layer = layers[["cell_id", "step", "layer", "layer_index", measure]] if measure else layers.iloc[:0]
+    layered = dict(list(by_layer.groupby("cell_id", observed=True, sort=False))) if measure else {}
+    steps: dict[tuple[Any, ...], int] = {}
+
+    def packed(row: Mapping[str, Any]) -> dict[str, Any] | None:
+        part = traces.get(row["cell_id"])
+        if part is None:
+            return None
+        part = part.sort_values("step")
+        when = steps.setdefault(tuple(part["step"].tolist()), len(steps))
+        found = {"seed": int(row["seed"]), "at": when, "trace": [_short(part[name]) for name in measures]}
+        if row["cell_id"] in layered:
+            found["layers"] = {
+                name: _short(one.sort_values("step")[measure])
+                for name, one in layered[row["cell_id"]].groupby("layer", observed=True, sort=False)
+            }
+        return found
+
+    rows = cells.loc[order, ["cell_id", "seed"]].to_dict("records")
+    if len(rows) > 50:
+        sample = [packed(row) for row in rows[:: len(rows) // 50]]
+        each = sum(len(json.dumps(one, separators=(",", ":"))) for one in sample) / len(sample)
+        if each * len(rows) > most_bytes:
+            chosen = _evenly(order, points, int(most_bytes / each))
+            order, rows = chosen, cells.loc[chosen, ["cell_id", "seed"]].to_dict("records")
+    kept: dict[str, list[dict[str, Any]]] = {}
+    count = 0
+    for index, row in zip(order, rows, strict=True):
+        if (one := packed(row)) is not None:
+            kept.setdefault(str(points[index]), []).append(one)
+            count += 1
+    return {
+        "measures": measures,
+        "layerMeasure": measure,
+        "steps": [list(key) for key in steps],
+        "cells": kept,
+    }, count
+
+
+def _in_turn(cells: pd.DataFrame, points: pd.Series) -> list[Any]:
+    """Return the index of the cells: the first seed of every point, then the second, and so on."""
+    by_seed = cells.assign(point=points).sort_values(["point", "seed"])
+    turn = by_seed.groupby("point").cumcount()
+    return list(by_seed.assign(turn=turn).sort_values(["turn", "point"], kind="stable").index)
+
+
+def _evenly(order: Sequence[Any], points: pd.Series, most: int) -> list[Any]:
+    """Return at most so many: whole turns while they fit, then an even choice of the next."""
+    per_turn = int(points.nunique())
+    whole = (most // per_turn) * per_turn
+    rest = order[whole : whole + per_turn]
+    left = most - whole
+    return [*order[:whole], *(rest[i * len(rest) // left] for i in range(min(left, len(rest))))]
+
+
+def _short(values: pd.Series) -> list[float | None]:
+    """Return numbers to four digits, what is not finite as null."""
+    found = [plain(value) for value in values]
+    return [None if value is None or abs(value) == float("inf") else float(f"{value:.4g}") for value in found]
