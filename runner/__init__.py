@@ -1,7 +1,8 @@
 """runner: phase diagrams of lazy and feature-learning training.
 
-``runner.load(path)`` opens a store of finished cells as pandas DataFrames; everything else is reached
-through the ``runner`` command.
+``runner.load(path)`` opens a store: ``.cells``, ``.trace`` and ``.layers`` are pandas DataFrames,
+``.phase()``, ``.fit()``, ``.curves()`` and ``.transfer()`` give tables and Altair charts, ``.report()``
+writes the page. The rest is reached through the ``runner`` command.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "load"]
 
 if TYPE_CHECKING:
-    from runner.store import load
+    from runner.report.results import load
 
 
 def __getattr__(name: str) -> Any:
     # Lazy, so that `runner --help` pays for neither pandas nor torch.
     if name == "load":
-        from runner.store import load
+        from runner.report.results import load
 
         return load
     raise AttributeError(f"module 'runner' has no attribute {name!r}")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from runner.analysis.columns import column, groups, numeric_column, show_values
+from runner.analysis.columns import column, distinct, groups, numeric_column, show_values
 from runner.analysis.estimate import LEAST_SEEDS, RESAMPLES, Unsupported, numbers
 from runner.analysis.exponents import LEAST_WIDTHS
 from runner.analysis.selection import require_no_other_varying
@@ -135,7 +135,7 @@ def transfer(
         known = best[np.isfinite(best)]
         drift = drift_per_doubling(known) if len(known) >= LEAST_WIDTHS else np.nan
         ends = {float(part["lr"].min()), float(part["lr"].max())}
-        for width, rate in best.items():
+        for width, rate in zip(distinct(best.index), best, strict=True):
             low, high = spread.get(width, (np.nan, np.nan))
             rows.append(
                 dict(zip(facets, keys, strict=True))
@@ -166,13 +166,18 @@ def _resampled(cells: pd.DataFrame, metric: str) -> dict[int, tuple[float, float
     )
     rng = np.random.default_rng(0)  # a fixed stream: the same table gives the same interval
     draws = rng.integers(0, len(seeds), (RESAMPLES, len(seeds)))
-    found = {}
-    for width, part in table.groupby("width"):
-        grid = part.pivot_table(index="lr", columns="seed", values="log", dropna=False).reindex(columns=seeds)
+    found: dict[int, tuple[float, float]] = {}
+    for width in distinct(table["width"]):
+        grid = (
+            table[table["width"] == width]
+            .pivot_table(index="lr", columns="seed", values="log", dropna=False)
+            .reindex(columns=seeds)
+        )
         means = grid.to_numpy()[:, draws].mean(axis=2)
         means = np.where(np.isfinite(means), means, np.inf)
         rates = grid.index.to_numpy(float)[means.argmin(axis=0)]
         rates = rates[np.isfinite(means.min(axis=0))]
         if len(rates):
-            found[width] = tuple(np.percentile(rates, [2.5, 97.5], method="nearest"))
+            low, high = np.percentile(rates, [2.5, 97.5], method="nearest")
+            found[width] = (float(low), float(high))
     return found

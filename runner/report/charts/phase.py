@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from runner.analysis.selection import facet_label
 from runner.regime import COLORS, LETTERS, REGIMES, TEXT_COLORS
 from runner.report.charts.critical import critical_lines
 from runner.report.charts.scales import column_title, number_scale, shared_scale
-from runner.report.charts.style import INK, PAPER, Layout, concat, layered, rounded, rows_of, theme
+from runner.report.charts.style import INK, PAPER, Layout, concat, layered, parameter, rounded, rows_of, theme
 
 if TYPE_CHECKING:
     import altair as alt
@@ -64,9 +64,7 @@ def phase_chart(
     ]  # fmt: skip
     figure = concat(charts, layout, title=title, subtitle=subtitle(grid, axes))
     if not layout.paper:
-        import altair as alt
-
-        figure.params = [*figure.params, alt.param(name=PICKED, value=-1).param]
+        figure.params = [*cast(list[Any], figure.params), parameter(PICKED, -1)]
     return figure
 
 
@@ -200,7 +198,7 @@ def _letters(frame: pd.DataFrame, scales: tuple[Any, Any], size: float, place: i
     if size < 5:
         return []
     base = alt.Chart(rows_of(frame)).encode(x=scales[0], y=scales[1], text="letter:N")
-    style = {"fontSize": size, "fontWeight": "bold"}
+    style: dict[str, Any] = {"fontSize": size, "fontWeight": "bold"}
     halo = base.mark_text(
         **style, strokeWidth=_HALO * size, strokeJoin="round"
     ).encode(stroke=alt.Stroke("fill:N", scale=None), color=alt.Color("fill:N", scale=None))  # fmt: skip

@@ -90,14 +90,17 @@ def _panel(
     name = f"{metric}, {layer} ({role})" if layer is not None else str(metric)
     name = name.replace("_", " ")
     width = layout.panel or 210
-    slopes = {} if layout.paper else {"subtitle": slope_lines(fits)}  # in print the caption says them
+    slopes: dict[str, Any] = (
+        {} if layout.paper else {"subtitle": slope_lines(fits)}
+    )  # in print the caption says them
     heading = alt.TitleParams(name, **slopes)
     return layered([*layers, marks], heading, width, max(90, 0.72 * width))
 
 
 def _lines(points: pd.DataFrame, fits: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the ends of the fitted lines and of theory's, which cross in the middle of the points."""
-    fitted, predicted = [], []
+    fitted: list[dict[str, Any]] = []
+    predicted: list[dict[str, Any]] = []
     for fit in records(fits):
         part = points[points["series"] == fit["series"]]
         if plain(fit["slope"]) is None or part.empty:

@@ -110,7 +110,7 @@ def _against_change(part: pd.DataFrame, measure: str, layout: Layout) -> Any:
         axis=alt.Axis(title=column_title("ntk_change"), format="~g", tickCount=5),
     )
     y = alt.Y("value:Q", axis=alt.Axis(title=None, format="~g", tickCount=5))
-    tooltip = ["series:N", "regime:N", "width:Q", "lr:Q"]
+    tooltip: list[Any] = ["series:N", "regime:N", "width:Q", "lr:Q"]
     tooltip += [alt.Tooltip("value:Q", title=measure, format=".3~g")]
     shape = alt.Shape("regime:N", legend=None)
     base = alt.Chart(rows_of(rows)).encode(x=x, y=y)

@@ -48,6 +48,13 @@ class Layout:
         return panels if panels <= most else math.ceil(panels / math.ceil(panels / most))
 
 
+def parameter(name: str, value: Any) -> Any:
+    """Return a parameter of a whole chart, which its script may set."""
+    import altair as alt
+
+    return alt.param(name=name, value=value).param
+
+
 def theme(name: str) -> Any:
     """Return a reference to a colour of the theme."""
     import altair as alt
@@ -91,13 +98,14 @@ def concat(
         spacing={"row": 10, "column": 12} if layout.paper else {"row": 24, "column": 44},
     )
     if title:
-        figure.title = alt.TitleParams(title, **({"subtitle": subtitle} if subtitle else {}))
+        more: dict[str, Any] = {"subtitle": subtitle} if subtitle else {}
+        figure.title = alt.TitleParams(title, **more)
     if own:
         figure.resolve = alt.Resolve(
             scale=alt.ScaleResolveMap(color="independent", shape="independent", strokeDash="independent")
         )
     figure.config = _config(layout)
-    figure.params = [alt.param(name=name, value=value).param for name, value in THEME.items()]
+    figure.params = [parameter(name, value) for name, value in THEME.items()]
     return figure
 
 

@@ -122,7 +122,7 @@ def _phase(content: _Content, store: Store, cells: pd.DataFrame, axes: Axes) -> 
     )
     if count < len(chosen):
         content.left_out.append(
-            f"the curves of {len(chosen) - count} of {len(chosen)} cells, the first seeds of each point being "
+            f"the curves of {len(chosen) - count} of {len(chosen)} cells, those of the first seeds being "
             "here: `runner curves` draws any"
         )
     blank = pd.DataFrame([dict.fromkeys(FIELDS, 1.0) | {"series": "", "line": ""}])
@@ -209,7 +209,7 @@ def _document(
         "subtitle": html.escape(common_words(cells, keys)),
         "style": (folder / "page.css").read_text("utf-8"),
         "script": (folder / "page.js").read_text("utf-8"),
-        "vega": _in_script(vl_convert.javascript_bundle()),
+        "vega": _in_script(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")),
         # No < in the data: neither the end of the script nor a comment can begin in a name.
         "data": json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
         **sections(store, cells, axes, where, content.notes, content.left_out, [*content.charts]),

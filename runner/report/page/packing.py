@@ -46,13 +46,17 @@ def pack_curves(
     layered = dict(list(by_layer.groupby("cell_id", observed=True, sort=False))) if measure else {}
     steps: dict[tuple[Any, ...], int] = {}
 
-    def packed(row: Mapping[str, Any]) -> dict[str, Any] | None:
+    def packed(row: Mapping[Any, Any]) -> dict[str, Any] | None:
         part = traces.get(row["cell_id"])
         if part is None:
             return None
         part = part.sort_values("step")
         when = steps.setdefault(tuple(part["step"].tolist()), len(steps))
-        found = {"seed": int(row["seed"]), "at": when, "trace": [_short(part[name]) for name in measures]}
+        found: dict[str, Any] = {
+            "seed": int(row["seed"]),
+            "at": when,
+            "trace": [_short(part[name]) for name in measures],
+        }
         if row["cell_id"] in layered:
             found["layers"] = {
                 name: _short(one.sort_values("step")[measure])

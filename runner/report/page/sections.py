@@ -74,8 +74,8 @@ def sections(
         ),
         "gain": _optional(
             "gain", "What training won over the kernel", charts,
-            "Against the change of the kernel, a point per cell: what the network gained over regression with "
-            "its kernel at init, and what its features are worth on other labels.",
+            "Against the change of the kernel, a point per cell: what the network gained over regression "
+            "with its kernel at init, and what its features are worth on other labels.",
         ),
         "beside": _beside(cells, store),
         "claims": _claims(store.path),
