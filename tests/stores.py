@@ -3,8 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from synthetic import frames
+
+from runner.analysis.columns import plain
 from runner.cell import FIELDS
 from runner.schema import TABLES
+from runner.store import write_part
+from runner.store.launches import new_launch
 
 _VALUES = {"string": "x", "int64": 1, "float64": 0.5, "bool": True}
 
@@ -17,6 +22,20 @@ def rows(table: str, cell_ids: Sequence[str], **columns: Any) -> dict[str, list[
     return {
         name: value if isinstance(value, list) else [value] * len(cell_ids) for name, value in values.items()
     }
+
+
+def write_cells(store, cells, part="a", facet=("parameterization",), planned=None, tables=None, **config):
+    """Write a launch that has finished these cells of those that it planned; its id.
+
+    ``tables`` stands in for those that the cells would give by power laws.
+    """
+    planned = planned or cells
+    rows = [cell.row() | {"cell_id": cell.cell_id, "pack": 0, "shard": 0} for cell in planned]
+    config = {"name": store.name, "facet": list(facet)} | config
+    launch = new_launch(store, config, {key: [row[key] for row in rows] for key in rows[0]})
+    for name, table in zip(("cells", "trace", "layers"), tables or frames(cells, launch=launch), strict=True):
+        write_part(store, name, {key: [plain(value) for value in table[key]] for key in table}, part)
+    return launch
 
 
 def plan(cell_ids: Sequence[str], packs: Sequence[int], shards: Sequence[int]) -> Mapping[str, list[Any]]:

@@ -5,30 +5,19 @@ import subprocess
 import sys
 
 import pytest
+from stores import write_cells
 from synthetic import LRS, WIDTHS, frames, grid
 
 from runner import __version__
-from runner.analysis.columns import plain, records
+from runner.analysis.columns import records
 from runner.cli import COMMANDS, main
 from runner.report.terminal import print_launch_summary
-from runner.store import write_part
-from runner.store.launches import new_launch
-
-
-def _write(store, cells, part="a", facet=("parameterization",), planned=None):
-    """Write a launch that has finished these cells of those that it planned."""
-    planned = planned or cells
-    rows = [cell.row() | {"cell_id": cell.cell_id, "pack": 0, "shard": 0} for cell in planned]
-    launch = new_launch(store, {"facet": list(facet)}, {key: [row[key] for row in rows] for key in rows[0]})
-    for name, table in zip(("cells", "trace", "layers"), frames(cells, launch=launch), strict=True):
-        write_part(store, name, {key: [plain(value) for value in table[key]] for key in table}, part)
-    return launch
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     path = tmp_path_factory.mktemp("outputs") / "digits"
-    _write(path, grid(width=WIDTHS, lr=LRS, parameterization=("ntk", "mup"), seed=(0, 1)))
+    write_cells(path, grid(width=WIDTHS, lr=LRS, parameterization=("ntk", "mup"), seed=(0, 1)))
     return path
 
 
@@ -61,8 +50,8 @@ def test_help_has_examples(capsys, command):
     [
         (
             ["phse"],
-            "command must be one of claims, fit, phase, schema, status, sweep, got 'phse'; did you mean "
-            "'phase'?",
+            "command must be one of claims, curves, export, fit, phase, report, schema, status, sweep, transfer, "
+            "got 'phse'; did you mean 'phase'?",
         ),
         (["phase", "--colour", "x"], "unrecognized arguments: --colour; did you mean --color?"),
         (["phase", "STORE", "--out", "a.jpg"], "--out suffix must be one of .pdf, .png, .svg, got '.jpg'"),
@@ -148,8 +137,8 @@ def test_fit_prints_and_json(capsys, store):
 
 def test_newest_launch_unless_all(capsys, tmp_path):
     store = tmp_path / "digits"
-    _write(store, grid(width=(32, 64), lr=(0.1, 1.0)), "a")
-    _write(store, grid(width=(32, 64), lr=(1.0, 3.0)), "b")  # shares lr=1 with the first
+    write_cells(store, grid(width=(32, 64), lr=(0.1, 1.0)), "a")
+    write_cells(store, grid(width=(32, 64), lr=(1.0, 3.0)), "b")  # shares lr=1 with the first
 
     def lrs(*words):
         rows = json.loads(_run(capsys, "phase", store, "--json", *words)[1])["rows"]
@@ -161,7 +150,7 @@ def test_newest_launch_unless_all(capsys, tmp_path):
 
 def test_default_facets_come_from_the_launch(capsys, tmp_path):
     store = tmp_path / "digits"
-    _write(store, grid(width=(32, 64), lr=(0.1, 1.0), depth=(1, 2)), facet=("parameterization", "depth"))
+    write_cells(store, grid(width=(32, 64), lr=(0.1, 1.0), depth=(1, 2)), facet=("parameterization", "depth"))
     found = json.loads(_run(capsys, "phase", store, "--json")[1])
     assert found["facets"] == ["parameterization", "depth"]
     found = json.loads(_run(capsys, "phase", store, "--json", "--y", "depth", "--where", "lr=1")[1])
@@ -173,13 +162,13 @@ def test_store_is_the_newest(capsys, tmp_path, monkeypatch):
     code, _, err = _run(capsys, "phase")
     assert code == 2
     assert err.startswith("error: STORE must be given")
-    _write(tmp_path / "outputs/one", grid(width=(32, 64), lr=0.1))
+    write_cells(tmp_path / "outputs/one", grid(width=(32, 64), lr=0.1))
     assert _run(capsys, "phase")[0] == 0
 
 
 def test_status(capsys, tmp_path):
     cells = grid(width=(32, 64), lr=(0.1, 1.0, 30.0))
-    _write(tmp_path / "digits", cells[:-1], planned=cells)
+    write_cells(tmp_path / "digits", cells[:-1], planned=cells)
     code, out, _ = _run(capsys, "status", tmp_path / "digits", "--failures")
     assert code == 0
     assert "5 of 6 cells done, 1 diverged, 1 missing" in out
@@ -200,7 +189,7 @@ def test_schema(capsys):
 
 def test_summary_of_a_grid(capsys, tmp_path):
     cells = grid(width=WIDTHS, lr=LRS, seed=(0, 1))
-    launch = _write(tmp_path, cells[:-1], planned=cells)
+    launch = write_cells(tmp_path, cells[:-1], planned=cells)
     print_launch_summary(tmp_path, launch)
     out = capsys.readouterr().out
     assert "L  lazy" in out
@@ -213,7 +202,7 @@ def test_summary_of_a_grid(capsys, tmp_path):
 
 
 def test_summary_of_one_point(capsys, tmp_path):
-    print_launch_summary(tmp_path, _write(tmp_path, grid(width=64, lr=0.1, seed=(0, 1), depth=(1, 2))))
+    print_launch_summary(tmp_path, write_cells(tmp_path, grid(width=64, lr=0.1, seed=(0, 1), depth=(1, 2))))
     out = capsys.readouterr().out
     assert "depth" in out
     assert "train_loss" in out
@@ -221,7 +210,7 @@ def test_summary_of_one_point(capsys, tmp_path):
 
 
 def test_summary_where_other_keys_vary(capsys, tmp_path):
-    launch = _write(tmp_path, grid(width=(32, 64), lr=(0.1, 1.0), model__activation=("relu", "tanh")))
+    launch = write_cells(tmp_path, grid(width=(32, 64), lr=(0.1, 1.0), model__activation=("relu", "tanh")))
     print_launch_summary(tmp_path, launch)
     out = capsys.readouterr().out.replace("\n", " ")
     assert "no phase diagram: model.activation varied too" in out
@@ -229,7 +218,7 @@ def test_summary_where_other_keys_vary(capsys, tmp_path):
 
 
 def test_summary_never_raises(capsys, tmp_path, monkeypatch):
-    launch = _write(tmp_path, grid(width=(32, 64), lr=(0.1, 1.0)))
+    launch = write_cells(tmp_path, grid(width=(32, 64), lr=(0.1, 1.0)))
     monkeypatch.setattr("runner.report.terminal.phase_legend", lambda *_: 1 / 0)
     print_launch_summary(tmp_path, launch)
     assert "summary cut short: ZeroDivisionError" in capsys.readouterr().out
@@ -238,7 +227,7 @@ def test_summary_never_raises(capsys, tmp_path, monkeypatch):
 
 
 def test_summary_of_nothing_finished(capsys, tmp_path):
-    launch = _write(tmp_path, grid(width=32, lr=0.1), planned=grid(width=64, lr=0.1))
+    launch = write_cells(tmp_path, grid(width=32, lr=0.1), planned=grid(width=64, lr=0.1))
     print_launch_summary(tmp_path, launch)
     assert "no results to show: STORE must hold finished cells" in capsys.readouterr().out
 

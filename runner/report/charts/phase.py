@@ -252,7 +252,7 @@ def _color(axes: Axes, grid: pd.DataFrame, columns: int | None) -> Any:
 
     if axes.color != "regime":
         return _numeric_color(grid["value"], "value", column_title(axes.color))
-    present = [regime for regime in REGIMES if (grid["regime"] == regime).any()]
+    present = [regime for regime in REGIMES if (grid["regime"] == regime).any()] or list(REGIMES)
     scale = alt.Scale(domain=present, range=[COLORS[regime] for regime in present])
     labels = " : ".join(f"datum.value == '{regime}' ? '{LETTERS[regime]}  {regime}'" for regime in REGIMES)
     legend = alt.Legend(

@@ -106,8 +106,8 @@ def _best(best: pd.DataFrame, facets: Sequence[str], lr_unit: str | None, layout
     x = width_scale(best["width"]).encode(alt.X, "width")
     axis = alt.Axis(title="best " + column_title("lr", lr_unit), format="~g", tickCount=4)
     y = alt.Y("best_lr:Q", scale=alt.Scale(type="log"), axis=axis)
-    base = alt.Chart(rows_of(rows))
-    bars = base.mark_rule(strokeWidth=1.4).encode(
+    base, known = (alt.Chart(rows_of(part)) for part in (rows, rows.dropna(subset=["low"])))
+    bars = known.mark_rule(strokeWidth=1.4).encode(
         x=x, y=alt.Y("low:Q", scale=alt.Scale(type="log")), y2="high", color=color
     )
     line = base.mark_line(strokeWidth=1.4).encode(x=x, y=y, color=color)
@@ -127,4 +127,6 @@ def _best(best: pd.DataFrame, facets: Sequence[str], lr_unit: str | None, layout
         if shown and not layout.paper
         else "best learning rate"
     )
-    return layered([bars, line, marks], heading, width, max(90, 0.72 * width))
+    return layered(
+        [*([bars] if rows["low"].notna().any() else []), line, marks], heading, width, max(90, 0.72 * width)
+    )

@@ -80,6 +80,10 @@ function phaseSpec() {
       delete cells.encoding.fillOpacity;
     }
   }
+  const narrow = byId("phase").clientWidth < 480;
+  for (const panel of spec.concat)
+    for (const layer of panel.layer)
+      if (narrow && layer.encoding?.color?.legend?.orient === "top") layer.encoding.color.legend.columns = 3;
   const picked = spec.params.find((param) => param.name === "picked");
   if (picked && chosen !== null) picked.value = chosen;
   return spec;
