@@ -61,7 +61,8 @@ def test_every_point_has_a_rectangle_and_its_letter(chart):
 def test_boundary_and_critical_line_are_drawn(chart):
     assert _layers(chart, "rule")
     dashes = [line["mark"]["strokeDash"] for line in _layers(chart, "line")]
-    assert dashes.count([5, 4]) == dashes.count([1, 0]) == 2  # dashes over their casing, in both panels
+    assert dashes.count([5, 4]) == dashes.count([2, 2]) == 2  # 2 and 4 over lambda_max, in both panels
+    assert dashes.count([1, 0]) == 4  # their casings
     assert any(text["mark"].get("text") == "2/λmax" for text in _layers(chart, "text"))
 
 
@@ -97,7 +98,10 @@ def test_points_without_a_regime_stay_empty(cells):
     holed = cells.copy()
     holed.loc[holed["width"] == 64, "regime"] = None
     rects = _layers(phase_chart(phase_grid(holed, BY_NAME), BY_NAME), "rect")
-    assert len(rects[0]["rows"]) == (len(WIDTHS) - 1) * len(LRS)
+    drawn = [row for row in rects[0]["rows"] if row["regime"] is not None]
+    assert rects[0]["transform"] == [{"filter": "isValid(datum.regime)"}]
+    assert len(drawn) == (len(WIDTHS) - 1) * len(LRS)
+    assert {row["letter"] for row in rects[0]["rows"] if row not in drawn} == {""}
 
 
 def test_one_point():

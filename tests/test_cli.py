@@ -50,8 +50,8 @@ def test_help_has_examples(capsys, command):
     [
         (
             ["phse"],
-            "command must be one of claims, curves, export, fit, phase, report, schema, status, sweep, transfer, "
-            "got 'phse'; did you mean 'phase'?",
+            "command must be one of claims, curves, export, fit, phase, report, schema, status, sweep, "
+            "transfer, got 'phse'; did you mean 'phase'?",
         ),
         (["phase", "--colour", "x"], "unrecognized arguments: --colour; did you mean --color?"),
         (["phase", "STORE", "--out", "a.jpg"], "--out suffix must be one of .pdf, .png, .svg, got '.jpg'"),
@@ -91,7 +91,9 @@ def test_phase_prints_and_draws(capsys, store, tmp_path):
     assert code == 0
     assert "L  lazy" in out
     assert (tmp_path / "phase.svg").read_text().startswith("<svg")
-    assert "digits, mlp of depth 2, sgd, mse, 200 steps" in (tmp_path / "phase.svg").read_text()
+    caption = (tmp_path / "phase.caption.txt").read_text()
+    assert "digits, mlp of depth 2, sgd, mse, 200 steps" in caption
+    assert f"{tmp_path}/phase.caption.txt" in out.replace("\n", "")
 
 
 def test_phase_json(capsys, store):

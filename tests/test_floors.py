@@ -20,7 +20,7 @@ FLOORS = {
     2: "baselines ensemble measures optim record regime store train",
     3: "grid plan sweep workers",
     4: "analysis report",
-    5: "__main__ app claims cli complaints hydra_plugins",
+    5: "__main__ app claims cli commands complaints hydra_plugins",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 DOOR = "runner"  # its __init__ opens what it offers on first use, so it stands on no floor

@@ -57,8 +57,8 @@ def curves(
         if metric not in known:
             raise unknown("--metric", metric, [name for name in known if "." not in name])
     keys = list(dict.fromkeys([*facets, by]))
-    require_no_other_varying(cells, (by,), facets)
     chosen = pd.DataFrame({key: column(cells, key, "--facet" if key in facets else "--by") for key in keys})
+    require_no_other_varying(cells, (by,), facets)
     chosen["cell_id"] = cells["cell_id"]
     rows = []
     for values, part in groups(chosen, [chosen[key] for key in keys]):

@@ -34,14 +34,17 @@ def phase_tables(grid: pd.DataFrame, axes: Axes, width: int) -> list[Table]:
     ]
 
 
-def fit_tables(table: pd.DataFrame, facets: Sequence[str]) -> list[Table]:
+def fit_tables(table: pd.DataFrame, facets: Sequence[str], width: int) -> list[Table]:
     """Return one table of exponents per facet, theory beside measurement.
 
     Args:
         table: As returned by :func:`runner.analysis.exponents.fit`.
         facets: The facets of the fit.
+        width: Columns of the terminal; a narrow one does without the counts.
     """
     tables = []
+    headings = ("metric", "layer", "slope", "95% interval", "theory", "data", "out")
+    headings = headings if width >= 64 else headings[:-2]
     for values, part in groups(table, [table[facet] for facet in facets]):
         view = Table(
             box=None,
@@ -50,16 +53,18 @@ def fit_tables(table: pd.DataFrame, facets: Sequence[str]) -> list[Table]:
             title_style="bold",
             pad_edge=False,
         )
-        for heading in ("metric", "layer", "slope", "95% interval", "theory", "data", "out"):
+        for heading in headings:
+            named = heading in ("metric", "layer")
             view.add_column(
                 heading,
-                justify="left" if heading in ("metric", "layer") else "right",
-                no_wrap=True,
+                justify="left" if named else "right",
+                no_wrap=not named,
+                overflow="fold",
                 header_style="dim",
             )
         # A metric that this facet never measured says nothing here; --json has the row.
         for row in records(part[part["cells"] > 0]):
-            view.add_row(*_fit_row(row))
+            view.add_row(*_fit_row(row)[: len(headings)])
         tables.append(view)
     return tables
 

@@ -46,7 +46,7 @@ def print_phase(grid: pd.DataFrame, axes: Axes, out: Console) -> None:
 
 def print_fit(table: pd.DataFrame, facets: Sequence[str], out: Console) -> None:
     """Print the exponents, one table per facet."""
-    for view in fit_tables(table, facets):
+    for view in fit_tables(table, facets, out.width):
         out.print(view)
         out.print()
     out.print(fit_notes(table), style="dim")
