@@ -43,8 +43,8 @@ def fit_tables(table: pd.DataFrame, facets: Sequence[str], width: int) -> list[T
         width: Columns of the terminal; a narrow one does without the counts.
     """
     tables = []
-    headings = ("metric", "layer", "slope", "95% interval", "theory", "data", "out")
-    headings = headings if width >= 64 else headings[:-2]
+    counts = ("data", "out") if width >= 64 else ()
+    headings = ("metric", "layer", "slope", "95% interval", "theory", *counts)
     for values, part in groups(table, [table[facet] for facet in facets]):
         view = Table(
             box=None,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
-
-from runner.analysis.columns import plain
 
 TRACE = ("train_loss", "ntk_change", "feature_movement")
 LAYERS = ("movement_spectral", "movement_frobenius")
@@ -41,27 +41,22 @@ def pack_curves(
     order = _in_turn(cells, points)
     measure = layer_measure(layers)
     measures = [name for name in TRACE if name in trace and trace[name].notna().any()]
-    traces = dict(list(trace[["cell_id", "step", *measures]].groupby("cell_id", observed=True, sort=False)))
-    by_layer = layers[["cell_id", "step", "layer", "layer_index", measure]] if measure else layers.iloc[:0]
-    layered = dict(list(by_layer.groupby("cell_id", observed=True, sort=False))) if measure else {}
+    traces = _Sorted(trace, ["step"], measures)
+    layered = _Sorted(layers, ["layer_index", "step"], [measure, "layer"]) if measure else None
     steps: dict[tuple[Any, ...], int] = {}
 
     def packed(row: Mapping[Any, Any]) -> dict[str, Any] | None:
-        part = traces.get(row["cell_id"])
+        part = traces.rows(row["cell_id"])
         if part is None:
             return None
-        part = part.sort_values("step")
         when = steps.setdefault(tuple(part["step"].tolist()), len(steps))
-        found: dict[str, Any] = {
-            "seed": int(row["seed"]),
-            "at": when,
-            "trace": [_short(part[name]) for name in measures],
-        }
-        if row["cell_id"] in layered:
-            found["layers"] = {
-                name: _short(one.sort_values("step")[measure])
-                for name, one in layered[row["cell_id"]].groupby("layer", observed=True, sort=False)
-            }
+        found: dict[str, Any] = {"seed": int(row["seed"]), "at": when}
+        found["trace"] = [_short(part[name]) for name in measures]
+        if measure and layered is not None and (part := layered.rows(row["cell_id"])) is not None:
+            names: dict[str, list[Any]] = {}
+            for name, value in zip(part["layer"], part[measure], strict=True):
+                names.setdefault(str(name), []).append(value)
+            found["layers"] = {name: _short(values) for name, values in names.items()}
         return found
 
     rows = cells.loc[order, ["cell_id", "seed"]].to_dict("records")
@@ -101,7 +96,23 @@ def _evenly(order: Sequence[Any], points: pd.Series, most: int) -> list[Any]:
     return [*order[:whole], *(rest[i * len(rest) // left] for i in range(min(left, len(rest))))]
 
 
-def _short(values: pd.Series) -> list[float | None]:
-    """Return numbers to four digits, what is not finite as null."""
-    found = [plain(value) for value in values]
-    return [None if value is None or abs(value) == float("inf") else float(f"{value:.4g}") for value in found]
+class _Sorted:
+    """Columns of a table as arrays, sorted by cell, so that the rows of a cell are a slice of them."""
+
+    def __init__(self, table: pd.DataFrame, by: list[str], columns: list[Any]) -> None:
+        table = table.sort_values(["cell_id", *by], kind="stable")
+        self._arrays = {name: table[name].to_numpy() for name in dict.fromkeys([*by, *columns])}
+        ids = table["cell_id"].to_numpy().astype(str)
+        found, starts = np.unique(ids, return_index=True)
+        ends = [*starts[1:], len(ids)]
+        self._slices = {name: slice(a, b) for name, a, b in zip(found.tolist(), starts, ends, strict=True)}
+
+    def rows(self, cell_id: str) -> dict[str, np.ndarray] | None:
+        """Return the rows of a cell, None if it has none."""
+        place = self._slices.get(cell_id)
+        return None if place is None else {name: values[place] for name, values in self._arrays.items()}
+
+
+def _short(values: Iterable[Any]) -> list[float | None]:
+    """Return numbers to four digits, what is missing or not finite as null."""
+    return [None if pd.isna(value) or math.isinf(value) else float(f"{value:.4g}") for value in values]
