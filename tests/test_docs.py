@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from stores import write_cells
 from sweeping import cells_of
+from synthetic import LRS, WIDTHS, grid
 
 from runner import app, cli
 from runner.config import conf_dir
@@ -24,6 +27,8 @@ GROUPS = sorted(path.name for path in conf_dir().iterdir() if path.is_dir() and 
 EXPERIMENTS = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
 PRESETS = {path.stem for path in (conf_dir() / "hydra" / "launcher").glob("*.yaml")}
 LAUNCHERS = {"basic", "joblib", "ray", "ray_aws", "submitit_local", "submitit_slurm", *PRESETS}
+WITHOUT_KEYS = {"experiment", "launcher", "parameterization"}  # grids, Hydra's own, a table of exponents
+SAID_ONCE = {"name", "_target_", "defaults", "hydra", "functions"}
 SHOWING = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version", "-sc"}
 
 
@@ -88,6 +93,52 @@ def test_every_experiment_is_in_the_readme(name):
 def test_every_launcher_preset_is_in_the_readme():
     missing = sorted(name for name in PRESETS if f"hydra/launcher={name}" not in README)
     assert not missing, f"say what hydra/launcher=NAME is for: {missing}"
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_option_is_documented(command):
+    parser = cli.COMMANDS[command][2](cli.Parser(prog=f"runner {command}"))
+    for action in parser._actions:
+        assert action.help, f"`runner {command}`: say what {action.dest} is for"
+        if "--help" not in action.option_strings:
+            missing = [option for option in action.option_strings if f"`{option}" not in README]
+            assert not missing, f"`runner {command}`: README.md must say what {missing} does"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in sorted(conf_dir().rglob("*.yaml")) if path.parent.name not in WITHOUT_KEYS],
+    ids=lambda path: f"{path.parent.name}/{path.stem}",
+)
+def test_every_config_key_is_documented(path):
+    """By a comment on its line, or in the README as `group.key` or `key`."""
+    text, group = path.read_text("utf-8"), path.parent.name
+    lines = {line.partition(":")[0]: line for line in text.splitlines()}
+    for key in yaml.safe_load(text):
+        said = "#" in lines[key] or re.search(rf"`(?:{group}\.)?{key}[`=]", README)
+        assert said or key in SAID_ONCE, f"{path.name} must say what {key} is, in a comment or the README"
+
+
+@pytest.mark.usefixtures("reader")
+def test_the_python_of_the_readme_runs(tmp_path):
+    """Every block that reads a store, on one of power laws."""
+    write_cells(tmp_path / "outputs/default", grid(width=WIDTHS, lr=LRS, parameterization=("ntk", "mup")))
+    blocks = [text for language, text in BLOCKS if language == "python" and "runner.load(" in text]
+    assert blocks
+    for text in blocks:
+        exec(compile(text, "README.md", "exec"), {})
+    assert (tmp_path / "rich.svg").read_text().startswith("<svg")
+
+
+def test_the_picture_is_there_and_says_what_it_is():
+    picture = re.search(r"!\[[^\]]+\]\(([^)]+)\)", README)[1]
+    assert (ROOT / picture).read_text("utf-8").startswith("<svg")
+    caption = (ROOT / picture).with_suffix(".caption.txt").read_text("utf-8")
+    params = yaml.safe_load((conf_dir() / "experiment/default.yaml").read_text("utf-8"))["hydra"]["sweeper"][
+        "params"
+    ]
+    cells = len(params["parameterization"].split(",")) * len(params["width"].split(",")) * 9 * 2
+    assert f"Sweep default: digits, mlp of depth 2, sgd, mse, 100 steps, gamma 1. {cells} cells" in caption
 
 
 @pytest.mark.parametrize("table", TABLES)
