@@ -33,6 +33,11 @@ def _layers(chart, mark):
     return [layer | {"rows": spec["datasets"][layer["data"]["name"]]} for layer in layers]
 
 
+def _cells(chart):
+    """The layers that hold the points of a panel."""
+    return [layer for layer in _layers(chart, "rect") if layer.get("name", "").startswith("cells")]
+
+
 def test_one_panel_per_facet_on_shared_log_axes(chart):
     panels = chart.to_dict()["concat"]
     assert [panel["title"] for panel in panels] == ["ntk", "sp"]
@@ -48,7 +53,7 @@ def test_one_panel_per_facet_on_shared_log_axes(chart):
 
 
 def test_every_point_has_a_rectangle_and_its_letter(chart):
-    rects, texts = _layers(chart, "rect"), _layers(chart, "text")
+    rects, texts = _cells(chart), _layers(chart, "text")
     for rect in rects:
         assert len(rect["rows"]) == len(WIDTHS) * len(LRS)
     letters = [text for text in texts if "text" in text["encoding"]]
@@ -87,7 +92,7 @@ def test_no_critical_line_without_lr(cells):
 def test_numeric_color_has_no_letters(cells):
     axes = Axes(facets=("parameterization",), color="ntk_change")
     found = phase_chart(phase_grid(cells, axes), axes)
-    color = _layers(found, "rect")[0]["encoding"]["color"]
+    color = _cells(found)[0]["encoding"]["color"]
     assert color["scale"]["scheme"] == "viridis"
     assert color["scale"]["type"] == "log"
     assert color["legend"]["title"] == "ntk change"
@@ -97,7 +102,7 @@ def test_numeric_color_has_no_letters(cells):
 def test_points_without_a_regime_stay_empty(cells):
     holed = cells.copy()
     holed.loc[holed["width"] == 64, "regime"] = None
-    rects = _layers(phase_chart(phase_grid(holed, BY_NAME), BY_NAME), "rect")
+    rects = _cells(phase_chart(phase_grid(holed, BY_NAME), BY_NAME))
     drawn = [row for row in rects[0]["rows"] if row["regime"] is not None]
     assert rects[0]["transform"] == [{"filter": "isValid(datum.regime)"}]
     assert len(drawn) == (len(WIDTHS) - 1) * len(LRS)
@@ -106,7 +111,7 @@ def test_points_without_a_regime_stay_empty(cells):
 
 def test_one_point():
     cells = frames(grid(width=64, lr=0.1))[0]
-    assert len(_layers(phase_chart(phase_grid(cells, Axes()), Axes()), "rect")[0]["rows"]) == 1
+    assert len(_cells(phase_chart(phase_grid(cells, Axes()), Axes()))[0]["rows"]) == 1
 
 
 @pytest.mark.parametrize("suffix", MAGIC)

@@ -109,6 +109,7 @@ def _panel(place: int, title: str, part: pd.DataFrame, lines: pd.DataFrame | Non
     line, label = critical_lines(part, axes, context.x, context.y, scales, layout)
     letter = _letter_size(part, axes, layout, width, height)
     layers = [
+        *_white(frame, scales, axes),
         _cells(frame, context, scales).properties(name=f"{CELLS}{place}"),
         *_lines(lines, scales),
         *line,
@@ -146,6 +147,17 @@ def _rectangles(part: pd.DataFrame, axes: Axes, measures: Sequence[str]) -> pd.D
         value=part["value"],
         **{f"m{place}": part[measure].map(_short) for place, measure in enumerate(measures)},
     )
+
+
+def _white(frame: pd.DataFrame, scales: tuple[Any, Any], axes: Axes) -> list[Any]:
+    """Return white below the pale points, which are pale on a dark page, too."""
+    import altair as alt
+
+    pale = frame[~frame["agreed"]]
+    if pale.empty or axes.color != "regime":
+        return []
+    base = alt.Chart(rows_of(pale)).mark_rect(fill=PAPER)
+    return [base.encode(x=_renamed(scales[0], "x0"), x2="x1", y=_renamed(scales[1], "y0"), y2="y1")]
 
 
 def _short(value: Any) -> Any:
