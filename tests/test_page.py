@@ -11,6 +11,7 @@ from stores import write_cells
 from synthetic import LRS, WIDTHS, cell, frames, grid
 
 from runner import load
+from runner.cli import main
 from runner.report.page import write_page
 from runner.report.page.packing import pack_curves
 
@@ -220,6 +221,24 @@ def test_a_store_with_other_axes_and_little_measured(browser, tmp_path):
     assert "No fits: width must have at least 3 values" in text
     with Visit(browser, page.path) as visit:
         assert visit.complaints == []
+
+
+def test_claims_beside_the_store_are_shown(store, tmp_path):
+    row = {
+        "claim": "C1", "text": "Lazy: <b>", "check": "slope", "predicted": "-1", "measured": -0.9,
+        "low": -1.0, "high": -0.8, "cells": 15, "verdict": "holds", "note": "",
+    }  # fmt: skip
+    folder = store.path.parent / "claims"
+    folder.mkdir()
+    pd.DataFrame([row]).to_parquet(folder / "claims.parquet")
+    text = write_page(store, tmp_path / "page.html").path.read_text()
+    assert "<td>Lazy: &lt;b&gt;</td><td>slope</td><td>-1</td><td>-0.9</td><td>[-1, -0.8]</td>" in text
+
+
+def test_commands_on_the_page_run(page_file, store, capsys):
+    command = re.search(r"<pre>(runner fit .*?)</pre>", page_file.path.read_text())[1]
+    assert main(command.split()[1:]) == 0
+    assert "95% interval" in capsys.readouterr().out
 
 
 # -- without a browser -------------------------------------------------------------------------------

@@ -74,3 +74,4 @@ def test_the_wheel_sweeps_in_an_empty_folder(installed, tmp_path):
     assert sorted(zip(table["width"], table["lr"], table["status"], strict=True)) == [
         (width, lr, "ok") for width in (16, 32) for lr in (0.1, 0.2)
     ]
+    assert "report.html" in run([installed / "runner", "report"], tmp_path)  # its template is in the wheel

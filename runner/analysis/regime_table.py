@@ -62,7 +62,8 @@ def _by_data(cells: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 def _range(rates: pd.Series) -> str:
     """Return the smallest and the largest learning rate."""
-    return f"{rates.min():.3g} to {rates.max():.3g}" if len(rates) else "-"
+    known = rates.dropna()
+    return f"{known.min():.3g} to {known.max():.3g}" if len(known) else "-"
 
 
 def _summary(values: pd.Series) -> str:

@@ -101,7 +101,7 @@ def _best(best: pd.DataFrame, facets: Sequence[str], lr_unit: str | None, layout
     series = list(dict.fromkeys(named["series"]))
     rows = named[["series", "width", "best_lr", "low", "high", "at_end"]]
     channels = series_scales(series, ordered=False)
-    legend = alt.Legend(title=None, orient="top", columns=2 if layout.paper else 4, symbolSize=50)
+    legend = alt.Legend(title=None, orient="top", columns=2, symbolSize=50)
     color = alt.Color("series:N", scale=channels["color"], legend=legend)
     x = width_scale(best["width"]).encode(alt.X, "width")
     axis = alt.Axis(title="best " + column_title("lr", lr_unit), format="~g", tickCount=4)

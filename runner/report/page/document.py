@@ -175,6 +175,8 @@ def _scaling(content: _Content, store: Store, cells: pd.DataFrame, axes: Axes) -
         return
     content.add("scaling", scaling_chart(points, fits[fits["cells"] > 0], facets))
     words = " ".join(f"--where {condition}" for condition in where)
+    if facets != default_facets(store, ("width",)):
+        words += f" --facet {','.join(facets) or 'none'}"
     content.notes["scaling"] = sweep_words(part, store.config, where, ("width", *facets))
     content.notes["scaling command"] = f"runner fit {store.path} {words}".strip()
 
