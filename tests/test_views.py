@@ -223,5 +223,5 @@ def test_a_store_shows_itself(store, tmp_path):
 
 
 def test_report_from_python(store, tmp_path):
-    page = store.report(tmp_path / "page.html", where="parameterization=ntk")
+    page = store.report(tmp_path / "page.html", where=["parameterization=ntk", "lr=0.1,0.3"])
     assert page.path.stat().st_size == page.size

@@ -67,7 +67,7 @@ def _panel(
 
     metric, role, layer = values
     channels = series_scales(series, ordered=False)
-    legend = alt.Legend(title=None, orient="top", columns=4, symbolSize=50)
+    legend = alt.Legend(title=None, orient="top", columns=4, symbolSize=50, symbolOpacity=1)
     color = alt.Color("series:N", scale=channels["color"], legend=legend)
     x = width_scale(points["width"]).encode(alt.X, "width")
     y = alt.Y("value:Q", scale=alt.Scale(type="log"), axis=alt.Axis(title=None, format="~g", tickCount=4))
