@@ -197,13 +197,18 @@ def test_names_do_no_harm(browser, tmp_path):
         cell(width=width, lr=lr, model=f"{EVIL}{i}", data=EVIL, model__activation=EVIL)
         for width in (32, 64, 128) for lr in (0.1, 0.3, 1.0) for i in (0, 1)
     ]  # fmt: skip
-    write_cells(tmp_path / "store", cells, facet=("model",), name=EVIL)
+    table, *others = frames(cells)
+    table = table.assign(**{f"a {EVIL}": np.arange(len(table), dtype=float)})  # a measure of the user's
+    write_cells(tmp_path / "store", cells, facet=("model",), name=EVIL, tables=(table, *others))
     page = write_page(load(tmp_path / "store"), tmp_path / "page.html")
     assert EVIL not in page.path.read_text()
     with Visit(browser, page.path) as visit:
         visit.page.mouse.move(*visit.place_of(x=64))
-        visit.page.wait_for_selector("#vg-tooltip-element.visible")
+        tooltip = visit.page.wait_for_selector("#vg-tooltip-element.visible")
+        assert tooltip.inner_text().count(EVIL) >= 2  # the model, the measure
         visit.page.mouse.click(*visit.place_of(x=64))
+        visit.page.select_option("#color", f"a {EVIL}")
+        visit.page.wait_for_selector("#phase .role-legend-title")
         for name in ("scaling", "transfer"):
             visit.page.locator(f"#{name}").scroll_into_view_if_needed()
             visit.page.wait_for_selector(f"#{name} svg")
