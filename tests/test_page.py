@@ -299,6 +299,18 @@ def test_says_what_it_leaves_out(store, tmp_path, monkeypatch):
     assert curves.replace("`", "") in page.path.read_text().replace("`", "")
 
 
+def test_a_store_of_failed_cells(tmp_path):
+    cells = grid(width=(32, 64, 128), lr=(0.1, 0.2, 0.3))
+    table, trace, layers = frames(cells)
+    nothing = dict.fromkeys(("regime", "train_loss", "ntk_change", "feature_movement", "lambda_max_init"))
+    table = table.assign(status="failed", error="boom", **nothing)
+    write_cells(tmp_path / "store", cells, tables=(table, trace.iloc[:0], layers.iloc[:0]))
+    page = write_page(load(tmp_path / "store"), tmp_path / "page.html")
+    assert page.left_out == ()
+    assert "9 cells: 9 failed" in page.path.read_text()
+    assert _packed(page) == {}
+
+
 def test_curves_that_do_not_fit_are_chosen_seed_by_seed():
     cells, trace, layers = frames(grid(width=WIDTHS, lr=LRS, seed=(3, 1, 2)))
     points = pd.Series(pd.factorize(cells["width"] * 1000 + cells["lr"])[0], index=cells.index)

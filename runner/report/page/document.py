@@ -117,8 +117,11 @@ def _phase(content: _Content, store: Store, cells: pd.DataFrame, axes: Axes) -> 
     points = _points(cells, grid, axes)
     placed = points.dropna().index
     chosen = cells.loc[placed]
+    chosen = chosen[
+        chosen["cell_id"].isin(store.trace["cell_id"])
+    ]  # a failed cell has no curves to leave out
     packed, count = pack_curves(
-        chosen, points[placed].astype(int), store.trace, store.layers, MOST_CURVE_BYTES
+        chosen, points[chosen.index].astype(int), store.trace, store.layers, MOST_CURVE_BYTES
     )
     if count < len(chosen):
         content.left_out.append(

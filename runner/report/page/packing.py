@@ -104,7 +104,7 @@ class _Sorted:
         self._arrays = {name: table[name].to_numpy() for name in dict.fromkeys([*by, *columns])}
         ids = table["cell_id"].to_numpy().astype(str)
         found, starts = np.unique(ids, return_index=True)
-        ends = [*starts[1:], len(ids)]
+        ends = np.append(starts, len(ids))[1:]
         self._slices = {name: slice(a, b) for name, a, b in zip(found.tolist(), starts, ends, strict=True)}
 
     def rows(self, cell_id: str) -> dict[str, np.ndarray] | None:
