@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def run_job(config: DictConfig) -> None:
-    """Run one shard: what a launcher's job calls. All but three keys comes from the launch's record."""
+    """Run one shard: what a launcher's job calls. All but three keys come from the launch's record."""
     from runner.report.progress import make_progress
     from runner.store.launches import read_launch
     from runner.sweep import run_shard

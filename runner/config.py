@@ -16,9 +16,7 @@ from runner.rules import EXECUTION_RULES, RULES, check_value, number, shown, unk
 
 GROUPS = ("model", "data", "optimizer", "measure", "parameterization")
 """Groups that are part of a cell."""
-EXECUTION_KEYS = frozenset(
-    {"name", "store", "device", "shards", "workers", "retry", "facet", "regime", "launch", "shard"}
-)
+EXECUTION_KEYS = frozenset(EXECUTION_RULES) | {"name", "store", "facet", "regime", "launch"}
 """Keys that say how and where to run: never part of a cell, never an axis."""
 ROLES = ("input", "hidden", "output")
 TOP_KEYS = (*RULES, *GROUPS, *sorted(EXECUTION_KEYS))
@@ -62,11 +60,15 @@ def check_execution(config: Mapping[str, Any]) -> None:
     """Raise UserError if a key that says how and where to run has a wrong value."""
     for key in EXECUTION_RULES:
         check_value(key, _required(config, key))
-    for key in ("launch", "shard"):
-        if config.get(key) is not None:
-            raise UserError(
-                f"{key} must not be given, got {shown(config[key])}; the sweep sets it for its jobs"
-            )
+    if config.get("launch") is not None:
+        raise UserError(
+            f"launch must not be given, got {shown(config['launch'])}; the sweep sets it for its jobs"
+        )
+    if config["shard"] is not None and not (config["shards"] and config["shard"] < config["shards"]):
+        raise UserError(
+            f"shard must be less than shards = {shown(config['shards'])}, got {shown(config['shard'])}; "
+            "count from 0, e.g. shards=8 shard=$SLURM_ARRAY_TASK_ID"
+        )
     for key in ("name", "store"):
         if not isinstance(config.get(key), str) or not config[key]:
             raise UserError(f"{key} must be text, got {shown(config.get(key))}; e.g. {key}=first_try")

@@ -6,11 +6,12 @@ the same packs bit for bit.
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import itertools
 import math
 import operator
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,8 +26,8 @@ LONG_SECONDS = 60.0
 """Packs that would take longer are cut, so that one long pack does not keep a single core busy."""
 SHARD_SECONDS = 450.0
 """Length of a launcher's job: long beside the start of a job, short beside a time limit."""
-MAX_SHARDS = 1000
-"""Slurm's MaxArraySize is 1001 by default."""
+MAX_SHARDS = 256
+"""That the planner chooses by itself: a queue is shared. ``shards=N`` may ask for more."""
 
 _FLOPS_PER_SECOND = 3e10  # one core, measures included; only ratios matter for the balance
 _STEP_SECONDS = 3e-4  # of Python and dispatch, per step of a pack
@@ -70,6 +71,24 @@ class Pack:
     index: int
     cells: tuple[Cell, ...]
     cost: float
+
+    @property
+    def name(self) -> str:
+        """Place and content: other cells of the same planned pack are another name."""
+        ids = "\n".join(cell.cell_id for cell in self.cells)
+        return f"{self.index:06d}-{hashlib.sha256(ids.encode()).hexdigest()[:12]}"
+
+    def halves(self) -> tuple[Pack, ...]:
+        """Return the pack cut in two; nothing for a single cell."""
+        middle = len(self.cells) // 2
+        return (self._with(self.cells[:middle]), self._with(self.cells[middle:])) if middle else ()
+
+    def only(self, cell_ids: Container[str]) -> Pack:
+        """Return the pack with these of its cells alone."""
+        return self._with(tuple(cell for cell in self.cells if cell.cell_id in cell_ids))
+
+    def _with(self, cells: tuple[Cell, ...]) -> Pack:
+        return Pack(self.index, cells, self.cost * len(cells) / max(1, len(self.cells)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,8 +256,8 @@ def _split(pack: Pack, finished: Collection[str]) -> tuple[Pack, Pack]:
 
 def _shard_count(packs: Sequence[Pack], shards: int | None) -> int:
     if shards is None:
-        shards = math.ceil(sum(pack.cost for pack in packs) / SHARD_SECONDS)
-    return max(1, min(shards, len(packs), MAX_SHARDS))
+        shards = min(MAX_SHARDS, math.ceil(sum(pack.cost for pack in packs) / SHARD_SECONDS))
+    return max(1, min(shards, len(packs)))
 
 
 def _balance(packs: Sequence[Pack], shards: int) -> tuple[int, ...]:

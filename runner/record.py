@@ -116,6 +116,16 @@ class Recorder:
             **best,
         }
 
+    def rows(self) -> dict[str, list[dict[str, Any]]]:
+        """Return what has been recorded, as plain values."""
+        return {"results": self._results, "trace": self._trace, "layers": self._layer_rows}
+
+    def restore(self, rows: Mapping[str, list[dict[str, Any]]]) -> None:
+        """Go on from what :meth:`rows` returned."""
+        if len(rows["results"]) != len(self._ids):
+            raise ValueError(f"{len(rows['results'])} rows for {len(self._ids)} cells")
+        self._results, self._trace, self._layer_rows = rows["results"], rows["trace"], rows["layers"]
+
     def tables(self, seconds: float, device: torch.device) -> PackTables:
         """Return the tables.
 

@@ -106,6 +106,17 @@ EXECUTION_RULES: dict[str, Rule] = {
         "null is one per core",
         lambda value: None if value is None else _whole(value, 1),
     ),
+    "shard": Rule(
+        "a whole number >= 0, or null",
+        "null runs all of them",
+        lambda value: None if value is None else _whole(value, 0),
+    ),
+    "checkpoint_minutes": Rule(
+        "a finite number > 0, or null",
+        "null saves a pack only when told to stop",
+        lambda value: None if value is None else _positive(value),
+    ),
+    "wait": Rule("true or false", "wait=false returns when the jobs are queued", _boolean),
     "retry": Rule(
         "null or failed",
         "retry=failed trains failed cells again",

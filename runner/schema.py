@@ -12,6 +12,11 @@ from typing import Literal
 SCHEMA_VERSION = 1
 """Stored in the metadata of every part; a reader refuses a store with a newer one."""
 
+RENAMED: dict[int, dict[str, dict[str, str]]] = {}
+"""What a version renamed, {version: {table: {old: new}}}: applied to older parts when they are read.
+
+Columns that a version added are null in them."""
+
 ColumnType = Literal["string", "int64", "float64", "bool"]
 
 
@@ -198,6 +203,8 @@ CELLS = (
     Column("parameters", "int64", "", "Trainable parameters"),
     Column("train_seconds", "float64", "s", "Wall time of the cell's pack over the cells in it"),
     Column("device", "string", "", "cpu or the name of the CUDA device"),
+    Column("trace_rows", "int64", "rows", "Rows of the cell in trace, for `runner verify`"),
+    Column("layer_rows", "int64", "rows", "Rows of the cell in layers, likewise"),
     Column("finished_at", "string", "UTC", "ISO 8601 time at which the cell's pack was written"),
 )
 

@@ -6,24 +6,21 @@ A launch and its shards talk through the store alone: a shard reads the snapshot
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from runner import store as tables
-from runner.cell import FIELDS, Cell
+from runner.cell import Cell, canonical_json
 from runner.plan import Pack, Plan, make_plan, packs_of_rows
-from runner.store import launches
+from runner.preemption import Stopped, stoppable
+from runner.store import launches, shards, verify
+from runner.store.files import locked
+from runner.store.leases import Leases
+from runner.trainer import PackTrainer
 from runner.workers import Progress, train_packs, worker_count
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import torch
-
-    from runner.record import PackTables
 
 
 class SweepIncompleteError(Exception):
@@ -61,12 +58,14 @@ class Launched(NamedTuple):
         shards: Jobs to run; 0 when every cell is finished.
         missing: Cells to train.
         total: Cells of the grid.
+        damaged: Parts that could not be read and were set aside; their cells are among the missing.
     """
 
     launch: str
     shards: int
     missing: int
     total: int
+    damaged: tuple[str, ...] = ()
 
 
 # -- launch ------------------------------------------------------------------------------------------
@@ -100,13 +99,35 @@ def launch(
 
     device = resolve_device(config["device"])
     check_thresholds(config["regime"])
+    provenance = {"device": str(device)} | ({"command": command} if command else {})
+    if config.get("shard") is not None:
+        return _join(make_plan(cells, shards=config["shards"]), config, store, provenance)
+    damaged = verify.set_aside_unreadable(store)
     finished = tables.finished(store, retry_failed=config["retry"] == "failed")
     plan = make_plan(cells, shards=config["shards"] or default_shards, finished=finished)
     tables.check_writable(store)
     known = _same_launch(plan, store) if not plan.packs else None
-    provenance = {"device": str(device)} | ({"command": command} if command else {})
     name = known or launches.new_launch(store, config, plan.rows(), provenance)
-    return Launched(name, plan.shards, plan.missing, plan.total)
+    return Launched(name, plan.shards, plan.missing, plan.total, damaged)
+
+
+def _join(plan: Plan, config: Mapping[str, Any], store: Path, provenance: Mapping[str, Any]) -> Launched:
+    """Take part in the launch of a job array, of which each task is a process that was given its shard.
+
+    The first to come records the launch, for all: over the whole grid, so that the shards of tasks that
+    start at different times are parts of one plan.
+    """
+    tables.check_writable(store)
+    content = [canonical_json(dict(config) | {"shard": None}), os.environ.get("SLURM_ARRAY_JOB_ID", "")]
+    content += [cell.cell_id for pack in plan.packs for cell in pack.cells]
+    array = hashlib.sha256("\n".join(content).encode()).hexdigest()
+    with locked(store, ".launch.lock"):
+        for known in reversed(launches.launch_ids(store)):
+            if launches.read_launch(store, known).get("array") == array:
+                break
+        else:
+            known = launches.new_launch(store, config, plan.rows(), {**provenance, "array": array})
+    return Launched(known, plan.shards, plan.missing, plan.total)
 
 
 def _same_launch(plan: Plan, store: Path) -> str | None:
@@ -144,14 +165,18 @@ def _asked(store: Path, launch: str) -> list[str]:
 def run_shard(store: Path, launch: str, shard: int, progress: Progress | None = None) -> None:
     """Train the packs of one shard, as the launch's snapshot says, and write their parts.
 
-    A pack that raises is recorded as failed and the shard goes on. Packs that another run of the same
-    shard has finished (Slurm requeues jobs) are skipped.
+    Cells that another run of the same shard has finished (Slurm requeues jobs) are skipped, a pack that it
+    had to leave is gone on with.
 
     Args:
         store: Folder of the store.
         launch: Id of the launch.
         shard: Which shard.
         progress: Who watches; nobody by default.
+
+    Raises:
+        KeyboardInterrupt: On Ctrl-C, when what was in training is saved.
+        SystemExit: Likewise, on another signal to stop.
     """
     from runner import train
 
@@ -160,24 +185,28 @@ def run_shard(store: Path, launch: str, shard: int, progress: Progress | None = 
     rows = launches.read_plan(store, launch).to_pydict()
     packs = packs_of_rows(rows, shard, train.inspect)
     finished = tables.finished(store, retry_failed=config["retry"] == "failed")
-    todo = [pack for pack in packs if any(cell.cell_id not in finished for cell in pack.cells)]
+    todo = [pack.only({cell.cell_id for cell in pack.cells} - finished) for pack in packs]
+    todo = [pack for pack in todo if pack.cells]
     alone = all(owner in {0, None} for owner in rows["shard"])
     total = len(rows["shard"]) if alone else sum(len(pack.cells) for pack in packs)
-    trainer = _Trainer(store, launch, train.resolve_device(config["device"]), config["regime"])
+    trainer = PackTrainer(Leases(store, launch, shard), train.resolve_device(config["device"]), config)
     count = worker_count(todo, trainer.device.type == "cpu", config["workers"])
-    with launches.shard_state(store, launch, shard, len(todo)) as state:
+    with stoppable() as stop, shards.shard_state(store, launch, shard, len(todo)) as state:
         try:
             progress.begin(todo, total - sum(len(pack.cells) for pack in todo), total)
-            train_packs(todo, trainer, count, _Beating(progress, state))
+            train_packs(todo, trainer, count, _Beating(progress, state), stop)
+        except Stopped:
+            state.state = "preempted"
         finally:
             progress.end()
+    stop.obey()
 
 
 class _Beating(NamedTuple):
     """Passes progress on, and keeps the shard's heartbeat."""
 
     progress: Progress
-    state: launches.ShardState
+    state: shards.ShardState
 
     def begin(self, packs: Sequence[Pack], done: int, total: int) -> None:
         self.progress.begin(packs, done, total)
@@ -191,88 +220,7 @@ class _Beating(NamedTuple):
 
     def end_pack(self, pack: Pack, ok: int, diverged: int, failed: int) -> None:
         self.progress.end_pack(pack, ok, diverged, failed)
-        self.state.beat(packs=1, cells=len(pack.cells))
+        self.state.beat(packs=1, cells=ok + diverged + failed)
 
     def end(self) -> None:
         self.progress.end()
-
-
-@dataclass(frozen=True, slots=True)
-class _Trainer:
-    """Trains packs of one launch and writes what comes of them."""
-
-    store: Path
-    launch: str
-    device: torch.device
-    thresholds: Mapping[str, Any]
-
-    def run(self, pack: Pack, on_progress: Callable[[int, int], None]) -> dict[str, int]:
-        """Train a pack, write its parts and return how many of its cells have which status."""
-        from runner import train
-
-        try:
-            result = train.train_pack(pack.cells, self.device, on_progress)
-            self._check(pack, result)
-        except Exception as error:
-            if _is_cancellation(error):
-                raise
-            return self.fail(pack, error)
-        rows = self._finished(pack, result)
-        # Cells last: a cell is finished by its row there.
-        self._write("trace", pack, result.trace)
-        self._write("layers", pack, result.layers)
-        self._write("cells", pack, rows)
-        return _counts(rows)
-
-    def fail(self, pack: Pack, error: Exception) -> dict[str, int]:
-        """Record a pack as failed, with the traceback, and return its counts."""
-        rows = self._failed(pack, error)
-        self._write("cells", pack, rows)
-        return _counts(rows)
-
-    def _check(self, pack: Pack, result: PackTables) -> None:
-        if len(result.cells) != len(pack.cells):
-            raise RuntimeError(f"the engine returned {len(result.cells)} rows for {len(pack.cells)} cells")
-
-    def _finished(self, pack: Pack, result: PackTables) -> dict[str, list[Any]]:
-        import pandas as pd
-
-        from runner.regime import classify
-
-        regimes = classify(pd.DataFrame(result.cells), self.thresholds)
-        columns = self._config_columns(pack)
-        names = dict.fromkeys(name for row in result.cells for name in row)
-        columns |= {name: [row.get(name) for row in result.cells] for name in names if name not in columns}
-        columns["regime"] = _nullable(regimes["regime"])
-        columns["catapult"] = _nullable(regimes["catapult"])
-        return columns
-
-    def _failed(self, pack: Pack, error: Exception) -> dict[str, list[Any]]:
-        text = "".join(traceback.format_exception(error))
-        launches.record_failure(self.store, self.launch, pack.index, text)
-        count = len(pack.cells)
-        last = " ".join(traceback.format_exception_only(error)[-1].split())
-        return {**self._config_columns(pack), "status": ["failed"] * count, "error": [last] * count}
-
-    def _config_columns(self, pack: Pack) -> dict[str, list[Any]]:
-        columns = {name: [getattr(cell, name) for cell in pack.cells] for name in ("cell_id", *FIELDS)}
-        columns["launch"] = [self.launch] * len(pack.cells)
-        columns["finished_at"] = [datetime.now(UTC).isoformat(timespec="seconds")] * len(pack.cells)
-        return columns
-
-    def _write(self, table: str, pack: Pack, columns: Mapping[str, Sequence[Any]]) -> None:
-        tables.write_part(self.store, table, columns, f"{self.launch}-{pack.index:06d}")
-
-
-def _counts(rows: Mapping[str, Sequence[Any]]) -> dict[str, int]:
-    return {status: list(rows["status"]).count(status) for status in ("ok", "diverged", "failed")}
-
-
-def _nullable(values: pd.Series) -> list[Any]:
-    """Return a column as Python values, with None for missing ones."""
-    return [None if missing else value for value, missing in zip(values, values.isna(), strict=True)]
-
-
-def _is_cancellation(error: Exception) -> bool:
-    """Whether a launcher asks the job to stop by raising inside it, as submitit does: not a failure."""
-    return any(kind.__name__ == "UncompletedJobError" for kind in type(error).__mro__)

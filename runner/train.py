@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from runner import baselines, data, instantiate, layers, losses
 from runner.cell import Cell
+from runner.checkpoint import Checkpoint, State
 from runner.data.order import BatchOrder
 from runner.ensemble import Ensemble, take
 from runner.errors import UserError
@@ -129,6 +130,7 @@ def train_pack(
     cells: Sequence[Cell],
     device: torch.device,
     on_progress: Callable[[int, int], None] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> PackTables:
     """Train the cells of a pack together and measure them on the way.
 
@@ -139,22 +141,26 @@ def train_pack(
         cells: Cells with one ``pack_key``.
         device: Where to train.
         on_progress: Called with (steps done, cells diverged so far) now and then.
+        checkpoint: Where an earlier training of this pack was left, if it was, and where to leave this one.
 
     Returns:
         One row per cell, in the order given, and the rows of ``trace`` and ``layers``.
 
     Raises:
         UserError: If the cells ask for something that does not exist.
+        Stopped: If the checkpoint's owner was told to stop.
     """
     began = time.perf_counter()
     sections = json.loads(cells[0].settings)
     if baselines.baseline_of(sections["model"]):
         return baselines.fit_pack(cells, device)
     dataset = data.load(sections["data"])
-    run = _Run(cells, sections, dataset, device)
+    run, first, before = _begin(cells, sections, dataset, device, checkpoint)
     measured = measuring_steps(cells[0].steps, sections["measure"].get("points", 12))
     reported = began
-    for step in range(cells[0].steps + 1):
+    for step in range(first, cells[0].steps + 1):
+        if checkpoint:
+            checkpoint.visit(step, lambda step=step: run.state(step, before + time.perf_counter() - began))  # type: ignore[misc]
         if step in measured:
             run.measure(step)
         now = time.perf_counter()
@@ -165,7 +171,28 @@ def train_pack(
             break
         run.advance(step)
     run.recorder.peak(run.active, run.peak)
-    return run.recorder.tables((time.perf_counter() - began) / len(cells), device)
+    return run.recorder.tables((before + time.perf_counter() - began) / len(cells), device)
+
+
+def _begin(
+    cells: Sequence[Cell],
+    sections: Mapping[str, Any],
+    dataset: data.Dataset,
+    device: torch.device,
+    checkpoint: Checkpoint | None,
+) -> tuple[_Run, int, float]:
+    """Return the pack, the step to go on from and the seconds that it took to get there."""
+    run = _Run(cells, sections, dataset, device)
+    state = checkpoint.load() if checkpoint else None
+    if state is None:
+        return run, 0, 0.0
+    # What measures keep from the start is made again, by all cells of the start, hence to the same bits.
+    run.measure(0)
+    try:
+        run.restore(state)
+    except (KeyError, ValueError, TypeError, IndexError, RuntimeError):  # not of this code: start over
+        return _Run(cells, sections, dataset, device), 0, 0.0
+    return run, state.step, state.seconds
 
 
 def measuring_steps(steps: int, points: int) -> list[int]:
@@ -270,6 +297,32 @@ class _Run:
                 trace |= measured.trace
                 per_layer |= measured.layers
         self.recorder.add(step, self.active, trace, per_layer)
+
+    def state(self, step: int, seconds: float) -> State:
+        """Return all that is needed to go on from here, on top of the cells."""
+        parts = {"model": self.ensemble.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        if self.batches:
+            parts["batches"] = self.batches.state_dict()
+        tensors = {
+            f"{part}/{name}": value for part, values in parts.items() for name, value in values.items()
+        }
+        return State(step, seconds, self.active, self.recorder.rows(), tensors | {"peak": self.peak})
+
+    def restore(self, state: State) -> None:
+        """Go back to a state; raises where it is not one of this pack."""
+        kept = [self.active.index(cell) for cell in state.active]
+        self._select(torch.tensor(kept, dtype=torch.int64, device=self.peak.device))
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "batches": {}}
+        for name, value in state.tensors.items():
+            if name != "peak":
+                part, _, rest = name.partition("/")
+                parts[part][rest] = value.to(self.peak.device)
+        self.ensemble.model.load_state_dict(parts["model"])
+        self.optimizer.load_state_dict(parts["optimizer"])
+        if self.batches:
+            self.batches.load_state_dict(parts["batches"])
+        self.peak = state.tensors["peak"].to(self.peak)
+        self.recorder.restore(state.rows)
 
     def _watch(self, loss: Float[Tensor, "cell"], step: int) -> bool:
         """Follow the peak of the loss; retire cells beyond the limit and say whether there were any."""

@@ -10,11 +10,15 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from runner.preemption import Stopped, stoppable
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext, SpawnContext
@@ -25,16 +29,31 @@ if TYPE_CHECKING:
 _START_SECONDS = 4.0
 """Work, in estimated seconds, for which it does not pay to start processes that first import torch."""
 _STOP_SECONDS = 5.0
+_POLL_SECONDS = 0.2
+_RETRY_SECONDS = 1.0
+"""Until a pack that another process has is asked for again."""
+
+
+class Outcome(NamedTuple):
+    """What came of a pack.
+
+    Attributes:
+        counts: Cells by status: ``ok``, ``diverged`` and ``failed``.
+        left: Cells that another process is training: to be asked for again.
+    """
+
+    counts: dict[str, int]
+    left: Pack | None = None
 
 
 class Trainer(Protocol):
     """What trains a pack and writes its parts; sent to the workers once."""
 
-    def run(self, pack: Pack, on_progress: Callable[[int, int], None]) -> dict[str, int]:
-        """Train a pack, write its parts and return how many of its cells have which status."""
+    def run(self, pack: Pack, on_progress: Callable[[int, int], None], stop: Callable[[], object]) -> Outcome:
+        """Train a pack and write its parts; raises ``Stopped`` soon after ``stop()`` is true."""
 
-    def fail(self, pack: Pack, error: Exception) -> dict[str, int]:
-        """Record a pack as failed and return its counts."""
+    def fail(self, pack: Pack, error: BaseException) -> Outcome:
+        """Record a pack as failed."""
 
 
 class Progress(Protocol):
@@ -54,6 +73,9 @@ class Progress(Protocol):
 
     def end(self) -> None:
         """Stop showing, whatever happened."""
+
+
+NOTHING = Outcome({"ok": 0, "diverged": 0, "failed": 0})
 
 
 class WorkerDiedError(Exception):
@@ -92,35 +114,89 @@ def set_up_torch() -> None:
     torch.set_flush_denormal(True)
 
 
-def train_packs(packs: Sequence[Pack], trainer: Trainer, count: int, progress: Progress) -> None:
+def train_packs(
+    packs: Sequence[Pack],
+    trainer: Trainer,
+    count: int,
+    progress: Progress,
+    stop: Callable[[], object] = bool,
+) -> None:
     """Train packs, in order, on ``count`` processes.
 
-    A worker that dies costs its pack, which is recorded as failed; another takes its place. An exception
-    that a worker raises beyond a pack's own (a full disk) ends them all and is raised here.
+    A worker that dies, as the kernel's out-of-memory killer makes it, leaves its pack in two halves to
+    others, and a cell that kills a worker by itself is recorded as failed. An exception that a worker
+    raises beyond a pack's own (a full disk) ends them all and is raised here.
 
     Args:
         packs: What to train.
         trainer: Trains one; an exception of the training itself is its own business.
         count: Processes; 1 trains in this one.
         progress: Who watches.
+        stop: Says whether to stop.
+
+    Raises:
+        Stopped: ``stop()`` was true; what was in training is saved.
     """
+    queue = _Queue(packs)
     if count == 1:
-        set_up_torch()
-        for pack in packs:
-            progress.begin_pack(pack)
-            counts = trainer.run(pack, lambda step, diverged, pack=pack: progress.step(pack, step, diverged))  # type: ignore[misc]
-            progress.end_pack(pack, **counts)
+        _train_here(queue, trainer, progress, stop)
         return
     pool = [_start(trainer) for _ in range(count)]
     try:
-        _feed(pool, packs, trainer, progress)
+        _feed(pool, queue, trainer, progress, stop)
+    except BaseException:
+        for worker in pool:
+            worker.process.terminate()  # to stop at the next step
+        raise
+    finally:
         for worker in pool:
             worker.connection.close()  # the worker's cue to leave
         for worker in pool:
             worker.process.join(_STOP_SECONDS)
-    finally:
-        for worker in pool:
-            worker.process.terminate()
+            worker.process.kill()
+
+
+class _Queue:
+    """Packs to train, and those that another process has, to be asked for again later."""
+
+    def __init__(self, packs: Sequence[Pack]) -> None:
+        self._ready = deque(packs)
+        self._later: list[tuple[float, Pack]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._ready or self._later)
+
+    def next(self) -> Pack | None:
+        """Return a pack to try now, if there is one."""
+        if self._ready:
+            return self._ready.popleft()
+        if self._later and self._later[0][0] <= time.monotonic():
+            return self._later.pop(0)[1]
+        return None
+
+    def first(self, packs: Sequence[Pack]) -> None:
+        """Put packs at the head."""
+        self._ready.extendleft(reversed(packs))
+
+    def later(self, pack: Pack | None) -> None:
+        """Put a pack aside for a moment."""
+        if pack is not None:
+            self._later.append((time.monotonic() + _RETRY_SECONDS, pack))
+
+
+def _train_here(queue: _Queue, trainer: Trainer, progress: Progress, stop: Callable[[], object]) -> None:
+    set_up_torch()
+    while queue:
+        if stop():
+            raise Stopped
+        pack = queue.next()
+        if pack is None:
+            time.sleep(_POLL_SECONDS)
+            continue
+        progress.begin_pack(pack)
+        outcome = trainer.run(pack, partial(progress.step, pack), stop)
+        queue.later(outcome.left)
+        progress.end_pack(pack, **outcome.counts)
 
 
 class _Worker(NamedTuple):
@@ -144,7 +220,7 @@ def _start(trainer: Trainer) -> _Worker:
 
 
 def _serve(connection: Connection[Any, Any], trainer: Trainer) -> None:
-    """Train what comes through the pipe, until it closes."""
+    """Train what comes through the pipe, until it closes or a signal says to stop."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that shows the progress
     set_up_torch()
 
@@ -154,34 +230,43 @@ def _serve(connection: Connection[Any, Any], trainer: Trainer) -> None:
         except OSError:
             os._exit(1)  # nobody is left to work for, and no exception must look like one of the training
 
-    with suppress(EOFError, OSError):
+    with stoppable() as stop, suppress(EOFError, OSError):
         while True:
             pack = connection.recv()
             try:
-                counts = trainer.run(pack, lambda step, diverged: tell("step", step, diverged))
+                outcome = trainer.run(pack, lambda step, diverged: tell("step", step, diverged), stop)
+            except Stopped:
+                tell("stopped")
+                return
             except Exception as error:
                 tell("error", error)
             else:
-                tell("done", counts)
+                tell("done", outcome)
 
 
-def _feed(pool: list[_Worker], packs: Sequence[Pack], trainer: Trainer, progress: Progress) -> None:
+def _feed(
+    pool: list[_Worker], queue: _Queue, trainer: Trainer, progress: Progress, stop: Callable[[], object]
+) -> None:
     """Hand the packs out, one to a worker, and pass on what the workers say."""
-    waiting, idle = deque(packs), list(pool)
+    idle = list(pool)
     running: dict[Connection[Any, Any], tuple[_Worker, Pack]] = {}
 
-    def end(connection: Connection[Any, Any], counts: Mapping[str, int], successor: _Worker) -> None:
+    def end(connection: Connection[Any, Any], outcome: Outcome, successor: _Worker) -> None:
         _, pack = running.pop(connection)
         idle.append(successor)
-        progress.end_pack(pack, **counts)
+        queue.later(outcome.left)
+        progress.end_pack(pack, **outcome.counts)
 
-    while waiting or running:
-        while waiting and idle:
-            worker, pack = idle.pop(0), waiting.popleft()
+    while queue or running:
+        if stop():
+            _stop([worker for worker, _ in running.values()])
+            raise Stopped
+        while idle and (pack := queue.next()):
+            worker = idle.pop(0)
             worker.connection.send(pack)
             running[worker.connection] = (worker, pack)
             progress.begin_pack(pack)
-        for connection in wait(list(running)):
+        for connection in wait(list(running), _POLL_SECONDS):
             assert isinstance(connection, Connection)
             worker, pack = running[connection]
             try:
@@ -190,11 +275,28 @@ def _feed(pool: list[_Worker], packs: Sequence[Pack], trainer: Trainer, progress
                 worker.process.join(_STOP_SECONDS)
                 pool[pool.index(worker)] = successor = _start(trainer)
                 died = WorkerDiedError(f"the worker process ended with exit code {worker.process.exitcode}")
-                end(connection, trainer.fail(pack, died), successor)
+                queue.first(pack.halves())
+                end(connection, trainer.fail(pack, died) if len(pack.cells) == 1 else NOTHING, successor)
                 continue
             if kind == "step":
                 progress.step(pack, *content)
             elif kind == "done":
                 end(connection, content[0], worker)
+            elif kind == "stopped":  # by a signal of its own; if it was for all of us, ours is on its way
+                pool[pool.index(worker)] = successor = _start(trainer)
+                queue.first([pack])
+                end(connection, NOTHING, successor)
             else:
                 raise content[0]
+
+
+def _stop(workers: Sequence[_Worker]) -> None:
+    """Have workers save what they are at, and wait until they are gone."""
+    for worker in workers:
+        worker.process.terminate()
+    for worker in workers:
+        with suppress(EOFError, OSError):
+            while worker.connection.recv()[0] == "step":
+                pass
+        worker.connection.close()
+        worker.process.join()

@@ -22,7 +22,7 @@ class Engine:
     def inspect(self, cell):
         return shape_of(cell)
 
-    def train_pack(self, cells, device, on_progress=None):
+    def train_pack(self, cells, device, on_progress=None, checkpoint=None):
         if error := self.error_at.get(cells[0].width):
             raise error
         on_progress(0, 0)

@@ -52,7 +52,7 @@ def test_every_experiment_expands(monkeypatch, name):
 
 def test_every_key_of_the_config_has_a_rule(config):
     scalars = {key for key, value in config.items() if not isinstance(value, dict | list)}
-    assert scalars - {"name", "store", "launch", "shard"} == {*RULES, *EXECUTION_RULES}
+    assert scalars - {"name", "store", "launch"} == {*RULES, *EXECUTION_RULES}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ import runner
 from runner import store
 from runner.errors import UserError
 from runner.schema import SCHEMA_VERSION
-from runner.store import files, launches, status
+from runner.store import files, launches, shards, status
 
 CONFIG = {"width": 64, "lr": 1e-05, "batch_size": None, "model": {"name": "mlp"}, "name": "größe"}
 
@@ -61,17 +62,17 @@ def test_sweep_yaml_is_for_people_and_holds_the_history(tmp_path):
     ]
 
 
-def test_ids_sort_by_time_and_differ_within_a_microsecond(tmp_path, monkeypatch):
+def test_ids_sort_by_time_even_within_a_microsecond(tmp_path, monkeypatch):
     class Frozen(datetime):
         @classmethod
         def now(cls, tz=None):
             return datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
 
     monkeypatch.setattr(launches, "datetime", Frozen)
-    suffixes = iter(["aa", "aa", "bb"])
+    suffixes = iter(["aa", "aa"])
     monkeypatch.setattr(launches.secrets, "token_hex", lambda n: next(suffixes))
     assert launch(tmp_path) == "20260102T030405-000006-aa"
-    assert launch(tmp_path) == "20260102T030405-000006-bb"
+    assert launch(tmp_path) == "20260102T030405-000007-aa"  # later, whatever the clock says
 
 
 def test_launches_of_many_processes_at_once_all_count(tmp_path):
@@ -171,7 +172,7 @@ def test_status_from_launch_to_end(tmp_path):
     assert (report.newest.planned, report.newest.missing, report.running) == (4, 4, 0)
     assert states() == ["waiting", "waiting"]
 
-    with launches.shard_state(tmp_path, name, 0, packs=1) as first:
+    with shards.shard_state(tmp_path, name, 0, packs=1) as first:
         assert states() == ["running", "waiting"]
         assert status.status(tmp_path).running == 1
         finish(tmp_path, ["a", "b"], name, status=["ok", "diverged"])
@@ -180,9 +181,9 @@ def test_status_from_launch_to_end(tmp_path):
         assert (shard.packs, shard.packs_done, shard.cells, shard.cells_done) == (1, 1, 2, 2)
     assert states() == ["finished", "waiting"]
 
-    trace = launches.record_failure(tmp_path, name, 1, "Traceback ...\nValueError: no \udc80\n")
+    trace = launches.record_failure(tmp_path, name, "c", "Traceback ...\nValueError: no \udc80\n")
     finish(tmp_path, ["c"], name, "2", status="failed", error="ValueError: no")
-    with pytest.raises(KeyboardInterrupt), launches.shard_state(tmp_path, name, 1, packs=1):
+    with pytest.raises(KeyboardInterrupt), shards.shard_state(tmp_path, name, 1, packs=1):
         raise KeyboardInterrupt
     assert states() == ["finished", "stopped"]
 
@@ -210,36 +211,52 @@ def test_status_of_tables_without_launches(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "state"),
+    ("change", "age", "state"),
     [
-        ({}, "running"),
-        ({"updated": -200.0}, "stopped"),
-        ({"host": "elsewhere"}, "running"),
-        ({"host": "elsewhere", "updated": -200.0}, "stopped"),
-        ({"pid": "dead"}, "stopped"),
-        ({"pid": "dead", "host": "elsewhere"}, "running"),
-        ({"state": "finished", "updated": -200.0}, "finished"),
+        ({}, 0, "running"),
+        ({}, 1e6, "running"),  # the clock has jumped: the lock tells
+        ({"host": "elsewhere"}, 0, "running"),
+        ({"host": "elsewhere"}, 200, "stopped"),
+        ({"host": "elsewhere"}, -60, "running"),
+        ({"state": "finished"}, 200, "finished"),
+        ({"state": "preempted"}, 200, "preempted"),
     ],
 )
-def test_a_shard_runs_while_it_beats_and_its_process_lives(tmp_path, change, state):
+def test_a_shard_runs_while_its_job_holds_the_lock_or_beats(tmp_path, change, age, state):
     name = launch(tmp_path)
-    launches.start_shard(tmp_path, name, 0, packs=1)
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
     path = tmp_path / "launches" / name / "shard-0.json"
-    beat = json.loads(path.read_text())
-    if "updated" in change:
-        change = change | {"updated": time.time() + change["updated"]}
-    if "pid" in change:
-        change = change | {"pid": dead.pid}
-    path.write_text(json.dumps(beat | change))
-    assert status.status(tmp_path).launches[0].shards[0].state == state
+    with shards.shard_state(tmp_path, name, 0, packs=1):
+        path.write_text(json.dumps(json.loads(path.read_text()) | change))
+        os.utime(path, (time.time() - age,) * 2)
+        assert status.status(tmp_path).launches[0].shards[0].state == state
+
+
+def test_a_killed_job_is_stopped_at_once(tmp_path):
+    name = launch(tmp_path)
+    code = (
+        "import sys, time; from pathlib import Path; from runner.store.shards import shard_state\n"
+        f"with shard_state(Path({str(tmp_path)!r}), {name!r}, 0, packs=1): "
+        "print('on', flush=True); time.sleep(60)"
+    )
+    job = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert job.stdout.readline() == b"on\n"
+    assert status.status(tmp_path).running == 1
+    job.kill()
+    job.communicate()
+    assert status.status(tmp_path).launches[0].shards[0].state == "stopped"
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"state": 1}', b"\xff"])
+def test_a_heartbeat_that_cannot_be_read_is_none(tmp_path, content):
+    name = launch(tmp_path)
+    (tmp_path / "launches" / name / "shard-0.json").write_bytes(content)
+    assert status.status(tmp_path).launches[0].shards[0].state == "waiting"
 
 
 def test_beats_are_cheap_and_never_end_a_training(tmp_path, monkeypatch):
-    state = launches.start_shard(tmp_path, launch(tmp_path), 0, packs=1)
+    state = shards.start_shard(tmp_path, launch(tmp_path), 0, packs=1)
     writes = []
-    monkeypatch.setattr(state.__class__, "_write", lambda self: writes.append(1))
+    monkeypatch.setattr(state.__class__, "write", lambda self: writes.append(1))
     for _ in range(100):
         state.beat()
     assert not writes

@@ -139,8 +139,9 @@ def test_a_failed_pack_is_recorded_and_the_rest_goes_on(engine, capsys):
     assert set(failed["error"]) == {"RuntimeError: no luck"}
     assert failed[["regime", "train_loss"]].isna().all(axis=None)
     assert (cells["status"] != "failed").sum() == 12
-    (text,) = Path("out").glob("launches/*/errors/pack-*.txt")
-    assert "raise error" in text.read_text()
+    texts = {path.stem: path.read_text() for path in Path("out").glob("launches/*/errors/*.txt")}
+    assert set(texts) == set(failed["cell_id"])
+    assert all("raise error" in text for text in texts.values())
     # A failure stands until one asks for another try.
     engine.error_at.clear()
     engine.trained.clear()
@@ -246,7 +247,12 @@ BAD = [
     (["width=8", "shards=0"], "shards must be"),
     (["width=8", "retry=all"], "retry must be null or failed"),
     (["width=8", "launch=x"], "launch must not be given"),
-    (["width=8", "hydra/launcher=slurm"], "hydra/launcher must be one of .*basic"),
+    (["width=8", "hydra/launcher=slurmm"], "hydra/launcher must be one of .*basic.*did you mean 'slurm'"),
+    (["width=8", "wait=false"], "wait must be true with a launcher that cannot leave its jobs alone"),
+    (["width=8", "checkpoint_minutes=0"], "checkpoint_minutes must be a finite number > 0, or null"),
+    (["width=8", "shard=0"], "shard must be less than shards = null, got 0"),
+    (["width=8", "shard=2", "shards=2"], "shard must be less than shards = 2, got 2"),
+    (["width=8", "shard=0", "shards=2", "hydra/launcher=joblib"], "shard must be null with a launcher"),
     (["width=8", "hydra.launcher.a=1,2"], "hydra.launcher.a must be one value"),
     (["width=8", "lr=${nope}"], "lr must refer to a key that exists"),
     (["width=8", "+width=3"], "width must be new to be added"),

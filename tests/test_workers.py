@@ -11,7 +11,7 @@ from cells import make_cell
 from runner.errors import UserError
 from runner.plan import Pack
 from runner.sweep import Silence
-from runner.workers import train_packs, worker_count
+from runner.workers import Outcome, train_packs, worker_count
 
 PACKS = [Pack(i, (make_cell(seed=i), make_cell(seed=10 + i)), 1.0) for i in range(5)]
 
@@ -24,18 +24,19 @@ class Writer:
     die_at: int = -1
     raise_at: int = -1
 
-    def run(self, pack, on_progress):
+    def run(self, pack, on_progress, stop):
         on_progress(1, 0)
-        if pack.index == self.die_at:
+        if self.die_at in [cell.seed for cell in pack.cells]:
             os.kill(os.getpid(), signal.SIGKILL)
         if pack.index == self.raise_at:
             raise UserError("store must have room")
-        (self.folder / str(pack.index)).write_text(str(os.getpid()))
-        return {"ok": len(pack.cells), "diverged": 0, "failed": 0}
+        (self.folder / pack.name).write_text(str(os.getpid()))
+        return Outcome({"ok": len(pack.cells), "diverged": 0, "failed": 0})
 
     def fail(self, pack, error):
-        (self.folder / f"failed-{pack.index}").write_text(str(error))
-        return {"ok": 0, "diverged": 0, "failed": len(pack.cells)}
+        (cell,) = pack.cells
+        (self.folder / f"failed-{cell.cell_id}").write_text(str(error))
+        return Outcome({"ok": 0, "diverged": 0, "failed": 1})
 
 
 class Watch(Silence):
@@ -49,8 +50,8 @@ class Watch(Silence):
         self.stepped.add(pack.index)
 
     def end_pack(self, pack, ok, diverged, failed):
-        assert pack.index not in self.ended
-        self.ended[pack.index] = (ok, diverged, failed)
+        before = self.ended.get(pack.index, (0, 0, 0))
+        self.ended[pack.index] = tuple(map(sum, zip(before, (ok, diverged, failed), strict=True)))
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -64,11 +65,13 @@ def test_every_pack_once(tmp_path, count):
     assert (str(os.getpid()) in processes) == (count == 1)
 
 
-def test_a_worker_that_dies_costs_its_pack_alone(tmp_path):
+def test_a_worker_that_dies_costs_the_cell_that_kills_it(tmp_path):
     watch = Watch()
     train_packs(PACKS, Writer(tmp_path, die_at=1), 2, watch)
-    assert watch.ended == {i: (0, 0, 2) if i == 1 else (2, 0, 0) for i in range(5)}
-    assert "exit code -9" in (tmp_path / "failed-1").read_text()
+    assert watch.ended == {i: (1, 0, 1) if i == 1 else (2, 0, 0) for i in range(5)}
+    (failed,) = tmp_path.glob("failed-*")
+    assert failed.name == f"failed-{PACKS[1].cells[0].cell_id}"
+    assert "exit code -9" in failed.read_text()
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Int
@@ -42,3 +42,17 @@ class BatchOrder:
     def select(self, index: Int[Tensor, "kept"]) -> None:
         """Keep only the cells at ``index``."""
         self._stream_of_cell = self._stream_of_cell[index]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return where the order is: the epoch under way and the generators of those to come."""
+        return {
+            "epoch": self._epoch,
+            "next": torch.tensor(self._next),
+            "generators": torch.stack([stream.get_state() for stream in self._generators]),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a state of the same seeds."""
+        self._epoch, self._next = state["epoch"].to(self._device), int(state["next"])
+        for stream, saved in zip(self._generators, state["generators"].cpu(), strict=True):
+            stream.set_state(saved)

@@ -14,9 +14,11 @@ adds parts (:mod:`runner.store.parts`), so that any number of them can write to 
 """
 
 from runner.store.parts import read_table, write_part
-from runner.store.tables import Store, check_writable, compact, default_store, finished, load
+from runner.store.settled import Settled, finished
+from runner.store.tables import Store, check_writable, compact, default_store, load
 
 __all__ = [
+    "Settled",
     "Store",
     "check_writable",
     "compact",

@@ -66,6 +66,7 @@ def atomic(path: Path, durable: bool = True) -> Iterator[IO[bytes]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("xb") as file:
+                try_lock(file)  # tells it from what a killed writer left, whatever the clocks say
                 yield file
                 file.flush()
                 if durable:
@@ -89,18 +90,35 @@ def _fsync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def locked(store: Path) -> Iterator[None]:
-    """Hold the store's lock; waits for other processes, on this host or another.
+def locked(store: Path, name: str = ".lock") -> Iterator[bool]:
+    """Hold a lock of the store; waits for other processes, on this host or another.
 
-    The lock orders compactions and refreshes of ``sweep.yaml``. Where the file system knows no locks the
-    block runs without: each of them is then still atomic, only perhaps done twice.
+    Args:
+        store: Folder of the store; made if need be.
+        name: ``.lock`` orders compactions and refreshes of ``sweep.yaml``; other things have their own.
+
+    Yields:
+        Whether it is held: there are file systems that know no locks.
+    """
+    with disk_errors(store):
+        store.mkdir(parents=True, exist_ok=True)
+        file = (store / name).open("ab")
+    with file:
+        yield try_lock(file, wait=True) is not None
+
+
+def try_lock(file: IO[bytes], wait: bool = False) -> bool | None:
+    """Lock an open file until it is closed, or its process ends however it ends.
+
+    Returns:
+        Whether it is ours now; None where the file system knows no locks.
     """
     import fcntl
 
-    with disk_errors(store):
-        store.mkdir(parents=True, exist_ok=True)
-        file = (store / ".lock").open("ab")
-    with file:
-        with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True

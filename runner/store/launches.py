@@ -6,8 +6,8 @@
       config.yaml           resolved config, a snapshot: later edits do not leak into queued jobs
       plan.parquet          every cell asked for, with its pack and shard (-1 if finished before)
       launch.json           time, command, versions, git commit, host, device; written last
-      shard-<k>.json        heartbeat of the job that runs shard k
-      errors/pack-<n>.txt   traceback of a failed pack
+      shard-<k>.json        heartbeat of the job that runs shard k (runner.store.shards)
+      errors/<cell>.txt     traceback of a failed cell
 
 Files only: no process needs to be reachable for ``runner status`` to tell the truth.
 """
@@ -15,25 +15,22 @@ Files only: no process needs to be reachable for ``runner status`` to tell the t
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shlex
 import socket
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from runner.cell import FIELDS
 from runner.errors import UserError, unknown
 from runner.schema import CELLS, SCHEMA_VERSION, Column
 from runner.store.arrow import WRITE_OPTIONS, to_arrow
 from runner.store.files import atomic, disk_errors, locked
-from runner.store.parts import check_version, readable
+from runner.store.parts import check_version, names_today, read_columns, readable
 from runner.store.provenance import git_state, versions
 
 if TYPE_CHECKING:
@@ -44,13 +41,13 @@ PLAN = (
     Column("pack", "int64", "", "Pack of the cell"),
     Column("shard", "int64", "", "Shard that trains the cell; -1 if it was finished before"),
 )
-BEAT_SECONDS = 2.0
+_TIME = "%Y%m%dT%H%M%S-%f"
+_TIME_LENGTH = len("20261231T235959-999999")
+_RECORD_KEYS = {"id", "started", "command", "cells", "to_train", "shards"}
 _HEADER = """\
 # What `runner sweep` ran in this folder: the config of the newest launch, what it ran with, and all launches.
 # Rewritten by every launch; a record, never read back as input.
 """
-
-ShardPhase = Literal["running", "finished", "stopped"]
 
 
 def new_launch(
@@ -82,7 +79,7 @@ def new_launch(
     shards = [shard for shard in plan["shard"].to_pylist() if shard is not None and shard >= 0]
     record = {
         "id": launch,
-        "started": _now(),
+        "started": now_text(),
         "command": sys.argv,
         "cells": plan.num_rows,
         "to_train": len(shards),
@@ -109,8 +106,14 @@ def new_launch(
 
 
 def _new_folder(store: Path) -> tuple[str, Path]:
+    # A clock that was set back must not make the newest launch an old one.
+    newest = max((path.name[:_TIME_LENGTH] for path in (store / "launches").glob("*T*-*-*")), default="")
     while True:
-        launch = f"{datetime.now(UTC):%Y%m%dT%H%M%S-%f}-{secrets.token_hex(4)}"
+        now = f"{datetime.now(UTC):{_TIME}}"
+        if now <= newest:
+            with suppress(ValueError):
+                now = f"{datetime.strptime(newest, _TIME) + timedelta(microseconds=1):{_TIME}}"
+        launch = f"{now}-{secrets.token_hex(4)}"
         folder = store / "launches" / launch
         with disk_errors(store):
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -141,7 +144,8 @@ def _yaml(value: Mapping[str, Any]) -> str:
     return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100))
 
 
-def _now() -> str:
+def now_text() -> str:
+    """Return the time, UTC, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
@@ -165,12 +169,25 @@ def read_launch(store: Path, launch: str) -> dict[str, Any]:
     """
     path = store / "launches" / launch / "launch.json"
     try:
-        record: dict[str, Any] = json.loads(path.read_bytes())
+        record = json.loads(path.read_bytes())
+        version = int(record["schema_version"])
     except FileNotFoundError:
         known = [path.parent.name for path in (store / "launches").glob("*/launch.json")]
         raise unknown("launch", launch, known) from None
-    check_version(record["schema_version"], path)
-    return record
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise _unreadable(path, error) from error
+    check_version(version, path)
+    if missing := _RECORD_KEYS - record.keys():
+        raise _unreadable(path, f"no {', '.join(sorted(missing))}")
+    return dict(record)
+
+
+def _unreadable(path: Path, reason: object) -> UserError:
+    text = " ".join(str(reason).split()) or type(reason).__name__
+    return UserError(
+        f"store must hold readable launches, got {path} ({text}); `runner verify STORE --repair` sets the "
+        "launch aside, its cells stay"
+    )
 
 
 def read_plan(store: Path, launch: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -184,7 +201,9 @@ def read_plan(store: Path, launch: str, columns: Sequence[str] | None = None) ->
     read_launch(store, launch)
     path = store / "launches" / launch / "plan.parquet"
     with readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
-        return file.read(columns=columns)
+        schema = file.schema_arrow
+        version = json.loads((schema.metadata or {}).get(b"schema_version", b"0"))
+        return read_columns(file, names_today(schema.names, "cells", version), columns)
 
 
 def read_config(store: Path, launch: str) -> dict[str, Any]:
@@ -196,106 +215,24 @@ def read_config(store: Path, launch: str) -> dict[str, Any]:
     import yaml
 
     read_launch(store, launch)
-    config: dict[str, Any] = yaml.safe_load((store / "launches" / launch / "config.yaml").read_text("utf-8"))
+    path = store / "launches" / launch / "config.yaml"
+    try:
+        config = yaml.safe_load(path.read_text("utf-8"))  # never more than plain values
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise _unreadable(path, error) from error
+    if not isinstance(config, dict):
+        raise _unreadable(path, "no map of keys")
     return config
 
 
-def record_failure(store: Path, launch: str, pack: int, traceback_text: str) -> Path:
-    """Keep the traceback of a pack that failed; returns where."""
-    path = failure_path(store, launch, pack)
+def record_failure(store: Path, launch: str, cell_id: str, traceback_text: str) -> Path:
+    """Keep the traceback of a cell that failed; returns where."""
+    path = failure_path(store, launch, cell_id)
     with atomic(path) as file:
         file.write(traceback_text.encode("utf-8", "backslashreplace"))
     return path
 
 
-def failure_path(store: Path, launch: str, pack: int) -> Path:
-    """Return where the traceback of a pack is kept."""
-    return store / "launches" / launch / "errors" / f"pack-{pack}.txt"
-
-
-@dataclass
-class ShardState:
-    """The heartbeat of the job that runs one shard.
-
-    Attributes:
-        path: The shard's file.
-        shard: Number of the shard.
-        packs: That this job has to train.
-        pid: Of the process.
-        host: Where the process runs.
-        started: UTC, ISO 8601.
-        updated: Unix time in seconds of the last sign of life.
-        packs_done: Packs written by this job.
-        cells_done: Cells written by this job.
-        state: ``stopped`` when an exception ended the job.
-    """
-
-    path: Path
-    shard: int
-    packs: int
-    pid: int = field(default_factory=os.getpid)
-    host: str = field(default_factory=socket.gethostname)
-    started: str = field(default_factory=_now)
-    updated: float = 0.0
-    packs_done: int = 0
-    cells_done: int = 0
-    state: ShardPhase = "running"
-
-    def beat(self, packs: int = 0, cells: int = 0) -> None:
-        """Give a sign of life; cheap enough to call at every step.
-
-        Args:
-            packs: Written since the last call.
-            cells: Written since the last call.
-        """
-        self.packs_done += packs
-        self.cells_done += cells
-        if packs or not 0 <= time.time() - self.updated < BEAT_SECONDS:
-            # A full disk shows when results are written; a missed beat must not end a training.
-            with suppress(OSError, UserError):
-                self._write()
-
-    def finish(self, state: ShardPhase = "finished") -> None:
-        """Say that the job has ended: ``finished`` with its shard done, else ``stopped``."""
-        self.state = state
-        self._write()
-
-    def _write(self) -> None:
-        self.updated = time.time()
-        # Not worth an fsync: after a power cut nothing is running, and status says so from the file's age.
-        with atomic(self.path, durable=False) as file:
-            file.write(
-                json.dumps({key: item for key, item in asdict(self).items() if key != "path"}).encode()
-            )
-
-
-def start_shard(store: Path, launch: str, shard: int, packs: int) -> ShardState:
-    """Say that this process runs a shard; a requeued job takes over from its predecessor.
-
-    Args:
-        store: Folder of the store.
-        launch: Id of the launch.
-        shard: Number of the shard.
-        packs: That this job has to train.
-
-    Raises:
-        UserError: There is no such launch, or the store cannot be written.
-    """
-    read_launch(store, launch)
-    state = ShardState(store / "launches" / launch / f"shard-{shard}.json", shard, packs)
-    state._write()
-    return state
-
-
-@contextmanager
-def shard_state(store: Path, launch: str, shard: int, packs: int) -> Iterator[ShardState]:
-    """Run a shard in this block: ``finished`` on leaving it, ``stopped`` when an exception does."""
-    state = start_shard(store, launch, shard, packs)
-    try:
-        yield state
-    except BaseException:
-        # The exception tells more than a second one from a full disk would.
-        with suppress(OSError, UserError):
-            state.finish("stopped")
-        raise
-    state.finish()
+def failure_path(store: Path, launch: str, cell_id: str) -> Path:
+    """Return where the traceback of a cell is kept."""
+    return store / "launches" / launch / "errors" / f"{cell_id}.txt"

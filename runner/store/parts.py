@@ -14,17 +14,19 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import UserError
-from runner.schema import KEYS, SCHEMA_VERSION, TABLES
+from runner.schema import KEYS, RENAMED, SCHEMA_VERSION, TABLES
 from runner.store.arrow import WRITE_OPTIONS, arrow_schema, conform, to_arrow
 from runner.store.files import atomic
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 COMPACTED = "part-compacted-"
 _SCAN_ATTEMPTS = 12
@@ -107,7 +109,7 @@ def scan(store: Path, table: str, columns: Sequence[str] | None = None) -> tuple
         time.sleep(_SCAN_BACKOFF_SECONDS * attempt)
         paths = sorted((store / table).glob("part-*.parquet"))
         try:
-            parts = [_read(path, table, columns) for path in paths]
+            parts = [read_part(path, table, columns) for path in paths]
         except FileNotFoundError:
             continue  # compacted under our eyes
         # A listing is not a snapshot: it could miss a compacted part and the parts that it removed.
@@ -120,15 +122,23 @@ def scan(store: Path, table: str, columns: Sequence[str] | None = None) -> tuple
     return [p for p in parts if p.id not in retired], [p for p in parts if p.id in retired]
 
 
-def _read(path: Path, table: str, columns: Sequence[str] | None) -> Part:
+def read_part(path: Path, table: str, columns: Sequence[str] | None = None) -> Part:
+    """Read one part.
+
+    Raises:
+        UserError: It is corrupt or from a newer schema.
+        FileNotFoundError: It is gone.
+    """
     import pyarrow.parquet as pq
 
     identity = file_of(path)  # before opening: if replaced in between, the part is only kept longer
     with readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
         schema = file.schema_arrow
         entries = {key.decode(): value for key, value in (schema.metadata or {}).items()}
-        check_version(json.loads(entries.get("schema_version", b"0")), path)
-        if missing := set(KEYS[table]) - set(schema.names):
+        version = json.loads(entries.get("schema_version", b"0"))
+        check_version(version, path)
+        names = names_today(schema.names, table, version)
+        if missing := set(KEYS[table]) - set(names):
             raise ValueError(f"no column {', '.join(sorted(missing))}")
         return Part(
             path=path,
@@ -136,10 +146,33 @@ def _read(path: Path, table: str, columns: Sequence[str] | None) -> Part:
             id=json.loads(entries["part"]) if "part" in entries else path.name,
             written=json.loads(entries["written"]) if "written" in entries else identity[1],
             supersedes=frozenset(json.loads(entries.get("supersedes", b"[]"))),
-            names=tuple(schema.names),
-            # Threads cost more than they save on a part of one pack.
-            rows=file.read(columns=columns, use_threads=file.metadata.num_rows > _SMALL_ROWS),
+            names=tuple(names),
+            rows=read_columns(file, names, columns),
         )
+
+
+def read_columns(file: pq.ParquetFile, names: Sequence[str], columns: Sequence[str] | None) -> pa.Table:
+    """Read columns of a file, under the names that they have today.
+
+    Args:
+        file: An open Parquet file.
+        names: What its columns are called today, in its order.
+        columns: Only these of them; all by default.
+    """
+    wanted = [columns is None or name in columns for name in names]
+    # Threads cost more than they save on a part of one pack.
+    threads = file.metadata.num_rows > _SMALL_ROWS
+    rows = file.read(list(compress(file.schema_arrow.names, wanted)), use_threads=threads)
+    return rows.rename_columns(list(compress(names, wanted)))
+
+
+def names_today(names: Sequence[str], table: str, version: int) -> list[str]:
+    """Return what columns of an older schema are called now."""
+    found = list(names)
+    for later in range(version + 1, SCHEMA_VERSION + 1):
+        renamed = RENAMED.get(later, {}).get(table, {})
+        found = [renamed.get(name, name) for name in found]
+    return found
 
 
 def file_of(path: Path) -> tuple[int, int]:
@@ -159,11 +192,9 @@ def readable(path: Path) -> Iterator[None]:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        cells = path.parent.parent / "cells" / path.name
-        also = f" with {cells}" if cells != path and cells.is_file() else ""
         raise UserError(
-            f"store must hold readable parts, got {path} ({reason}); move it away{also}: "
-            "the same sweep command then trains its cells again"
+            f"store must hold readable parts, got {path} ({reason}); `runner verify STORE --repair` sets "
+            "it aside, the same sweep command then trains its cells again"
         ) from error
 
 

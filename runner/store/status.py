@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from runner.errors import UserError
 from runner.store.launches import failure_path, launch_ids, read_launch, read_plan
+from runner.store.leases import is_present
 from runner.store.parts import read_table, select
+from runner.store.queue import queued_shards
+from runner.store.shards import presence_path
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 ALIVE_SECONDS = 120.0
 """A shard that gave no sign of life for longer is taken for stopped."""
 
-ShardStanding = Literal["waiting", "running", "finished", "stopped"]
+ShardStanding = Literal["waiting", "running", "finished", "preempted", "stopped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,8 @@ class ShardStatus:
 
     Attributes:
         shard: Its number.
-        state: ``waiting`` until a job takes it up; ``stopped`` when the job died or said that it failed.
+        state: ``waiting`` until a job takes it up; ``preempted`` when the job was told to stop and saved what
+            it was at; ``stopped`` when it died, said that it failed, or was taken out of the queue.
         cells: To train, as planned.
         cells_done: Written by the newest job of the shard.
         packs: That this job had to train.
@@ -145,7 +147,7 @@ def status(store: Path) -> StatusReport:
         newest=launches[-1].counts if launches else total,
         all=total,
         launches=launches,
-        failures=tuple(_failures(store, cells, plans)),
+        failures=tuple(_failures(store, cells)),
     )
 
 
@@ -156,53 +158,60 @@ def _counts(cell_ids: Iterable[str], standing: Mapping[str, str]) -> Counts:
 
 def _launch(store: Path, launch: str, plan: pa.Table, standing: Mapping[str, str]) -> LaunchStatus:
     record = read_launch(store, launch)
-    sizes = Counter(shard for shard in plan["shard"].to_pylist() if shard is not None and shard >= 0)
+    owners = zip(plan["shard"].to_pylist(), plan["cell_id"].to_pylist(), strict=True)
+    cells: dict[int, list[str]] = {}
+    for shard, cell_id in owners:
+        if shard is not None and shard >= 0:
+            cells.setdefault(shard, []).append(cell_id)
+    queued = queued_shards(store / "launches" / launch)
+    shards = (
+        _shard(store, launch, shard, ids, all(i in standing for i in ids), queued)
+        for shard, ids in sorted(cells.items())
+    )
     return LaunchStatus(
         id=launch,
         started=record["started"],
         command=record["command"],
         counts=_counts(plan["cell_id"].to_pylist(), standing),
-        shards=tuple(_shard(store / "launches" / launch, shard, sizes[shard]) for shard in sorted(sizes)),
+        shards=tuple(shards),
     )
 
 
-def _shard(folder: Path, shard: int, cells: int) -> ShardStatus:
+def _shard(
+    store: Path, launch: str, shard: int, cells: list[str], complete: bool, queued: set[int] | None
+) -> ShardStatus:
+    """Return the state of a shard; ``queued`` are those that the scheduler has, None if it does not say."""
     try:
-        beat: dict[str, Any] = json.loads((folder / f"shard-{shard}.json").read_bytes())
-    except FileNotFoundError:
-        return ShardStatus(shard, "waiting", cells)
-    state: ShardStanding = beat["state"]
-    if state == "running" and not _alive(beat):
-        state = "stopped"
-    done = {key: beat[key] for key in ("cells_done", "packs", "packs_done", "host", "pid", "updated")}
-    return ShardStatus(shard, state, cells, **done)
+        path = store / "launches" / launch / f"shard-{shard}.json"
+        beat: dict[str, Any] = json.loads(path.read_bytes())
+        state: ShardStanding = beat["state"]
+        done = {key: beat[key] for key in ("cells_done", "packs", "packs_done", "host", "pid", "updated")}
+        if state == "running" and not _alive(path, presence_path(store, launch, shard), beat):
+            state = "stopped"
+    except (OSError, ValueError, TypeError, KeyError):  # none yet, or not what was written
+        state, done = "waiting", {}
+    if state not in {"running", "finished"}:
+        if complete:  # by another launch, or by the job before it ended badly
+            state = "finished"
+        elif queued is not None:
+            state = "waiting" if shard in queued else "preempted" if state == "preempted" else "stopped"
+    return ShardStatus(shard, state, len(cells), **done)
 
 
-def _alive(beat: Mapping[str, Any]) -> bool:
-    """Whether the job gave a recent sign of life and, where that can be seen, its process still exists."""
-    if time.time() - beat["updated"] > ALIVE_SECONDS:
-        return False
-    if beat["host"] == socket.gethostname():
-        with suppress(PermissionError):  # exists, and is another user's
-            try:
-                os.kill(beat["pid"], 0)
-            except ProcessLookupError:
-                return False
-    return True
+def _alive(path: Path, presence: Path, beat: Mapping[str, Any]) -> bool:
+    """Whether the job is still there: by its lock where that can be seen, else by its last sign of life."""
+    if beat["host"] == socket.gethostname() and (present := is_present(presence)) is not None:
+        return present
+    # Both times are the file server's where there is one; a clock that has jumped back makes no job old.
+    return abs(time.time() - path.stat().st_mtime) < ALIVE_SECONDS
 
 
-def _failures(store: Path, cells: pa.Table, plans: Mapping[str, pa.Table]) -> Iterable[Failure]:
+def _failures(store: Path, cells: pa.Table) -> Iterable[Failure]:
     import numpy as np
 
     failed = select(
         cells, np.array([status == "failed" for status in cells["status"].to_pylist()], dtype=bool)
     )
-    packs: dict[str, dict[str, int | None]] = {}
     for row in failed.to_pylist():
-        cell_id, launch = row["cell_id"], row["launch"]
-        if launch in plans and launch not in packs:
-            plan = plans[launch]
-            packs[launch] = dict(zip(plan["cell_id"].to_pylist(), plan["pack"].to_pylist(), strict=True))
-        pack = packs.get(launch, {}).get(cell_id)
-        path = None if pack is None else failure_path(store, launch, pack)
-        yield Failure(cell_id, launch, row["error"] or "", path if path and path.is_file() else None)
+        path = failure_path(store, row["launch"], row["cell_id"])
+        yield Failure(row["cell_id"], row["launch"], row["error"] or "", path if path.is_file() else None)

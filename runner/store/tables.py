@@ -1,11 +1,11 @@
-"""The tables of a store: which cells are finished, compaction, and loading as DataFrames."""
+"""The tables of a store: compaction, and loading as DataFrames."""
 
 from __future__ import annotations
 
 import os
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 from runner.errors import UserError
 from runner.schema import TABLES
 from runner.store.arrow import WRITE_OPTIONS, conform
-from runner.store.files import atomic, disk_errors, locked
+from runner.store.files import atomic, disk_errors, locked, try_lock
 from runner.store.launches import launch_ids, read_config, read_plan
 from runner.store.parts import (
     COMPACTED,
@@ -37,21 +37,6 @@ if TYPE_CHECKING:
 _BATCH_ROWS = 1 << 16
 _ROW_GROUP_ROWS = 1 << 17
 _STALE_SECONDS = 24 * 3600.0
-
-
-def finished(store: Path, retry_failed: bool = False) -> set[str]:
-    """Return the ids of the cells that need no training.
-
-    Args:
-        store: Folder of the store; need not exist.
-        retry_failed: Whether failed cells are to be trained again.
-
-    Raises:
-        UserError: A part is corrupt or from a newer schema.
-    """
-    rows = read_table(store, "cells", ["cell_id", "status"])
-    pairs = zip(rows["cell_id"].to_pylist(), rows["status"].to_pylist(), strict=True)
-    return {cell_id for cell_id, status in pairs if not (retry_failed and status == "failed")}
 
 
 def check_writable(store: Path) -> None:
@@ -85,35 +70,42 @@ def default_store(root: str | Path = "outputs") -> Path:
     return max(records, key=lambda record: record.stat().st_mtime_ns).parent
 
 
-def compact(store: Path) -> None:
+def compact(store: Path, without: Collection[str] = frozenset()) -> None:
     """Merge the parts of each table into one, every cell once.
 
-    Safe at any time, beside writers, readers and other compactions. The merged part appears whole before
+    Safe at any time, beside writers and readers; one process at a time, hence none where the file system
+    knows no locks. The merged part appears whole before
     its sources go, and names them: interrupted in between, readers skip the sources and the next compaction
     removes them. A part that appears meanwhile is left for the next one. Memory is bounded by the keys of
     the table and one row group.
 
+    Args:
+        store: Folder of the store.
+        without: Cells to drop from ``cells``, so that they are trained again.
+
     Raises:
         UserError: A part is corrupt or from a newer schema, the disk is full or cannot be written.
     """
-    with locked(store):
+    with locked(store) as alone:
+        if not alone:
+            return
         name = f"{COMPACTED}{time.time_ns()}-{uuid.uuid4().hex[:8]}.parquet"
         for table in TABLES:
             with suppress(FileNotFoundError):  # replaced while read: left for the next compaction
-                _compact_table(store, table, name)
+                _compact_table(store, table, name, without if table == "cells" else ())
             _remove_stale(store / table)
 
 
-def _compact_table(store: Path, table: str, name: str) -> None:
+def _compact_table(store: Path, table: str, name: str, without: Collection[str]) -> None:
     parts, retired = scan(store, table, ["cell_id", "status"] if table == "cells" else ["cell_id"])
-    if len(parts) > 1:
+    if len(parts) > 1 or (parts and without):
         identity = {
             "part": uuid.uuid4().hex,
             "written": max(part.written for part in parts),
             "supersedes": sorted(part.id for part in [*parts, *retired]),
         }
         with atomic(store / table / name) as file:
-            _merge(parts, merged_schema(table, parts, identity), file)
+            _merge(parts, _masks(parts, without), merged_schema(table, parts, identity), file)
         retired = [*parts, *retired]
     for part in retired:
         with disk_errors(part.path.parent), suppress(FileNotFoundError):
@@ -122,14 +114,25 @@ def _compact_table(store: Path, table: str, name: str) -> None:
                 part.path.unlink()
 
 
-def _merge(parts: Sequence[Part], schema: pa.Schema, file: IO[bytes]) -> None:
+def _masks(parts: Sequence[Part], without: Collection[str]) -> list[np.ndarray]:
+    """Tell for each part which of its rows stay."""
+    import numpy as np
+
+    masks = newest_rows(parts)
+    if not without:
+        return masks
+    kept = ([cell_id not in without for cell_id in part.rows["cell_id"].to_pylist()] for part in parts)
+    return [mask & np.array(keep, dtype=bool) for mask, keep in zip(masks, kept, strict=True)]
+
+
+def _merge(parts: Sequence[Part], masks: Sequence[np.ndarray], schema: pa.Schema, file: IO[bytes]) -> None:
     """Stream the rows that count into one file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     with pq.ParquetWriter(file, schema, **WRITE_OPTIONS) as writer:
         waiting: list[pa.Table] = []
-        for part, mask in zip(parts, newest_rows(parts), strict=True):
+        for part, mask in zip(parts, masks, strict=True):
             for batch in _batches(part, mask):
                 waiting.append(conform(batch, schema))
                 if sum(rows.num_rows for rows in waiting) >= _ROW_GROUP_ROWS:
@@ -148,15 +151,16 @@ def _batches(part: Part, mask: np.ndarray) -> Iterator[pa.Table]:
         if file_of(part.path) != part.file:
             raise FileNotFoundError(part.path)
         for batch in source.iter_batches(_BATCH_ROWS):
-            yield select(pa.Table.from_batches([batch]), mask[start : start + batch.num_rows])
+            rows = pa.Table.from_batches([batch]).rename_columns(part.names)
+            yield select(rows, mask[start : start + batch.num_rows])
             start += batch.num_rows
 
 
 def _remove_stale(folder: Path) -> None:
-    """Remove what killed writers left; a day is longer than any live writer takes."""
+    """Remove what killed writers left: old, and not locked by a writer for whom the clock has jumped."""
     for leftover in folder.glob(".part-*.tmp"):
-        with suppress(OSError):
-            if time.time() - leftover.stat().st_mtime > _STALE_SECONDS:
+        with suppress(OSError), leftover.open("rb") as file:
+            if time.time() - leftover.stat().st_mtime > _STALE_SECONDS and try_lock(file):
                 leftover.unlink()
 
 

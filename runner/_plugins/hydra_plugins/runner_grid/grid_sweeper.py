@@ -8,7 +8,9 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
@@ -70,17 +72,19 @@ class GridSweeper(Sweeper):
             UserError: For a mistake in the grid, before anything is written.
             SweepIncompleteError: If cells failed or jobs did not finish.
             SweepInterrupted: On Ctrl-C.
+        SystemExit: On another signal to stop.
         """
         from hydra_plugins.runner_grid import composition
 
         from runner.config import check_execution
-        from runner.sweep import launch
+        from runner.sweep import launch, progress_of, unfinished
 
         assert self.config is not None
         assert self.hydra_context is not None
         loader = self.hydra_context.config_loader
         master = composition.plain(self.config)
         check_execution(master)
+        self._check_launcher(master)
         cells = composition.cells_of(loader, self.config, self.params, self.grids, arguments)
         store = Path(master["store"]).expanduser().absolute()
         snapshot = {
@@ -97,16 +101,47 @@ class GridSweeper(Sweeper):
         )
         self._say(launched, store)
         if launched.shards:
-            self._run_jobs(launched, store)
-        self._finish(launched, store)
+            self._run_jobs(launched, store, master["shard"])
+        if not master["wait"]:
+            print(f"queued; `runner status {store}` says how far it is", file=sys.stderr)
+        elif master["shard"] is None or not any(unfinished(store, launched.launch)):
+            self._finish(launched, store)
+        else:
+            print(f"shard {master['shard']} has ended: {progress_of(launched, store)}", file=sys.stderr)
 
     def _runs_here(self) -> bool:
         """Whether the launcher is Hydra's own, which runs one job after another in this process."""
         assert self.config is not None
         return str(self.config.hydra.launcher._target_).endswith(".BasicLauncher")
 
+    def _check_launcher(self, config: Mapping[str, Any]) -> None:
+        from runner.errors import UserError
+
+        assert self.config is not None
+        launcher = self.config.hydra.launcher
+        if str(launcher._target_).endswith(".ArrayLauncher"):
+            if find_spec("submitit") is None:
+                raise UserError(
+                    "hydra/launcher must be installed, got slurm; pip install 'regime-runner[slurm]'"
+                )
+            if which("sbatch") is None:
+                raise UserError(
+                    "hydra/launcher must find sbatch, got slurm; launch from a login node of Slurm"
+                )
+        if not config["wait"] and "wait" not in launcher:
+            raise UserError(
+                "wait must be true with a launcher that cannot leave its jobs alone, got false; "
+                "use hydra/launcher=slurm"
+            )
+        if config["shard"] is not None and not self._runs_here():
+            raise UserError(
+                f"shard must be null with a launcher, got {config['shard']}; drop hydra/launcher or shard"
+            )
+
     @staticmethod
     def _say(launched: Launched, store: Path) -> None:
+        for line in launched.damaged:
+            print(f"note: {line}", file=sys.stderr)
         done = launched.total - launched.missing
         if not launched.missing:
             print(f"all {launched.total} cells are finished already, nothing to train", file=sys.stderr)
@@ -118,8 +153,8 @@ class GridSweeper(Sweeper):
                 file=sys.stderr,
             )
 
-    def _run_jobs(self, launched: Launched, store: Path) -> None:
-        """Hand one job a shard to the launcher and wait for it."""
+    def _run_jobs(self, launched: Launched, store: Path, shard: int | None) -> None:
+        """Hand one job a shard to the launcher and wait for it; or this one shard, if it is there."""
         from runner.sweep import SweepInterrupted, progress_of
 
         assert self.config is not None
@@ -135,13 +170,14 @@ class GridSweeper(Sweeper):
         self.launcher = launcher
         # Jobs get no override but these: everything else comes from the launch's snapshot.
         common = [f"store={_quoted(str(store))}", f"launch={_quoted(launched.launch)}"]
-        jobs = [[*common, f"shard={shard}"] for shard in range(launched.shards)]
+        shards = [shard] if shard is not None else range(launched.shards)
+        jobs = [[*common, f"shard={number}"] for number in shards]
         try:
             for result in launcher.launch(jobs, initial_job_idx=0):
                 _ = result.return_value  # raises what the job raised
         except KeyboardInterrupt:
             raise SweepInterrupted(f"interrupted: {progress_of(launched, store)}") from None
-        except Exception:
+        except (Exception, SystemExit):
             print(progress_of(launched, store), file=sys.stderr)
             raise
 

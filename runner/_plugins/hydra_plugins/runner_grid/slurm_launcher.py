@@ -1,0 +1,105 @@
+"""Slurm by submitit: ``hydra/launcher=slurm`` and ``slurm_gpu``.
+
+submitit's own launcher hands over one array and waits. This one cuts the jobs into arrays that the cluster
+takes, writes down which job runs which shard, so that ``runner status`` can ask the queue, and may leave.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+try:
+    from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher as Submitit
+except ImportError:  # the extra [slurm] is not installed; Hydra then lists no such launcher
+    Submitit = object
+
+if TYPE_CHECKING:
+    from hydra.core.utils import JobReturn
+
+_MAX_ARRAY_SIZE = 1001
+"""Slurm's default."""
+
+
+class ArrayLauncher(Submitit):  # type: ignore[misc]
+    """Submits jobs as arrays within the cluster's MaxArraySize.
+
+    Args:
+        hours: Time limit of a job.
+        wait: Whether to wait for the jobs.
+        **params: Of submitit's launcher.
+    """
+
+    def __init__(self, hours: float = 1.0, wait: bool = True, **params: Any) -> None:
+        super().__init__(**params, timeout_min=max(1, round(60 * hours)))
+        self._wait = wait
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Submit the jobs, and wait for them unless told not to.
+
+        Raises:
+            UserError: If Slurm does not take them.
+        """
+        import submitit
+        from hydra.core.singleton import Singleton
+
+        from runner.errors import UserError
+        from runner.store.queue import write_jobs
+
+        assert self.config is not None
+        executor = self._executor()
+        state = Singleton.get_state()
+        numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
+        calls = [
+            (list(overrides), "hydra.sweep.dir", number, f"job_id_for_{number}", state)
+            for number, overrides in zip(numbers, job_overrides, strict=True)
+        ]
+        folder = Path(str(self.config.hydra.sweep.dir))
+        jobs: list[Any] = []
+        size = max_array_size()
+        write_jobs(folder, {})
+        for start in range(0, len(calls), size):
+            try:
+                jobs += executor.map_array(self, *zip(*calls[start : start + size], strict=True))
+            except (submitit.core.utils.FailedJobError, subprocess.CalledProcessError) as error:
+                reason = " ".join(str(error).split())
+                raise UserError(f"hydra.launcher must be what Slurm takes, got: {reason}") from error
+            write_jobs(folder, {initial_job_idx + place: job.job_id for place, job in enumerate(jobs)})
+        return [job.results()[0] for job in jobs] if self._wait else []
+
+    def _executor(self) -> Any:
+        import submitit
+
+        own = {"submitit_folder", "max_num_timeout"}
+        shared = {
+            "timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name",
+            "stderr_to_stdout",
+        }  # fmt: skip
+        executor = submitit.AutoExecutor(
+            cluster="slurm",
+            folder=self.params["submitit_folder"],
+            slurm_max_num_timeout=self.params["max_num_timeout"],
+        )
+        executor.update_parameters(
+            **{
+                key if key in shared else f"slurm_{key}": value
+                for key, value in self.params.items()
+                if key not in own
+            }
+        )
+        return executor
+
+
+def max_array_size() -> int:
+    """Return how many jobs an array may have, as the cluster says."""
+    try:
+        shown = subprocess.run(
+            ["scontrol", "show", "config"], capture_output=True, text=True, timeout=30, check=False
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        shown = ""
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", shown, re.MULTILINE)
+    return max(1, int(found[1]) if found else _MAX_ARRAY_SIZE)
