@@ -55,4 +55,4 @@ class BatchOrder:
         """Go on from a state of the same seeds."""
         self._epoch, self._next = state["epoch"].to(self._device), int(state["next"])
         for stream, saved in zip(self._generators, state["generators"].cpu(), strict=True):
-            stream.set_state(saved)
+            stream.set_state(saved.clone())  # torch reads the storage of a view from its start

@@ -33,7 +33,8 @@ def status_lines(report: StatusReport, failures: bool) -> Iterator[str]:
         newest = report.launches[-1]
         running = [shard for shard in newest.shards if shard.state == "running"]
         states = {
-            state: sum(shard.state == state for shard in newest.shards) for state in ("waiting", "stopped")
+            state: sum(shard.state == state for shard in newest.shards)
+            for state in ("queued", "waiting", "preempted", "stopped")
         }
         words = [f"{len(running)} running"] + [f"{count} {state}" for state, count in states.items() if count]
         if running or any(states.values()):
@@ -43,7 +44,7 @@ def status_lines(report: StatusReport, failures: bool) -> Iterator[str]:
                 f"          shard {shard.shard}: {shard.cells_done} of {shard.cells} cells, "
                 f"{shard.host} pid {shard.pid}"
             )
-        if newest.counts.missing and not running:
+        if newest.counts.missing and not running and not states["queued"]:
             yield f"resume    {newest.command}"
     yield "launches"
     hidden = len(report.launches) - _MOST_LAUNCHES

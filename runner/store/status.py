@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ALIVE_SECONDS = 120.0
 """A shard that gave no sign of life for longer is taken for stopped."""
 
-ShardStanding = Literal["waiting", "running", "finished", "preempted", "stopped"]
+ShardStanding = Literal["waiting", "queued", "running", "finished", "preempted", "stopped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,9 @@ class ShardStatus:
 
     Attributes:
         shard: Its number.
-        state: ``waiting`` until a job takes it up; ``preempted`` when the job was told to stop and saved what
-            it was at; ``stopped`` when it died, said that it failed, or was taken out of the queue.
+        state: ``waiting`` until a job takes it up, ``queued`` if a scheduler says so; ``preempted`` when the job
+            was told to stop and saved what it was at; ``stopped`` when it died, said that it failed, or was
+            taken out of the queue.
         cells: To train, as planned.
         cells_done: Written by the newest job of the shard.
         packs: That this job had to train.
@@ -194,7 +195,7 @@ def _shard(
         if complete:  # by another launch, or by the job before it ended badly
             state = "finished"
         elif queued is not None:
-            state = "waiting" if shard in queued else "preempted" if state == "preempted" else "stopped"
+            state = "queued" if shard in queued else "preempted" if state == "preempted" else "stopped"
     return ShardStatus(shard, state, len(cells), **done)
 
 

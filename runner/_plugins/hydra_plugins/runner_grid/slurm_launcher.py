@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,7 @@ class ArrayLauncher(Submitit):  # type: ignore[misc]
                 reason = " ".join(str(error).split())
                 raise UserError(f"hydra.launcher must be what Slurm takes, got: {reason}") from error
             write_jobs(folder, {initial_job_idx + place: job.job_id for place, job in enumerate(jobs)})
-        return [job.results()[0] for job in jobs] if self._wait else []
+        return list(_results(jobs)) if self._wait else []
 
     def _executor(self) -> Any:
         import submitit
@@ -91,6 +92,19 @@ class ArrayLauncher(Submitit):  # type: ignore[misc]
             }
         )
         return executor
+
+
+def _results(jobs: Sequence[Any]) -> Iterator[JobReturn]:
+    """Wait for jobs; one that was cancelled or killed is told about, and its cells are missing then."""
+    from submitit.core.utils import FailedJobError, UncompletedJobError
+
+    for job in jobs:
+        try:
+            yield job.results()[0]
+        except (UncompletedJobError, FailedJobError):
+            print(
+                f"job {job.job_id} ended without a result ({job.state}): {job.paths.stdout}", file=sys.stderr
+            )
 
 
 def max_array_size() -> int:
