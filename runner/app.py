@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.config import conf_dir
-from runner.errors import UserError
+from runner.errors import UserError, printable
 from runner.grid import expand_logspace
 
 if TYPE_CHECKING:
@@ -198,9 +198,9 @@ def _explain(error: Exception) -> tuple[str | None, int]:
     if isinstance(error, SweepIncompleteError):
         return _one_line(error), 1
     if isinstance(error, (HydraException, OmegaConfBaseException)) or from_hydra(error):
-        return rewrite(error), 2
+        return printable(rewrite(error)), 2
     return None, 1
 
 
 def _one_line(error: object) -> str:
-    return " ".join(str(error).split())
+    return printable(" ".join(str(error).split()))

@@ -8,10 +8,10 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from runner import claims
+from runner import claims, verification
 from runner.commands import curves, export, fit, phase, report, transfer
 from runner.commands.options import Parser, add_store, store_of
-from runner.errors import UserError, unknown
+from runner.errors import UserError, printable, unknown
 
 EPILOGUE = """\
 STORE is a folder written by `runner sweep`; the newest under outputs/ if left out.
@@ -76,7 +76,7 @@ def _status(options: argparse.Namespace) -> int:
     if options.json:
         print(status_json(report))
     else:
-        print("\n".join(status_lines(report, options.failures)))
+        print("\n".join(map(printable, status_lines(report, options.failures))))
     return 0
 
 
@@ -127,6 +127,7 @@ _HELP = {
     "report": "one HTML page to look at, offline: diagram, curves, fits, provenance",
     "export": "the cells as CSV, or as runs for wandb, mlflow, tensorboard",
     "claims": "the theory put to the test: 17 claims, measured, with verdicts",
+    "verify": "whether a store can be trusted: every byte read, and held against the plans",
     "schema": "every column of the tables: type, unit, meaning",
 }
 COMMANDS: dict[str, tuple[str, Callable[[argparse.Namespace], int], Callable[[Parser], Parser]]] = {
@@ -138,6 +139,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.Namespace], int], Callable[[Pa
     "report": ("report [STORE]", report.run, report.parser_of),
     "export": ("export [STORE]", export.run, export.parser_of),
     "claims": ("claims [IDS]", claims.run, claims.parser_of),
+    "verify": ("verify [STORE]", verification.run, verification.parser_of),
     "schema": ("schema [TABLE]", _schema, _schema_parser),
 }
 

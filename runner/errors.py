@@ -9,6 +9,21 @@ from collections.abc import Iterable
 class UserError(Exception):
     """A mistake in what was asked for: shown as one line, exit code 2, nothing written."""
 
+    def __str__(self) -> str:
+        """Return the message, which may quote a config or a file, as text that steers no terminal."""
+        return printable(super().__str__())
+
+
+def printable(text: str) -> str:
+    r"""Return text without control characters: a name from a config must not steer the terminal.
+
+    >>> printable("lr\x1b[2J\u202e 0.1")
+    'lr\\x1b[2J\\u202e 0.1'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
 
 def unknown(what: str, name: object, known: Iterable[str]) -> UserError:
     """Return the error for a name that is not among the known ones, with the nearest one suggested.

@@ -17,10 +17,10 @@ PLUGINS = PACKAGE / "_plugins"
 FLOORS = {
     0: "cell config eigen errors instantiate layers losses parameterization rules schema",
     1: "data models",
-    2: "baselines ensemble measures optim record regime store train",
-    3: "grid plan sweep workers",
+    2: "baselines checkpoint ensemble measures optim preemption record regime store train",
+    3: "grid plan rerun sweep trainer workers",
     4: "analysis report",
-    5: "__main__ app claims cli commands complaints hydra_plugins",
+    5: "__main__ app claims cli commands complaints hydra_plugins verification",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 DOOR = "runner"  # its __init__ opens what it offers on first use, so it stands on no floor

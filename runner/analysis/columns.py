@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from runner.cell import FIELDS
-from runner.errors import UserError
+from runner.errors import UserError, printable
 
 JSON_FIELDS = {"settings": "", "exponents": "parameterization."}
 """Columns that hold keys as JSON, and what goes before their keys."""
@@ -117,7 +117,7 @@ def show(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else printable(str(value))
 
 
 def show_values(values: Iterable[Any], most: int = 12) -> str:

@@ -67,9 +67,9 @@ class ShardStatus:
 
     Attributes:
         shard: Its number.
-        state: ``waiting`` until a job takes it up, ``queued`` if a scheduler says so; ``preempted`` when the job
-            was told to stop and saved what it was at; ``stopped`` when it died, said that it failed, or was
-            taken out of the queue.
+        state: ``waiting`` until a job takes it up, ``queued`` if a scheduler says so; ``preempted`` when the
+            job was told to stop and saved what it was at; ``stopped`` when it died, said that it failed, or
+            was taken out of the queue.
         cells: To train, as planned.
         cells_done: Written by the newest job of the shard.
         packs: That this job had to train.
