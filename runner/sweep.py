@@ -118,7 +118,10 @@ def _join(plan: Plan, config: Mapping[str, Any], store: Path, provenance: Mappin
     start at different times are parts of one plan.
     """
     tables.check_writable(store)
-    content = [canonical_json(dict(config) | {"shard": None}), os.environ.get("SLURM_ARRAY_JOB_ID", "")]
+    content = [
+        canonical_json(dict(config) | {"shard": None, "sweep": None}),
+        os.environ.get("SLURM_ARRAY_JOB_ID", ""),
+    ]
     content += [cell.cell_id for pack in plan.packs for cell in pack.cells]
     array = hashlib.sha256("\n".join(content).encode()).hexdigest()
     with locked(store, ".launch.lock"):

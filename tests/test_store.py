@@ -342,14 +342,14 @@ def test_a_part_of_a_superseded_name_written_later_counts(tmp_path, monkeypatch)
     """A requeued job writes under the names of its first run, which may have been compacted meanwhile."""
     write(tmp_path, ["a"], "1", status="failed")
     write(tmp_path, ["b"], "2")
-    merge = tables._merge
+    write_rows = tables.write_rows
 
-    def merge_then_requeue(*args):
-        merge(*args)
-        if "cells" in str(args[3].name):
+    def write_then_requeue(merged, schema, file):
+        write_rows(merged, schema, file)
+        if "cells" in str(file.name):
             store.write_part(tmp_path, "cells", rows("cells", ["a"]), "1")
 
-    monkeypatch.setattr(tables, "_merge", merge_then_requeue)
+    monkeypatch.setattr(tables, "write_rows", write_then_requeue)
     store.compact(tmp_path)
     assert "part-1.parquet" in parts(tmp_path)
     cells = runner.load(tmp_path).cells.set_index("cell_id")

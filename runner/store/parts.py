@@ -11,16 +11,17 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from runner.errors import UserError
 from runner.schema import KEYS, RENAMED, SCHEMA_VERSION, TABLES
 from runner.store.arrow import WRITE_OPTIONS, arrow_schema, conform, to_arrow
+from runner.store.digest import KEY, ContentDigest
 from runner.store.files import atomic
 
 if TYPE_CHECKING:
@@ -54,8 +55,6 @@ def write_part(store: Path, table: str, columns: Mapping[str, Sequence[Any]], na
         UserError: The disk is full or the folder cannot be written.
         ValueError: The columns do not fit the schema, or two rows have one key.
     """
-    import pyarrow.parquet as pq
-
     identity = {"part": uuid.uuid4().hex, "written": time.time_ns(), "supersedes": []}
     rows = to_arrow(columns, TABLES[table], identity)
     keys = [rows[key].to_pylist() for key in KEYS[table]]
@@ -63,8 +62,39 @@ def write_part(store: Path, table: str, columns: Mapping[str, Sequence[Any]], na
         raise ValueError(f"{table} must have one row for each {', '.join(KEYS[table])}, got several")
     path = store / table / f"part-{name}.parquet"
     with atomic(path) as file:
-        pq.write_table(rows, file, **WRITE_OPTIONS)
+        write_rows([rows], rows.schema, file)
     return path
+
+
+def write_rows(tables: Iterable[pa.Table], schema: pa.Schema, file: IO[bytes]) -> None:
+    """Write tables of one schema as one Parquet file, a row group each, and their digest."""
+    import pyarrow.parquet as pq
+
+    digest = ContentDigest()
+    with pq.ParquetWriter(file, schema, **WRITE_OPTIONS) as writer:
+        for rows in tables:
+            writer.write_table(rows)
+            digest.update(rows)
+        writer.add_key_value_metadata({KEY: digest.hexdigest(schema.metadata)})
+
+
+def check_digest(path: Path) -> None:
+    """Read a part whole and hold it against its digest, if it has one.
+
+    Raises:
+        UserError: It is not what was written.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        metadata = file.metadata.metadata or {}
+        digest = ContentDigest()
+        digest.update(file.schema_arrow.empty_table())
+        for batch in file.iter_batches():
+            digest.update(pa.Table.from_batches([batch]))
+        if metadata.get(KEY.encode(), b"").decode("ascii", "replace") not in {"", digest.hexdigest(metadata)}:
+            raise ValueError("its digest is of other content")
 
 
 @dataclass(frozen=True, slots=True)

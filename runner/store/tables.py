@@ -10,11 +10,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from runner.errors import UserError
 from runner.schema import TABLES
-from runner.store.arrow import WRITE_OPTIONS, conform
+from runner.store.arrow import conform
 from runner.store.files import atomic, disk_errors, locked, try_lock
 from runner.store.launches import launch_ids, read_config, read_plan
 from runner.store.parts import (
@@ -27,6 +27,7 @@ from runner.store.parts import (
     readable,
     scan,
     select,
+    write_rows,
 )
 
 if TYPE_CHECKING:
@@ -104,8 +105,9 @@ def _compact_table(store: Path, table: str, name: str, without: Collection[str])
             "written": max(part.written for part in parts),
             "supersedes": sorted(part.id for part in [*parts, *retired]),
         }
+        schema = merged_schema(table, parts, identity)
         with atomic(store / table / name) as file:
-            _merge(parts, _masks(parts, without), merged_schema(table, parts, identity), file)
+            write_rows(_merge(parts, _masks(parts, without), schema), schema, file)
         retired = [*parts, *retired]
     for part in retired:
         with disk_errors(part.path.parent), suppress(FileNotFoundError):
@@ -125,21 +127,19 @@ def _masks(parts: Sequence[Part], without: Collection[str]) -> list[np.ndarray]:
     return [mask & np.array(keep, dtype=bool) for mask, keep in zip(masks, kept, strict=True)]
 
 
-def _merge(parts: Sequence[Part], masks: Sequence[np.ndarray], schema: pa.Schema, file: IO[bytes]) -> None:
-    """Stream the rows that count into one file."""
+def _merge(parts: Sequence[Part], masks: Sequence[np.ndarray], schema: pa.Schema) -> Iterator[pa.Table]:
+    """Yield the rows that count, a row group at a time."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    with pq.ParquetWriter(file, schema, **WRITE_OPTIONS) as writer:
-        waiting: list[pa.Table] = []
-        for part, mask in zip(parts, masks, strict=True):
-            for batch in _batches(part, mask):
-                waiting.append(conform(batch, schema))
-                if sum(rows.num_rows for rows in waiting) >= _ROW_GROUP_ROWS:
-                    writer.write_table(pa.concat_tables(waiting))
-                    waiting.clear()
-        if waiting:
-            writer.write_table(pa.concat_tables(waiting))
+    waiting: list[pa.Table] = []
+    for part, mask in zip(parts, masks, strict=True):
+        for batch in _batches(part, mask):
+            waiting.append(conform(batch, schema))
+            if sum(rows.num_rows for rows in waiting) >= _ROW_GROUP_ROWS:
+                yield pa.concat_tables(waiting)
+                waiting.clear()
+    if waiting:
+        yield pa.concat_tables(waiting)
 
 
 def _batches(part: Part, mask: np.ndarray) -> Iterator[pa.Table]:

@@ -20,7 +20,7 @@ from runner.schema import KEYS, TABLES
 from runner.store.arrow import conform
 from runner.store.files import disk_errors
 from runner.store.launches import read_config, read_launch, read_plan
-from runner.store.parts import merged_schema, read_part, read_table, readable, scan
+from runner.store.parts import check_digest, merged_schema, read_part, read_table, readable, scan
 from runner.store.tables import compact
 
 if TYPE_CHECKING:
@@ -172,6 +172,7 @@ def _open_part(path: Path, table: str) -> int:
 
 def _check_part(path: Path, table: str) -> int:
     """Read a part whole, its page checksums included, and hold it against the schema."""
+    check_digest(path)
     part = read_part(path, table)
     with readable(path):
         rows = conform(part.rows, merged_schema(table, [part]))

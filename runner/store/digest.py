@@ -1,0 +1,65 @@
+"""A digest of what a part says: page checksums guard the pages of a Parquet file, nothing guards its footer.
+
+The digest covers names, types and values of all columns and the part's identity. It is kept in the footer,
+and is the same however the rows are cut into pages, row groups or batches.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+KEY = "digest"
+_COVERED = (b"schema_version", b"part", b"written", b"supersedes")
+
+
+class ContentDigest:
+    """Grows with the rows."""
+
+    def __init__(self) -> None:
+        self._columns: dict[str, list[hashlib._Hash]] = {}
+
+    def update(self, rows: pa.Table) -> None:
+        """Add rows, in order."""
+        for field, column in zip(rows.schema, rows.columns, strict=True):
+            name = f"{field.name} {field.type}"
+            streams = self._columns.setdefault(name, [hashlib.sha256() for _ in range(3)])
+            for chunk in column.chunks:
+                for stream, content in zip(streams, _bytes_of(chunk), strict=True):
+                    stream.update(content)
+
+    def hexdigest(self, metadata: Mapping[bytes, bytes]) -> str:
+        """Return the digest of all rows so far and of a footer's metadata."""
+        total = hashlib.sha256()
+        for name, streams in self._columns.items():
+            total.update("\n".join([name, *(stream.hexdigest() for stream in streams), ""]).encode())
+        for key in _COVERED:
+            total.update(key + b"=" + metadata.get(key, b"") + b"\n")
+        return total.hexdigest()
+
+
+def _bytes_of(values: pa.Array) -> tuple[bytes, bytes, bytes]:
+    """Return validity, lengths and data of an array; what lies under a null does not count."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    def raw(array: pa.Array) -> bytes:
+        array = pa.concat_arrays([array])  # to an array that starts where its buffer does
+        width = array.type.byte_width
+        return bytes(memoryview(array.buffers()[1])[: len(array) * width]) if len(array) else b""
+
+    valid = raw(pc.is_valid(values).cast(pa.int8()))
+    if pa.types.is_string(values.type):
+        filled = pc.fill_null(values, "")
+        return (
+            valid,
+            raw(pc.binary_length(filled)),
+            "".join(filled.to_pylist()).encode("utf-8", "surrogatepass"),
+        )
+    if pa.types.is_boolean(values.type):
+        return valid, b"", raw(pc.fill_null(values, False).cast(pa.int8()))
+    return valid, b"", raw(pc.fill_null(values, 0))
