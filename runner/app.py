@@ -51,15 +51,19 @@ def main(argv: Sequence[str]) -> int:
 
 
 def run_job(config: DictConfig) -> None:
-    """Run one shard: what a launcher's job calls. All but three keys come from the launch's record."""
+    """Run what a launcher's job calls; all but three keys come from the launch's record."""
+    run_shard_job(str(config.store), str(config.launch), int(config.shard))
+
+
+def run_shard_job(store: str, launch: str, shard: int) -> None:
+    """Run one shard, showing how far it is."""
     from runner.report.progress import make_progress
     from runner.store.launches import read_launch
     from runner.sweep import run_shard
 
     _see_working_directory()
-    store, launch, shard = Path(config.store), str(config.launch), int(config.shard)
-    progress = make_progress(shard, read_launch(store, launch)["shards"])
-    run_shard(store, launch, shard, progress)
+    progress = make_progress(shard, read_launch(Path(store), launch)["shards"])
+    run_shard(Path(store), launch, shard, progress)
 
 
 def _run(arguments: list[str]) -> int:

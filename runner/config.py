@@ -46,7 +46,7 @@ def load_thresholds(name_or_path: str | Path) -> dict[str, Any]:
         raise unknown("regime", name_or_path, [*known, "a path ending in .yaml"])
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"regime must be a YAML file, got {path}: {_one_line(error)}") from error
     if not isinstance(content, Mapping):
         raise UserError(f"regime must be a file of `key: number` lines, got {path}")

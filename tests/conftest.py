@@ -1,5 +1,6 @@
-"""Shapes in signatures are checked in tests only."""
+"""Shapes in signatures are checked in tests only; what a test sets in this process ends with it."""
 
+import pytest
 import torch
 from jaxtyping import install_import_hook
 
@@ -21,3 +22,10 @@ install_import_hook([f"runner.{name}" for name in CHECKED], "typechecker.check")
 
 # The cells of tests are tiny: a second thread costs more than it brings, and far more on a busy machine.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def denormals():
+    """A sweep in the tests' own process flushes denormals, as a job does; not so the next test."""
+    yield
+    torch.set_flush_denormal(False)

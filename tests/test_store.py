@@ -189,7 +189,7 @@ def test_a_disk_error_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, call
 
 
 def test_a_disk_that_fills_up_while_arrow_writes_is_told_apart(tmp_path, monkeypatch):
-    monkeypatch.setattr(pq, "write_table", fail_with(errno.ENOSPC))
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", fail_with(errno.ENOSPC))
     with pytest.raises(UserError, match="no space left"):
         store.write_part(tmp_path, "cells", rows("cells", ["a"]), "a")
     assert not hidden(tmp_path)

@@ -138,7 +138,7 @@ def require_no_other_varying(cells: pd.DataFrame, axes: Sequence[str], facets: S
 def facet_label(facets: Sequence[str], values: Sequence[Any]) -> str:
     """Return the heading of a facet: names as they are, other values behind their key."""
     parts = [
-        str(value) if isinstance(value, str) else f"{facet} {show(value)}"
+        show(value) if isinstance(value, str) else f"{facet} {show(value)}"
         for facet, value in zip(facets, values, strict=True)
     ]
     return ", ".join(parts)

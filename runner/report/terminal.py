@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 def console(file: TextIO | None = None) -> Console:
     """Return the console that text goes to: plain and 80 columns wide in a pipe, NO_COLOR honoured."""
-    return Console(file=file or sys.stdout, highlight=False)
+    # No markup, no emoji: names come from configs, and [red] or :smile: may be one.
+    return Console(file=file or sys.stdout, highlight=False, markup=False, emoji=False)
 
 
 def print_phase(grid: pd.DataFrame, axes: Axes, out: Console) -> None:

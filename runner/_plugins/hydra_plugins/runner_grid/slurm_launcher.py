@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,32 +44,30 @@ class ArrayLauncher(Submitit):  # type: ignore[misc]
         Raises:
             UserError: If Slurm does not take them.
         """
-        import submitit
-        from hydra.core.singleton import Singleton
+        from submitit.core.utils import FailedJobError
 
         from runner.errors import UserError
         from runner.store.queue import write_jobs
 
         assert self.config is not None
         executor = self._executor()
-        state = Singleton.get_state()
-        numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
-        calls = [
-            (list(overrides), "hydra.sweep.dir", number, f"job_id_for_{number}", state)
-            for number, overrides in zip(numbers, job_overrides, strict=True)
-        ]
+        store, launch = str(self.config.store), str(self.config.launch)
+        shards = [int(overrides[-1].partition("=")[2]) for overrides in job_overrides]
         folder = Path(str(self.config.hydra.sweep.dir))
         jobs: list[Any] = []
         size = max_array_size()
         write_jobs(folder, {})
-        for start in range(0, len(calls), size):
+        for start in range(0, len(shards), size):
             try:
-                jobs += executor.map_array(self, *zip(*calls[start : start + size], strict=True))
-            except (submitit.core.utils.FailedJobError, subprocess.CalledProcessError) as error:
+                some = shards[start : start + size]
+                jobs += executor.map_array(ShardJob(store, launch), some)
+            except (FailedJobError, subprocess.CalledProcessError) as error:
                 reason = " ".join(str(error).split())
                 raise UserError(f"hydra.launcher must be what Slurm takes, got: {reason}") from error
-            write_jobs(folder, {initial_job_idx + place: job.job_id for place, job in enumerate(jobs)})
-        return list(_results(jobs)) if self._wait else []
+            write_jobs(folder, {shard: job.job_id for shard, job in zip(shards, jobs, strict=False)})
+        if self._wait:
+            _wait(jobs)
+        return []
 
     def _executor(self) -> Any:
         import submitit
@@ -94,13 +92,37 @@ class ArrayLauncher(Submitit):  # type: ignore[misc]
         return executor
 
 
-def _results(jobs: Sequence[Any]) -> Iterator[JobReturn]:
+class ShardJob:
+    """What submitit pickles for a job: where the launch is. Everything else is read there.
+
+    Args:
+        store: Folder of the store.
+        launch: Id of the launch.
+    """
+
+    def __init__(self, store: str, launch: str) -> None:
+        self.store, self.launch = store, launch
+
+    def __call__(self, shard: int) -> None:
+        """Run a shard."""
+        from runner.app import run_shard_job
+
+        run_shard_job(self.store, self.launch, shard)
+
+    def checkpoint(self, shard: int) -> Any:
+        """Return what is to be requeued: the same again, for the shard has saved how far it is."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self, shard)
+
+
+def _wait(jobs: Sequence[Any]) -> None:
     """Wait for jobs; one that was cancelled or killed is told about, and its cells are missing then."""
     from submitit.core.utils import FailedJobError, UncompletedJobError
 
     for job in jobs:
         try:
-            yield job.results()[0]
+            job.results()
         except (UncompletedJobError, FailedJobError):
             print(
                 f"job {job.job_id} ended without a result ({job.state}): {job.paths.stdout}", file=sys.stderr

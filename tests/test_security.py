@@ -1,0 +1,237 @@
+"""What a store, a checkpoint or a config may say, and what that must never do."""
+
+import ast
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import yaml
+from cells import make_cell
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from stores import plan, rows
+
+import runner
+from runner import cli, store
+from runner.config import cell_from_config, conf_dir, load_thresholds
+from runner.errors import UserError
+from runner.rerun import rerun
+from runner.store import launches, status
+from runner.store.leases import Leases
+from runner.store.verify import repair, verify
+
+SOURCES = sorted(Path(runner.__file__).parent.rglob("*.py"))
+
+
+def assert_one_line(error):
+    assert "\n" not in str(error)
+
+
+FUZZ = settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+HOSTILE = "[red]x[/red]\x1b[2J\u202e<script>alert(1)</script>"
+
+DATA_READERS: dict[str, object] = {}
+"""Readers of data files by name: each takes a path, and may raise nothing but UserError."""
+
+
+# -- code in data ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_nothing_unpickles(path):
+    """Between processes of one launch multiprocessing does; from a file nothing may."""
+    tree = ast.parse(path.read_text("utf-8"))
+    for node in ast.walk(tree):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        assert not {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"} & set(names), node.lineno
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in {"torch.load", "np.load", "numpy.load", "pd.read_pickle", "eval", "exec"}, (
+                called
+            )
+            assert called not in {"yaml.load", "yaml.unsafe_load", "yaml.full_load"}, called
+
+
+def test_yaml_of_a_store_makes_no_objects(tmp_path):
+    name = launches.new_launch(tmp_path, {"name": "x"}, plan(["a"], [0], [0]))
+    trap = tmp_path / "trap"
+    text = f"!!python/object/apply:os.mkdir ['{trap}']"
+    (tmp_path / "launches" / name / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match="must hold readable launches"):
+        launches.read_config(tmp_path, name)
+    assert not trap.exists()
+
+
+def test_code_that_a_store_names_is_not_called(tmp_path, capsys):
+    cell = make_cell(model={"_target_": "os.mkdir", "path": str(tmp_path / "trap")})
+    columns = rows("cells", [cell.cell_id]) | {name: [value] for name, value in cell.row().items()}
+    columns |= {"trace_rows": [None], "layer_rows": [None]}
+    asked = {name: columns[name] for name in ("cell_id", *cell.row())} | {"pack": [0], "shard": [0]}
+    name = launches.new_launch(tmp_path, {"name": "x", "device": "cpu"}, asked)
+    store.write_part(tmp_path, "cells", columns | {"launch": [name]}, "1")
+    for words in (["status"], ["phase"], ["verify"], ["verify", "--repair"]):
+        assert cli.main([*words[:1], str(tmp_path), *words[1:]]) == 0, capsys.readouterr()
+    with pytest.raises(UserError, match=r"must only call code of runner, got 'os\.mkdir'.*--trust"):
+        rerun(tmp_path, 1)
+    assert not (tmp_path / "trap").exists()
+
+
+# -- names -------------------------------------------------------------------------------------------
+
+
+def test_names_from_configs_do_not_steer_the_terminal(tmp_path, capsys):
+    ids = [f"c{i}" for i in range(8)]
+    columns = rows("cells", ids, width=[8, 8, 16, 16, 32, 32, 64, 64], lr=[0.1, 1.0] * 4, lr_unit="absolute")
+    columns |= {
+        "regime": ["lazy"] * 8,
+        "parameterization": [HOSTILE] * 4 + ["ntk"] * 4,
+        "data": [HOSTILE] * 8,
+    }
+    columns |= {"settings": ["{}"] * 8, "exponents": ["{}"] * 8}
+    columns |= {"status": ["ok"] * 7 + ["failed"], "error": [None] * 7 + [f"ValueError: {HOSTILE}"]}
+    store.write_part(tmp_path, "cells", columns, "1")
+    store.write_part(tmp_path, "trace", rows("trace", ids), "1")
+    store.write_part(tmp_path, "layers", rows("layers", ids), "1")
+    for words in (
+        ["status", "--failures"],
+        ["phase"],
+        ["fit", "--metric", "ntk_change"],
+        ["phase", "--where", f"data={HOSTILE}"],
+    ):
+        cli.main([words[0], str(tmp_path), *words[1:]])
+        shown = "".join(capsys.readouterr())
+        assert "\x1b" not in shown
+        assert "\u202e" not in shown
+    cli.main(["phase", str(tmp_path)])
+    assert "[red]x[/red]" in capsys.readouterr().out
+
+
+# -- files -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_permissions_follow_the_umask(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        folder = tmp_path / "out"
+        name = launches.new_launch(folder, {"name": "x"}, plan(["a"], [0], [0]))
+        store.write_part(folder, "cells", rows("cells", ["a"]), "1")
+        launches.record_failure(folder, name, "a", "text")
+        with Leases(folder, name, 0).take(["a"]):
+            modes = {path: stat.S_IMODE(path.stat().st_mode) for path in folder.rglob("*")}
+    finally:
+        os.umask(before)
+    assert len(modes) > 8
+    for path, mode in modes.items():
+        assert mode == (0o777 if path.is_dir() else 0o666) & ~umask, path
+
+
+# -- fuzz --------------------------------------------------------------------------------------------
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@pytest.fixture(scope="module")
+def config():
+    """A whole config, of plain values."""
+    content = yaml.safe_load((conf_dir() / "config.yaml").read_text("utf-8"))
+    cell = make_cell()
+    sections = json.loads(cell.settings)
+    config = {key: value for key, value in content.items() if key not in {"defaults", "hydra"}}
+    config |= {key: {**sections[key], "name": "x"} for key in ("model", "data", "optimizer", "measure")}
+    return config | {"parameterization": {**json.loads(cell.exponents), "name": "ntk"}, "regime": {}}
+
+
+@FUZZ
+@given(data=st.data())
+def test_any_config_is_a_cell_or_a_users_mistake(config, data):
+    key = data.draw(st.sampled_from([*config, "new"]) | st.text(max_size=5))
+    changed = {**config, key: data.draw(plain)}
+    try:
+        assert cell_from_config(changed).cell_id.startswith("c")
+    except UserError as error:
+        assert_one_line(error)
+
+
+@FUZZ
+@given(
+    content=st.binary(max_size=200)
+    | st.text(max_size=60).map(str.encode)
+    | plain.map(lambda v: yaml.safe_dump(v).encode())
+)
+def test_any_file_of_thresholds_is_read_or_refused(tmp_path, content):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(content)
+    try:
+        assert isinstance(load_thresholds(path), dict)
+    except UserError as error:
+        assert_one_line(error)
+
+
+@pytest.fixture
+def sound(tmp_path):
+    """A small store, and the bytes of its files."""
+    name = launches.new_launch(tmp_path, {"name": "x"}, plan(["a", "b"], [0, 0], [0, 0]))
+    for table in ("cells", "trace", "layers"):
+        store.write_part(tmp_path, table, rows(table, ["a"]), "1")
+    (tmp_path / "launches" / name / "shard-0.json").write_text("{}")
+    (tmp_path / "launches" / name / "jobs.json").write_text('{"jobs": {"0": "1_0"}}')
+    files = sorted(path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock")
+    return tmp_path, {path: path.read_bytes() for path in files}
+
+
+def mutated(draw, whole):
+    """Other bytes: noise, a cut, or a few bytes changed."""
+    kind = draw(st.sampled_from(["noise", "cut", "change"]))
+    if kind == "noise" or not whole:
+        return draw(st.binary(max_size=200) | plain.map(lambda value: json.dumps(value).encode()))
+    if kind == "cut":
+        return whole[: draw(st.integers(0, len(whole)))]
+    changed = bytearray(whole)
+    for _ in range(draw(st.integers(1, 8))):
+        changed[draw(st.integers(0, len(whole) - 1))] = draw(st.integers(0, 255))
+    return bytes(changed)
+
+
+@FUZZ
+@given(data=st.data())
+def test_any_bytes_in_a_store_are_read_or_refused_in_a_line(sound, data):
+    folder, files = sound
+    path = data.draw(st.sampled_from(sorted(files)))
+    path.write_bytes(mutated(data.draw, files[path]))
+    try:
+        for use in (status.status, store.finished, verify, lambda at: store.load(at).cells, repair):
+            try:
+                use(folder)
+            except UserError as error:
+                assert_one_line(error)
+    finally:
+        for place in folder.rglob("*"):
+            if place.is_file() and place not in files:
+                place.unlink()
+        for place, whole in files.items():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(whole)
+
+
+@pytest.mark.parametrize("name", DATA_READERS)
+@FUZZ
+@given(content=st.binary(max_size=400))
+def test_any_data_file_is_read_or_refused(tmp_path, name, content):
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    try:
+        DATA_READERS[name](path)
+    except UserError as error:
+        assert_one_line(error)
