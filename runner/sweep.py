@@ -20,7 +20,7 @@ from runner.store import launches, shards, verify
 from runner.store.files import locked
 from runner.store.leases import Leases
 from runner.trainer import PackTrainer
-from runner.workers import Progress, train_packs, worker_count
+from runner.workers import Progress, cores, train_packs, worker_count
 
 
 class SweepIncompleteError(Exception):
@@ -99,7 +99,8 @@ def launch(
 
     device = resolve_device(config["device"])
     check_thresholds(config["regime"])
-    provenance = {"device": str(device)} | ({"command": command} if command else {})
+    provenance: dict[str, Any] = {"device": str(device), "cores": cores(), "threads_per_worker": 1}
+    provenance |= {"command": command} if command else {}
     if config.get("shard") is not None:
         return _join(make_plan(cells, shards=config["shards"]), config, store, provenance)
     damaged = verify.set_aside_unreadable(store)

@@ -21,7 +21,9 @@ class Faulty(MLP):
 
     def forward(self, x):
         z = super().forward(x)
-        far = z.detach().abs().amax((1, 2)) > FAR if z.shape[0] else torch.zeros(0, dtype=torch.bool)
+        if z.is_meta:  # only the shape is asked for
+            return z
+        far = z.detach().abs().amax((1, 2)) > FAR
         if self.fault == "raise" and far.any():
             raise ValueError("a bug of the user's model")
         if self.fault == "memory" and z.shape[0] > 2:

@@ -173,7 +173,9 @@ def test_every_sweep_composes(monkeypatch, arguments):
         assert app.main(["--debug", *arguments]) == 0
         return
     here = [
-        argument for argument in arguments if not argument.startswith(("hydra/launcher", "hydra.launcher"))
+        argument
+        for argument in arguments
+        if not argument.startswith(("hydra/launcher", "hydra.launcher", "wait="))
     ]
     launchers = {
         argument.partition("=")[2] for argument in arguments if argument.startswith("hydra/launcher")

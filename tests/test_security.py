@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import stat
+import struct
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from stores import plan, rows
 import runner
 from runner import cli, store
 from runner.config import cell_from_config, conf_dir, load_thresholds
+from runner.data import files as data_files
 from runner.errors import UserError
 from runner.rerun import rerun
 from runner.store import launches, status
@@ -36,8 +38,13 @@ FUZZ = settings(
 )
 HOSTILE = "[red]x[/red]\x1b[2J\u202e<script>alert(1)</script>"
 
-DATA_READERS: dict[str, object] = {}
-"""Readers of data files by name: each takes a path, and may raise nothing but UserError."""
+DATA_FILES = {
+    "train-images-idx3-ubyte": struct.pack(">HBBIII", 0, 8, 3, 2, 3, 3) + bytes(18),
+    "data_batch_1.bin": (bytes([1]) + bytes(3072)) * 2,
+    "digits.npz": None,
+    "digits.parquet": None,
+}
+"""Data files that are what they should be, or None for any bytes at all."""
 
 
 # -- code in data ------------------------------------------------------------------------------------
@@ -225,13 +232,15 @@ def test_any_bytes_in_a_store_are_read_or_refused_in_a_line(sound, data):
             place.write_bytes(whole)
 
 
-@pytest.mark.parametrize("name", DATA_READERS)
+@pytest.mark.parametrize("name", DATA_FILES)
 @FUZZ
-@given(content=st.binary(max_size=400))
-def test_any_data_file_is_read_or_refused(tmp_path, name, content):
-    path = tmp_path / "file"
-    path.write_bytes(content)
+@given(data=st.data())
+def test_any_data_file_is_read_or_refused_in_a_line(tmp_path, name, data):
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(struct.pack(">HBBI", 0, 8, 1, 2) + bytes(2))
+    path = tmp_path / name
+    path.write_bytes(mutated(data.draw, DATA_FILES[name] or b""))
     try:
-        DATA_READERS[name](path)
+        train, _ = data_files.read(path)
+        assert len(train.inputs) == len(train.labels)
     except UserError as error:
         assert_one_line(error)

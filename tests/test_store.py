@@ -21,6 +21,7 @@ from runner import store
 from runner.errors import UserError
 from runner.schema import CELLS, KEYS, SCHEMA_VERSION, TABLES
 from runner.store import arrow, files, status, tables
+from runner.store import parts as parts_module
 
 ARROW = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
 
@@ -356,6 +357,23 @@ def test_a_part_of_a_superseded_name_written_later_counts(tmp_path, monkeypatch)
     assert cells.status.to_dict() == {"a": "ok", "b": "ok"}
 
 
+def test_without_file_locks_nothing_is_compacted(tmp_path, monkeypatch):
+    """Two processes would otherwise compact the same files."""
+    write(tmp_path, ["a"], "1")
+    write(tmp_path, ["b"], "2")
+    monkeypatch.setattr(files, "try_lock", lambda *_, **__: None)
+    store.compact(tmp_path)
+    assert parts(tmp_path) == ["part-1.parquet", "part-2.parquet"]
+
+
+def test_a_file_that_is_being_written_is_no_leftover(tmp_path):
+    """Even where the clock has jumped by more than a day."""
+    with files.atomic(tmp_path / "cells" / "part-1.parquet") as file:
+        os.utime(file.name, (1, 1))
+        store.compact(tmp_path)
+        assert Path(file.name).exists()
+
+
 def test_leftovers_of_killed_writers_go_after_a_day(tmp_path):
     write(tmp_path, ["a"], "1")
     old, new = (tmp_path / "cells" / f".part-{k}.parquet.1.aa.tmp" for k in "12")
@@ -518,6 +536,25 @@ def test_a_newer_schema_is_refused(tmp_path, monkeypatch, use):
     write(tmp_path, ["a"], "1")
     with pytest.raises(UserError, match=r"version 1 or older, got 2 in .*part-1\.parquet; upgrade runner"):
         use(tmp_path)
+
+
+def test_an_older_schema_is_migrated_when_it_is_read(tmp_path, monkeypatch):
+    """A renamed column is read under its new name, one that is new is null."""
+    path = store.write_part(tmp_path, "cells", rows("cells", ["a"], train_loss=0.25), "old")
+    old = pq.read_table(path).rename_columns(
+        ["loss_train" if name == "train_loss" else name for name in [column.name for column in CELLS]]
+    )
+    pq.write_table(old.drop_columns(["cka"]), path)
+    for module in (arrow, parts_module):
+        monkeypatch.setattr(module, "SCHEMA_VERSION", 2)
+    monkeypatch.setattr(parts_module, "RENAMED", {2: {"cells": {"loss_train": "train_loss"}}})
+    write(tmp_path, ["b"], "new", train_loss=0.5)
+    for _ in range(2):
+        (first, second) = store.read_table(tmp_path, "cells").sort_by("cell_id").to_pylist()
+        assert (first["train_loss"], first["cka"], second["train_loss"]) == (0.25, None, 0.5)
+        assert store.read_table(tmp_path, "cells", ["train_loss"]).num_columns == 1
+        store.compact(tmp_path)
+    assert len(parts(tmp_path)) == 1
 
 
 # -- writability -------------------------------------------------------------------------------------
