@@ -64,7 +64,7 @@ class PackTrainer:
         ids = {cell.cell_id for cell in pack.cells}
         with self.leases.take(ids) as free:
             # Asked after the cells are ours: whoever had them before has written them by now.
-            settled = self.settled.refresh()
+            settled = self.settled.refresh(f"{self.leases.launch}-{pack.name}")
             counts = Counter(settled[cell_id] for cell_id in ids if cell_id in settled)
             mine = pack.only(free - settled.keys())
             if mine.cells:

@@ -4,9 +4,9 @@ import subprocess
 import sys
 
 import pytest
-from stores import plan
+from stores import plan, rows
 
-from runner.store import files, launches, leases
+from runner.store import Settled, files, launches, leases, write_part
 from runner.store.leases import Leases
 
 HOLD = """
@@ -43,6 +43,15 @@ def test_the_shards_of_a_launch_do_not_look_at_each_other(two, monkeypatch):
     with Leases(store, first, 0).take(["a"]):
         monkeypatch.setattr(leases, "try_lock", lambda *_, **__: pytest.fail("looked at"))
         assert Leases(store, first, 1)._taken() == set()
+
+
+def test_what_another_job_of_the_shard_has_written_is_known(two):
+    store, (first, second) = two
+    write_part(store, "cells", rows("cells", ["a"]), f"{first}-1")
+    write_part(store, "cells", rows("cells", ["b"], status="diverged"), f"{second}-1")
+    settled = Settled(store, first)
+    assert settled.refresh() == {"b": "diverged"}
+    assert settled.refresh(f"{first}-1") == {"a": "ok", "b": "diverged"}
 
 
 def test_a_lease_ends_with_its_process(two):

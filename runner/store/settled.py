@@ -29,7 +29,7 @@ def finished(store: Path, retry_failed: bool = False) -> set[str]:
 class Settled:
     """Cells that have a result, kept up to date by reading only the parts that are new.
 
-    Parts of one's own launch are taken as known: its shards share no cell.
+    Parts of one's own launch are left out, for its shards share no cell; but for the one asked for.
 
     Args:
         store: Folder of the store.
@@ -42,8 +42,11 @@ class Settled:
         self._seen: set[tuple[str, int, int]] = set()
         self._status: dict[str, str] = {}
 
-    def refresh(self) -> dict[str, str]:
+    def refresh(self, part: str = "") -> dict[str, str]:
         """Return the status by cell.
+
+        Args:
+            part: Name of a part that another job of one's own shard may have written.
 
         Raises:
             UserError: A part is corrupt or from a newer schema.
@@ -52,7 +55,8 @@ class Settled:
             time.sleep(_BACKOFF_SECONDS * attempt)
             try:
                 for path in sorted((self._store / "cells").glob("part-*.parquet")):
-                    if (path.name, *file_of(path)) not in self._seen and not path.name.startswith(self._own):
+                    known = path.name.startswith(self._own) and path.name != f"part-{part}.parquet"
+                    if not known and (path.name, *file_of(path)) not in self._seen:
                         self._read(path)
                 break
             except FileNotFoundError:

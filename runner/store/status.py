@@ -164,7 +164,8 @@ def _launch(store: Path, launch: str, plan: pa.Table, standing: Mapping[str, str
     for shard, cell_id in owners:
         if shard is not None and shard >= 0:
             cells.setdefault(shard, []).append(cell_id)
-    queued = queued_shards(store / "launches" / launch)
+    counts = _counts(plan["cell_id"].to_pylist(), standing)
+    queued = queued_shards(store / "launches" / launch) if counts.missing else None
     shards = (
         _shard(store, launch, shard, ids, all(i in standing for i in ids), queued)
         for shard, ids in sorted(cells.items())
@@ -173,7 +174,7 @@ def _launch(store: Path, launch: str, plan: pa.Table, standing: Mapping[str, str
         id=launch,
         started=record["started"],
         command=record["command"],
-        counts=_counts(plan["cell_id"].to_pylist(), standing),
+        counts=counts,
         shards=tuple(shards),
     )
 
