@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from runner.errors import printable
+from runner.errors import UserError, printable
 
 
 def run(options: argparse.Namespace) -> int:
@@ -20,6 +20,8 @@ def run(options: argparse.Namespace) -> int:
     from runner.store import default_store
     from runner.store.verify import repair, verify
 
+    if options.rerun < 0:
+        raise UserError(f"--rerun must be a number of cells >= 0, got {options.rerun}; e.g. --rerun 3")
     store = options.store if options.store is not None else default_store()
     done = repair(store) if options.repair else ()
     report = verify(store)

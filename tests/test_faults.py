@@ -98,7 +98,7 @@ def test_killed_twenty_times(folder, undisturbed):
             process.join()
             kills += 1
         assert process.exitcode in {-9, 0}, Path("log.txt").read_text()
-        assert runs < 40
+        assert runs < 60
     last = start([*LONG, "store=out"])
     last.join(120)
     assert last.exitcode == 0, Path("log.txt").read_text()
@@ -210,6 +210,15 @@ def test_damage_that_hides_is_found_by_verify(tiny, capsys, table):
     assert app.main([*TINY, "store=out"]) == 0
     assert cli.main(["verify", "out", "--rerun", "1"]) == 0
     assert_same("out", tiny[1])
+
+
+def test_verify_for_machines(tiny, capsys):
+    assert cli.main(["verify", str(tiny[0]), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["parts"], report["launches"], report["rows"]["cells"]) == (9, 1, 12)
+    assert (report["problems"], report["trained_twice"]) == ([], 0)
+    assert cli.main(["verify", str(tiny[0]), "--rerun", "-1"]) == 2
+    assert cli.main(["verify", "nowhere"]) == 2
 
 
 def test_a_damaged_launch_is_set_aside_and_its_cells_stay(tiny, capsys):

@@ -10,6 +10,7 @@ from cells import make_cell
 
 from runner.errors import UserError
 from runner.plan import Pack
+from runner.preemption import Stopped
 from runner.sweep import Silence
 from runner.workers import Outcome, train_packs, worker_count
 
@@ -23,9 +24,16 @@ class Writer:
     folder: Path
     die_at: int = -1
     raise_at: int = -1
+    stop_at: int = -1
 
     def run(self, pack, on_progress, stop):
         on_progress(1, 0)
+        told = self.folder / "told"
+        if pack.index == self.stop_at and not told.exists():
+            told.touch()
+            signal.raise_signal(signal.SIGTERM)
+            assert stop()
+            raise Stopped
         if self.die_at in [cell.seed for cell in pack.cells]:
             os.kill(os.getpid(), signal.SIGKILL)
         if pack.index == self.raise_at:
@@ -72,6 +80,20 @@ def test_a_worker_that_dies_costs_the_cell_that_kills_it(tmp_path):
     (failed,) = tmp_path.glob("failed-*")
     assert failed.name == f"failed-{PACKS[1].cells[0].cell_id}"
     assert "exit code -9" in failed.read_text()
+
+
+def test_a_worker_that_is_told_to_stop_leaves_its_pack_to_another(tmp_path):
+    watch = Watch()
+    train_packs(PACKS, Writer(tmp_path, stop_at=1), 2, watch)
+    assert watch.ended == dict.fromkeys(range(5), (2, 0, 0))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_told_to_stop_none_is_begun(tmp_path, count):
+    watch = Watch()
+    with pytest.raises(Stopped):
+        train_packs(PACKS, Writer(tmp_path), count, watch, stop=lambda: True)
+    assert watch.ended == {}
 
 
 @pytest.mark.parametrize("count", [1, 2])

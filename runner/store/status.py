@@ -188,7 +188,8 @@ def _shard(
         beat: dict[str, Any] = json.loads(path.read_bytes())
         state: ShardStanding = beat["state"]
         done = {key: beat[key] for key in ("cells_done", "packs", "packs_done", "host", "pid", "updated")}
-        if state == "running" and not _alive(path, presence_path(store, launch, shard), beat):
+        gone = queued is not None and shard not in queued
+        if state == "running" and (gone or not _alive(path, presence_path(store, launch, shard), beat)):
             state = "stopped"
     except (OSError, ValueError, TypeError, KeyError):  # none yet, or not what was written
         state, done = "waiting", {}

@@ -72,7 +72,7 @@ class GridSweeper(Sweeper):
             UserError: For a mistake in the grid, before anything is written.
             SweepIncompleteError: If cells failed or jobs did not finish.
             SweepInterrupted: On Ctrl-C.
-        SystemExit: On another signal to stop.
+            SystemExit: On another signal to stop.
         """
         from hydra_plugins.runner_grid import composition
 
@@ -102,9 +102,9 @@ class GridSweeper(Sweeper):
         self._say(launched, store)
         if launched.shards:
             self._run_jobs(launched, store, master["shard"])
-        if not master["wait"]:
+        if launched.shards and not master["wait"]:
             print(f"queued; `runner status {store}` says how far it is", file=sys.stderr)
-        elif master["shard"] is None or not any(unfinished(store, launched.launch)):
+        elif master["shard"] is None or not unfinished(store, launched.launch)[0]:
             self._finish(launched, store)
         else:
             print(f"shard {master['shard']} has ended: {progress_of(launched, store)}", file=sys.stderr)
