@@ -9,7 +9,7 @@ from cells import DIGITS, make_cell
 from test_engine import CPU, ensemble_of, train_reference
 
 from runner import data
-from runner.data.synthetic import INPUTS
+from runner.data.draws import INPUTS
 from runner.errors import UserError
 from runner.measures import Snapshot, spectrum, transfer_gain
 from runner.train import inspect, train_pack
