@@ -14,6 +14,7 @@ CHECKED = (
     "optim",
     "models",
     "data",
+    "run",
     "train",
 )
 

@@ -20,7 +20,8 @@ from runner.optim.checks import below_one, flag, not_negative, two_below_one
 from runner.optim.schedule import Schedule
 from runner.parameterization import gradient_scale
 from runner.plan import make_plan
-from runner.train import _Run, inspect, train_pack
+from runner.run import Run
+from runner.train import inspect, train_pack
 
 CPU = torch.device("cpu")
 STEPS = 25
@@ -41,7 +42,7 @@ def section(name, **keys):
 def trained(cells, steps=None):
     """Train a pack and return it with its parameters as they are."""
     sections = json.loads(cells[0].settings)
-    run = _Run(cells, sections, data.load(sections["data"]), CPU)
+    run = Run(cells, sections, data.load(sections["data"]), CPU)
     for step in range(cells[0].steps if steps is None else steps):
         run.advance(step)
     return run
