@@ -107,9 +107,11 @@ def test_wandb(store, tmp_path):
         for data in _records(file.read_bytes()):
             record = wandb_internal_pb2.Record.FromString(data)
             kind = record.WhichOneof("record_type")
-            if kind == "run" and run is None:
+            if kind == "run":  # there may be several, each with what is new
                 run = record.run.run_id
-                config = {item.key: json.loads(item.value_json) for item in record.run.config.update}
+                config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
+            elif kind == "config":
+                config |= {item.key: json.loads(item.value_json) for item in record.config.update}
             elif kind == "history":
                 row = {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
                 history[int(row["_step"])] = row
