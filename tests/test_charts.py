@@ -3,6 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from synthetic import LRS, WIDTHS, frames, grid
 
@@ -10,7 +11,9 @@ from runner.analysis.phase import Axes, phase_grid
 from runner.errors import UserError
 from runner.regime import COLORS, REGIMES
 from runner.report.charts import phase_chart
+from runner.report.charts.curves import curve_panel
 from runner.report.charts.scales import column_title
+from runner.report.charts.style import Layout
 from runner.report.figures import render, write_figure
 
 BY_NAME = Axes(facets=("parameterization",))
@@ -163,3 +166,17 @@ def test_titles():
     assert column_title("lr", "sharpness") == "learning rate times λmax at init"
     assert column_title("model.sigma_weight") == "sigma weight"
     assert column_title("train_seconds") == "train seconds (s)"
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "kept"), [((1.0, 0.5, 0.0), "linear", 3), ((0.0, 0.1, 0.2), "log", 2)]
+)
+def test_a_curve_that_reaches_zero_has_no_logarithm(values, kind, kept):
+    rows = pd.DataFrame({"step": [0, 10, 100], "value": values, "low": 0.0, "high": values})
+    panel = curve_panel(rows.assign(series="1", line="1"), "title", "gamma", ["1"], True, Layout())
+    specification = panel.to_dict()
+    (y,) = {json.dumps(layer["encoding"]["y"]["scale"]) for layer in specification["layer"][1:]}
+    assert json.loads(y)["type"] == kind
+    (data,) = specification["datasets"].values()
+    assert len(data) == kept
+    assert kind == "linear" or all(row["low"] > 0 for row in data)

@@ -82,11 +82,17 @@ def curve_panel(
     else:
         colors = series_scales(series, ordered)["color"]
         dashes = alt.Scale(domain=list(series), range=[DASHES[i % 6] for i in range(len(series))])
-    positive = bool((rows["value"].dropna() >= 0).all())
+    # A movement is zero at step 0, where a logarithm is not; an error may reach zero, and is drawn linearly.
+    later = rows[rows["step"] > 0]
+    positive = bool((later["value"].dropna() > 0).all()) and bool((rows["value"].dropna() >= 0).all())
     if positive:
-        rows = rows[rows["value"] > 0]  # a movement is zero at step 0, where a logarithm is not
+        rows = rows[rows["value"] > 0]
+        rows = rows.assign(low=rows["low"].where(rows["low"] > 0, rows["value"]))
     x = alt.X(
-        "step:Q", scale=alt.Scale(type="symlog"), axis=alt.Axis(title="step", values=_TICKS, format="~s")
+        "step:Q",
+        scale=alt.Scale(type="symlog"),
+        # One format per label: a common one would give all of them the prefix of the largest.
+        axis=alt.Axis(title="step", values=_TICKS, labelExpr="format(datum.value, '~s')"),
     )
     y = alt.Y(
         "value:Q",
@@ -98,7 +104,7 @@ def curve_panel(
     area = base.mark_area(opacity=0.18).encode(
         x=x, y=alt.Y("low:Q", title=None), y2="high", color=color, detail="line:N"
     )
-    line = base.mark_line(strokeWidth=1.6).encode(
+    line = base.mark_line(strokeWidth=1.6, strokeJoin="round").encode(
         x=x,
         y=y,
         color=color,
