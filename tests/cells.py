@@ -7,7 +7,7 @@ from reference import ABC, ATTENTION, ROLES
 from torch import nn
 
 from runner.cell import Cell, canonical_json
-from runner.layers import Linear
+from runner.layers import Embedding, Linear
 
 MEASURES = ("param_movement", "layer_movement", "ntk_change", "kernel_distance", "feature_movement")
 SETTINGS = {
@@ -86,6 +86,19 @@ class TiedModel(nn.Module):
         for _ in range(2):
             x = self.hidden(x).tanh()
         return self.output(x)
+
+
+class TokenModel(nn.Module):
+    """The sum of its tokens' rows, seen through tanh."""
+
+    def __init__(self, width, depth, inputs, outputs, indices):
+        super().__init__()
+        self.indices = indices
+        self.embed = Embedding(inputs[1], width)
+        self.output = Linear(width, outputs, "output")
+
+    def forward(self, x):
+        return self.output(self.embed(x.argmax(-1) if self.indices else x.sign()).sum(2).tanh())
 
 
 class WithBatchNorm(LinearModel):

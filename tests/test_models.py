@@ -210,6 +210,22 @@ def test_a_layer_called_twice_sums_over_its_calls():
     close(empirical_ntk_full(ensemble.model, ensemble.parameters, x)[0], expected)
 
 
+def test_tokens_are_indices_or_one_hot():
+    """The same function and kernel, however a model hands its tokens to an embedding."""
+    found = []
+    for indices in (False, True):
+        settings = {"_target_": "cells.TokenModel", "indices": indices}
+        ensemble = ensemble_of([make_cell(model=settings, data=PAIRS, width=8, parameterization="mup")])
+        x = ensemble.inputs["probe"]
+        inspect(ensemble.cells[0])  # its kernel is that of its gradient
+        found.append((ensemble.model(x), empirical_ntk(ensemble.model, ensemble.parameters, x)))
+        rows = ensemble.parameters["embed.weight"][0] * math.sqrt(8)
+        tokens = x[0].argmax(-1)
+        close(ensemble.model.embed(x.argmax(-1) if indices else x.sign())[0], rows[tokens])
+    for one, other in zip(*found, strict=True):
+        close(one, other)
+
+
 ROLES = {
     "stem": "input", "blocks.0.skip": "hidden", "blocks.0.first": "hidden", "blocks.0.second": "hidden",
     "embedding": "input", "position": "input", "blocks.0.attention.query": "hidden", "blocks.0.up": "hidden",

@@ -87,7 +87,8 @@ class Layer(nn.Module):
 
     A subclass declares its parameters with :meth:`declare`, multiplies by them through :meth:`scale`, puts
     its calls on the tape with :meth:`remember`, and says in :meth:`jacobians` how its parameters' gradients
-    follow from those of its outputs: then it is trained, measured and linearized as any other.
+    follow from those of its outputs, or in :meth:`kernel` how to do without forming them: then it is trained,
+    measured and linearized as any other.
 
     Attributes:
         specs: Name of a parameter to its description. The one that decides the layer's role and whose

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -50,19 +47,6 @@ class Affine(Layer):
         if bias:
             bias_role: Role = "scalar" if role == "output" else "vector"
             self.declare("bias", ParameterSpec((fan_out,), bias_role, 1, sigma_bias))
-
-    def jacobians(
-        self,
-        columns: Float[Tensor, "#cell sample position fan_in"],
-        rows: Float[Tensor, "cell output sample position fan_out"],
-    ) -> Iterator[tuple[str, Float[Tensor, "cell output sample parameter"]]]:
-        """Yield the gradients; the kernel needs those of the bias alone."""
-        yield (
-            "weight",
-            torch.einsum("csti,costj->cosij", columns.expand(rows.shape[0], -1, -1, -1), rows).flatten(3),
-        )
-        if self.has_bias:
-            yield "bias", rows.sum(3)
 
     def kernel(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from runner.data import Dataset
@@ -59,11 +60,10 @@ def check(model: nn.Module, dataset: Dataset) -> Size:
                 "build it from ensemble layers, or wrap it with model=torch"
             )
     allocate(model, 1, "meta")
-    sample = dataset.probe.inputs[None, :1]
-    sample = sample.float() if sample.is_floating_point() else sample
+    sample = dataset.probe.inputs[None, :1].to("meta", torch.float32)
     try:
         with record() as tape:
-            produced = tuple(model(sample.to("meta")).shape)
+            produced = tuple(model(sample).shape)
     except UserError:
         raise
     except Exception as error:
