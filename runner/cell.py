@@ -24,8 +24,8 @@ class Cell:
     """One training run of the grid, fully resolved.
 
     Attributes:
-        width: Hidden units per layer.
-        depth: Hidden layers; the network has ``depth + 1`` weight matrices.
+        width: Hidden units per layer, channels, or features of a token.
+        depth: Hidden layers, or blocks; an MLP has ``depth + 1`` weight matrices.
         lr: The swept learning rate, in the unit of ``lr_unit``.
         lr_unit: ``absolute``, or ``sharpness``: then ``lr`` is lr * lambda_max at init.
         gamma: Richness, f = h / gamma (1 / alpha of Chizat et al., arXiv 1812.07956).

@@ -17,8 +17,8 @@ def build(
 
     Args:
         settings: The section: ``_target_`` and the keys that its constructor takes.
-        width: Hidden units.
-        depth: Hidden layers.
+        width: Hidden units, channels, or features of a token.
+        depth: Hidden layers or blocks.
         inputs: Shape of one sample.
         outputs: Network outputs.
 

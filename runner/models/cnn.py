@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from runner.layers import Activation, Conv2d, Linear
-from runner.models.images import check_pooling, image_shape, patch_scale, pooled, readout
+from runner.models.images import check_pooling, image_shape, pooled, readout
+from runner.models.inputs import input_scale
 
 
 class CNN(nn.Module):
@@ -54,7 +55,7 @@ class CNN(nn.Module):
         super().__init__()
         channels, height, side = image_shape(inputs, "cnn")
         check_pooling(min(height, side), [stride * pool] * (depth - 1))
-        self.input_scale = patch_scale(channels * kernel_size**2, normalize_input)
+        self.input_scale = input_scale(channels * kernel_size**2, normalize_input)
         self.activation = Activation(activation)
         self.pool = pool
         shared: dict[str, Any] = {"kernel_size": kernel_size, "bias": bias, "sigma_bias": sigma_bias}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from jaxtyping import Float
@@ -25,11 +24,6 @@ def image_shape(inputs: tuple[int, ...], model: str) -> tuple[int, int, int]:
         )
     channels, height, width = inputs
     return channels, height, width
-
-
-def patch_scale(fan_in: int, normalize_input: bool) -> float:
-    """Return what images are multiplied by: 1 / sqrt(the size of a patch), or 1."""
-    return 1 / math.sqrt(fan_in) if normalize_input else 1.0
 
 
 def check_pooling(side: int, factors: Sequence[int]) -> None:

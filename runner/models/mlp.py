@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from runner.layers import Activation, Linear
+from runner.models.inputs import input_scale
 from runner.parameterization import Role
 
 
@@ -19,7 +20,7 @@ class MLP(nn.Module):
         depth: Hidden layers, at least 1; there are ``depth + 1`` weight matrices.
         inputs: Shape of one sample; it is flattened.
         outputs: Network outputs.
-        activation: ``relu`` (times sqrt 2), ``tanh``, ``erf`` or ``linear``.
+        activation: ``relu`` (times sqrt 2), ``gelu``, ``tanh``, ``erf`` or ``linear``.
         bias: Whether layers have a bias.
         sigma_weight: Init standard deviation of a weight times sqrt(fan_in), at base width.
         sigma_bias: Init standard deviation of a bias.
@@ -42,7 +43,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         dimension = math.prod(inputs)
-        self.input_scale = 1 / math.sqrt(dimension) if normalize_input else 1.0
+        self.input_scale = input_scale(dimension, normalize_input)
         self.activation = Activation(activation)
 
         def linear(fan_in: int, fan_out: int, role: Role) -> Linear:

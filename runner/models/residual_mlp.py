@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from runner.layers import Activation, Linear
+from runner.models.inputs import input_scale
 from runner.parameterization import Role
 
 
@@ -49,7 +50,7 @@ class ResidualMLP(nn.Module):
     ) -> None:
         super().__init__()
         dimension = math.prod(inputs)
-        self.input_scale = 1 / math.sqrt(dimension) if normalize_input else 1.0
+        self.input_scale = input_scale(dimension, normalize_input)
         self.branch_scale = 1 / math.sqrt(depth) if depth_scaling else 1.0
         self.activation = Activation(activation)
 

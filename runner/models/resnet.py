@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from runner.layers import Activation, Conv2d, Linear
-from runner.models.images import check_pooling, image_shape, patch_scale, pooled, readout
+from runner.models.images import check_pooling, image_shape, pooled, readout
+from runner.models.inputs import input_scale
 
 
 class ResNet(nn.Module):
@@ -58,7 +59,7 @@ class ResNet(nn.Module):
         channels, height, side = image_shape(inputs, "resnet")
         stages = min(stages, depth)
         check_pooling(min(height, side), [2] * (stages - 1))
-        self.input_scale = patch_scale(channels * 9, normalize_input)
+        self.input_scale = input_scale(channels * 9, normalize_input)
         branch_scale = 1 / math.sqrt(depth) if depth_scaling else 1.0
         weights: dict[str, Any] = {"bias": bias, "sigma_weight": sigma_weight, "sigma_bias": sigma_bias}
         self.stem = Conv2d(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from jaxtyping import Float
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from runner.errors import UserError, unknown
 from runner.layers import Activation, Attention, LayerNorm, Linear, Position, hidden
+from runner.models.inputs import input_scale
 
 READOUTS = ("last", "mean")
 
@@ -71,7 +71,7 @@ class Transformer(nn.Module):
         weights: dict[str, Any] = {"bias": bias, "sigma_weight": sigma_weight, "sigma_bias": sigma_bias}
         self.patch_size = patch_size
         positions, features = _sequence_shape(inputs, patch_size)
-        self.input_scale = 1 / math.sqrt(features) if normalize_input else 1.0
+        self.input_scale = input_scale(features, normalize_input)
         self.embedding = Linear(
             features, width, "input", **weights | {"sigma_weight": sigma_weight / self.input_scale}
         )
