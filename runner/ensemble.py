@@ -32,15 +32,16 @@ class Ensemble:
         second: Another labelling of them, likewise, for the splits that have one.
         classification: Whether an error rate has a meaning.
         lr: Absolute base learning rate of every cell; NaN until it is known.
+        gamma: Richness of every cell, ``[cell, 1, 1]``.
     """
 
     def __init__(
         self, cells: Sequence[Cell], model_settings: Mapping[str, Any], dataset: Dataset, device: torch.device
     ) -> None:
         shape = cells[0]
-        self.cells = list(cells)
         self.device = device
         self.dtype: torch.dtype = getattr(torch, shape.dtype)
+        self._hold(cells)
         self.model: nn.Module = build(
             model_settings,
             width=shape.width,
@@ -91,18 +92,22 @@ class Ensemble:
             raw = raw - take(self.offset[split], index)
         return raw / self.gamma
 
-    @property
-    def gamma(self) -> Float[Tensor, "cell 1 1"]:
-        """Richness of every cell."""
-        values = [cell.gamma for cell in self.cells]
-        return torch.tensor(values, dtype=self.dtype, device=self.device)[:, None, None]
+    def select(self, index: Int[Tensor, "kept"], cells: Sequence[Cell] | None = None) -> None:
+        """Keep the cells at ``index``, in that order; an index may occur more than once.
 
-    def select(self, index: Int[Tensor, "kept"]) -> None:
-        """Keep the cells at ``index``, in that order; an index may occur more than once."""
-        self.cells = [self.cells[i] for i in index.tolist()]
+        Args:
+            index: Of the cells.
+            cells: Others of the same start, in their places; they may differ in lr and gamma.
+        """
+        self._hold([self.cells[i] for i in index.tolist()] if cells is None else cells)
         layers.select(self.model, index)
         self.lr = self.lr[index]
         self.offset = {name: value[index] for name, value in self.offset.items()}
+
+    def _hold(self, cells: Sequence[Cell]) -> None:
+        self.cells = list(cells)
+        gamma = torch.tensor([cell.gamma for cell in cells], dtype=self.dtype, device=self.device)
+        self.gamma = gamma[:, None, None]
 
 
 def take(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
@@ -42,6 +43,22 @@ def cross_entropy(outputs: Outputs, targets: Targets) -> Float[Tensor, "cell"]:
     return (outputs.logsumexp(2) - picked).mean(1)
 
 
+def mse_gradient(outputs: Outputs, targets: Targets) -> Outputs:
+    """Return the gradient of :func:`mse` with respect to the outputs, a new tensor."""
+    return (outputs - targets).div_(outputs.shape[1])
+
+
+def cross_entropy_gradient(outputs: Outputs, targets: Targets) -> Outputs:
+    """Return the gradient of :func:`cross_entropy` with respect to the outputs, a new tensor."""
+    samples = outputs.shape[1]
+    if outputs.shape[2] == 1:
+        side = -targets.sign()
+        return torch.sigmoid(side * outputs).mul_(side / samples)
+    gradient = outputs.softmax(2)
+    label = targets.argmax(2, keepdim=True).expand(outputs.shape[0], -1, -1)
+    return gradient.scatter_add_(2, label, -torch.ones_like(gradient[:, :, :1])).div_(samples)
+
+
 def error_rate(outputs: Outputs, targets: Targets) -> Float[Tensor, "cell"]:
     """Return the fraction of misclassified samples: by argmax, or by sign for one output.
 
@@ -61,4 +78,8 @@ def error_rate(outputs: Outputs, targets: Targets) -> Float[Tensor, "cell"]:
 LOSSES: dict[str, Callable[[Outputs, Targets], Float[Tensor, "cell"]]] = {
     "mse": mse,
     "cross_entropy": cross_entropy,
+}
+GRADIENTS: dict[str, Callable[[Outputs, Targets], Outputs]] = {
+    "mse": mse_gradient,
+    "cross_entropy": cross_entropy_gradient,
 }

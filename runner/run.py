@@ -13,7 +13,8 @@ from runner import data, instantiate, layers, losses
 from runner.cell import Cell
 from runner.checkpoint import State
 from runner.data.order import BatchOrder
-from runner.ensemble import Ensemble, take
+from runner.descent import Descent, descent_of
+from runner.ensemble import Ensemble
 from runner.measures import Snapshot, lambda_max
 from runner.measures.schedule import scheduled
 from runner.record import Recorder
@@ -49,8 +50,7 @@ class Run:
             self.start.raw_outputs(split)
         for measure in self.measures.values():
             measure.function(self.start, self.start)
-        self.ensemble.select(index)
-        self.ensemble.cells = list(cells)
+        self.ensemble.select(index, cells)
         self.start.select(index)
         if self.shape.center_output:
             self.ensemble.center({split: self.start.raw_outputs(split) for split in self.ensemble.inputs})
@@ -63,6 +63,7 @@ class Run:
         self.optimizer = optimizer_of(sections, self.ensemble.model, cells, rate)
         # lambda_max is a scale of the learning rate for gradient descent alone.
         descends = getattr(self.optimizer, "family", "sgd") == "sgd"
+        self.descent: Descent | None = None
         self.batches = None
         if self.shape.batch_size is not None:
             seeds = [cell.seed for cell in cells]
@@ -87,14 +88,10 @@ class Run:
     def advance(self, step: int) -> None:
         """Take one optimizer step and retire the cells that diverged at it."""
         index = self.batches.next() if self.batches else None
-        raw = self.ensemble.model(take(self.ensemble.inputs["train"], index))
-        f = self.ensemble.function(raw, "train", index)
-        loss = self.loss(f, take(self.ensemble.targets["train"], index))
-        parameters = list(self.ensemble.parameters.values())
-        # Cells do not interact, so the gradient of the sum is each cell's own.
-        gradients = torch.autograd.grad(loss.sum(), parameters)
-        self.optimizer.step(parameters, gradients)
-        self._watch(loss.detach(), step)
+        self.optimizer.begin()
+        if self.descent is None:
+            self.descent = descent_of(self.ensemble, self.optimizer)
+        self._watch(self.descent(index), step)
 
     def measure(self, step: int) -> None:
         """Measure every cell that is still training."""
@@ -148,12 +145,14 @@ class Run:
 
     def _watch(self, loss: Float[Tensor, "cell"], step: int) -> bool:
         """Follow the peak of the loss; retire cells beyond the limit and say whether there were any."""
-        ratio = torch.where(loss.isfinite(), loss / self.initial_loss, torch.inf)
-        self.peak = torch.maximum(self.peak, ratio)
-        bad = ~(ratio <= DIVERGED_LOSS_RATIO)
-        if not bool(bad.any()):
+        ratio = loss / self.initial_loss
+        # False for NaN, too.
+        fine = ratio <= DIVERGED_LOSS_RATIO
+        if bool(fine.all()):
+            torch.maximum(self.peak, ratio, out=self.peak)
             return False
-        self._retire(bad, step)
+        self.peak = torch.maximum(self.peak, torch.where(ratio.isfinite(), ratio, torch.inf))
+        self._retire(~fine, step)
         return True
 
     def _retire(self, bad: Bool[Tensor, "cell"], step: int) -> None:
@@ -165,6 +164,7 @@ class Run:
         for part in (self.ensemble, self.start, self.optimizer, self.batches):
             if part is not None:
                 part.select(index)
+        self.descent = None
         self.active = [self.active[i] for i in index.tolist()]
         self.peak, self.initial_loss = self.peak[index], self.initial_loss[index]
 

@@ -12,6 +12,7 @@ A model is built without cells (so that building it costs no memory) and filled 
 from runner.layers.activation import ACTIVATIONS, Activation
 from runner.layers.attention import Attention
 from runner.layers.base import Call, Layer, ParameterSpec, generator, hidden, record
+from runner.layers.chain import DenseChain, Product
 from runner.layers.contraction import Pairing
 from runner.layers.convolution import Conv2d
 from runner.layers.dense import Embedding, Linear
@@ -32,6 +33,7 @@ __all__ = [
     "Attention",
     "Call",
     "Conv2d",
+    "DenseChain",
     "Embedding",
     "Layer",
     "LayerNorm",
@@ -39,6 +41,7 @@ __all__ = [
     "Pairing",
     "ParameterSpec",
     "Position",
+    "Product",
     "allocate",
     "generator",
     "hidden",

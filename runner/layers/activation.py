@@ -1,9 +1,10 @@
-"""Elementwise nonlinearities."""
+"""Elementwise nonlinearities, with their derivatives."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -11,6 +12,54 @@ from torch import Tensor, nn
 
 from runner.errors import unknown
 from runner.layers.base import hidden
+
+_ATEN = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Nonlinearity:
+    """An elementwise function phi(z) = gain * psi(z), and how a gradient is pulled back through psi.
+
+    Attributes:
+        value: phi, for autograd.
+        write: ``write(z, out)`` writes psi(z).
+        pull: ``pull(gradient, z, a)`` multiplies a gradient by psi'(z) in place, given z and a = psi(z).
+        from_value: Whether psi' follows from a alone: then z may be overwritten by a.
+        gain: Constant factor; not 1 only where psi(c z) = c psi(z) for c > 0, so that it can be moved into z.
+    """
+
+    value: Callable[[Tensor], Tensor]
+    write: Callable[[Tensor, Tensor], object]
+    pull: Callable[[Tensor, Tensor, Tensor], object]
+    from_value: bool = True
+    gain: float = 1.0
+
+
+def _pull_erf(gradient: Tensor, z: Tensor, a: Tensor) -> None:
+    gradient.mul_(z.square_().neg_().exp_()).mul_(2 / math.sqrt(math.pi))
+
+
+ACTIVATIONS = {
+    "relu": Nonlinearity(
+        lambda x: torch.relu(x) * math.sqrt(2),
+        lambda z, out: torch.clamp_min(z, 0, out=out),
+        lambda gradient, z, a: _ATEN.threshold_backward.grad_input(gradient, a, 0, grad_input=gradient),
+        gain=math.sqrt(2),
+    ),
+    "gelu": Nonlinearity(
+        nn.functional.gelu,
+        lambda z, out: _ATEN.gelu.out(z, out=out),
+        lambda gradient, z, a: _ATEN.gelu_backward.grad_input(gradient, z, grad_input=gradient),
+        from_value=False,
+    ),
+    "tanh": Nonlinearity(
+        torch.tanh,
+        lambda z, out: torch.tanh(z, out=out),
+        lambda gradient, z, a: _ATEN.tanh_backward.grad_input(gradient, a, grad_input=gradient),
+    ),
+    "erf": Nonlinearity(torch.erf, lambda z, out: torch.erf(z, out=out), _pull_erf, from_value=False),
+    "linear": Nonlinearity(lambda x: x, lambda z, out: out, lambda gradient, z, a: gradient),
+}
 
 
 class Activation(nn.Module):
@@ -30,13 +79,4 @@ class Activation(nn.Module):
 
     def forward(self, x: Float[Tensor, "cell sample ..."]) -> Float[Tensor, "cell sample ..."]:
         """Apply the function."""
-        return hidden(self.function(x))
-
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": lambda x: torch.relu(x) * math.sqrt(2),
-    "gelu": nn.functional.gelu,
-    "tanh": torch.tanh,
-    "erf": torch.erf,
-    "linear": lambda x: x,
-}
+        return hidden(self.function.value(x))

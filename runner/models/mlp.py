@@ -7,7 +7,7 @@ import math
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from runner.layers import Activation, Linear
+from runner.layers import Activation, DenseChain, Linear
 from runner.models.inputs import input_scale
 from runner.parameterization import Role
 
@@ -57,8 +57,16 @@ class MLP(nn.Module):
 
     def forward(self, x: Float[Tensor, "#cell sample *inputs"]) -> Float[Tensor, "cell sample output"]:
         """Map samples to outputs."""
-        x = x.flatten(2) * self.input_scale
+        x = self.flat(x)
         for layer in self.hidden:
             x = self.activation(layer(x))
         outputs: Tensor = self.output(x)
         return outputs
+
+    def flat(self, x: Float[Tensor, "#cell sample *inputs"]) -> Float[Tensor, "#cell sample features"]:
+        """Return what the first layer is given."""
+        return x.flatten(2) * self.input_scale
+
+    def chain(self, samples: int) -> DenseChain:
+        """Return the present cells as a chain that trains without autograd, on batches of this size."""
+        return DenseChain([*self.hidden, self.output], self.activation.function, samples)

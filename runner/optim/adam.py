@@ -41,6 +41,7 @@ class Adam(Optimizer):
     """
 
     family: ClassVar[OptimizerFamily] = "adam"
+    capturable: ClassVar[bool] = True
     remembers = ("mean", "square")
 
     def __init__(
@@ -62,15 +63,22 @@ class Adam(Optimizer):
             model, cells, lr, weight_decay=weight_decay, clip=clip, warmup=warmup, schedule=schedule
         )
 
+    def begin(self) -> None:
+        """Begin a step; the bias corrections of m and v are moved into its rate and its eps."""
+        super().begin()
+        first, second = (1 - beta**self.taken for beta in self.betas)
+        for slot in self.slots:
+            torch.mul(slot.minus_lr, self.factor * math.sqrt(second) / first, out=slot.rate)
+            torch.mul(slot.eps, math.sqrt(second), out=slot.eps_now)
+
     def update(self, slot: Slot, parameter: Tensor, gradient: Tensor, factor: float) -> None:
         """Update one parameter in place; see :meth:`runner.optim.Optimizer.update`."""
         first, second = self.betas
         mean = slot.state["mean"].lerp_(gradient, 1 - first)
         square = slot.state["square"].mul_(second).addcmul_(gradient, gradient, value=1 - second)
         # The gradient is not needed any more, so the scratch is free.
-        size = torch.sqrt(square, out=slot.scratch).div_(math.sqrt(1 - second**self.taken)).add_(slot.eps)
-        direction = torch.div(mean, size, out=slot.scratch)
-        parameter.addcmul_(direction, slot.minus_lr, value=factor / (1 - first**self.taken))
+        size = torch.sqrt(square, out=slot.scratch).add_(slot.eps_now)
+        parameter.addcmul_(torch.div(mean, size, out=slot.scratch), slot.rate)
 
 
 class AdamW(Adam):

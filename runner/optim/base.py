@@ -26,6 +26,7 @@ alone; Wang & Aitchison, arXiv 2405.13698, find that lr * weight_decay should no
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -52,28 +53,36 @@ class Slot:
     Attributes:
         path: Of the parameter.
         shape: Of the parameter within one cell.
-        minus_lr: Learning rate, negative, shaped to multiply a gradient; so are the next three.
+        minus_lr: Learning rate, negative, shaped to multiply a gradient; so are the next six.
+        rate: What the step at hand multiplies a direction by: ``minus_lr`` and the schedule's factor.
         ridge: Coefficient of coupled decay.
         minus_decay: Share of the weight lost in a step to decoupled decay, negative.
+        shrink: The same, for the step at hand.
         eps: Adam's, in units of this parameter's gradient.
+        eps_now: The same, for the step at hand.
         root: Weight of the gradient in its norm, ``[cell]``.
         state: What the update remembers, by name.
         scratch: Room for one gradient, shared by all slots.
+        product: Likewise, for a gradient that is given as a product.
     """
 
     path: str
     shape: tuple[int, ...]
     minus_lr: Tensor
+    rate: Tensor
     ridge: Tensor
     minus_decay: Tensor
+    shrink: Tensor
     eps: Tensor
+    eps_now: Tensor
     root: Float[Tensor, "cell"]
     state: dict[str, Tensor] = field(default_factory=dict)
     scratch: Tensor = field(default_factory=lambda: torch.empty(0))
+    product: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def select(self, index: Int[Tensor, "kept"]) -> None:
-        """Keep the cells at ``index``; the scratch is the optimizer's to renew."""
-        for name in ("minus_lr", "ridge", "minus_decay", "eps", "root"):
+        """Keep the cells at ``index``; scratch and product are the optimizer's to renew."""
+        for name in ("minus_lr", "rate", "ridge", "minus_decay", "shrink", "eps", "eps_now", "root"):
             setattr(self, name, getattr(self, name)[index])
         self.state = {name: value[index] for name, value in self.state.items()}
 
@@ -96,7 +105,10 @@ class Optimizer:
         family: Which row of the abc table's c it reads.
         remembers: Names of the state kept for every parameter.
         decoupled: Whether decay bypasses the gradient.
+        capturable: Whether :meth:`update` uses ``slot.rate`` in place of its argument ``factor`` and nothing
+            else that changes from step to step, so that a recording of it can be replayed.
         taken: Steps done.
+        factor: Of the learning rate at the step at hand.
 
     Raises:
         UserError: If a setting breaks its rule or does not fit a cell.
@@ -104,6 +116,7 @@ class Optimizer:
 
     family: ClassVar[OptimizerFamily] = "sgd"
     decoupled: ClassVar[bool] = False
+    capturable: ClassVar[bool] = False
     remembers: tuple[str, ...] = ()
     eps: float = 0.0
 
@@ -122,11 +135,10 @@ class Optimizer:
         self.clip = None if clip is None else positive("optimizer.clip", clip, "null is no limit")
         self.schedule = Schedule(schedule, warmup, cells[0].steps)
         self._check_cells(cells)
-        self.taken = 0
+        self.taken, self.factor = 0, 1.0
         self.slots = self._slots(model, cells, lr)
         self._renew_scratch()
 
-    @torch.no_grad()
     def step(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
         """Update the parameters in place.
 
@@ -134,19 +146,49 @@ class Optimizer:
             parameters: In the order of :func:`runner.layers.parameters_of`.
             gradients: Of each cell's own loss, likewise; left as they are.
         """
+        self.begin()
+        self.descend(parameters, gradients)
+
+    def begin(self) -> None:
+        """Begin a step: everything that differs between steps is brought up to date, in place."""
         factor = self.schedule.factor(self.taken)
         self.taken += 1
+        if factor != self.factor:
+            self.factor = factor
+            for slot in self.slots:
+                torch.mul(slot.minus_lr, factor, out=slot.rate)
+                torch.mul(slot.minus_decay, factor, out=slot.shrink)
+
+    @torch.no_grad()
+    def descend(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+        """Update all parameters, after :meth:`begin`; arguments as of :meth:`step`."""
         scale = None
         if self.clip is not None:
             scale = clip_factor(gradient_norm(gradients, [slot.root for slot in self.slots]), self.clip)
         for slot, parameter, gradient in zip(self.slots, parameters, gradients, strict=True):
             if scale is not None:
                 gradient = torch.mul(gradient, scale.view_as(slot.minus_lr), out=slot.scratch)
-            if self.weight_decay and self.decoupled:
-                parameter.addcmul_(parameter, slot.minus_decay, value=factor)
-            elif self.weight_decay:
-                gradient = torch.addcmul(gradient, parameter, slot.ridge, out=slot.scratch)
-            self.update(slot, parameter, gradient, factor)
+            self.apply(slot, parameter, gradient)
+
+    @torch.no_grad()
+    def apply(self, slot: Slot, parameter: Tensor, gradient: Tensor) -> None:
+        """Decay and update one parameter in place, after :meth:`begin`; without clipping.
+
+        Args:
+            slot: What is held of it.
+            parameter: The parameter.
+            gradient: Of each cell's own loss; left as it is.
+        """
+        if self.weight_decay and self.decoupled:
+            parameter.addcmul_(parameter, slot.shrink)
+        elif self.weight_decay:
+            gradient = torch.addcmul(gradient, parameter, slot.ridge, out=slot.scratch)
+        self.update(slot, parameter, gradient, self.factor)
+
+    @torch.no_grad()
+    def apply_product(self, slot: Slot, parameter: Tensor, left: Tensor, right: Tensor) -> None:
+        """Do as :meth:`apply` with the gradient ``left @ right``, whose factors may be overwritten."""
+        self.apply(slot, parameter, torch.bmm(left, right, out=slot.product))
 
     def update(self, slot: Slot, parameter: Tensor, gradient: Tensor, factor: float) -> None:
         """Update one parameter in place.
@@ -198,11 +240,16 @@ class Optimizer:
         for path, spec, parameter, _ in parameters_of(model):
             weighted = lr_factor(cells, spec.role)
             per_weight = (-1, *(1,) * len(spec.shape))
+            lr_of_role = base * lr_factor(cells, spec.role, self.family)
+            eps = self.eps * gradient_scale(cells, spec.role)
             numbers = {
-                "minus_lr": -(base * lr_factor(cells, spec.role, self.family)),
+                "minus_lr": -lr_of_role,
+                "rate": -lr_of_role,
                 "ridge": self.weight_decay / weighted,
                 "minus_decay": -base * self.weight_decay,
-                "eps": self.eps * gradient_scale(cells, spec.role),
+                "shrink": -base * self.weight_decay,
+                "eps": eps,
+                "eps_now": eps.clone(),  # in float64 nothing else would part the two
             }
             slots.append(
                 Slot(
@@ -216,15 +263,15 @@ class Optimizer:
         return slots
 
     def _renew_scratch(self) -> None:
-        """Give all slots one piece of memory, as large as the largest parameter."""
+        """Give all slots two pieces of memory, each as large as the largest parameter."""
         if not self.slots:
             return
         count = len(self.slots[0].root)
-        shared = self.slots[0].minus_lr.new_empty(
-            count * max(torch.Size(slot.shape).numel() for slot in self.slots)
-        )
-        for slot in self.slots:
-            slot.scratch = shared[: count * torch.Size(slot.shape).numel()].view(count, *slot.shape)
+        sizes = [count * math.prod(slot.shape) for slot in self.slots]
+        scratch, product = self.slots[0].minus_lr.new_empty(2, max(sizes))
+        for slot, size in zip(self.slots, sizes, strict=True):
+            slot.scratch = scratch[:size].view(count, *slot.shape)
+            slot.product = product[:size].view(count, *slot.shape)
 
     def _check_cells(self, cells: Sequence[Cell]) -> None:
         lr_factor(cells, "hidden", self.family)

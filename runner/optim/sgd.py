@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -38,6 +39,8 @@ class SGD(Optimizer):
         in deep learning". Its critical lr: Cohen et al. (2021), arXiv 2103.00065, appendix B.
     """
 
+    capturable: ClassVar[bool] = True
+
     def __init__(
         self,
         model: nn.Module,
@@ -66,4 +69,12 @@ class SGD(Optimizer):
             past = slot.state["momentum"].mul_(self.momentum).add_(gradient)
             ahead = self.nesterov
             gradient = torch.add(gradient, past, alpha=self.momentum, out=slot.scratch) if ahead else past
-        parameter.addcmul_(gradient, slot.minus_lr, value=factor)
+        parameter.addcmul_(gradient, slot.rate)
+
+    @torch.no_grad()
+    def apply_product(self, slot: Slot, parameter: Tensor, left: Tensor, right: Tensor) -> None:
+        """Update one parameter in place; plain descent adds the product to it without forming it."""
+        if self.momentum or self.weight_decay:
+            super().apply_product(slot, parameter, left, right)
+        else:
+            parameter.baddbmm_(left, right.mul_(slot.rate))

@@ -36,6 +36,7 @@ class SignSGD(Optimizer):
 
     family: ClassVar[OptimizerFamily] = "adam"
     decoupled: ClassVar[bool] = True
+    capturable: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -59,4 +60,4 @@ class SignSGD(Optimizer):
         """Update one parameter in place; see :meth:`runner.optim.Optimizer.update`."""
         if self.momentum:
             gradient = slot.state["mean"].lerp_(gradient, 1 - self.momentum)
-        parameter.addcmul_(torch.sign(gradient, out=slot.scratch), slot.minus_lr, value=factor)
+        parameter.addcmul_(torch.sign(gradient, out=slot.scratch), slot.rate)

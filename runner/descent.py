@@ -1,0 +1,101 @@
+"""One optimizer step of a pack: the loss of its cells, its gradient and the update."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from runner import losses
+from runner.ensemble import Ensemble, take
+from runner.models import MLP
+from runner.optim import Optimizer
+
+Batch = Int[Tensor, "cell batch"]
+
+
+class Descent(Protocol):
+    """Takes steps with the present cells of an ensemble; after a selection, another one must."""
+
+    def __call__(self, index: Batch | None) -> Float[Tensor, "cell"]:
+        """Take one step, which the optimizer has begun.
+
+        Args:
+            index: Samples of every cell's batch; all of them if None.
+
+        Returns:
+            Loss of every cell on its batch before the step.
+        """
+        ...
+
+
+def descent_of(ensemble: Ensemble, optimizer: Optimizer) -> Descent:
+    """Return the fastest way to take steps: without autograd where the model is a dense chain.
+
+    Clipping needs the gradients of all parameters before it changes any, so it is left to autograd.
+    """
+    # A class derived from it may compute something else.
+    if type(ensemble.model) is MLP and optimizer.clip is None:
+        return ChainDescent(ensemble, ensemble.model, optimizer)
+    return AutogradDescent(ensemble, optimizer)
+
+
+class AutogradDescent:
+    """Steps of any model.
+
+    Args:
+        ensemble: The pack.
+        optimizer: Of its parameters.
+    """
+
+    def __init__(self, ensemble: Ensemble, optimizer: Optimizer) -> None:
+        self._ensemble, self._optimizer = ensemble, optimizer
+        self._parameters = list(ensemble.parameters.values())
+        self._loss = losses.LOSSES[ensemble.cells[0].loss]
+
+    def __call__(self, index: Batch | None) -> Float[Tensor, "cell"]:
+        """Take one step; see :class:`Descent`."""
+        ensemble = self._ensemble
+        raw = ensemble.model(take(ensemble.inputs["train"], index))
+        f = ensemble.function(raw, "train", index)
+        loss = self._loss(f, take(ensemble.targets["train"], index))
+        # Cells do not interact, so the gradient of the sum is each cell's own.
+        self._optimizer.descend(self._parameters, torch.autograd.grad(loss.sum(), self._parameters))
+        return loss.detach()
+
+
+class ChainDescent:
+    """Steps of a dense chain, each layer updated as soon as its gradient is known.
+
+    Args:
+        ensemble: The pack.
+        model: Its model.
+        optimizer: Of its parameters; must not clip.
+    """
+
+    def __init__(self, ensemble: Ensemble, model: MLP, optimizer: Optimizer) -> None:
+        self._ensemble, self._optimizer = ensemble, optimizer
+        shape = ensemble.cells[0]
+        self._inputs = model.flat(ensemble.inputs["train"])
+        self._chain = model.chain(shape.batch_size or self._inputs.shape[1])
+        self._slots = {slot.path: slot for slot in optimizer.slots}
+        self._parameters = ensemble.parameters
+        self._loss, self._loss_gradient = losses.LOSSES[shape.loss], losses.GRADIENTS[shape.loss]
+
+    @torch.no_grad()
+    def __call__(self, index: Batch | None) -> Float[Tensor, "cell"]:
+        """Take one step; see :class:`Descent`."""
+        targets = take(self._ensemble.targets["train"], index)
+        f = self._ensemble.function(self._chain.forward(take(self._inputs, index)), "train", index)
+        loss = self._loss(f, targets)
+        for path, gradient in self._chain.backward(
+            self._loss_gradient(f, targets).div_(self._ensemble.gamma)
+        ):
+            slot, parameter = self._slots[path], self._parameters[path]
+            if isinstance(gradient, Tensor):
+                self._optimizer.apply(slot, parameter, gradient)
+            else:
+                self._optimizer.apply_product(slot, parameter, *gradient)
+        return loss

@@ -1,0 +1,114 @@
+r"""A chain of dense layers whose backward pass is written out.
+
+Autograd allocates every activation and every gradient anew at each step, and a gradient as large as the
+weights only to add it to them. Here buffers are made once, an elementwise function works in place where its
+derivative allows, and a weight's gradient is handed over as the two factors whose product it is, so that
+gradient descent can add it to the weight without forming it.
+
+With p_l = x_{l-1} W_l, z_l = m_l p_l + m'_l b_l, x_l = phi(z_l) and D_l = dL/dp_l, where m and m' are the
+multipliers of the parameterization, one number per cell::
+
+    dL/dW_l = x_{l-1}^T D_l
+    dL/db_l = m'_l / m_l sum_samples D_l
+    D_{l-1} = m_{l-1} (D_l W_l^T) * phi'(z_{l-1})
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from runner.layers.activation import Nonlinearity
+from runner.layers.base import per_cell
+from runner.layers.dense import Linear
+
+
+class Product(NamedTuple):
+    """The gradient of a weight as a product; both factors may be overwritten by whoever receives it.
+
+    Attributes:
+        left: The layer's inputs, transposed.
+        right: Gradient with respect to what the weight returned.
+    """
+
+    left: Float[Tensor, "cell fan_in sample"]
+    right: Float[Tensor, "cell sample fan_out"]
+
+
+class DenseChain:
+    """Layers with one nonlinearity between any two, for inputs of one shape.
+
+    Holds the layers as they are: after their cells have been selected anew, make another chain.
+
+    Args:
+        layers: Of an initialized ensemble, from the inputs on.
+        function: What stands between them.
+        samples: Samples of a batch.
+    """
+
+    def __init__(self, layers: Sequence[Linear], function: Nonlinearity, samples: int) -> None:
+        self._function = function
+        self._names = [layer.name for layer in layers]
+        # The same memory, so that what changes in place is seen here.
+        self._weights = [layer.weight.detach() for layer in layers]
+        self._biases = [layer.bias.detach() if layer.has_bias else None for layer in layers]
+        # Where phi is homogeneous its constant is moved into the multipliers: one pass less per layer.
+        gains = [function.gain] * (len(layers) - 1) + [1.0]
+
+        def scales(name: str) -> list[Tensor]:
+            factors = [getattr(layer, f"{name}_multiplier", torch.ones(1)) for layer in layers]
+            return [per_cell(factor * gain, 3) for factor, gain in zip(factors, gains, strict=True)]
+
+        self._scales, self._bias_scales = scales("weight"), scales("bias")
+
+        def room(weight: Tensor) -> Tensor:
+            return weight.new_empty(weight.shape[0], samples, weight.shape[2])
+
+        self._before = [room(weight) for weight in self._weights]
+        self._after = self._before if function.from_value else [room(weight) for weight in self._weights[:-1]]
+        self._gradients = [room(weight) for weight in self._weights[:-1]]
+        self._inputs: Tensor | None = None
+
+    def forward(self, x: Float[Tensor, "#cell sample features"]) -> Float[Tensor, "cell sample output"]:
+        """Return the outputs, in a buffer that the next call overwrites.
+
+        Args:
+            x: Inputs of the first layer; kept until :meth:`backward`.
+        """
+        x = self._inputs = x.expand(self._before[0].shape[0], -1, -1)
+        for place, weight in enumerate(self._weights):
+            z = torch.bmm(x, weight, out=self._before[place]).mul_(self._scales[place])
+            if (bias := self._biases[place]) is not None:
+                z.add_(self._bias_scales[place] * bias.unsqueeze(1))
+            if place < len(self._gradients):
+                x = self._after[place]
+                self._function.write(z, x)
+        return self._before[-1]
+
+    def backward(
+        self, gradient: Float[Tensor, "cell sample output"]
+    ) -> Iterator[tuple[str, Tensor | Product]]:
+        """Yield the path and the gradient of every parameter, from the outputs on.
+
+        When a layer's gradients are yielded, its weight is not needed any more and may be changed.
+
+        Args:
+            gradient: With respect to the outputs; overwritten.
+        """
+        for place in reversed(range(len(self._weights))):
+            right = gradient.mul_(self._scales[place])
+            if place:
+                gradient = torch.bmm(right, self._weights[place].mT, out=self._gradients[place - 1])
+                inputs = self._after[place - 1]
+                self._function.pull(gradient, self._before[place - 1], inputs)
+            else:
+                assert self._inputs is not None
+                inputs = self._inputs
+            if self._biases[place] is not None:
+                share = self._bias_scales[place] / self._scales[place]
+                yield f"{self._names[place]}.bias", (right.sum(1, keepdim=True) * share)[:, 0]
+            yield f"{self._names[place]}.weight", Product(inputs.mT, right)

@@ -1,0 +1,145 @@
+"""Steps without autograd: the chain's gradients and what optimizers make of them equal autograd's."""
+
+import json
+
+import pytest
+import torch
+from cells import DIGITS, make_cell
+from tolerance import TOLERANCE
+
+from runner import data, losses
+from runner.descent import AutogradDescent, ChainDescent, descent_of
+from runner.layers import ACTIVATIONS, parameters_of
+from runner.models import MLP
+from runner.run import Run
+
+CPU = torch.device("cpu")
+EXACT = TOLERANCE["cpu", "float64"]
+
+
+def run_of(cells):
+    sections = json.loads(cells[0].settings)
+    return Run(cells, sections, data.load(sections["data"]), CPU)
+
+
+def pack(**changes):
+    """Cells of every parameterization, with several lr, gamma and seeds."""
+    return [
+        make_cell(parameterization=name, seed=seed, lr=lr, gamma=gamma, base_width=4, **changes)
+        for name, seed, lr, gamma in (
+            ("sp", 0, 0.5, 1.0), ("ntk", 1, 0.3, 2.0), ("mup", 0, 0.7, 0.5), ("mean_field", 2, 0.1, 1.0),
+        )
+    ]  # fmt: skip
+
+
+NETS = {
+    "one hidden layer": {"depth": 1},
+    "three hidden layers, bias": {"depth": 3, "model": {"bias": True, "sigma_bias": 0.3}},
+    "ten outputs": {"data": DIGITS},
+    "scaled inputs": {"model": {"normalize_input": True}},
+}
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("net", NETS)
+def test_gradients_equal_autograd(net, activation):
+    changes = NETS[net]
+    changes = changes | {"model": {"activation": activation, **changes.get("model", {})}}
+    ensemble = run_of(pack(**changes)).ensemble
+    x = ensemble.inputs["train"]
+    expected = ensemble.model(x)
+    chain = ensemble.model.chain(x.shape[1])
+    torch.testing.assert_close(
+        chain.forward(ensemble.model.flat(x)), expected.detach(), rtol=EXACT, atol=EXACT
+    )
+    weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(0), dtype=expected.dtype)
+    parameters = dict(ensemble.parameters)
+    by_autograd = torch.autograd.grad(expected, list(parameters.values()), weights)
+    found = {
+        path: gradient if isinstance(gradient, torch.Tensor) else gradient.left @ gradient.right
+        for path, gradient in chain.backward(weights.clone())
+    }
+    assert found.keys() == parameters.keys()
+    for path, gradient in zip(parameters, by_autograd, strict=True):
+        torch.testing.assert_close(
+            found[path], gradient, rtol=EXACT, atol=EXACT * gradient.abs().max().item()
+        )
+
+
+def optimizer(name, **keys):
+    return {"optimizer": {"_target_": f"runner.optim.{name}", **keys}}
+
+
+SETTINGS = {
+    "plain": {},
+    "minibatches": {"batch_size": 8},
+    "centred minibatches": {"batch_size": 8, "center_output": True},
+    "cross-entropy, ten classes": {"data": DIGITS, "loss": "cross_entropy"},
+    "cross-entropy, one output, minibatches": {
+        "data": {"linear": 0.0, "standardize": False}, "loss": "cross_entropy", "batch_size": 6,
+    },
+    "momentum": optimizer("SGD", momentum=0.9),
+    "nesterov, decay, schedule": optimizer(
+        "SGD", momentum=0.9, nesterov=True, weight_decay=0.1, schedule="cosine", warmup=3
+    ),
+    "decay": optimizer("SGD", weight_decay=0.1),
+    "adam": optimizer("Adam") | {"lr_unit": "absolute"},
+    "adamw, schedule": optimizer("AdamW", schedule="linear") | {"lr_unit": "absolute"},
+    "signs": optimizer("SignSGD", momentum=0.5, weight_decay=0.1) | {"lr_unit": "absolute"},
+    "bias": {"model": {"bias": True, "activation": "gelu"}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SETTINGS)
+def test_steps_equal_autograd(case):
+    cells = pack(**SETTINGS[case])
+    chained, reference = run_of(cells), run_of(cells)
+    reference.descent = AutogradDescent(reference.ensemble, reference.optimizer)
+    for step in range(15):
+        chained.advance(step)
+        reference.advance(step)
+    assert isinstance(chained.descent, ChainDescent)
+    torch.testing.assert_close(chained.peak, reference.peak, rtol=EXACT, atol=EXACT)
+    for path, value in reference.ensemble.parameters.items():
+        tolerance = EXACT * value.abs().max().item()
+        torch.testing.assert_close(chained.ensemble.parameters[path], value, rtol=EXACT, atol=tolerance)
+
+
+def test_plain_descent_forms_no_gradient(monkeypatch):
+    """The product goes into the weight: nothing as large as a weight is written besides."""
+    run = run_of(pack())
+    run.advance(0)
+    for slot in run.optimizer.slots:
+        slot.product.fill_(7.0)
+        slot.scratch.fill_(7.0)
+    run.advance(1)
+    assert all((slot.product == 7.0).all() and (slot.scratch == 7.0).all() for slot in run.optimizer.slots)
+
+
+class OwnMLP(MLP):
+    """May compute anything in its forward."""
+
+
+def test_only_what_is_known_to_be_a_chain_is_trained_as_one():
+    own = run_of(pack(model={"_target_": f"{__name__}.OwnMLP"}))
+    clipped = run_of(pack(**optimizer("SGD", clip=0.5)))
+    for run in (own, clipped):
+        assert isinstance(descent_of(run.ensemble, run.optimizer), AutogradDescent)
+
+
+@pytest.mark.parametrize("loss", losses.LOSSES)
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_gradients_of_losses(loss, outputs):
+    generator = torch.Generator().manual_seed(0)
+    f = torch.randn(4, 5, outputs, generator=generator, dtype=torch.float64, requires_grad=True)
+    targets = torch.randn(1, 5, outputs, generator=generator, dtype=torch.float64)
+    (expected,) = torch.autograd.grad(losses.LOSSES[loss](f, targets).sum(), f)
+    torch.testing.assert_close(losses.GRADIENTS[loss](f.detach(), targets), expected, rtol=EXACT, atol=EXACT)
+    per_cell = targets.expand(4, -1, -1)
+    torch.testing.assert_close(losses.GRADIENTS[loss](f.detach(), per_cell), expected, rtol=EXACT, atol=EXACT)
+
+
+def test_parameters_of_a_chain_are_those_of_the_model():
+    run = run_of(pack(model={"bias": True}))
+    paths = [path for path, _, _, _ in parameters_of(run.ensemble.model)]
+    assert [slot.path for slot in run.optimizer.slots] == paths
