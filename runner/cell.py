@@ -35,7 +35,7 @@ class Cell:
         steps: Optimizer steps.
         batch_size: Samples per step; None for full batch.
         loss: ``mse`` or ``cross_entropy``.
-        dtype: ``float32`` or ``float64``.
+        dtype: ``float32``, ``float64``, or ``tf32``: float32 multiplied in TF32 by a GPU.
         model: Name of the model.
         data: Name of the data set.
         optimizer: Name of the optimizer.

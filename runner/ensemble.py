@@ -13,6 +13,7 @@ from runner import layers
 from runner.cell import Cell
 from runner.data import Dataset
 from runner.models import build
+from runner.precision import DTYPES
 
 SPLITS = ("train", "test", "probe")
 
@@ -40,7 +41,7 @@ class Ensemble:
     ) -> None:
         shape = cells[0]
         self.device = device
-        self.dtype: torch.dtype = getattr(torch, shape.dtype)
+        self.dtype = DTYPES[shape.dtype]
         self._hold(cells)
         self.model: nn.Module = build(
             model_settings,

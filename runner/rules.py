@@ -90,7 +90,7 @@ RULES: dict[str, Rule] = {
         lambda value: None if value is None else _whole(value, 1),
     ),
     "loss": _choice_rule("mse", "cross_entropy"),
-    "dtype": _choice_rule("float32", "float64"),
+    "dtype": _choice_rule("float32", "float64", "tf32"),
 }
 """The scalar keys of a cell."""
 

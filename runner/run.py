@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from runner import data, instantiate, layers, losses
@@ -17,6 +17,7 @@ from runner.descent import Descent, descent_of
 from runner.ensemble import Ensemble
 from runner.measures import Snapshot, lambda_max
 from runner.measures.schedule import scheduled
+from runner.precision import set_precision
 from runner.record import Recorder
 
 DIVERGED_LOSS_RATIO = 1e6
@@ -37,6 +38,7 @@ class Run:
         self, cells: Sequence[Cell], sections: Mapping[str, Any], dataset: data.Dataset, device: torch.device
     ) -> None:
         self.shape = cells[0]
+        set_precision(self.shape.dtype)
         self.loss = losses.LOSSES[self.shape.loss]
         self.measures = scheduled(sections["measure"])
         # Cells that differ in lr or gamma alone start alike: what is measured at init is measured once.
@@ -64,6 +66,9 @@ class Run:
         # lambda_max is a scale of the learning rate for gradient descent alone.
         descends = getattr(self.optimizer, "family", "sgd") == "sgd"
         self.descent: Descent | None = None
+        # To look at a loss is to wait for the GPU.
+        self._look_every = 4 if device.type == "cuda" else 1
+        self._unseen: list[Tensor] = []
         self.batches = None
         if self.shape.batch_size is not None:
             seeds = [cell.seed for cell in cells]
@@ -86,18 +91,29 @@ class Run:
         )
 
     def advance(self, step: int) -> None:
-        """Take one optimizer step and retire the cells that diverged at it."""
+        """Take one optimizer step; cells that diverged are retired at it, or soon after on a GPU."""
         index = self.batches.next() if self.batches else None
         self.optimizer.begin()
         if self.descent is None:
             self.descent = descent_of(self.ensemble, self.optimizer)
-        self._watch(self.descent(index), step)
+        self._unseen.append(self.descent(index))
+        if len(self._unseen) == self._look_every:
+            self.look(step)
+
+    def look(self, step: int) -> None:
+        """Follow the losses of the steps up to this one, and retire the cells that diverged at them."""
+        if self._unseen:
+            seen, self._unseen = torch.stack(self._unseen), []
+            self._watch(seen, step)
 
     def measure(self, step: int) -> None:
         """Measure every cell that is still training."""
+        self.look(step - 1)
+        if not self.active:
+            return
         now = Snapshot(self.ensemble, step) if step else self.start
         train_loss = self.loss(now.outputs("train"), self.ensemble.targets["train"])
-        if self._watch(train_loss, step):
+        if self._watch(train_loss[None], step):
             if not self.active:
                 return
             now = Snapshot(self.ensemble, step)
@@ -119,6 +135,7 @@ class Run:
 
     def state(self, step: int, seconds: float) -> State:
         """Return all that is needed to go on from here, on top of the cells."""
+        self.look(step - 1)
         parts = {"model": self.ensemble.model.state_dict(), "optimizer": self.optimizer.state_dict()}
         if self.batches:
             parts["batches"] = self.batches.state_dict()
@@ -143,22 +160,31 @@ class Run:
         self.peak = state.tensors["peak"].to(self.peak)
         self.recorder.restore(state.rows)
 
-    def _watch(self, loss: Float[Tensor, "cell"], step: int) -> bool:
-        """Follow the peak of the loss; retire cells beyond the limit and say whether there were any."""
-        ratio = loss / self.initial_loss
+    def _watch(self, seen: Float[Tensor, "step cell"], last: int) -> bool:
+        """Follow the peak of the loss; retire cells beyond the limit and say whether there were any.
+
+        Args:
+            seen: Losses of the last steps.
+            last: The last of them.
+        """
+        ratio = seen / self.initial_loss
         # False for NaN, too.
         fine = ratio <= DIVERGED_LOSS_RATIO
         if bool(fine.all()):
-            torch.maximum(self.peak, ratio, out=self.peak)
+            self.peak = torch.maximum(self.peak, ratio.amax(0))
             return False
-        self.peak = torch.maximum(self.peak, torch.where(ratio.isfinite(), ratio, torch.inf))
-        self._retire(~fine, step)
-        return True
-
-    def _retire(self, bad: Bool[Tensor, "cell"], step: int) -> None:
+        # What a cell did after it diverged does not count.
+        before = fine.int().cumprod(0).bool()
+        counts = before.sum(0)
+        ratio = torch.where(ratio.isfinite(), ratio, torch.inf)
+        met = torch.cat([torch.ones_like(before[:1]), before[:-1]])
+        self.peak = torch.maximum(self.peak, torch.where(met, ratio, 0.0).amax(0))
+        bad = ~fine.all(0)
         for position in bad.nonzero()[:, 0].tolist():
+            step = last - len(seen) + 1 + int(counts[position])
             self.recorder.diverged(self.active[position], step, float(self.peak[position]))
         self._select((~bad).nonzero()[:, 0])
+        return True
 
     def _select(self, index: Int[Tensor, "kept"]) -> None:
         for part in (self.ensemble, self.start, self.optimizer, self.batches):

@@ -158,7 +158,7 @@ CELLS = (
     Column("batch_size", "int64", "samples", "Samples per step; null for full batch"),
     _key("steps", "int64", "steps", "Optimizer steps asked for"),
     _key("loss", "string", "", "mse or cross_entropy"),
-    _key("dtype", "string", "", "float32 or float64"),
+    _key("dtype", "string", "", "float32, float64, or tf32: float32 multiplied in TF32 by a GPU"),
     _key("exponents", "string", "JSON", "The parameterization's abc table"),
     _key("settings", "string", "JSON", "The other keys of the groups model, data, optimizer and measure"),
     *_MEASURES,

@@ -8,7 +8,7 @@ from cells import DIGITS, make_cell
 from tolerance import TOLERANCE
 
 from runner import data, losses
-from runner.descent import AutogradDescent, ChainDescent, descent_of
+from runner.descent import AutogradDescent, ChainDescent, GraphedDescent, descent_of
 from runner.layers import ACTIVATIONS, parameters_of
 from runner.models import MLP
 from runner.run import Run
@@ -125,6 +125,41 @@ def test_only_what_is_known_to_be_a_chain_is_trained_as_one():
     clipped = run_of(pack(**optimizer("SGD", clip=0.5)))
     for run in (own, clipped):
         assert isinstance(descent_of(run.ensemble, run.optimizer), AutogradDescent)
+
+
+def test_looking_at_the_losses_later_finds_the_same():
+    cells = [make_cell(lr=lr, seed=seed, steps=40) for lr in (0.5, 2.2, 3.0, 20.0) for seed in (0, 1)]
+    often, seldom = run_of(cells), run_of(cells)
+    seldom._look_every = 4
+    for run in (often, seldom):
+        for step in range(40):
+            if step in (0, 17):
+                run.measure(step)
+            run.advance(step)
+        run.measure(40)
+        run.recorder.peak(run.active, run.peak)
+    tables = [run.recorder.tables(0.0, CPU) for run in (often, seldom)]
+    assert tables[0].cells == tables[1].cells
+    assert {row["status"] for row in tables[0].cells} == {"ok", "diverged"}
+    assert {row["diverged_step"] for row in tables[0].cells if row["status"] == "diverged"} - {17, 40}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", SETTINGS)
+def test_a_replayed_recording_takes_the_same_steps(case):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    cells = pack(**SETTINGS[case])
+    sections = json.loads(cells[0].settings)
+    runs = [Run(cells, sections, data.load(sections["data"]), torch.device("cuda")) for _ in range(2)]
+    eager, graphed = runs
+    eager.descent = descent_of(eager.ensemble, eager.optimizer, graphed=False)
+    for step in range(15):
+        for run in runs:
+            run.advance(step)
+    assert isinstance(graphed.descent, GraphedDescent)
+    for path, value in eager.ensemble.parameters.items():
+        torch.testing.assert_close(graphed.ensemble.parameters[path], value, rtol=EXACT, atol=EXACT)
 
 
 @pytest.mark.parametrize("loss", losses.LOSSES)

@@ -17,7 +17,8 @@ PLUGINS = PACKAGE / "_plugins"
 FLOORS = {
     0: "cell config eigen errors instantiate layers losses parameterization rules schema",
     1: "data models",
-    2: "baselines checkpoint descent ensemble measures optim preemption record regime run store train",
+    2: "baselines checkpoint descent ensemble measures optim precision preemption record regime run store "
+    "train",
     3: "grid plan rerun sweep trainer workers",
     4: "analysis report",
     5: "__main__ app claims cli commands complaints hydra_plugins verification",

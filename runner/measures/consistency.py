@@ -10,9 +10,8 @@ from runner.data import Dataset
 from runner.errors import UserError
 from runner.layers import allocate, parameters_of
 from runner.measures.kernel import empirical_ntk
-from runner.models import TorchModule
+from runner.models import is_built_in
 
-_BUILT_IN = "runner.models."
 _TOLERANCE = 1e-6
 
 
@@ -30,7 +29,7 @@ def check_layers(model: nn.Module, dataset: Dataset) -> None:
     Raises:
         UserError: If the two differ.
     """
-    if type(model).__module__.startswith(_BUILT_IN) and not isinstance(model, TorchModule):
+    if is_built_in(model):
         return
     allocate(model, 1, "cpu", torch.float64)
     generator = torch.Generator().manual_seed(0)

@@ -1,6 +1,6 @@
 """Architectures, each a module built from ensemble layers."""
 
-from runner.models.build import build
+from runner.models.build import build, is_built_in
 from runner.models.check import check
 from runner.models.cnn import CNN
 from runner.models.mlp import MLP
@@ -9,4 +9,14 @@ from runner.models.resnet import ResNet
 from runner.models.torch_module import TorchModule
 from runner.models.transformer import Transformer
 
-__all__ = ["CNN", "MLP", "ResNet", "ResidualMLP", "TorchModule", "Transformer", "build", "check"]
+__all__ = [
+    "CNN",
+    "MLP",
+    "ResNet",
+    "ResidualMLP",
+    "TorchModule",
+    "Transformer",
+    "build",
+    "check",
+    "is_built_in",
+]

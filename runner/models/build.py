@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from runner.instantiate import call
+from runner.models.torch_module import TorchModule
 
 
 def build(
@@ -30,3 +31,8 @@ def build(
     """
     model: nn.Module = call("model", settings, width=width, depth=depth, inputs=inputs, outputs=outputs)
     return model
+
+
+def is_built_in(model: nn.Module) -> bool:
+    """Say whether all that a model computes is this package's own code."""
+    return type(model).__module__.startswith("runner.models.") and not isinstance(model, TorchModule)
