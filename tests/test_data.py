@@ -6,9 +6,11 @@ import math
 import pytest
 import torch
 import yaml
+from sklearn.datasets import load_digits
 
 from runner import data
 from runner.config import conf_dir
+from runner.data.digits import _images
 from runner.data.order import BatchOrder
 from runner.errors import UserError
 from runner.instantiate import resolve
@@ -174,3 +176,10 @@ def test_batches_cover_an_epoch_and_depend_on_the_seed_alone():
         assert torch.equal(epoch[1:2], torch.cat([alone.next() for _ in range(3)], 1))
     pack.select(torch.tensor([1]))
     assert torch.equal(pack.next(), alone.next())
+
+
+def test_digits_are_those_that_the_library_loads():
+    pixels, labels = _images()
+    expected = load_digits()
+    assert (pixels == expected.data).all()
+    assert (labels == expected.target).all()

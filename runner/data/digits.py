@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
 
 from runner.data.dataset import Dataset
 from runner.data.labelled import Choice, Labelled, Samples, classification
@@ -38,10 +42,23 @@ def digits(
     References:
         Alpaydin & Kaynak (1998), "Optical Recognition of Handwritten Digits", UCI.
     """
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    samples = Samples(bunch.images[:, None], bunch.target)
+    pixels, labels = _images()
+    samples = Samples(pixels.reshape(-1, 1, 8, 8), labels)
     source = Labelled("digits", samples, None, 10, second=range(0, 10, 2))
     choice = Choice(seed, train_size, test_size, probe_size, classes, binary, label_noise, standardize)
     return classification(source, choice)
+
+
+def _images() -> tuple[np.ndarray, np.ndarray]:
+    """Return ``[image, pixel]`` and labels: from the file itself, as the library takes a second to import."""
+    spec = find_spec("sklearn")
+    assert spec is not None
+    assert spec.origin is not None
+    path = Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    if not path.exists():
+        from sklearn.datasets import load_digits
+
+        pixels, labels = load_digits(return_X_y=True)
+        return pixels, labels
+    table = np.loadtxt(path, delimiter=",")
+    return table[:, :-1], table[:, -1].astype(int)
