@@ -66,9 +66,9 @@ class Cell:
     @property
     def cell_id(self) -> str:
         """Versioned hash of the resolved values."""
-        # The text is canonical_json(self.row()), put together from cached pieces: 10 times faster, and a
-        # grid may hold a million cells.
-        text = _ID_TEXT % tuple(map(_encoded, _ID_VALUES(self)))
+        # The text is canonical_json(self.row()), put together from cached pieces: 10 times faster.
+        # `Cells.ids` does the same for a whole grid.
+        text = _ID_TEXT % tuple(map(encoded, _ID_VALUES(self)))
         return f"{ID_VERSION}-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
 
     @property
@@ -102,7 +102,8 @@ def canonical_json(value: object) -> str:
 
 
 @functools.lru_cache(maxsize=1 << 16, typed=True)
-def _encoded(value: object) -> str:
+def encoded(value: object) -> str:
+    """Return the canonical JSON of a field's value, as ids are made of it."""
     return canonical_json(value)
 
 

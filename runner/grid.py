@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from runner.cell import FIELDS, Cell
+from runner.cells import Cells
 from runner.config import EXECUTION_KEYS, TOP_KEYS, cell_from_config
 from runner.errors import UserError
 from runner.rules import RULES, check_value, shown, unknown_key
@@ -37,8 +37,8 @@ class Axis:
     replaces: bool = False
 
 
-def expand(config: Mapping[str, Any], axes: Sequence[Axis]) -> list[Cell]:
-    """Return every cell of the product of the axes over one composed config.
+def expand(config: Mapping[str, Any], axes: Sequence[Axis]) -> Cells:
+    """Return every cell of the product of the axes over one composed config, each once.
 
     Each value is checked once, not once per cell, and nothing is recomposed: a million cells of
     scalar axes take seconds.
@@ -54,21 +54,17 @@ def expand(config: Mapping[str, Any], axes: Sequence[Axis]) -> list[Cell]:
         check_axis(axis, config)
     scalar = [axis for axis in axes if axis.key in RULES]
     nested = [axis for axis in axes if axis.key not in RULES]
-    columns = [tuple(dict.fromkeys(check_value(axis.key, v) for v in axis.values)) for axis in scalar]
-    slots = [FIELDS.index(axis.key) for axis in scalar]
-    cells: list[Cell] = []
+    columns = {
+        axis.key: tuple(dict.fromkeys(check_value(axis.key, v) for v in axis.values)) for axis in scalar
+    }
+    products = []
     for choice in itertools.product(*(axis.values for axis in nested)):
         point = copy.deepcopy(dict(config))
         for axis, value in zip(nested, choice, strict=True):
             _put(point, axis.key, value)
-        for axis, column in zip(scalar, columns, strict=True):
-            point[axis.key] = column[0]
-        template = list(cell_from_config(point).row().values())
-        for values in itertools.product(*columns):
-            for slot, value in zip(slots, values, strict=True):
-                template[slot] = value
-            cells.append(Cell(*template))
-    return cells
+        point |= {key: values[0] for key, values in columns.items()}
+        products.append(Cells.product(cell_from_config(point), columns))
+    return Cells.join(products)
 
 
 def check_axis(axis: Axis, config: Mapping[str, Any]) -> None:

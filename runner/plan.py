@@ -6,17 +6,23 @@ the same packs bit for bit.
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import itertools
 import math
-import operator
-from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
-from runner.cell import FIELDS, PACK_FIELDS, Cell
+import numpy as np
+
+from runner.cell import PACK_FIELDS, Cell
+from runner.cells import Cells
 from runner.errors import UserError
+from runner.packs import Packs, total_cost
+from runner.store.arrow import from_numpy, is_in, to_numpy
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 TARGET_BYTES = 8 << 20
 """Weights and activations of a pack: larger ones fall out of the caches, smaller ones pay more for dispatch.
@@ -59,51 +65,22 @@ class Shape(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Pack:
-    """Cells trained as one ensemble.
-
-    Attributes:
-        index: Place in the plan of the whole grid.
-        cells: Those that are still to be trained.
-        cost: Estimated seconds.
-    """
-
-    index: int
-    cells: tuple[Cell, ...]
-    cost: float
-
-    @property
-    def name(self) -> str:
-        """Place and content: other cells of the same planned pack are another name."""
-        ids = "\n".join(cell.cell_id for cell in self.cells)
-        return f"{self.index:06d}-{hashlib.sha256(ids.encode()).hexdigest()[:12]}"
-
-    def halves(self) -> tuple[Pack, ...]:
-        """Return the pack cut in two; nothing for a single cell."""
-        middle = len(self.cells) // 2
-        return (self._with(self.cells[:middle]), self._with(self.cells[middle:])) if middle else ()
-
-    def only(self, cell_ids: Container[str]) -> Pack:
-        """Return the pack with these of its cells alone."""
-        return self._with(tuple(cell for cell in self.cells if cell.cell_id in cell_ids))
-
-    def _with(self, cells: tuple[Cell, ...]) -> Pack:
-        return Pack(self.index, cells, self.cost * len(cells) / max(1, len(self.cells)))
-
-
-@dataclass(frozen=True, slots=True)
 class Plan:
     """What is to be trained where.
 
     Attributes:
         packs: With cells to train, in canonical order.
         shard_of: The shard of each pack.
-        finished: Packs of the finished cells: part of the grid, to be trained by no shard.
+        grid: All cells in canonical order, the finished ones included.
+        ids: Their ids, as Arrow's strings.
+        missing_cells: Which of them are to be trained: those of the packs, in the same order.
     """
 
-    packs: tuple[Pack, ...]
+    packs: Packs
     shard_of: tuple[int, ...]
-    finished: tuple[Pack, ...] = ()
+    grid: Cells
+    ids: pa.Array = field(compare=False)
+    missing_cells: np.ndarray = field(compare=False)
 
     @property
     def shards(self) -> int:
@@ -113,27 +90,23 @@ class Plan:
     @property
     def missing(self) -> int:
         """Number of cells to train."""
-        return sum(len(pack.cells) for pack in self.packs)
+        return len(self.packs.cells)
 
     @property
     def total(self) -> int:
         """Number of cells of the grid."""
-        return self.missing + sum(len(pack.cells) for pack in self.finished)
+        return len(self.grid)
 
-    def rows(self) -> dict[str, list[Any]]:
-        """Return the plan as columns: every field of a cell, cell_id, pack and shard.
+    def rows(self) -> dict[str, pa.Array]:
+        """Return the plan as Arrow's columns: every field of a cell, cell_id, pack and shard.
 
-        The pack and the shard of a finished cell are None.
+        The pack and the shard of a finished cell are null.
         """
-        owned: list[tuple[Pack, int | None]] = list(zip(self.packs, self.shard_of, strict=True))
-        owned += [(pack, None) for pack in self.finished]
-        owned.sort(key=lambda item: item[0].index)
-        cells = [cell for pack, _ in owned for cell in pack.cells]
-        columns: dict[str, list[Any]] = {
-            name: list(map(operator.attrgetter(name), cells)) for name in ("cell_id", *FIELDS)
-        }
-        columns["pack"] = [None if shard is None else pack.index for pack, shard in owned for _ in pack.cells]
-        columns["shard"] = [shard for pack, shard in owned for _ in pack.cells]
+        columns = {"cell_id": self.ids, **self.grid.arrow()}
+        for name, owner in (("pack", self.packs.indices), ("shard", np.array(self.shard_of, np.int64))):
+            values = np.zeros(self.total, np.int64)
+            values[self.missing_cells] = np.repeat(owner, self.packs.sizes)
+            columns[name] = from_numpy(values, self.missing_cells)
         return columns
 
 
@@ -163,25 +136,28 @@ def make_plan(
         from runner.train import inspect
 
         shape_of = inspect
-    packs, done = [], []
-    for pack in form_packs(cells, shape_of):
-        missing, trained = _split(pack, finished)
-        packs += [missing] if missing.cells else []
-        done += [trained] if trained.cells else []
-    return Plan(tuple(packs), _balance(packs, _shard_count(packs, shards)), tuple(done))
+    whole = form_packs(cells, shape_of)
+    ids = whole.cells.ids()
+    missing = ~is_in(ids, finished)
+    packs = whole.only(missing)
+    return Plan(packs, _balance(packs.costs, _shard_count(packs, shards)), whole.cells, ids, missing)
 
 
-def form_packs(cells: Collection[Cell], shape_of: Callable[[Cell], Shape]) -> Iterator[Pack]:
-    """Yield the packs of a grid, in canonical order."""
-    index = itertools.count()
-    ordered = sorted(dict.fromkeys(cells), key=_canonical_order)
-    for _, group in itertools.groupby(ordered, key=_PACK_KEY):
-        members = tuple(group)
+def form_packs(cells: Iterable[Cell], shape_of: Callable[[Cell], Shape]) -> Packs:
+    """Return the packs of a grid, in canonical order."""
+    grid = Cells.of(cells)
+    grid = grid.take(grid.order(_CANONICAL))
+    sizes: list[np.ndarray] = []
+    costs: list[np.ndarray] = []
+    for start, stop in itertools.pairwise([*grid.starts(PACK_FIELDS).tolist(), len(grid)]):
+        members = grid[start:stop]
         # All are of one shape; what else may not fit together is looked at once per kind of cell.
-        kinds = {(cell.lr_unit, cell.exponents): cell for cell in reversed(members)}
-        shape = [shape_of(cell) for cell in kinds.values()][-1]
-        for chunk in _chunks(members, pack_limit(members[0], shape)):
-            yield Pack(next(index), chunk, _cost(chunk[0], len(chunk), shape))
+        kinds = [members[int(place)] for place in members.order(_KIND)]
+        shape = [shape_of(cell) for cell in kinds][-1]
+        sizes.append(_chunks(members, pack_limit(members[0], shape)))
+        costs.append(_costs(members[0], sizes[-1], shape))
+    count = sum(map(len, sizes))
+    return Packs(grid, np.concatenate(sizes), np.arange(count), np.concatenate(costs))
 
 
 def pack_limit(cell: Cell, shape: Shape) -> int:
@@ -201,86 +177,61 @@ def pack_limit(cell: Cell, shape: Shape) -> int:
     return min(fitting, max(1, math.ceil(max(short, worthwhile))))
 
 
-_PACK_KEY = operator.attrgetter(*PACK_FIELDS)
-_INIT_KEY = operator.attrgetter("parameterization", "exponents", "base_width", "seed")
-_SWEPT_KEY = operator.attrgetter("lr_unit", "gamma", "lr")
+_KIND = ("lr_unit", "exponents")
+_INIT = ("parameterization", "exponents", "base_width", "seed")
+_CANONICAL = (*PACK_FIELDS, *_INIT, "lr_unit", "gamma", "lr")
 
 
-def _canonical_order(cell: Cell) -> tuple[object, ...]:
-    # None does not compare with numbers: full batch sorts as 0.
-    shape = tuple(0 if value is None else value for value in _PACK_KEY(cell))
-    return (*shape, *_INIT_KEY(cell), *_SWEPT_KEY(cell))
-
-
-def _chunks(members: tuple[Cell, ...], limit: int) -> Iterator[tuple[Cell, ...]]:
-    """Cut into packs of about equal size, of whole groups of one init where they fit.
+def _chunks(members: Cells, limit: int) -> np.ndarray:
+    """Cut into packs of about equal size, of whole groups of one init where they fit; returns the sizes.
 
     The engine does the work at init once per group, so cutting one open repeats that work.
     """
-    groups = [tuple(group) for _, group in itertools.groupby(members, key=_INIT_KEY)]
-    largest = max(map(len, groups))
-    if largest > limit:
-        for group in groups:
-            yield from _equal_parts(group, limit)
-        return
-    per_pack = _even(len(groups), limit // largest)
-    for start in range(0, len(groups), per_pack):
-        yield tuple(itertools.chain.from_iterable(groups[start : start + per_pack]))
+    groups = np.diff(members.starts(_INIT), append=len(members))
+    largest = int(groups.max())
+    if largest <= limit:
+        return np.add.reduceat(groups, np.arange(0, len(groups), int(_even(len(groups), limit // largest))))
+    size = _even(groups, limit)
+    parts = -(-groups // size)
+    last = np.cumsum(parts) - 1
+    sizes = np.repeat(size, parts)
+    sizes[last] = groups - (parts - 1) * size
+    return sizes
 
 
-def _equal_parts(items: tuple[Cell, ...], limit: int) -> Iterator[tuple[Cell, ...]]:
-    size = _even(len(items), limit)
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
-
-
-def _even(count: int, limit: int) -> int:
+def _even(count: Any, limit: int) -> Any:
     """Return the part size that cuts ``count`` into the fewest, most equal parts of at most ``limit``."""
-    return math.ceil(count / math.ceil(count / limit))
+    return -(-count // -(-count // limit))
 
 
-def _cost(cell: Cell, count: int, shape: Shape) -> float:
-    step = _STEP_SECONDS + count * shape.flops_per_step / _FLOPS_PER_SECOND
+def _costs(cell: Cell, counts: np.ndarray, shape: Shape) -> np.ndarray:
+    step = _STEP_SECONDS + counts * (shape.flops_per_step / _FLOPS_PER_SECOND)
     return _PACK_SECONDS + cell.steps * step
 
 
-def _split(pack: Pack, finished: Collection[str]) -> tuple[Pack, Pack]:
-    """Return the pack of the missing cells and that of the finished ones."""
-    sides: tuple[list[Cell], list[Cell]] = ([], [])
-    for cell in pack.cells:
-        sides[bool(finished) and cell.cell_id in finished].append(cell)
-    missing, trained = map(tuple, sides)
-    cost = pack.cost * len(missing) / len(pack.cells)
-    return Pack(pack.index, missing, cost), Pack(pack.index, trained, 0.0)
-
-
-def _shard_count(packs: Sequence[Pack], shards: int | None) -> int:
+def _shard_count(packs: Packs, shards: int | None) -> int:
     if shards is None:
-        shards = min(MAX_SHARDS, math.ceil(sum(pack.cost for pack in packs) / SHARD_SECONDS))
+        shards = min(MAX_SHARDS, math.ceil(total_cost(packs) / SHARD_SECONDS))
     return max(1, min(shards, len(packs)))
 
 
-def _balance(packs: Sequence[Pack], shards: int) -> tuple[int, ...]:
+def _balance(costs: np.ndarray, shards: int) -> tuple[int, ...]:
     """Give the costliest pack left to the least loaded shard, until none is left."""
     loads = [(0.0, shard) for shard in range(shards)]
-    shard_of = [0] * len(packs)
-    for place in sorted(range(len(packs)), key=lambda place: (-packs[place].cost, place)):
-        load, shard = heapq.heappop(loads)
+    shard_of = [0] * len(costs)
+    for place in np.argsort(-costs, kind="stable").tolist() if shards > 1 else ():
+        load, shard = loads[0]
         shard_of[place] = shard
-        heapq.heappush(loads, (load + packs[place].cost, shard))
+        heapq.heapreplace(loads, (load + float(costs[place]), shard))
     return tuple(shard_of)
 
 
-def packs_of_rows(
-    columns: Mapping[str, Sequence[Any]], shard: int, shape_of: Callable[[Cell], Shape]
-) -> list[Pack]:
-    """Return the packs of one shard from the columns of a stored plan, in order."""
-    packs: dict[int, list[Cell]] = {}
-    fields = [columns[name] for name in FIELDS]
-    for place, owner in enumerate(columns["shard"]):
-        if owner == shard:
-            packs.setdefault(columns["pack"][place], []).append(Cell(*(field[place] for field in fields)))
-    return [
-        Pack(index, tuple(cells), _cost(cells[0], len(cells), shape_of(cells[0])))
-        for index, cells in sorted(packs.items())
-    ]
+def packs_of_rows(rows: Mapping[str, Any] | pa.Table, shape_of: Callable[[Cell], Shape]) -> Packs:
+    """Return the packs of a shard from its rows of a stored plan, in order."""
+    cells, index = Cells.from_arrow(rows), to_numpy(rows["pack"])
+    starts = np.flatnonzero(np.diff(index, prepend=-1))
+    sizes, firsts = np.diff(starts, append=len(cells)), cells.take(starts)
+    costs = np.empty(len(starts))
+    for start, stop in itertools.pairwise([*firsts.starts(PACK_FIELDS).tolist(), len(starts)]):
+        costs[start:stop] = _costs(firsts[start], sizes[start:stop], shape_of(firsts[start]))
+    return Packs(cells, sizes, index[starts], costs)

@@ -55,18 +55,20 @@ def rerun(store: Path, count: int, trust: bool = False) -> tuple[int, list[Probl
 
 def _packs(store: Path, count: int) -> Iterator[tuple[str, list[Cell]]]:
     """Yield launch and cells of the packs that random cells were trained in."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     rows = tables.read_table(store, "cells", ["cell_id", "launch", "status"]).to_pylist()
     launch_of = {row["cell_id"]: row["launch"] for row in rows if row["status"] != "failed"}
     drawn: dict[str, set[str]] = {}
     for cell_id in random.sample(sorted(launch_of), min(count, len(launch_of))):
         drawn.setdefault(launch_of[cell_id], set()).add(cell_id)
     for launch, ids in drawn.items():
-        plan = launches.read_plan(store, launch).to_pylist()
-        packs = {row["pack"] for row in plan if row["cell_id"] in ids}
-        for pack in sorted(packs):
-            together = [
-                row for row in plan if row["pack"] == pack and launch_of.get(row["cell_id"]) == launch
-            ]
+        plan = launches.read_plan(store, launch)
+        packs = plan["pack"].filter(pc.is_in(plan["cell_id"], pa.array(sorted(ids))))
+        for pack in sorted(packs.unique().drop_null().to_pylist()):
+            rows = plan.filter(pc.equal(plan["pack"], pack)).to_pylist()
+            together = [row for row in rows if launch_of.get(row["cell_id"]) == launch]
             yield launch, [Cell.from_row(row) for row in together]
 
 

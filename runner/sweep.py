@@ -10,17 +10,22 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runner import store as tables
 from runner.cell import Cell, canonical_json
-from runner.plan import Pack, Plan, make_plan, packs_of_rows
+from runner.packs import Pack
+from runner.plan import Plan, make_plan, packs_of_rows
 from runner.preemption import Stopped, stoppable
 from runner.store import launches, shards, verify
+from runner.store.arrow import is_in
 from runner.store.files import locked
 from runner.store.leases import Leases
 from runner.trainer import PackTrainer
 from runner.workers import Progress, cores, train_packs, worker_count
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class SweepIncompleteError(Exception):
@@ -123,7 +128,7 @@ def _join(plan: Plan, config: Mapping[str, Any], store: Path, provenance: Mappin
         canonical_json(dict(config) | {"shard": None, "sweep": None}),
         os.environ.get("SLURM_ARRAY_JOB_ID", ""),
     ]
-    content += [cell.cell_id for pack in plan.packs for cell in pack.cells]
+    content += plan.ids.to_pylist()
     array = hashlib.sha256("\n".join(content).encode()).hexdigest()
     with locked(store, ".launch.lock"):
         for known in reversed(launches.launch_ids(store)):
@@ -135,21 +140,21 @@ def _join(plan: Plan, config: Mapping[str, Any], store: Path, provenance: Mappin
 
 
 def _same_launch(plan: Plan, store: Path) -> str | None:
-    """Return the newest launch if it asked for these very cells."""
+    """Return the newest launch if it asked for these very cells; every plan has them in one order."""
+    import pyarrow as pa
+
     newest = next(reversed(launches.launch_ids(store)), None)
-    if newest is None:
-        return None
-    recorded = _asked(store, newest)
-    asked = (cell.cell_id for pack in plan.finished for cell in pack.cells)
-    return newest if len(recorded) == plan.total and set(recorded) == set(asked) else None
+    return newest if newest and _asked(store, newest).equals(pa.chunked_array([plan.ids])) else None
 
 
 def unfinished(store: Path, launch: str) -> tuple[int, int]:
     """Return how many cells of a launch have no row yet, and how many of all failed."""
+    import pyarrow.compute as pc
+
     asked = _asked(store, launch)
-    settled = tables.finished(store)
-    trained = tables.finished(store, retry_failed=True)
-    return sum(i not in settled for i in asked), sum(i in settled and i not in trained for i in asked)
+    rows = tables.read_table(store, "cells", ["cell_id", "status"])
+    failed = rows["cell_id"].filter(pc.equal(rows["status"], "failed"))
+    return len(asked) - int(is_in(asked, rows["cell_id"]).sum()), int(is_in(asked, failed).sum())
 
 
 def progress_of(launched: Launched, store: Path) -> str:
@@ -159,8 +164,8 @@ def progress_of(launched: Launched, store: Path) -> str:
     return f"{done} of {launched.total} cells are finished; the same command runs the rest"
 
 
-def _asked(store: Path, launch: str) -> list[str]:
-    return list(launches.read_plan(store, launch, ["cell_id"])["cell_id"].to_pylist())
+def _asked(store: Path, launch: str) -> pa.ChunkedArray:
+    return launches.read_plan(store, launch, ["cell_id"])["cell_id"]
 
 
 # -- shard -------------------------------------------------------------------------------------------
@@ -182,22 +187,25 @@ def run_shard(store: Path, launch: str, shard: int, progress: Progress | None = 
         KeyboardInterrupt: On Ctrl-C, when what was in training is saved.
         SystemExit: Likewise, on another signal to stop.
     """
+    import pyarrow as pa
+
     from runner import train
 
     progress = progress or Silence()
     config = launches.read_config(store, launch)
-    rows = launches.read_plan(store, launch).to_pydict()
-    packs = packs_of_rows(rows, shard, train.inspect)
-    finished = tables.finished(store, retry_failed=config["retry"] == "failed")
-    todo = [pack.only({cell.cell_id for cell in pack.cells} - finished) for pack in packs]
-    todo = [pack for pack in todo if pack.cells]
-    alone = all(owner in {0, None} for owner in rows["shard"])
-    total = len(rows["shard"]) if alone else sum(len(pack.cells) for pack in packs)
+    record = launches.read_launch(store, launch)
     trainer = PackTrainer(Leases(store, launch, shard), train.resolve_device(config["device"]), config)
+    trainer.settled.skip()
+    finished = tables.finished(store, retry_failed=config["retry"] == "failed")
+    rows = launches.read_plan(store, launch, shard=shard)
+    todo = packs_of_rows(rows, train.inspect).only(~is_in(rows["cell_id"], finished))
+    total = record["cells"] if record["shards"] <= 1 else rows.num_rows
+    del rows, finished  # a training takes long, and a grid may be large: what it grows by, is given back
+    pa.default_memory_pool().release_unused()
     count = worker_count(todo, trainer.device.type == "cpu", config["workers"])
     with stoppable() as stop, shards.shard_state(store, launch, shard, len(todo)) as state:
         try:
-            progress.begin(todo, total - sum(len(pack.cells) for pack in todo), total)
+            progress.begin(todo, total - len(todo.cells), total)
             train_packs(todo, trainer, count, _Beating(progress, state), stop)
         except Stopped:
             state.state = "preempted"

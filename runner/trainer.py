@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner import store as tables
 from runner.cell import FIELDS
-from runner.plan import Pack
+from runner.packs import Pack
 from runner.store import launches
 from runner.store.leases import Leases
 from runner.workers import Outcome

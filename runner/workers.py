@@ -18,13 +18,12 @@ from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from runner.packs import Pack, total_cost
 from runner.preemption import Stopped, stoppable
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext, SpawnContext
     from multiprocessing.process import BaseProcess
-
-    from runner.plan import Pack
 
 _START_SECONDS = 4.0
 """Work, in estimated seconds, for which it does not pay to start processes that first import torch."""
@@ -100,7 +99,7 @@ def worker_count(packs: Sequence[Pack], on_cpu: bool, asked: int | None) -> int:
     """
     if not on_cpu:
         return 1
-    if asked is None and sum(pack.cost for pack in packs) < _START_SECONDS:
+    if asked is None and total_cost(packs) < _START_SECONDS:
         return 1
     return max(1, min(asked or cores(), len(packs)))
 
@@ -160,16 +159,20 @@ class _Queue:
     """Packs to train, and those that another process has, to be asked for again later."""
 
     def __init__(self, packs: Sequence[Pack]) -> None:
-        self._ready = deque(packs)
+        self._packs, self._next = packs, 0  # each is made when its turn comes
+        self._ready: deque[Pack] = deque()
         self._later: list[tuple[float, Pack]] = []
 
     def __bool__(self) -> bool:
-        return bool(self._ready or self._later)
+        return bool(self._ready or self._later or self._next < len(self._packs))
 
     def next(self) -> Pack | None:
         """Return a pack to try now, if there is one."""
         if self._ready:
             return self._ready.popleft()
+        if self._next < len(self._packs):
+            self._next += 1
+            return self._packs[self._next - 1]
         if self._later and self._later[0][0] <= time.monotonic():
             return self._later.pop(0)[1]
         return None

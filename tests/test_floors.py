@@ -15,11 +15,11 @@ PLUGINS = PACKAGE / "_plugins"
 
 # A name stands for a module, or for a folder and all in it; the longest that fits counts.
 FLOORS = {
-    0: "cell config eigen errors instantiate layers losses parameterization rules schema",
+    0: "cell cells config eigen errors instantiate layers losses parameterization rules schema",
     1: "data models",
     2: "baselines checkpoint descent ensemble measures optim precision preemption record regime run store "
     "train",
-    3: "grid plan rerun sweep trainer workers",
+    3: "grid packs plan rerun sweep trainer workers",
     4: "analysis report",
     5: "__main__ app claims cli commands complaints hydra_plugins verification",
 }

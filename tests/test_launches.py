@@ -44,6 +44,18 @@ def test_a_launch_comes_back_as_recorded(tmp_path):
     assert (record["cells"], record["to_train"], record["shards"], record["device"]) == (4, 4, 2, "cpu")
 
 
+def test_a_plan_of_many_row_groups_is_read_a_shard_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(launches, "_ROW_GROUP_ROWS", 3)
+    ids, shards = [f"c{place}" for place in range(10)], [0, 1, None, 1, 0, None, 1, 1, 0, 1]
+    name = launch(tmp_path, ids, [0, 0, None, 1, 1, None, 2, 2, 3, 3], shards)
+    assert launches.read_plan(tmp_path, name)["cell_id"].to_pylist() == ids
+    for shard in (0, 1, 2):
+        found = launches.read_plan(tmp_path, name, shard=shard)
+        assert found["cell_id"].to_pylist() == [i for i, s in zip(ids, shards, strict=True) if s == shard]
+    record = launches.read_launch(tmp_path, name)
+    assert (record["cells"], record["to_train"], record["shards"]) == (10, 8, 2)
+
+
 def test_sweep_yaml_is_for_people_and_holds_the_history(tmp_path):
     first = launch(tmp_path)
     second = launch(tmp_path, ids=["a", "e"], packs=[0, 1], shards=[-1, 0], device="cuda")

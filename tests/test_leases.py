@@ -54,6 +54,15 @@ def test_what_another_job_of_the_shard_has_written_is_known(two):
     assert settled.refresh(f"{first}-1") == {"a": "ok", "b": "diverged"}
 
 
+def test_what_is_skipped_is_not_kept(two):
+    store, (first, second) = two
+    write_part(store, "cells", rows("cells", ["a"]), f"{second}-1")
+    settled = Settled(store, first)
+    settled.skip()
+    write_part(store, "cells", rows("cells", ["b"]), f"{second}-2")
+    assert settled.refresh() == {"b": "ok"}
+
+
 def test_a_lease_ends_with_its_process(two):
     store, (first, second) = two
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(store), first], stdout=subprocess.PIPE)

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 from test_cell import BASE
 
-from runner.plan import Pack
+from runner.packs import Pack
 from runner.report.progress import LineProgress, LiveProgress, Tally, clock_text, make_progress
 
 QUICK = Pack(0, tuple(dataclasses.replace(BASE, seed=seed) for seed in range(10)), 10.0)

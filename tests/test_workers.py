@@ -9,7 +9,7 @@ import pytest
 from cells import make_cell
 
 from runner.errors import UserError
-from runner.plan import Pack
+from runner.packs import Pack
 from runner.preemption import Stopped
 from runner.sweep import Silence
 from runner.workers import Outcome, train_packs, worker_count

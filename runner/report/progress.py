@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
+from runner.packs import Pack, total_cost
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
-
-    from runner.plan import Pack
 
 LINE_SECONDS = 5.0
 """Least time between two plain lines: a log should be read, not scrolled."""
@@ -84,7 +84,7 @@ class Tally:
     def begin(self, packs: Sequence[Pack], done: int, total: int) -> None:
         """Take note of the work ahead."""
         self._started = self._clock()
-        self._due = sum(pack.cost for pack in packs)
+        self._due = total_cost(packs)
         self.done, self.total = done, total
 
     def begin_pack(self, pack: Pack) -> None:

@@ -4,7 +4,7 @@
 
     launches/<id>/
       config.yaml           resolved config, a snapshot: later edits do not leak into queued jobs
-      plan.parquet          every cell asked for, with its pack and shard (-1 if finished before)
+      plan.parquet          every cell asked for, with its pack and shard (null if finished before)
       launch.json           time, command, versions, git commit, host, device; written last
       shard-<k>.json        heartbeat of the job that runs shard k (runner.store.shards)
       errors/<cell>.txt     traceback of a failed cell
@@ -23,12 +23,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from runner.cell import FIELDS
 from runner.errors import UserError, unknown
 from runner.schema import CELLS, SCHEMA_VERSION, Column
-from runner.store.arrow import WRITE_OPTIONS, to_arrow
+from runner.store.arrow import WRITE_OPTIONS, arrow_schema, to_arrow
 from runner.store.files import atomic, disk_errors, locked
 from runner.store.parts import check_version, names_today, read_columns, readable
 from runner.store.provenance import git_state, versions
@@ -36,11 +36,14 @@ from runner.store.provenance import git_state, versions
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_SHARD = Column("shard", "int64", "", "Shard that trains the cell; null if it was finished before")
 PLAN = (
     *(column for column in CELLS if column.name in {"cell_id", *FIELDS}),
     Column("pack", "int64", "", "Pack of the cell"),
-    Column("shard", "int64", "", "Shard that trains the cell; -1 if it was finished before"),
+    _SHARD,
 )
+_TEXTS = [column.name for column in PLAN if column.type == "string" and column.name != "cell_id"]
+_ROW_GROUP_ROWS = 1 << 16
 _TIME = "%Y%m%dT%H%M%S-%f"
 _TIME_LENGTH = len("20261231T235959-999999")
 _RECORD_KEYS = {"id", "started", "command", "cells", "to_train", "shards"}
@@ -70,20 +73,20 @@ def new_launch(
     Raises:
         UserError: The store cannot be written or is from a newer schema.
     """
-    import pyarrow.parquet as pq
+    import pyarrow.compute as pc
 
     launch_ids(store)
-    plan = to_arrow(rows, PLAN)
+    shards = to_arrow({"shard": rows["shard"]}, [_SHARD])["shard"]
+    owned = shards.filter(pc.greater_equal(shards, 0))
     text = _yaml(dict(config))
     launch, folder = _new_folder(store)
-    shards = [shard for shard in plan["shard"].to_pylist() if shard is not None and shard >= 0]
     record = {
         "id": launch,
         "started": now_text(),
         "command": sys.argv,
-        "cells": plan.num_rows,
-        "to_train": len(shards),
-        "shards": len(set(shards)),
+        "cells": len(shards),
+        "to_train": len(owned),
+        "shards": pc.count_distinct(owned).as_py(),
         "host": socket.gethostname(),
         "device": None,
         "folder": str(Path.cwd()),
@@ -98,11 +101,21 @@ def new_launch(
     with atomic(folder / "config.yaml") as file:
         file.write(text.encode())
     with atomic(folder / "plan.parquet") as file:
-        pq.write_table(plan, file, **WRITE_OPTIONS)
+        _write_plan(rows, len(shards), file)
     with atomic(folder / "launch.json") as file:  # last: a launch without it does not count
         file.write(json.dumps(record, indent=1).encode())
     _refresh_summary(store)
     return launch
+
+
+def _write_plan(rows: Mapping[str, Sequence[Any]], count: int, file: IO[bytes]) -> None:
+    """Write the plan a row group at a time: its texts are long, and few, until they are written out."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetWriter(file, arrow_schema(PLAN), **WRITE_OPTIONS) as writer:
+        for start in range(0, count, _ROW_GROUP_ROWS):
+            some = {name: values[start : start + _ROW_GROUP_ROWS] for name, values in rows.items()}
+            writer.write_table(to_arrow(some, PLAN))
 
 
 def _new_folder(store: Path) -> tuple[str, Path]:
@@ -190,20 +203,35 @@ def _unreadable(path: Path, reason: object) -> UserError:
     )
 
 
-def read_plan(store: Path, launch: str, columns: Sequence[str] | None = None) -> pa.Table:
+def read_plan(
+    store: Path, launch: str, columns: Sequence[str] | None = None, shard: int | None = None
+) -> pa.Table:
     """Return the plan of a launch: cells in the grid's order, with the columns of ``PLAN``.
+
+    Args:
+        store: Folder of the store.
+        launch: Id of the launch.
+        columns: Only these; all by default. Texts that many cells share come dictionary-encoded.
+        shard: Only the cells of this shard; the others are dropped while reading.
 
     Raises:
         UserError: There is no such launch, or its plan is corrupt.
     """
+    import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     read_launch(store, launch)
     path = store / "launches" / launch / "plan.parquet"
-    with readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+    options = {"page_checksum_verification": True, "read_dictionary": _TEXTS}
+    with readable(path), pq.ParquetFile(path, **options) as file:
         schema = file.schema_arrow
         version = json.loads((schema.metadata or {}).get(b"schema_version", b"0"))
-        return read_columns(file, names_today(schema.names, "cells", version), columns)
+        names = names_today(schema.names, "cells", version)
+        if shard is None:
+            return read_columns(file, names, columns)
+        groups = (read_columns(file, names, columns, group) for group in range(file.num_row_groups))
+        return pa.concat_tables(rows.filter(pc.equal(rows["shard"], shard)) for rows in groups)
 
 
 def read_config(store: Path, launch: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from runner.errors import UserError
 from runner.schema import KEYS, RENAMED, SCHEMA_VERSION, TABLES
-from runner.store.arrow import WRITE_OPTIONS, arrow_schema, conform, to_arrow
+from runner.store.arrow import WRITE_OPTIONS, arrow_mask, arrow_schema, conform, to_arrow
 from runner.store.digest import KEY, ContentDigest
 from runner.store.files import atomic
 
@@ -181,18 +181,22 @@ def read_part(path: Path, table: str, columns: Sequence[str] | None = None) -> P
         )
 
 
-def read_columns(file: pq.ParquetFile, names: Sequence[str], columns: Sequence[str] | None) -> pa.Table:
+def read_columns(
+    file: pq.ParquetFile, names: Sequence[str], columns: Sequence[str] | None, group: int | None = None
+) -> pa.Table:
     """Read columns of a file, under the names that they have today.
 
     Args:
         file: An open Parquet file.
         names: What its columns are called today, in its order.
         columns: Only these of them; all by default.
+        group: Only this row group.
     """
     wanted = [columns is None or name in columns for name in names]
     # Threads cost more than they save on a part of one pack.
     threads = file.metadata.num_rows > _SMALL_ROWS
-    rows = file.read(list(compress(file.schema_arrow.names, wanted)), use_threads=threads)
+    options = {"columns": list(compress(file.schema_arrow.names, wanted)), "use_threads": threads}
+    rows = file.read(**options) if group is None else file.read_row_group(group, **options)
     return rows.rename_columns(list(compress(names, wanted)))
 
 
@@ -292,16 +296,9 @@ def read_table(store: Path, table: str, columns: Sequence[str] | None = None) ->
     return pa.concat_tables(kept) if kept else schema.empty_table()
 
 
-def select(rows: pa.Table, mask: np.ndarray) -> pa.Table:
+def select(rows: pa.Table, kept: np.ndarray) -> pa.Table:
     """Return the rows where the mask is true."""
-    import numpy as np
-    import pyarrow as pa
-
-    if mask.all():
-        return rows
-    # By hand: handed a NumPy array, Arrow imports pandas to look at it, and `runner status` has no time.
-    bits = pa.py_buffer(np.packbits(mask, bitorder="little"))
-    return rows.filter(pa.Array.from_buffers(pa.bool_(), len(mask), [None, bits]))
+    return rows if kept.all() else rows.filter(arrow_mask(kept))
 
 
 def merged_schema(table: str, parts: Sequence[Part], metadata: Mapping[str, Any] | None = None) -> pa.Schema:

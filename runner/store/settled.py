@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from runner.store.parts import file_of, read_part, read_table
@@ -21,9 +22,12 @@ def finished(store: Path, retry_failed: bool = False) -> set[str]:
     Raises:
         UserError: A part is corrupt or from a newer schema.
     """
+    import pyarrow.compute as pc
+
     rows = read_table(store, "cells", ["cell_id", "status"])
-    pairs = zip(rows["cell_id"].to_pylist(), rows["status"].to_pylist(), strict=True)
-    return {cell_id for cell_id, status in pairs if not (retry_failed and status == "failed")}
+    if retry_failed:
+        rows = rows.filter(pc.not_equal(rows["status"], "failed"))
+    return set(rows["cell_id"].to_pylist())
 
 
 class Settled:
@@ -41,6 +45,12 @@ class Settled:
         self._store, self._own, self._retry_failed = store, f"part-{launch}-", retry_failed
         self._seen: set[tuple[str, int, int]] = set()
         self._status: dict[str, str] = {}
+
+    def skip(self) -> None:
+        """Take all parts that are there for read: for who knows their cells already; none of them is kept."""
+        for path in (self._store / "cells").glob("part-*.parquet"):
+            with suppress(FileNotFoundError):
+                self._seen.add((path.name, *file_of(path)))
 
     def refresh(self, part: str = "") -> dict[str, str]:
         """Return the status by cell.

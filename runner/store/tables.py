@@ -214,7 +214,8 @@ class Store:
             launch_id: The newest by default; a store without launches then gives all its cells.
         """
         launch = self._launch(launch_id)
-        rows = self.table("cells", ["cell_id"]) if launch is None else read_plan(self.path, launch)
+        columns = ["cell_id"]
+        rows = self.table("cells", columns) if launch is None else read_plan(self.path, launch, columns)
         return list(rows["cell_id"].to_pylist())
 
     @cached_property

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.cell import FIELDS, ID_VERSION, Cell
+from runner.cell import ID_VERSION
+from runner.cells import Cells
 from runner.errors import UserError
 from runner.schema import KEYS, TABLES
 from runner.store.arrow import conform
@@ -189,9 +190,12 @@ def _check_part(path: Path, table: str) -> int:
 
 def _check_ids(rows: pa.Table) -> None:
     """Raise ValueError if a cell's values are not those that its id was made of."""
-    for row in rows.select(["cell_id", *FIELDS]).to_pylist():
-        if row["cell_id"].startswith(f"{ID_VERSION}-") and Cell.from_row(row).cell_id != row["cell_id"]:
-            raise ValueError(f"the config of cell {row['cell_id']} is not what it was trained with")
+    import pyarrow.compute as pc
+
+    ours = rows.filter(pc.starts_with(rows["cell_id"], f"{ID_VERSION}-"))
+    wrong = ours["cell_id"].filter(pc.not_equal(ours["cell_id"], Cells.from_arrow(ours).ids()))
+    if len(wrong):
+        raise ValueError(f"the config of cell {wrong[0]} is not what it was trained with")
 
 
 def _damaged_launches(store: Path, report: Report | None = None) -> Iterator[_Damage]:

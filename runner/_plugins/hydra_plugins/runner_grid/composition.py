@@ -17,7 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
-from runner.cell import Cell
+from runner.cells import Cells
 from runner.config import EXECUTION_KEYS
 from runner.errors import UserError
 from runner.grid import Axis, expand, expand_logspace
@@ -33,7 +33,7 @@ def cells_of(
     params: Mapping[str, Any],
     grids: Sequence[Mapping[str, Any]],
     arguments: Sequence[str],
-) -> list[Cell]:
+) -> Cells:
     """Return every cell that is asked for, each once.
 
     Args:
@@ -51,11 +51,11 @@ def cells_of(
     if not isinstance(grids, list) or not all(isinstance(grid, dict) for grid in grids):
         raise UserError(f"hydra.sweeper.grids must be a list of maps, got {shown(grids)}; see params")
     typed = _by_key(_parse(loader, arguments))
-    cells: dict[Cell, None] = {}
+    products: list[Cells] = []
     for grid in grids:
         overrides = _by_key(_parse(loader, _lines({**params, **grid}))) | typed
-        cells |= dict.fromkeys(_grid_cells(loader, master, list(overrides.values())))
-    return list(cells)
+        products += _products(loader, master, list(overrides.values()))
+    return Cells.join(products)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def _by_key(overrides: Iterable[Override]) -> dict[str, Override]:
     return {override.get_key_element().lstrip("+~"): override for override in overrides}
 
 
-def _grid_cells(loader: ConfigLoader, master: DictConfig, overrides: Sequence[Override]) -> Iterator[Cell]:
+def _products(loader: ConfigLoader, master: DictConfig, overrides: Sequence[Override]) -> Iterator[Cells]:
     fixed = [override.input_line or "" for override in overrides if not override.is_sweep_override()]
     swept = [override for override in overrides if override.is_sweep_override()]
     composed = [override for override in swept if _needs_composition(loader, override)]
@@ -111,7 +111,7 @@ def _grid_cells(loader: ConfigLoader, master: DictConfig, overrides: Sequence[Ov
         for more in _product(bound):
             if more:
                 config = loader.load_sweep_config(master, [*fixed, *choice, *more])
-            yield from expand(plain(config), free)
+            yield expand(plain(config), free)
 
 
 def _needs_composition(loader: ConfigLoader, override: Override) -> bool:

@@ -1,0 +1,97 @@
+"""Packs: cells that train together, and many packs in little room."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+
+from runner.cell import Cell
+from runner.cells import Cells
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """Cells trained as one ensemble.
+
+    Attributes:
+        index: Place in the plan of the whole grid.
+        cells: Those that are still to be trained.
+        cost: Estimated seconds.
+    """
+
+    index: int
+    cells: tuple[Cell, ...]
+    cost: float
+
+    @property
+    def name(self) -> str:
+        """Place and content: other cells of the same planned pack are another name."""
+        ids = "\n".join(cell.cell_id for cell in self.cells)
+        return f"{self.index:06d}-{hashlib.sha256(ids.encode()).hexdigest()[:12]}"
+
+    def halves(self) -> tuple[Pack, ...]:
+        """Return the pack cut in two; nothing for a single cell."""
+        middle = len(self.cells) // 2
+        return (self._with(self.cells[:middle]), self._with(self.cells[middle:])) if middle else ()
+
+    def only(self, cell_ids: Container[str]) -> Pack:
+        """Return the pack with these of its cells alone."""
+        return self._with(tuple(cell for cell in self.cells if cell.cell_id in cell_ids))
+
+    def _with(self, cells: tuple[Cell, ...]) -> Pack:
+        return Pack(self.index, cells, self.cost * len(cells) / max(1, len(self.cells)))
+
+
+class Packs(Sequence[Pack]):
+    """Packs over columns of cells: each is made when asked for, so that a million cells take little room.
+
+    Args:
+        cells: Of all packs, one pack after the other.
+        sizes: Cells of each pack; at least one.
+        indices: Place of each in the plan of the whole grid.
+        costs: Estimated seconds of each.
+    """
+
+    __slots__ = ("cells", "costs", "indices", "sizes", "stops")
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, cells: Cells, sizes: np.ndarray, indices: np.ndarray, costs: np.ndarray) -> None:
+        self.cells, self.sizes, self.indices, self.costs = cells, sizes, indices, costs
+        self.stops = np.cumsum(sizes)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    @overload
+    def __getitem__(self, place: int) -> Pack: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Pack]: ...
+    def __getitem__(self, place: int | slice) -> Pack | Sequence[Pack]:
+        if isinstance(place, slice):
+            return [self[one] for one in range(len(self))[place]]
+        stop = int(self.stops[place])
+        cells = tuple(self.cells[stop - int(self.sizes[place]) : stop])
+        return Pack(int(self.indices[place]), cells, float(self.costs[place]))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Packs) and list(self) == list(other)
+
+    def only(self, kept: np.ndarray) -> Packs:
+        """Return the packs with some of their cells alone; a pack with none left vanishes.
+
+        Args:
+            kept: A mask over all cells.
+        """
+        sizes = np.add.reduceat(kept, self.stops - self.sizes, dtype=np.int64) if len(self) else self.sizes
+        there = sizes > 0
+        costs = self.costs * sizes / np.maximum(1, self.sizes)
+        return Packs(self.cells.take(kept), sizes[there], self.indices[there], costs[there])
+
+
+def total_cost(packs: Sequence[Pack]) -> float:
+    """Return the estimated seconds of all packs, making none that is kept in columns."""
+    return float(packs.costs.sum() if isinstance(packs, Packs) else sum(pack.cost for pack in packs))
