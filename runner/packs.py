@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import overload
 
 import numpy as np
 
-from runner.cell import Cell
+from runner.cell import PACK_FIELDS, Cell
 from runner.cells import Cells
 
 
@@ -90,6 +91,28 @@ class Packs(Sequence[Pack]):
         there = sizes > 0
         costs = self.costs * sizes / np.maximum(1, self.sizes)
         return Packs(self.cells.take(kept), sizes[there], self.indices[there], costs[there])
+
+    def costliest_first(self) -> Packs:
+        """Return the packs in the order in which several workers end together, or nearly so."""
+        places = np.argsort(-self.costs, kind="stable")
+        sizes = self.sizes[places]
+        moved = (self.stops - self.sizes)[places] - (np.cumsum(sizes) - sizes)
+        cells = self.cells.take(np.repeat(moved, sizes) + np.arange(len(self.cells)))
+        return Packs(cells, sizes, self.indices[places], self.costs[places])
+
+
+def costs_by_kind(packs: Sequence[Pack]) -> dict[tuple[object, ...], float]:
+    """Return the estimated seconds of packs by the ``pack_key`` of their cells, making none of `Packs`."""
+    found: dict[tuple[object, ...], float] = {}
+    if isinstance(packs, Packs):
+        firsts = packs.cells.take(packs.stops - packs.sizes)
+        runs = itertools.pairwise([*firsts.starts(PACK_FIELDS).tolist(), len(packs)])
+        pairs = ((firsts[start].pack_key, float(packs.costs[start:stop].sum())) for start, stop in runs)
+    else:
+        pairs = ((pack.cells[0].pack_key, pack.cost) for pack in packs)
+    for kind, cost in pairs:
+        found[kind] = found.get(kind, 0.0) + cost
+    return found
 
 
 def total_cost(packs: Sequence[Pack]) -> float:

@@ -1,7 +1,7 @@
 """Cells -> packs -> shards: which cells train together, and which job trains which pack.
 
-A plan depends on the grid alone, never on what is finished already, so that a resumed launch trains
-the same packs bit for bit.
+A plan depends on the grid and on the machine that it is made for, never on what is finished already, so that
+a resumed launch trains the same packs bit for bit.
 """
 
 from __future__ import annotations
@@ -11,57 +11,25 @@ import itertools
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from runner.cell import PACK_FIELDS, Cell
 from runner.cells import Cells
+from runner.costs import Costs, Shape
 from runner.errors import UserError
+from runner.machine import USUAL, Machine
 from runner.packs import Packs, total_cost
 from runner.store.arrow import from_numpy, is_in, to_numpy
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-TARGET_BYTES = 8 << 20
-"""Weights and activations of a pack: larger ones fall out of the caches, smaller ones pay more for dispatch.
-On one core, seconds per cell of width 256: 0.51 at 1 MB, 0.29 at 3, 0.25 at 8, 0.32 at 16."""
-MAX_CELLS = 512
-LONG_SECONDS = 60.0
-"""Packs that would take longer are cut, so that one long pack does not keep a single core busy."""
 SHARD_SECONDS = 450.0
 """Length of a launcher's job: long beside the start of a job, short beside a time limit."""
 MAX_SHARDS = 256
 """That the planner chooses by itself: a queue is shared. ``shards=N`` may ask for more."""
-
-_FLOPS_PER_SECOND = 3e10  # one core, measures included; only ratios matter for the balance
-_STEP_SECONDS = 3e-4  # of Python and dispatch, per step of a pack
-_PACK_SECONDS = 0.3  # of data, init and measures, per pack
-
-
-class Shape(Protocol):
-    """What the planner asks of ``train.PackShape``."""
-
-    @property
-    def parameters(self) -> int:
-        """Trainable parameters of a cell."""
-
-    @property
-    def train_size(self) -> int:
-        """Training samples."""
-
-    @property
-    def inputs(self) -> int:
-        """Input features."""
-
-    @property
-    def activations(self) -> int:
-        """Numbers that the layers return for one sample."""
-
-    @property
-    def flops_per_step(self) -> float:
-        """Floating-point operations of one optimizer step of one cell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +83,7 @@ def make_plan(
     shape_of: Callable[[Cell], Shape] | None = None,
     shards: int | None = 1,
     finished: Collection[str] = frozenset(),
+    machine: Machine = USUAL,
 ) -> Plan:
     """Group cells into packs and packs into shards of about equal cost.
 
@@ -126,6 +95,7 @@ def make_plan(
         shape_of: Size of a cell; ``train.inspect`` by default, which checks model and data too.
         shards: How many; None for jobs of about `SHARD_SECONDS`.
         finished: Ids of cells that need no training.
+        machine: Where they train: packs are formed for it, so a launch resumed needs the same.
 
     Raises:
         UserError: If there are no cells, or a model, data set or measure cannot be built.
@@ -136,45 +106,29 @@ def make_plan(
         from runner.train import inspect
 
         shape_of = inspect
-    whole = form_packs(cells, shape_of)
+    whole = form_packs(cells, shape_of, machine)
     ids = whole.cells.ids()
     missing = ~is_in(ids, finished)
     packs = whole.only(missing)
     return Plan(packs, _balance(packs.costs, _shard_count(packs, shards)), whole.cells, ids, missing)
 
 
-def form_packs(cells: Iterable[Cell], shape_of: Callable[[Cell], Shape]) -> Packs:
+def form_packs(cells: Iterable[Cell], shape_of: Callable[[Cell], Shape], machine: Machine = USUAL) -> Packs:
     """Return the packs of a grid, in canonical order."""
     grid = Cells.of(cells)
     grid = grid.take(grid.order(_CANONICAL))
     sizes: list[np.ndarray] = []
-    costs: list[np.ndarray] = []
+    seconds: list[np.ndarray] = []
     for start, stop in itertools.pairwise([*grid.starts(PACK_FIELDS).tolist(), len(grid)]):
         members = grid[start:stop]
         # All are of one shape; what else may not fit together is looked at once per kind of cell.
         kinds = [members[int(place)] for place in members.order(_KIND)]
         shape = [shape_of(cell) for cell in kinds][-1]
-        sizes.append(_chunks(members, pack_limit(members[0], shape)))
-        costs.append(_costs(members[0], sizes[-1], shape))
+        costs = Costs(members[0], shape, machine)
+        sizes.append(_chunks(members, costs.pack_limit()))
+        seconds.append(_seconds(members, sizes[-1], costs))
     count = sum(map(len, sizes))
-    return Packs(grid, np.concatenate(sizes), np.arange(count), np.concatenate(costs))
-
-
-def pack_limit(cell: Cell, shape: Shape) -> int:
-    """Return how many cells like this one fit in a pack.
-
-    A cell's working set is its weights and one batch of activations; that of a pack should stay in
-    the caches, see `TARGET_BYTES`.
-    """
-    batch = min(cell.batch_size or shape.train_size, shape.train_size)
-    numbers = shape.parameters + batch * (shape.inputs + shape.activations)
-    size = (8 if cell.dtype == "float64" else 4) * numbers
-    fitting = max(1, min(MAX_CELLS, TARGET_BYTES // max(size, 1)))
-    # A long run is cut into packs that can run side by side, but none so small that dispatch counts.
-    compute = max(shape.flops_per_step, 1.0) / _FLOPS_PER_SECOND
-    short = LONG_SECONDS / (max(cell.steps, 1) * compute)
-    worthwhile = 5 * _STEP_SECONDS / compute
-    return min(fitting, max(1, math.ceil(max(short, worthwhile))))
+    return Packs(grid, np.concatenate(sizes), np.arange(count), np.concatenate(seconds))
 
 
 _KIND = ("lr_unit", "exponents")
@@ -204,9 +158,11 @@ def _even(count: Any, limit: int) -> Any:
     return -(-count // -(-count // limit))
 
 
-def _costs(cell: Cell, counts: np.ndarray, shape: Shape) -> np.ndarray:
-    step = _STEP_SECONDS + counts * (shape.flops_per_step / _FLOPS_PER_SECOND)
-    return _PACK_SECONDS + cell.steps * step
+def _seconds(members: Cells, sizes: np.ndarray, costs: Costs) -> np.ndarray:
+    """Return the cost of packs that these cells are cut into."""
+    inits, stops = members.starts(_INIT), np.cumsum(sizes)
+    begun_before = np.searchsorted(inits, stops - sizes, side="right") - 1
+    return costs.seconds(sizes, np.searchsorted(inits, stops) - begun_before)
 
 
 def _shard_count(packs: Packs, shards: int | None) -> int:
@@ -226,12 +182,15 @@ def _balance(costs: np.ndarray, shards: int) -> tuple[int, ...]:
     return tuple(shard_of)
 
 
-def packs_of_rows(rows: Mapping[str, Any] | pa.Table, shape_of: Callable[[Cell], Shape]) -> Packs:
+def packs_of_rows(
+    rows: Mapping[str, Any] | pa.Table, shape_of: Callable[[Cell], Shape], machine: Machine = USUAL
+) -> Packs:
     """Return the packs of a shard from its rows of a stored plan, in order."""
     cells, index = Cells.from_arrow(rows), to_numpy(rows["pack"])
-    starts = np.flatnonzero(np.diff(index, prepend=-1))
-    sizes, firsts = np.diff(starts, append=len(cells)), cells.take(starts)
-    costs = np.empty(len(starts))
-    for start, stop in itertools.pairwise([*firsts.starts(PACK_FIELDS).tolist(), len(starts)]):
-        costs[start:stop] = _costs(firsts[start], sizes[start:stop], shape_of(firsts[start]))
-    return Packs(cells, sizes, index[starts], costs)
+    firsts = np.flatnonzero(np.diff(index, prepend=-1))
+    sizes, seconds = np.diff(firsts, append=len(cells)), np.empty(len(firsts))
+    for start, stop in itertools.pairwise([*cells.starts(PACK_FIELDS).tolist(), len(cells)]):
+        packs = slice(*np.searchsorted(firsts, [start, stop]))
+        costs = Costs(cells[start], shape_of(cells[start]), machine)
+        seconds[packs] = _seconds(cells[start:stop], sizes[packs], costs)
+    return Packs(cells, sizes, index[firsts], seconds)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runner import store as tables
 from runner.cell import Cell, canonical_json
+from runner.machine import USUAL, Machine, from_record, this_machine
 from runner.packs import Pack
 from runner.plan import Plan, make_plan, packs_of_rows
 from runner.preemption import Stopped, stoppable
@@ -26,6 +28,7 @@ from runner.workers import Progress, cores, train_packs, worker_count
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import torch
 
 
 class SweepIncompleteError(Exception):
@@ -106,15 +109,26 @@ def launch(
     check_thresholds(config["regime"])
     provenance: dict[str, Any] = {"device": str(device), "cores": cores(), "threads_per_worker": 1}
     provenance |= {"command": command} if command else {}
+    damaged = () if config.get("shard") is not None else verify.set_aside_unreadable(store)
+    machine = _machine(store, device)
+    provenance["machine"] = asdict(machine)
     if config.get("shard") is not None:
-        return _join(make_plan(cells, shards=config["shards"]), config, store, provenance)
-    damaged = verify.set_aside_unreadable(store)
+        return _join(make_plan(cells, shards=config["shards"], machine=machine), config, store, provenance)
     finished = tables.finished(store, retry_failed=config["retry"] == "failed")
-    plan = make_plan(cells, shards=config["shards"] or default_shards, finished=finished)
+    shards = config["shards"] or default_shards
+    plan = make_plan(cells, shards=shards, finished=finished, machine=machine)
     tables.check_writable(store)
     known = _same_launch(plan, store) if not plan.packs else None
     name = known or launches.new_launch(store, config, plan.rows(), provenance)
     return Launched(name, plan.shards, plan.missing, plan.total, damaged)
+
+
+def _machine(store: Path, device: torch.device) -> Machine:
+    """Return what the store's packs were formed for, so that they are formed again; else this machine."""
+    newest = next(reversed(launches.launch_ids(store)), None)
+    record = launches.read_launch(store, newest) if newest else {}
+    known = from_record(record.get("machine")) if record.get("device") == str(device) else None
+    return known or this_machine(device)
 
 
 def _join(plan: Plan, config: Mapping[str, Any], store: Path, provenance: Mapping[str, Any]) -> Launched:
@@ -198,11 +212,13 @@ def run_shard(store: Path, launch: str, shard: int, progress: Progress | None = 
     trainer.settled.skip()
     finished = tables.finished(store, retry_failed=config["retry"] == "failed")
     rows = launches.read_plan(store, launch, shard=shard)
-    todo = packs_of_rows(rows, train.inspect).only(~is_in(rows["cell_id"], finished))
+    machine = from_record(record.get("machine")) or USUAL
+    todo = packs_of_rows(rows, train.inspect, machine).only(~is_in(rows["cell_id"], finished))
     total = record["cells"] if record["shards"] <= 1 else rows.num_rows
     del rows, finished  # a training takes long, and a grid may be large: what it grows by, is given back
     pa.default_memory_pool().release_unused()
     count = worker_count(todo, trainer.device.type == "cpu", config["workers"])
+    todo = todo.costliest_first() if count > 1 else todo
     with stoppable() as stop, shards.shard_state(store, launch, shard, len(todo)) as state:
         try:
             progress.begin(todo, total - len(todo.cells), total)

@@ -34,6 +34,7 @@ class PackShape:
     Attributes:
         parameters: Trainable parameters.
         train_size: Training samples.
+        probe_size: Samples that kernels are measured on.
         inputs: Input features.
         outputs: Network outputs.
         activations: Numbers that the layers return for one sample.
@@ -42,6 +43,7 @@ class PackShape:
 
     parameters: int
     train_size: int
+    probe_size: int
     inputs: int
     outputs: int
     activations: int
@@ -102,7 +104,7 @@ def _inspect(settings: str, width: int, depth: int, loss: str, batch_size: int |
     inputs = dataset.train.inputs[0].numel()
     if baseline := baselines.baseline_of(sections["model"]):
         baselines.check(baseline, dataset, width, depth)
-        return PackShape(0, train_size, inputs, dataset.outputs, 0, 0.0)
+        return PackShape(0, train_size, len(dataset.probe), inputs, dataset.outputs, 0, 0.0)
     model = build(
         sections["model"], width=width, depth=depth, inputs=dataset.input_shape, outputs=dataset.outputs
     )
@@ -114,7 +116,7 @@ def _inspect(settings: str, width: int, depth: int, loss: str, batch_size: int |
     )
     count = layers.parameter_count(model)
     flops = 6.0 * size.multiplications * (batch_size or train_size)
-    return PackShape(count, train_size, inputs, dataset.outputs, size.activations, flops)
+    return PackShape(count, train_size, len(dataset.probe), inputs, dataset.outputs, size.activations, flops)
 
 
 def train_pack(

@@ -236,6 +236,7 @@ def _serve(connection: Connection[Any, Any], trainer: Trainer) -> None:
     with stoppable() as stop, suppress(EOFError, OSError):
         while True:
             pack = connection.recv()
+            tell("begin")
             try:
                 outcome = trainer.run(pack, lambda step, diverged: tell("step", step, diverged), stop)
             except Stopped:
@@ -268,7 +269,6 @@ def _feed(
             worker = idle.pop(0)
             worker.connection.send(pack)
             running[worker.connection] = (worker, pack)
-            progress.begin_pack(pack)
         for connection in wait(list(running), _POLL_SECONDS):
             assert isinstance(connection, Connection)
             worker, pack = running[connection]
@@ -281,7 +281,9 @@ def _feed(
                 queue.first(pack.halves())
                 end(connection, trainer.fail(pack, died) if len(pack.cells) == 1 else NOTHING, successor)
                 continue
-            if kind == "step":
+            if kind == "begin":  # not when it was sent: a new process first imports torch
+                progress.begin_pack(pack)
+            elif kind == "step":
                 progress.step(pack, *content)
             elif kind == "done":
                 end(connection, content[0], worker)
@@ -299,7 +301,7 @@ def _stop(workers: Sequence[_Worker]) -> None:
         worker.process.terminate()
     for worker in workers:
         with suppress(EOFError, OSError):
-            while worker.connection.recv()[0] == "step":
+            while worker.connection.recv()[0] in {"begin", "step"}:
                 pass
         worker.connection.close()
         worker.process.join()

@@ -25,6 +25,14 @@ install_import_hook([f"runner.{name}" for name in CHECKED], "typechecker.check")
 torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def cache(tmp_path_factory):
+    """The machine is measured once for all tests, and nobody's home is written to."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def denormals():
     """A sweep in the tests' own process flushes denormals, as a job does; not so the next test."""

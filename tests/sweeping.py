@@ -55,7 +55,9 @@ def shape_of(cell):
     return SimpleNamespace(
         parameters=parameters,
         train_size=512,
+        probe_size=128,
         inputs=64,
+        outputs=10,
         activations=cell.depth * cell.width + 10,
         flops_per_step=6.0 * 512 * parameters,
     )

@@ -17,9 +17,9 @@ PLUGINS = PACKAGE / "_plugins"
 FLOORS = {
     0: "cell cells config eigen errors instantiate layers losses parameterization rules schema",
     1: "data models",
-    2: "baselines checkpoint descent ensemble measures optim precision preemption record regime run store "
-    "train",
-    3: "grid packs plan rerun sweep trainer workers",
+    2: "baselines checkpoint descent ensemble machine measures optim precision preemption record regime run "
+    "store train",
+    3: "costs grid packs plan rerun sweep trainer workers",
     4: "analysis report",
     5: "__main__ app claims cli commands complaints hydra_plugins verification",
 }

@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 from sweeping import shape_of
 from test_cell import BASE
 
+from runner.costs import MAX_CELLS, Costs
 from runner.errors import UserError
-from runner.plan import MAX_CELLS, TARGET_BYTES, Plan, form_packs, make_plan, pack_limit, packs_of_rows
+from runner.machine import USUAL
+from runner.packs import costs_by_kind, total_cost
+from runner.plan import Plan, form_packs, make_plan, packs_of_rows
 
 
 def grid(**axes):
@@ -68,10 +71,10 @@ def test_cells_of_one_init_are_adjacent_and_lr_varies_fastest():
 @settings(deadline=None)
 def test_packs_fit_the_caches(width, dtype, batch):
     cell = dataclasses.replace(BASE, width=width, dtype=dtype, batch_size=batch)
-    shape, limit = shape_of(cell), pack_limit(cell, shape_of(cell))
+    shape, limit = shape_of(cell), Costs(cell, shape_of(cell), USUAL).pack_limit()
     assert 1 <= limit <= MAX_CELLS
     weights = limit * shape.parameters * (8 if dtype == "float64" else 4)
-    assert limit == 1 or weights <= TARGET_BYTES
+    assert limit == 1 or weights <= USUAL.cache_bytes
 
 
 def test_long_runs_are_cut_but_not_to_where_dispatch_counts():
@@ -121,6 +124,26 @@ def test_rows_hold_the_whole_grid_and_give_the_packs_back():
     assert sorted((pack.index, pack.cells) for pack in packs) == [
         (pack.index, pack.cells) for pack in plan.packs
     ]
+
+
+def test_several_workers_begin_with_what_takes_longest():
+    packs = make_plan(GRID, shape_of, 1).packs
+    ordered = packs.costliest_first()
+    assert [pack.cost for pack in ordered] == sorted((pack.cost for pack in packs), reverse=True)
+    assert sorted(ordered, key=lambda pack: pack.index) == list(packs)
+    kinds = costs_by_kind(packs)
+    assert kinds == pytest.approx(costs_by_kind(list(packs)))
+    assert kinds == pytest.approx(costs_by_kind(ordered))
+    assert len(kinds) == 3
+    assert sum(kinds.values()) == pytest.approx(total_cost(packs)) == pytest.approx(total_cost(list(packs)))
+
+
+def test_packs_are_of_the_machine_that_is_given():
+    small = dataclasses.replace(USUAL, cache_bytes=1 << 16)
+    usual, other = make_plan(GRID, shape_of), make_plan(GRID, shape_of, machine=small)
+    assert len(other.packs) > len(usual.packs)
+    rows = pa.table(other.rows())
+    assert packs_of_rows(rows, shape_of, small) == other.packs
 
 
 @given(st.integers(1, 12))

@@ -47,6 +47,49 @@ def test_time_left_follows_the_cost_not_the_cells(clock):
     assert tally.current() == []
 
 
+def test_each_kind_is_corrected_by_those_of_it_that_have_ended(clock):
+    packs = [dataclasses.replace(pack, index=index) for index, pack in enumerate([SLOW, SLOW, QUICK, QUICK])]
+    tally = Tally(clock)
+    tally.begin(packs, done=0, total=24)
+    tally.begin_pack(packs[0])
+    clock.now += 45
+    tally.end_pack(packs[0], ok=2, diverged=0, failed=0)
+    assert tally.seconds_left == pytest.approx(45 + 5 + 5)  # all are taken for twice as fast as estimated
+    tally.begin_pack(packs[2])
+    clock.now += 20
+    tally.end_pack(packs[2], ok=10, diverged=0, failed=0)
+    assert tally.seconds_left == pytest.approx(45 + 20)
+
+
+def test_time_is_shared_by_the_workers_but_not_the_last_packs(clock):
+    packs = [dataclasses.replace(SLOW, index=index) for index in range(4)]
+    tally = Tally(clock)
+    tally.begin(packs, done=0, total=8)
+    for pack in packs[:2]:
+        tally.begin_pack(pack)
+    clock.now += 90
+    for pack in packs[:2]:
+        tally.end_pack(pack, ok=2, diverged=0, failed=0)
+    for pack in packs[2:]:
+        tally.begin_pack(pack)
+    assert tally.seconds_left == pytest.approx(90)
+    tally.step(packs[3], BASE.steps, 0)
+    assert tally.seconds_left == pytest.approx(90)
+
+
+def test_a_pack_that_is_cut_counts_once(clock):
+    tally = Tally(clock)
+    tally.begin([QUICK, SLOW], done=0, total=12)
+    tally.begin_pack(QUICK)
+    tally.end_pack(QUICK, ok=0, diverged=0, failed=0)
+    assert tally.fraction == 0
+    for half in QUICK.halves():
+        tally.step(half, 1, 0)
+        tally.end_pack(half, ok=5, diverged=0, failed=0)
+    assert tally.fraction == pytest.approx(0.1)
+    assert tally.done == 10
+
+
 def test_nothing_to_do_is_all_done(clock):
     tally = Tally(clock)
     tally.begin([], done=4, total=4)

@@ -1,5 +1,6 @@
 """Sweeps: launched, interrupted, resumed, failed; and every mistake before anything is written."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ from sweeping import TINY, Engine
 from runner import app, store, sweep, train, workers
 from runner.cell import FIELDS
 from runner.errors import UserError
+from runner.machine import USUAL
 from runner.store import launches
 
 LINE = ("width=8,16,32", "lr=0.1,1,1000", "seed=0,1", "steps=4", "store=out")
@@ -100,6 +102,29 @@ def test_only_what_is_missing_is_trained(engine, capsys):
     assert len(engine.trained) == 12
     assert "6 of 18 cells are finished already" in capsys.readouterr().err
     assert len(store.load("out").launch_cells()) == 18
+
+
+def test_a_store_keeps_the_machine_that_its_packs_were_formed_for(engine, monkeypatch):
+    def measure(cache_bytes):
+        found = dataclasses.replace(USUAL, cache_bytes=cache_bytes)
+        monkeypatch.setattr(sweep, "this_machine", lambda _: found)
+
+    def packs():
+        newest = launches.launch_ids(Path("out"))[-1]
+        plan = launches.read_plan(Path("out"), newest, ["cell_id", "pack"]).to_pydict()
+        return dict(zip(plan["cell_id"], plan["pack"], strict=True))
+
+    measure(1 << 30)
+    engine.error_at[8] = KeyboardInterrupt()
+    assert app.main(LINE) == 130
+    engine.error_at.clear()
+    first = packs()
+    measure(1 << 10)
+    assert app.main(LINE) == 0
+    assert packs() == first
+    assert app.main([*LINE, "store=other"]) == 0
+    records = [launches.read_launch(Path(name), store.load(name).launches[-1]) for name in ("out", "other")]
+    assert [record["machine"]["cache_bytes"] for record in records] == [1 << 30, 1 << 10]
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(3)])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
-from runner.packs import Pack, total_cost
+from runner.packs import Pack, costs_by_kind
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -41,11 +41,13 @@ class Running(NamedTuple):
         pack: Which.
         step: How far it is.
         diverged: Cells that have diverged so far.
+        began: By the tally's clock.
     """
 
     pack: Pack
     step: int
     diverged: int
+    began: float
 
     @property
     def fraction(self) -> float:
@@ -62,17 +64,19 @@ class Running(NamedTuple):
 
 
 class Tally:
-    """Counts cells and estimates the time left, from the packs' costs.
+    """Counts cells and estimates the time left, from the packs' costs and what they took.
 
-    Cells count by the cost of their pack, so that a thousand quick cells do not promise that the slow
-    ones will be quick.
+    A cost is an estimate; packs of one kind err alike, so each kind is corrected by those of it that have
+    ended, and by all others until then. That counts cells that diverge, too, which end early.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._started = clock()
-        self._paid = 0.0
         self._due = 0.0
+        self._left: dict[tuple[object, ...], float] = {}
+        self._took: dict[tuple[object, ...], tuple[float, float]] = {}
+        self._lanes = 1
         self._trained = 0
         self.done = 0
         self.total = 0
@@ -84,23 +88,32 @@ class Tally:
     def begin(self, packs: Sequence[Pack], done: int, total: int) -> None:
         """Take note of the work ahead."""
         self._started = self._clock()
-        self._due = total_cost(packs)
+        self._left = costs_by_kind(packs)
+        self._due = sum(self._left.values())
         self.done, self.total = done, total
 
     def begin_pack(self, pack: Pack) -> None:
         """Take note of a pack that starts."""
-        self.running[pack.index] = Running(pack, 0, 0)
+        self.running[pack.index] = Running(pack, 0, 0, self._clock())
+        self._lanes = max(self._lanes, len(self.running))
 
     def step(self, pack: Pack, step: int, diverged: int) -> None:
         """Take note of how far a pack is."""
-        self.running[pack.index] = Running(pack, step, diverged)
+        if pack.index not in self.running:  # the other half of a pack that was cut has ended
+            self.begin_pack(pack)
+        self.running[pack.index] = self.running[pack.index]._replace(step=step, diverged=diverged)
 
     def end_pack(self, pack: Pack, ok: int, diverged: int, failed: int) -> None:
         """Take note of how the cells of a pack ended."""
-        self.running.pop(pack.index, None)
-        self._paid += pack.cost
-        self._trained += ok + diverged + failed
-        self.done += ok + diverged + failed
+        count, kind = ok + diverged + failed, pack.cells[0].pack_key
+        now = self.running.pop(pack.index, None)
+        paid = pack.cost * count / len(pack.cells)  # the rest is left to others, or tried again
+        self._left[kind] = max(0.0, self._left.get(kind, 0.0) - paid)
+        if now and count == len(pack.cells):
+            seconds, cost = self._took.get(kind, (0.0, 0.0))
+            self._took[kind] = seconds + self._clock() - now.began, cost + pack.cost
+        self._trained += count
+        self.done += count
         self.ok += ok
         self.diverged += diverged
         self.failed += failed
@@ -113,7 +126,7 @@ class Tally:
     def fraction(self) -> float:
         """Share of the shard's cost that is paid, the steps of running packs included."""
         part = sum(now.pack.cost * now.fraction for now in self.running.values())
-        return min(1.0, (self._paid + part) / self._due) if self._due else 1.0
+        return min(1.0, 1 - (sum(self._left.values()) - part) / self._due) if self._due else 1.0
 
     @property
     def cells_per_second(self) -> float:
@@ -124,10 +137,30 @@ class Tally:
     @property
     def seconds_left(self) -> float | None:
         """Estimated time left; None before there is anything to go by."""
-        fraction = self.fraction
-        if fraction < 0.005:
+        if self.fraction < 0.005:
             return None
-        return (self._clock() - self._started) * (1 - fraction) / fraction
+        pace = self._paces()
+        each = [
+            now.pack.cost * (1 - now.fraction) * pace(now.pack.cells[0].pack_key)
+            for now in self.running.values()
+        ]
+        part = sum(
+            now.pack.cost * now.fraction * pace(now.pack.cells[0].pack_key) for now in self.running.values()
+        )
+        whole = sum(cost * pace(kind) for kind, cost in self._left.items()) - part
+        # Shared by all workers, but for a pack that one of them is still at when the others are idle.
+        return max(0.0, whole / self._lanes, *each)
+
+    def _paces(self) -> Callable[[tuple[object, ...]], float]:
+        """Return what gives the seconds that a second of estimated cost takes, by kind."""
+        known = {kind: seconds / cost for kind, (seconds, cost) in self._took.items() if cost}
+        took = list(self._took.values()) or [
+            (self._clock() - now.began, now.pack.cost * now.fraction)
+            for now in self.running.values()
+            if now.fraction
+        ]
+        usual = sum(seconds for seconds, _ in took) / max(sum(cost for _, cost in took), 1e-9)
+        return lambda kind: known.get(kind, usual)
 
     def counts(self) -> str:
         """Return the line of counts."""

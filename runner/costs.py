@@ -1,0 +1,125 @@
+"""What training costs, in seconds of one thread: from the sizes of a cell and the speeds of a machine.
+
+Only what a cell is made of is counted: dispatched operations, matrix products, passes over memory. The few
+constants are shares and counts that hold on every machine; its speeds are measured, see `runner.machine`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Protocol
+
+import numpy as np
+
+from runner.cell import Cell
+from runner.machine import Machine
+
+MAX_CELLS = 512
+
+_PACK_SECONDS = 0.1  # of data, regimes and three files that have reached the disk
+_STEP_CALLS = 30  # operations of a step, per weight matrix
+_STEP_PASSES = 12  # over weights and activations in a step, beside the products
+_STEP_SHARE = 0.75  # of the speed of square products, that a step's own reach
+_LANCZOS_STEPS = 40  # steps whose products the top eigenvalue of a kernel or Hessian is worth
+_INIT_CALLS = 10_000  # operations before the first step
+_POINT_CALLS = 3_000  # operations at a measured step
+_KERNEL_SHARE = 0.28  # of the speed of square products, that kernels reach
+_NEAR_BEST = 1.1
+"""A pack is no larger than it takes to come this near to the least seconds per cell: small packs keep every
+core busy to the end, and lose less when they are stopped."""
+
+
+class Shape(Protocol):
+    """What the planner asks of ``train.PackShape``."""
+
+    @property
+    def parameters(self) -> int:
+        """Trainable parameters of a cell."""
+
+    @property
+    def train_size(self) -> int:
+        """Training samples."""
+
+    @property
+    def probe_size(self) -> int:
+        """Samples that kernels are measured on."""
+
+    @property
+    def inputs(self) -> int:
+        """Input features."""
+
+    @property
+    def outputs(self) -> int:
+        """Network outputs."""
+
+    @property
+    def activations(self) -> int:
+        """Numbers that the layers return for one sample."""
+
+    @property
+    def flops_per_step(self) -> float:
+        """Floating-point operations of one optimizer step of one cell."""
+
+
+class Costs:
+    """Costs of packs of cells of one shape.
+
+    Args:
+        cell: One of the cells.
+        shape: Its sizes.
+        machine: Where it trains.
+    """
+
+    def __init__(self, cell: Cell, shape: Shape, machine: Machine) -> None:
+        self._machine, self._steps = machine, cell.steps
+        batch = min(cell.batch_size or shape.train_size, shape.train_size)
+        width = 8 if cell.dtype == "float64" else 4
+        flops_per_second = machine.rate(cell.width) * 4 / width
+        products = shape.flops_per_step / flops_per_second
+        self.cell_bytes = width * (shape.parameters + batch * (shape.inputs + shape.activations))
+        self._step_call = _STEP_CALLS * (cell.depth + 1) * machine.call
+        self._step_products = products / _STEP_SHARE
+        on_all = products * shape.train_size / max(batch, 1)
+        self._lanczos = _LANCZOS_STEPS * on_all
+        kernels, eigenvalues, self._points = _measured(cell)
+        pulled = shape.flops_per_step / (3 * max(batch, 1)) * shape.outputs * shape.probe_size
+        paired = 2.0 * shape.probe_size**2 * shape.outputs * shape.activations
+        kernel = (pulled + paired) / flops_per_second / _KERNEL_SHARE
+        self._measures = kernels * kernel + eigenvalues * self._lanczos + self._points * on_all
+
+    def seconds(self, counts: np.ndarray | int, starts: np.ndarray | int = 1) -> np.ndarray:
+        """Return the seconds that packs take.
+
+        Args:
+            counts: Cells of each pack.
+            starts: Different inits in each: cells that start alike share the work at init.
+        """
+        size = np.multiply(counts, self.cell_bytes)
+        bandwidth = np.where(size <= self._machine.cache_bytes, self._machine.cached, self._machine.uncached)
+        step = self._step_call + counts * self._step_products + _STEP_PASSES * size / bandwidth
+        calls = (_INIT_CALLS + _POINT_CALLS * self._points) * self._machine.call
+        return np.asarray(
+            _PACK_SECONDS + calls + starts * self._lanczos + self._steps * step + counts * self._measures
+        )
+
+    def pack_limit(self) -> int:
+        """Return how many cells fit in a pack.
+
+        The working set of a pack, its weights and one batch of activations, is to stay in the caches, or in
+        a GPU's memory; within them, see `_NEAR_BEST`.
+        """
+        fitting = max(1, min(MAX_CELLS, self._machine.cache_bytes // max(self.cell_bytes, 1)))
+        counts = np.arange(1, fitting + 1)
+        each = self.seconds(counts) / counts
+        return int(counts[np.argmax(each <= _NEAR_BEST * each.min())])
+
+
+def _measured(cell: Cell) -> tuple[int, int, int]:
+    """Return how often kernels and top eigenvalues are computed after init, and the measured steps."""
+    section = json.loads(cell.settings).get("measure", {})
+    points = min(section.get("points", 12), cell.steps + 1)
+    times = {"every": points - 1, "ends": 1, "init": 0}
+    functions = (section.get("functions") or {}).values()
+    due = [(str(f.get("_target_")).rpartition(".")[2], times.get(f.get("at", "every"), 0)) for f in functions]
+    kernels = max((count for name, count in due if "ntk" in name or "kernel" in name), default=0)
+    return kernels, sum(count for name, count in due if name in {"sharpness", "lambda_max"}), points

@@ -1,0 +1,116 @@
+"""What the planner knows of a machine, and what it makes of it."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from sweeping import shape_of
+from test_cell import BASE
+
+from runner import machine
+from runner.costs import Costs
+from runner.machine import USUAL, WIDTHS, from_record, this_machine
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def measured(monkeypatch, tmp_path):
+    """Counts what is measured; the cache is the test's own."""
+    calls = []
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(
+        machine, "measure", lambda _, name: calls.append(name) or dataclasses.replace(USUAL, device=name)
+    )
+    return calls
+
+
+def test_a_machine_is_measured_once(measured, tmp_path):
+    assert this_machine(CPU) == this_machine(CPU)
+    assert len(measured) == 1
+    assert torch.__version__ in measured[0]
+    (file,) = (tmp_path / "regime-runner").iterdir()
+    file.write_text("{")
+    assert this_machine(CPU).device == measured[0]
+    assert len(measured) == 2
+    file.write_text(json.dumps(dataclasses.asdict(USUAL)))  # of another machine
+    assert this_machine(CPU).device == measured[0]
+    assert len(measured) == 3
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(measured, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert this_machine(CPU) == this_machine(CPU)
+    assert len(measured) == 2
+
+
+def test_what_is_measured_is_plausible_and_leaves_the_threads_alone():
+    threads = torch.get_num_threads()
+    found = machine.measure(CPU, "here")
+    assert torch.get_num_threads() == threads
+    assert 1e-8 < found.call < 1e-3
+    assert all(1e7 < value < 1e13 for value in found.flops)
+    assert 1e7 < found.uncached <= found.cached < 1e13
+    assert 1 << 18 < found.cache_bytes < 1 << 30
+    assert from_record(json.loads(json.dumps(dataclasses.asdict(found)))) == found
+
+
+def test_rates_lie_between_those_measured():
+    assert [USUAL.rate(width) for width in WIDTHS] == pytest.approx(USUAL.flops)
+    assert [USUAL.rate(1), USUAL.rate(1 << 20)] == [USUAL.flops[0], USUAL.flops[-1]]
+    assert USUAL.flops[1] < USUAL.rate(96) < USUAL.flops[2]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"call": -1.0},
+        {"call": "fast"},
+        {"flops": [1.0]},
+        {"cached": float("nan")},
+        {"more": 1},
+        {"flops": None},
+    ],
+)
+def test_a_record_that_is_none_is_measured_anew(change):
+    assert from_record(dataclasses.asdict(USUAL) | change) is None
+    assert from_record(None) is None
+
+
+def costs(machine=USUAL, **changes):
+    cell = dataclasses.replace(BASE, **changes)
+    return Costs(cell, shape_of(cell), machine)
+
+
+def test_costs_grow_with_the_work():
+    one = costs().seconds(1)
+    assert costs(steps=2000).seconds(1) > one
+    assert costs(width=512).seconds(1) > one
+    assert costs(dtype="float64").seconds(1) > one
+    assert costs().seconds(2) > one
+    assert costs().seconds(2) < 2 * one
+    assert costs().seconds(2, 2) > costs().seconds(2, 1)
+    kernel = {"points": 12, "functions": {"a": {"_target_": "runner.measures.ntk_change"}}}
+    assert costs(settings=json.dumps({"measure": kernel})).seconds(1) > one
+    many = costs(settings=json.dumps({"measure": kernel | {"points": 50}}))
+    assert many.seconds(1) > costs(settings=json.dumps({"measure": kernel})).seconds(1)
+
+
+def test_packs_are_larger_where_dispatch_is_dear_and_smaller_where_caches_are():
+    narrow = costs(width=16, batch_size=32, steps=10_000)
+    assert narrow.pack_limit() > costs(width=512, steps=10_000).pack_limit() >= 1
+    slow = dataclasses.replace(USUAL, call=10 * USUAL.call)
+    assert costs(slow, width=16, batch_size=32, steps=10_000).pack_limit() > narrow.pack_limit()
+    tight = dataclasses.replace(USUAL, cache_bytes=4 * narrow.cell_bytes)
+    assert costs(tight, width=16, batch_size=32, steps=10_000).pack_limit() <= 4
+
+
+def test_a_pack_comes_near_to_the_least_seconds_per_cell():
+    few = costs(width=32, batch_size=64, steps=1000)
+    counts = np.arange(1, 513)
+    counts = counts[counts * few.cell_bytes <= USUAL.cache_bytes]
+    each = few.seconds(counts) / counts
+    assert each[few.pack_limit() - 1] <= 1.1 * each.min() < each[max(0, few.pack_limit() - 2)]
