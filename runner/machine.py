@@ -7,6 +7,7 @@ within the caches and beyond them.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -17,6 +18,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from runner.errors import UserError
 from runner.store.files import atomic
@@ -41,7 +44,9 @@ class Machine:
     Attributes:
         device: Its kind: processor or GPU, and what else tells it from others.
         call: Seconds to dispatch one operation.
-        flops: FLOP/s of batched float32 matrix products, by `WIDTHS`.
+        threads: On which products were timed once more: one for each core that a job may use.
+        flops: FLOP/s of batched float32 matrix products on one thread, by `WIDTHS`.
+        gains: How many times faster they are on all threads, by `WIDTHS`.
         cached: Bytes per second that are read and written within the caches.
         uncached: Likewise, beyond them.
         cache_bytes: What stays in the caches of one core, or may be taken of a GPU's memory.
@@ -49,23 +54,36 @@ class Machine:
 
     device: str
     call: float
+    threads: int
     flops: tuple[float, ...]
+    gains: tuple[float, ...]
     cached: float
     uncached: float
     cache_bytes: int
 
     def rate(self, width: int) -> float:
         """Return the FLOP/s of matrix products at a width, between those that were timed."""
-        place = min(max(math.log2(width / WIDTHS[0]), 0.0), len(WIDTHS) - 1.0)
-        below = min(int(place), len(WIDTHS) - 2)
-        return self.flops[below] + (place - below) * (self.flops[below + 1] - self.flops[below])
+        return float(np.interp(math.log2(width), np.log2(WIDTHS), self.flops))
+
+    def gain(self, width: int) -> float:
+        """Return how many times faster they are on all threads."""
+        return float(np.interp(math.log2(width), np.log2(WIDTHS), self.gains))
 
     def bandwidth(self, size: float) -> float:
         """Return the bytes per second of passes over ``size`` bytes, again and again."""
         return self.cached if size <= self.cache_bytes else self.uncached
 
 
-USUAL = Machine("usual", 2.5e-6, (5e10, 6e10, 7e10, 8e10, 8.5e10, 9e10), 2e10, 1e10, 8 << 20)
+USUAL = Machine(
+    device="usual",
+    call=2.5e-6,
+    threads=1,
+    flops=(5e10, 6e10, 7e10, 8e10, 8.5e10, 9e10),
+    gains=(1.0,) * len(WIDTHS),
+    cached=2e10,
+    uncached=1e10,
+    cache_bytes=8 << 20,
+)
 """A core of 2023, in round figures: what plans are made with where nothing was measured."""
 
 
@@ -74,30 +92,32 @@ def from_record(record: object) -> Machine | None:
     if not isinstance(record, Mapping) or set(record) != {field.name for field in fields(Machine)}:
         return None
     with suppress(TypeError, ValueError):
-        numbers = {name: float(record[name]) for name in ("call", "cached", "uncached", "cache_bytes")}
-        flops = tuple(map(float, record["flops"]))
-        if len(flops) == len(WIDTHS) and all(0 < value < math.inf for value in [*numbers.values(), *flops]):
-            size = int(numbers.pop("cache_bytes"))
-            return Machine(str(record["device"]), flops=flops, cache_bytes=size, **numbers)
+        numbers = {name: float(record[name]) for name in ("call", "cached", "uncached")}
+        whole = {name: int(record[name]) for name in ("threads", "cache_bytes")}
+        rows = {name: tuple(map(float, record[name])) for name in ("flops", "gains")}
+        positive = [*numbers.values(), *whole.values(), *itertools.chain.from_iterable(rows.values())]
+        if all(len(row) == len(WIDTHS) for row in rows.values()) and all(0 < x < math.inf for x in positive):
+            return Machine(str(record["device"]), **numbers, **whole, **rows)  # type: ignore[arg-type]
     return None
 
 
-def this_machine(device: torch.device) -> Machine:
+def this_machine(device: torch.device, threads: int) -> Machine:
     """Return what was measured here before, or measure it now and keep it.
 
     Args:
         device: That cells train on.
+        threads: That may train them: as many as there are cores for a job; 1 on a GPU.
     """
     import torch
 
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-    key = f"{name}, {os.cpu_count()} cores, torch {torch.__version__}, calibration {VERSION}"
+    key = f"{name}, {threads} of {os.cpu_count()} cores, torch {torch.__version__}, calibration {VERSION}"
     path = _cache_folder() / f"{''.join(c if c.isalnum() else '-' for c in key)}.json"
     with suppress(OSError, ValueError):
         known = from_record(json.loads(path.read_bytes()))
         if known and known.device == key:
             return known
-    found = measure(device, key)
+    found = measure(device, threads, key)
     with suppress(OSError, UserError), atomic(path, durable=False) as file:  # then it is measured each time
         file.write(json.dumps(asdict(found), indent=1).encode())
     return found
@@ -116,16 +136,17 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def measure(device: torch.device, name: str) -> Machine:
-    """Time the machine, on one thread; takes about half a second.
+def measure(device: torch.device, threads: int, name: str) -> Machine:
+    """Time the machine; takes about half a second.
 
     Args:
         device: What to time.
+        threads: To time products on, beside one.
         name: What to call it.
     """
     import torch
 
-    threads = torch.get_num_threads()
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         timed = _clock(device)
@@ -133,15 +154,18 @@ def measure(device: torch.device, name: str) -> Machine:
         call = timed(lambda: torch.add(small, 1.0, out=small))
         flops = [_product_rate(width, device, timed) for width in WIDTHS]
         speeds = [_pass_rate(size, device, timed) for size in _SIZES]
-    finally:
         torch.set_num_threads(threads)
+        together = [_product_rate(width, device, timed) for width in WIDTHS] if threads > 1 else flops
+    finally:
+        torch.set_num_threads(before)
     if device.type == "cuda":
         cache = int(_GPU_SHARE * torch.cuda.get_device_properties(device).total_memory)
     else:
         # Half way between the two speeds, the caches are left; the largest is shared with other cores.
         border = math.sqrt(max(speeds) * speeds[-1])
         cache = max(size for size, speed in zip(_SIZES, speeds, strict=True) if speed >= border) // 2
-    return Machine(name, _rounded(call), tuple(flops), max(speeds), speeds[-1], cache)
+    gains = tuple(_rounded(many / one) for many, one in zip(together, flops, strict=True))
+    return Machine(name, _rounded(call), threads, tuple(flops), gains, max(speeds), speeds[-1], cache)
 
 
 def _product_rate(width: int, device: torch.device, timed: Callable[[Callable[[], Any]], float]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import overload
 
 import numpy as np
@@ -22,11 +22,13 @@ class Pack:
         index: Place in the plan of the whole grid.
         cells: Those that are still to be trained.
         cost: Estimated seconds.
+        threads: That train it.
     """
 
     index: int
     cells: tuple[Cell, ...]
     cost: float
+    threads: int = 1
 
     @property
     def name(self) -> str:
@@ -44,7 +46,7 @@ class Pack:
         return self._with(tuple(cell for cell in self.cells if cell.cell_id in cell_ids))
 
     def _with(self, cells: tuple[Cell, ...]) -> Pack:
-        return Pack(self.index, cells, self.cost * len(cells) / max(1, len(self.cells)))
+        return replace(self, cells=cells, cost=self.cost * len(cells) / max(1, len(self.cells)))
 
 
 class Packs(Sequence[Pack]):
@@ -55,13 +57,22 @@ class Packs(Sequence[Pack]):
         sizes: Cells of each pack; at least one.
         indices: Place of each in the plan of the whole grid.
         costs: Estimated seconds of each.
+        threads: That train each; one by default.
     """
 
-    __slots__ = ("cells", "costs", "indices", "sizes", "stops")
+    __slots__ = ("cells", "costs", "indices", "sizes", "stops", "threads")
     __hash__ = None  # type: ignore[assignment]
 
-    def __init__(self, cells: Cells, sizes: np.ndarray, indices: np.ndarray, costs: np.ndarray) -> None:
+    def __init__(
+        self,
+        cells: Cells,
+        sizes: np.ndarray,
+        indices: np.ndarray,
+        costs: np.ndarray,
+        threads: np.ndarray | None = None,
+    ) -> None:
         self.cells, self.sizes, self.indices, self.costs = cells, sizes, indices, costs
+        self.threads = np.ones_like(sizes) if threads is None else threads
         self.stops = np.cumsum(sizes)
 
     def __len__(self) -> int:
@@ -76,10 +87,15 @@ class Packs(Sequence[Pack]):
             return [self[one] for one in range(len(self))[place]]
         stop = int(self.stops[place])
         cells = tuple(self.cells[stop - int(self.sizes[place]) : stop])
-        return Pack(int(self.indices[place]), cells, float(self.costs[place]))
+        threads = int(self.threads[place])
+        return Pack(int(self.indices[place]), cells, float(self.costs[place]), threads)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Packs) and list(self) == list(other)
+
+    def first(self, place: int) -> Cell:
+        """Return the first cell of a pack, without the others."""
+        return self.cells[int(self.stops[place] - self.sizes[place])]
 
     def only(self, kept: np.ndarray) -> Packs:
         """Return the packs with some of their cells alone; a pack with none left vanishes.
@@ -90,15 +106,16 @@ class Packs(Sequence[Pack]):
         sizes = np.add.reduceat(kept, self.stops - self.sizes, dtype=np.int64) if len(self) else self.sizes
         there = sizes > 0
         costs = self.costs * sizes / np.maximum(1, self.sizes)
-        return Packs(self.cells.take(kept), sizes[there], self.indices[there], costs[there])
+        owned = (self.indices[there], costs[there], self.threads[there])
+        return Packs(self.cells.take(kept), sizes[there], *owned)
 
     def costliest_first(self) -> Packs:
-        """Return the packs in the order in which several workers end together, or nearly so."""
-        places = np.argsort(-self.costs, kind="stable")
+        """Return the packs as workers do best to take them: those of many threads first, then long ones."""
+        places = np.lexsort((-self.costs, -self.threads))
         sizes = self.sizes[places]
         moved = (self.stops - self.sizes)[places] - (np.cumsum(sizes) - sizes)
         cells = self.cells.take(np.repeat(moved, sizes) + np.arange(len(self.cells)))
-        return Packs(cells, sizes, self.indices[places], self.costs[places])
+        return Packs(cells, sizes, self.indices[places], self.costs[places], self.threads[places])
 
 
 def costs_by_kind(packs: Sequence[Pack]) -> dict[tuple[object, ...], float]:

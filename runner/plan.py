@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 SHARD_SECONDS = 450.0
 """Length of a launcher's job: long beside the start of a job, short beside a time limit."""
+_THREADED_SECONDS = 10.0
+"""Least cost of a pack that is trained on all cores."""
+_WORTHWHILE = 0.9
 MAX_SHARDS = 256
 """That the planner chooses by itself: a queue is shared. ``shards=N`` may ask for more."""
 
@@ -42,6 +45,7 @@ class Plan:
         grid: All cells in canonical order, the finished ones included.
         ids: Their ids, as Arrow's strings.
         missing_cells: Which of them are to be trained: those of the packs, in the same order.
+        threaded: Indices of the packs to be trained on all cores, one after the other, before the others.
     """
 
     packs: Packs
@@ -49,6 +53,7 @@ class Plan:
     grid: Cells
     ids: pa.Array = field(compare=False)
     missing_cells: np.ndarray = field(compare=False)
+    threaded: tuple[int, ...]
 
     @property
     def shards(self) -> int:
@@ -110,7 +115,10 @@ def make_plan(
     ids = whole.cells.ids()
     missing = ~is_in(ids, finished)
     packs = whole.only(missing)
-    return Plan(packs, _balance(packs.costs, _shard_count(packs, shards)), whole.cells, ids, missing)
+    shard_of = _balance(packs.costs, _shard_count(packs, shards))
+    # Of the whole grid, too: another number of threads may round otherwise. Jobs may share their machine.
+    threaded = _threaded(whole, machine) if shards == 1 else ()
+    return Plan(packs, shard_of, whole.cells, ids, missing, threaded)
 
 
 def form_packs(cells: Iterable[Cell], shape_of: Callable[[Cell], Shape], machine: Machine = USUAL) -> Packs:
@@ -182,15 +190,52 @@ def _balance(costs: np.ndarray, shards: int) -> tuple[int, ...]:
     return tuple(shard_of)
 
 
+def _threaded(packs: Packs, machine: Machine) -> tuple[int, ...]:
+    """Return the packs that are better trained on all cores, the costliest first.
+
+    A pack that takes longer than its share leaves the other cores without work while it trains.
+    """
+    found: list[int] = []
+    left = float(packs.costs.sum())
+    order = np.argsort(-packs.costs, kind="stable").tolist()
+    for place, following in itertools.pairwise([*order, None]):
+        cost, next_cost = (
+            float(packs.costs[place]),
+            0.0 if following is None else float(packs.costs[following]),
+        )
+        gain = machine.gain(packs.first(place).width)
+        apart = max(cost, left / machine.threads)
+        together = cost / gain + max(next_cost, (left - cost) / machine.threads)
+        if cost < _THREADED_SECONDS or together > _WORTHWHILE * apart:
+            break
+        found.append(int(packs.indices[place]))
+        left -= cost
+    return tuple(found)
+
+
 def packs_of_rows(
-    rows: Mapping[str, Any] | pa.Table, shape_of: Callable[[Cell], Shape], machine: Machine = USUAL
+    rows: Mapping[str, Any] | pa.Table,
+    shape_of: Callable[[Cell], Shape],
+    machine: Machine = USUAL,
+    threaded: Collection[int] = (),
 ) -> Packs:
-    """Return the packs of a shard from its rows of a stored plan, in order."""
+    """Return the packs of a shard from its rows of a stored plan, in order.
+
+    Args:
+        rows: Of the shard.
+        shape_of: Size of a cell.
+        machine: What the plan was made for.
+        threaded: Indices of the packs that are trained on all its cores.
+    """
     cells, index = Cells.from_arrow(rows), to_numpy(rows["pack"])
     firsts = np.flatnonzero(np.diff(index, prepend=-1))
     sizes, seconds = np.diff(firsts, append=len(cells)), np.empty(len(firsts))
     for start, stop in itertools.pairwise([*cells.starts(PACK_FIELDS).tolist(), len(cells)]):
-        packs = slice(*np.searchsorted(firsts, [start, stop]))
+        some = slice(*np.searchsorted(firsts, [start, stop]).tolist())
         costs = Costs(cells[start], shape_of(cells[start]), machine)
-        seconds[packs] = _seconds(cells[start:stop], sizes[packs], costs)
-    return Packs(cells, sizes, index[firsts], seconds)
+        seconds[some] = _seconds(cells[start:stop], sizes[some], costs)
+    packs = Packs(cells, sizes, index[firsts], seconds)
+    for place in np.flatnonzero(np.isin(packs.indices, list(threaded))).tolist():
+        packs.threads[place] = machine.threads
+        packs.costs[place] /= machine.gain(packs.first(place).width)
+    return packs

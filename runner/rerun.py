@@ -15,7 +15,7 @@ from runner.errors import UserError
 from runner.store import launches
 from runner.store.provenance import versions
 from runner.store.verify import Problem
-from runner.workers import set_up_torch
+from runner.workers import cores, set_up_torch
 
 if TYPE_CHECKING:
     import torch
@@ -42,19 +42,19 @@ def rerun(store: Path, count: int, trust: bool = False) -> tuple[int, list[Probl
     """
     from runner import train
 
-    set_up_torch()
     compared, problems = 0, []
-    for launch, cells in _packs(store, count):
+    for launch, cells, threads in _packs(store, count):
         _check_targets(cells, trust)
         device = train.resolve_device(launches.read_config(store, launch)["device"])
+        set_up_torch(threads)
         result = train.train_pack(cells, device)
         compared += len(cells)
         problems += list(_differences(store, launch, cells, result, device))
     return compared, problems
 
 
-def _packs(store: Path, count: int) -> Iterator[tuple[str, list[Cell]]]:
-    """Yield launch and cells of the packs that random cells were trained in."""
+def _packs(store: Path, count: int) -> Iterator[tuple[str, list[Cell], int]]:
+    """Yield launch, cells and threads of the packs that random cells were trained in."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -64,12 +64,13 @@ def _packs(store: Path, count: int) -> Iterator[tuple[str, list[Cell]]]:
     for cell_id in random.sample(sorted(launch_of), min(count, len(launch_of))):
         drawn.setdefault(launch_of[cell_id], set()).add(cell_id)
     for launch, ids in drawn.items():
-        plan = launches.read_plan(store, launch)
+        plan, record = launches.read_plan(store, launch), launches.read_launch(store, launch)
         packs = plan["pack"].filter(pc.is_in(plan["cell_id"], pa.array(sorted(ids))))
         for pack in sorted(packs.unique().drop_null().to_pylist()):
             rows = plan.filter(pc.equal(plan["pack"], pack)).to_pylist()
             together = [row for row in rows if launch_of.get(row["cell_id"]) == launch]
-            yield launch, [Cell.from_row(row) for row in together]
+            threads = min(record["machine"]["threads"], cores()) if pack in record.get("threaded", ()) else 1
+            yield launch, [Cell.from_row(row) for row in together], threads
 
 
 def _check_targets(cells: Sequence[Cell], trust: bool) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -118,6 +118,7 @@ def launch(
     shards = config["shards"] or default_shards
     plan = make_plan(cells, shards=shards, finished=finished, machine=machine)
     tables.check_writable(store)
+    provenance["threaded"] = [] if config["workers"] else list(plan.threaded)
     known = _same_launch(plan, store) if not plan.packs else None
     name = known or launches.new_launch(store, config, plan.rows(), provenance)
     return Launched(name, plan.shards, plan.missing, plan.total, damaged)
@@ -128,7 +129,7 @@ def _machine(store: Path, device: torch.device) -> Machine:
     newest = next(reversed(launches.launch_ids(store)), None)
     record = launches.read_launch(store, newest) if newest else {}
     known = from_record(record.get("machine")) if record.get("device") == str(device) else None
-    return known or this_machine(device)
+    return known or this_machine(device, cores() if device.type == "cpu" else 1)
 
 
 def _join(plan: Plan, config: Mapping[str, Any], store: Path, provenance: Mapping[str, Any]) -> Launched:
@@ -213,7 +214,9 @@ def run_shard(store: Path, launch: str, shard: int, progress: Progress | None = 
     finished = tables.finished(store, retry_failed=config["retry"] == "failed")
     rows = launches.read_plan(store, launch, shard=shard)
     machine = from_record(record.get("machine")) or USUAL
-    todo = packs_of_rows(rows, train.inspect, machine).only(~is_in(rows["cell_id"], finished))
+    machine = replace(machine, threads=min(machine.threads, cores()))
+    packs = packs_of_rows(rows, train.inspect, machine, record.get("threaded", ()))
+    todo = packs.only(~is_in(rows["cell_id"], finished))
     total = record["cells"] if record["shards"] <= 1 else rows.num_rows
     del rows, finished  # a training takes long, and a grid may be large: what it grows by, is given back
     pa.default_memory_pool().release_unused()

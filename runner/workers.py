@@ -2,7 +2,8 @@
 
 Packs share nothing, so processes scale where threads inside an operation do not (narrow nets), and where
 the machine has other work, since no core waits at a barrier for another. One thread per worker also makes a
-pack's numbers the same whatever the number of workers.
+pack's numbers the same whatever the number of workers. Only a pack that would keep the others waiting, for it
+is as long as all of them, is trained on all cores: alone, before the others, and if the planner said so.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -104,11 +106,11 @@ def worker_count(packs: Sequence[Pack], on_cpu: bool, asked: int | None) -> int:
     return max(1, min(asked or cores(), len(packs)))
 
 
-def set_up_torch() -> None:
-    """Set this process to one thread, and to treat denormals as zero."""
+def set_up_torch(threads: int = 1) -> None:
+    """Set this process to a number of threads, and to treat denormals as zero."""
     import torch
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     # Diverging and dying cells meet denormals, which are a hundred times slower.
     torch.set_flush_denormal(True)
 
@@ -188,7 +190,6 @@ class _Queue:
 
 
 def _train_here(queue: _Queue, trainer: Trainer, progress: Progress, stop: Callable[[], object]) -> None:
-    set_up_torch()
     while queue:
         if stop():
             raise Stopped
@@ -196,6 +197,7 @@ def _train_here(queue: _Queue, trainer: Trainer, progress: Progress, stop: Calla
         if pack is None:
             time.sleep(_POLL_SECONDS)
             continue
+        set_up_torch(pack.threads)
         progress.begin_pack(pack)
         outcome = trainer.run(pack, partial(progress.step, pack), stop)
         queue.later(outcome.left)
@@ -207,14 +209,35 @@ class _Worker(NamedTuple):
     connection: Connection[Any, Any]
 
 
-def _start(trainer: Trainer) -> _Worker:
+def _context() -> SpawnContext | ForkServerContext:
     # A fork of this process could inherit torch's threads half-way through something; a server's cannot.
-    context: SpawnContext | ForkServerContext
-    if "forkserver" in multiprocessing.get_all_start_methods():
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["runner.sweep", "runner.train", "pyarrow.parquet", "pandas"])
-    else:
-        context = multiprocessing.get_context("spawn")
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["runner.sweep", "runner.train", "pyarrow.parquet", "pandas"])
+    return context
+
+
+def warm_up() -> None:
+    """Have torch imported for the workers to come, while this process imports it for itself.
+
+    Takes a second or two of another core, and does not wait for it.
+    """
+    if _context().get_start_method() == "forkserver":
+        from multiprocessing import forkserver
+
+        alone = threading.current_thread() is threading.main_thread()
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN) if alone else None  # which the server inherits
+        try:
+            forkserver.ensure_running()
+        finally:
+            if alone:
+                signal.signal(signal.SIGINT, before)
+
+
+def _start(trainer: Trainer) -> _Worker:
+    warm_up()
+    context = _context()
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, trainer), daemon=True)
     process.start()
@@ -225,7 +248,6 @@ def _start(trainer: Trainer) -> _Worker:
 def _serve(connection: Connection[Any, Any], trainer: Trainer) -> None:
     """Train what comes through the pipe, until it closes or a signal says to stop."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that shows the progress
-    set_up_torch()
 
     def tell(*message: object) -> None:
         try:
@@ -236,6 +258,7 @@ def _serve(connection: Connection[Any, Any], trainer: Trainer) -> None:
     with stoppable() as stop, suppress(EOFError, OSError):
         while True:
             pack = connection.recv()
+            set_up_torch(pack.threads)
             tell("begin")
             try:
                 outcome = trainer.run(pack, lambda step, diverged: tell("step", step, diverged), stop)
@@ -266,6 +289,11 @@ def _feed(
             _stop([worker for worker, _ in running.values()])
             raise Stopped
         while idle and (pack := queue.next()):
+            if running and any(
+                some.threads > 1 for some in (pack, *(other for _, other in running.values()))
+            ):
+                queue.first([pack])  # threads that wait for each other wait long where cores are taken
+                break
             worker = idle.pop(0)
             worker.connection.send(pack)
             running[worker.connection] = (worker, pack)

@@ -22,37 +22,41 @@ def measured(monkeypatch, tmp_path):
     calls = []
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(
-        machine, "measure", lambda _, name: calls.append(name) or dataclasses.replace(USUAL, device=name)
+        machine,
+        "measure",
+        lambda _device, _threads, name: calls.append(name) or dataclasses.replace(USUAL, device=name),
     )
     return calls
 
 
 def test_a_machine_is_measured_once(measured, tmp_path):
-    assert this_machine(CPU) == this_machine(CPU)
+    assert this_machine(CPU, 2) == this_machine(CPU, 2)
     assert len(measured) == 1
     assert torch.__version__ in measured[0]
     (file,) = (tmp_path / "regime-runner").iterdir()
     file.write_text("{")
-    assert this_machine(CPU).device == measured[0]
+    assert this_machine(CPU, 2).device == measured[0]
     assert len(measured) == 2
     file.write_text(json.dumps(dataclasses.asdict(USUAL)))  # of another machine
-    assert this_machine(CPU).device == measured[0]
+    assert this_machine(CPU, 2).device == measured[0]
     assert len(measured) == 3
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(measured, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert this_machine(CPU) == this_machine(CPU)
+    assert this_machine(CPU, 2) == this_machine(CPU, 2)
     assert len(measured) == 2
 
 
 def test_what_is_measured_is_plausible_and_leaves_the_threads_alone():
     threads = torch.get_num_threads()
-    found = machine.measure(CPU, "here")
+    found = machine.measure(CPU, 2, "here")
     assert torch.get_num_threads() == threads
     assert 1e-8 < found.call < 1e-3
     assert all(1e7 < value < 1e13 for value in found.flops)
+    assert found.threads == 2
+    assert all(0 < gain < 5 for gain in found.gains)
     assert 1e7 < found.uncached <= found.cached < 1e13
     assert 1 << 18 < found.cache_bytes < 1 << 30
     assert from_record(json.loads(json.dumps(dataclasses.asdict(found)))) == found

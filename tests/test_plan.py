@@ -138,6 +138,33 @@ def test_several_workers_begin_with_what_takes_longest():
     assert sum(kinds.values()) == pytest.approx(total_cost(packs)) == pytest.approx(total_cost(list(packs)))
 
 
+TWO_CORES = dataclasses.replace(USUAL, threads=2, gains=(1.8,) * len(USUAL.gains))
+
+
+def test_a_pack_as_long_as_all_others_is_trained_on_all_cores():
+    def threaded(cells, shards=1, done=frozenset(), machine=TWO_CORES):
+        plan = make_plan(cells, shape_of, shards, done, machine)
+        return plan, plan.threaded
+
+    (wide,) = grid(width=(1024,), steps=(2000,))
+    narrow = grid(width=(16,), lr=(0.1, 0.2), steps=(100,))
+    plan, found = threaded([wide, *narrow])
+    (place,) = [pack.index for pack in plan.packs if pack.cells == (wide,)]
+    assert found == (place,)
+    assert threaded([wide, *narrow], done={wide.cell_id})[1] == found  # of the grid, not of what is left
+    assert threaded(narrow)[1] == ()
+    assert threaded(grid(width=(1024,), steps=(2000,), seed=(0, 1)))[1] == ()  # one for each core
+    assert len(threaded(grid(width=(1024,), steps=(2000,), seed=(0, 1, 2)))[1]) <= 1
+    assert threaded([wide, *narrow], shards=2)[1] == ()
+    assert threaded([wide, *narrow], machine=USUAL)[1] == ()
+    stored = packs_of_rows(pa.table(plan.rows()), shape_of, TWO_CORES, found)
+    assert {pack.index: pack.threads for pack in stored} == {
+        pack.index: 2 if pack.index == place else 1 for pack in plan.packs
+    }
+    assert stored.costliest_first()[0].threads == 2
+    assert stored.costs[place] == pytest.approx(plan.packs.costs[place] / 1.8)
+
+
 def test_packs_are_of_the_machine_that_is_given():
     small = dataclasses.replace(USUAL, cache_bytes=1 << 16)
     usual, other = make_plan(GRID, shape_of), make_plan(GRID, shape_of, machine=small)

@@ -77,6 +77,16 @@ def test_time_is_shared_by_the_workers_but_not_the_last_packs(clock):
     assert tally.seconds_left == pytest.approx(90)
 
 
+def test_a_pack_of_many_threads_takes_the_time_of_all_workers(clock):
+    tally = Tally(clock)
+    many = dataclasses.replace(SLOW, threads=2)
+    tally.begin([many, QUICK], done=0, total=12)
+    tally.begin_pack(many)
+    clock.now += 45
+    tally.step(many, BASE.steps // 2, 0)
+    assert tally.seconds_left == pytest.approx(45 + 10 / 2)
+
+
 def test_a_pack_that_is_cut_counts_once(clock):
     tally = Tally(clock)
     tally.begin([QUICK, SLOW], done=0, total=12)

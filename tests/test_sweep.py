@@ -107,7 +107,7 @@ def test_only_what_is_missing_is_trained(engine, capsys):
 def test_a_store_keeps_the_machine_that_its_packs_were_formed_for(engine, monkeypatch):
     def measure(cache_bytes):
         found = dataclasses.replace(USUAL, cache_bytes=cache_bytes)
-        monkeypatch.setattr(sweep, "this_machine", lambda _: found)
+        monkeypatch.setattr(sweep, "this_machine", lambda *_: found)
 
     def packs():
         newest = launches.launch_ids(Path("out"))[-1]

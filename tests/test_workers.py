@@ -2,10 +2,12 @@
 
 import os
 import signal
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import torch
 from cells import make_cell
 
 from runner.errors import UserError
@@ -71,6 +73,32 @@ def test_every_pack_once(tmp_path, count):
     processes = {path.read_text() for path in tmp_path.iterdir()}
     assert len(processes) <= count
     assert (str(os.getpid()) in processes) == (count == 1)
+
+
+class Clocked(Writer):
+    """Leaves when it began and ended, and on how many threads."""
+
+    def run(self, pack, on_progress, stop):
+        began = time.monotonic()
+        time.sleep(0.1)
+        text = f"{began} {time.monotonic()} {torch.get_num_threads()}"
+        (self.folder / str(pack.index)).write_text(text)
+        return Outcome({"ok": len(pack.cells), "diverged": 0, "failed": 0})
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_pack_of_many_threads_trains_alone(tmp_path, count):
+    packs = [replace(pack, threads=2 if pack.index in {0, 3} else 1) for pack in PACKS]
+    train_packs(packs, Clocked(tmp_path), count, Watch())
+    torch.set_num_threads(1)
+    found = {pack.index: (tmp_path / str(pack.index)).read_text().split() for pack in packs}
+    spans = {index: (float(began), float(ended)) for index, (began, ended, _) in found.items()}
+    assert {index: int(threads) for index, (_, _, threads) in found.items()} == {
+        pack.index: pack.threads for pack in packs
+    }
+    for many in (0, 3):
+        began, ended = spans.pop(many)
+        assert all(other[1] <= began or ended <= other[0] for other in spans.values())
 
 
 def test_a_worker_that_dies_costs_the_cell_that_kills_it(tmp_path):

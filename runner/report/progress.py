@@ -95,7 +95,7 @@ class Tally:
     def begin_pack(self, pack: Pack) -> None:
         """Take note of a pack that starts."""
         self.running[pack.index] = Running(pack, 0, 0, self._clock())
-        self._lanes = max(self._lanes, len(self.running))
+        self._lanes = max(self._lanes, len(self.running), pack.threads)
 
     def step(self, pack: Pack, step: int, diverged: int) -> None:
         """Take note of how far a pack is."""
@@ -148,6 +148,10 @@ class Tally:
             now.pack.cost * now.fraction * pace(now.pack.cells[0].pack_key) for now in self.running.values()
         )
         whole = sum(cost * pace(kind) for kind, cost in self._left.items()) - part
+        # A pack of many threads takes the time of all workers.
+        whole += sum(
+            (now.pack.threads - 1) * left for now, left in zip(self.running.values(), each, strict=True)
+        )
         # Shared by all workers, but for a pack that one of them is still at when the others are idle.
         return max(0.0, whole / self._lanes, *each)
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     from runner.sweep import Launched
 
+_FEW_CELLS = 16
+"""That many rarely need a second process."""
+
 ConfigStore.instance().store(
     group="hydra/sweeper",
     name="runner_grid",
@@ -78,6 +81,7 @@ class GridSweeper(Sweeper):
 
         from runner.config import check_execution
         from runner.sweep import launch, progress_of, unfinished
+        from runner.workers import cores, warm_up
 
         assert self.config is not None
         assert self.hydra_context is not None
@@ -86,6 +90,8 @@ class GridSweeper(Sweeper):
         check_execution(master)
         self._check_launcher(master)
         cells = composition.cells_of(loader, self.config, self.params, self.grids, arguments)
+        if self._runs_here() and len(cells) > _FEW_CELLS and cores() > 1:
+            warm_up()
         store = Path(master["store"]).expanduser().absolute()
         snapshot = {
             **master,
