@@ -12,6 +12,8 @@ from runner.layers import generator
 
 _CHECK_EVERY = 4
 """Lanczos steps between two looks at the residual: a look costs more than a step on small problems."""
+_ROOM = 16
+"""Lanczos vectors for which there is room at first; it is doubled where they are more."""
 
 
 def top_eigenvalue(
@@ -41,23 +43,27 @@ def top_eigenvalue(
     """
     if tolerance is None:
         tolerance = 1e-9 if like.dtype == torch.float64 else 1e-4
-    size = like.shape[1]
+    cells, size = like.shape
     limit = min(max_steps, size)
+    tiny = torch.finfo(like.dtype)
     # The same start in every cell, so that a cell's answer does not depend on its pack.
     start = torch.randn(size, generator=generator(0, "lanczos"), dtype=torch.float64).to(like)
     vector = (start / start.norm()).expand_as(like)
-    basis: list[Tensor] = []
+    basis = like.new_empty(cells, min(limit, _ROOM), size)
     diagonal: list[Tensor] = []
     offdiagonal: list[Tensor] = []
+    largest = like.new_zeros(cells)
     for step in range(1, limit + 1):
-        basis.append(vector)
-        residual = product(vector)
-        diagonal.append((vector * residual).sum(1))
-        stacked = torch.stack(basis, 1)
+        if step > basis.shape[1]:
+            basis = torch.cat([basis, torch.empty_like(basis)], 1)
+        basis[:, step - 1] = vector
+        # Rows times matrices: a product with a column is many times slower in a batch.
+        residual = product(vector).unsqueeze(1)
+        diagonal.append((vector * residual[:, 0]).sum(1))
+        known = basis[:, :step]
         for _ in range(2):  # twice is enough (Kahan & Parlett)
-            overlap = torch.einsum("ckn,cn->ck", stacked, residual)
-            residual = residual - torch.einsum("ck,ckn->cn", overlap, stacked)
-        norm = residual.norm(dim=1)
+            residual = torch.baddbmm(residual, residual @ known.mT, known, alpha=-1)
+        norm = residual[:, 0].norm(dim=1)
         offdiagonal.append(norm)
         if step == limit or step % _CHECK_EVERY == 0:
             value, bound = _top_ritz(diagonal, offdiagonal)
@@ -65,13 +71,9 @@ def top_eigenvalue(
             if step == limit or bool((done | value.isnan()).all()):
                 return value.to(like)
         # An exhausted Krylov space leaves nothing to normalise; zeros then change nothing.
-        scale = torch.stack([d.abs() for d in diagonal]).amax(0)
-        exhausted = norm <= torch.finfo(like.dtype).eps * scale
-        vector = torch.where(
-            exhausted[:, None],
-            0.0,
-            residual / norm.clamp_min(1e-300 if like.dtype == torch.float64 else 1e-37)[:, None],
-        )
+        largest = torch.maximum(largest, diagonal[-1].abs())
+        scale = torch.where(norm <= tiny.eps * largest, 0.0, 1 / norm.clamp_min(10 * tiny.tiny))
+        vector = residual[:, 0] * scale[:, None]
     raise AssertionError("unreachable: the last step returns")
 
 
@@ -91,7 +93,7 @@ def spectral_norm(matrix: Float[Tensor, "cell row column"]) -> Float[Tensor, "ce
     matrix = matrix / torch.where(scale > 0, scale, 1.0)
 
     def product(vector: Tensor) -> Tensor:
-        return (matrix.mT @ (matrix @ vector[:, :, None]))[:, :, 0]
+        return (vector[:, None] @ matrix.mT @ matrix)[:, 0]
 
     return top_eigenvalue(product, matrix[:, 0]).clamp_min(0).sqrt() * scale[:, 0, 0]
 
