@@ -17,6 +17,7 @@ from runner.layers.contraction import Pairing
 from runner.layers.convolution import Conv2d
 from runner.layers.dense import Embedding, Linear
 from runner.layers.elementwise import LayerNorm, Position
+from runner.layers.factors import factors
 from runner.layers.population import (
     allocate,
     initialize,
@@ -43,6 +44,7 @@ __all__ = [
     "Position",
     "Product",
     "allocate",
+    "factors",
     "generator",
     "hidden",
     "initialize",

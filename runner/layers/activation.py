@@ -79,4 +79,4 @@ class Activation(nn.Module):
 
     def forward(self, x: Float[Tensor, "cell sample ..."]) -> Float[Tensor, "cell sample ..."]:
         """Apply the function."""
-        return hidden(self.function.value(x))
+        return hidden(self.function.value(x), elementwise_of=x)

@@ -44,12 +44,14 @@ class Call:
         inputs: What its weight multiplied, in the layer's own layout; see :meth:`Layer.columns`.
         outputs: What it returned before any activation function.
         features: The hidden representation that followed, if any: see :func:`hidden`.
+        elementwise: Whether the features are a function of the outputs, number by number.
     """
 
     layer: Layer
     inputs: Float[Tensor, "#cell sample *inputs"]
     outputs: Float[Tensor, "cell sample *outputs"]
     features: Float[Tensor, "cell sample *features"] | None = field(default=None)
+    elementwise: bool = field(default=False)
 
 
 _tape: list[Call] | None = None
@@ -71,14 +73,21 @@ def recording() -> bool:
     return _tape is not None
 
 
-def hidden(x: Float[Tensor, "cell sample *features"]) -> Float[Tensor, "cell sample *features"]:
+def hidden(
+    x: Float[Tensor, "cell sample *features"], elementwise_of: Tensor | None = None
+) -> Float[Tensor, "cell sample *features"]:
     """Declare ``x`` a hidden representation, and return it.
 
     It becomes the features of the layer called last, whose movement, alignment and transfer are measured; a
     later declaration before the next layer replaces it. The last one of a network is what its readout sees.
+
+    Args:
+        x: The representation.
+        elementwise_of: What every number of it is a function of, if of one number at the same place alone.
     """
     if _tape:
         _tape[-1].features = x
+        _tape[-1].elementwise = elementwise_of is _tape[-1].outputs
     return x
 
 

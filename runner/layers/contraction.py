@@ -23,6 +23,11 @@ from torch import Tensor
 BLOCK_BYTES = 64 << 20
 """Memory for one block of per-sample gradients or of pairs of positions; more is done block by block."""
 
+_STRIP = 128
+"""Rows of a Gram matrix that are multiplied at a time with themselves and those below."""
+_LONG = 256
+"""Numbers in a row from which on this pays."""
+
 
 @dataclass(frozen=True)
 class Pairing:
@@ -41,22 +46,21 @@ class Pairing:
         """Return the inner products of gradients."""
         cells, outputs, samples, _ = jacobian.shape
         if self.full:
-            others = jacobian[:, :, : self.columns].flatten(1, 2)
-            flat = jacobian.flatten(1, 2) @ others.mT
+            rows = jacobian.flatten(1, 2)
+            if self.columns is None:
+                return _symmetric(rows).view(cells, outputs, samples, outputs, samples)
+            flat = rows @ jacobian[:, :, : self.columns].flatten(1, 2).mT
             return flat.view(cells, outputs, samples, outputs, -1)
         # All outputs side by side: their sum is part of the one product.
         rows = jacobian[:, 0] if outputs == 1 else jacobian.transpose(1, 2).flatten(2)
-        return rows @ rows[:, : self.columns].mT
-
-    def spread(self, block: Float[Tensor, "cell sample column"]) -> Float[Tensor, "cell *pair"]:
-        """View what does not depend on the outputs so that it broadcasts against :meth:`gram`."""
-        return block[:, None, :, None, :] if self.full else block
+        return _symmetric(rows) if self.columns is None else rows @ rows[:, : self.columns].mT
 
 
 def dense_kernel(
     columns: Float[Tensor, "#cell sample position fan_in"],
     rows: Float[Tensor, "cell output sample position fan_out"],
     pairing: Pairing,
+    factor: Float[Tensor, "cell"] | None = None,
 ) -> Float[Tensor, "cell *pair"]:
     """Return the Gram matrix of gradients with respect to a dense weight.
 
@@ -64,12 +68,32 @@ def dense_kernel(
         columns: A, the layer's inputs.
         rows: G, gradients of the network's outputs with respect to the layer's.
         pairing: Which entries are wanted.
+        factor: Multiplies each cell's; 1 by default.
     """
+    scale = rows.new_ones(1) if factor is None else factor
+    scale = scale.view(-1, *(1,) * (4 if pairing.full else 2))
     if columns.shape[2] == 1:
         inputs = columns[:, :, 0]
-        return pairing.spread(inputs @ inputs[:, : pairing.columns].mT) * pairing.gram(rows[:, :, :, 0])
+        # The factor goes to the smaller matrix, and their product takes the place of the larger.
+        return pairing.gram(rows[:, :, :, 0]).mul_(pairing.gram(inputs.unsqueeze(1)) * scale)
     by_sample, by_pair = contraction_costs(columns, rows, pairing)
-    return (_by_sample if by_sample <= by_pair else _by_pair)(columns, rows, pairing)
+    kernel = (_by_sample if by_sample <= by_pair else _by_pair)(columns, rows, pairing)
+    return kernel.mul_(scale)
+
+
+def _symmetric(rows: Float[Tensor, "cell row parameter"]) -> Float[Tensor, "cell row row"]:
+    """Return rows times their transpose, where large by half of the products."""
+    cells, count, length = rows.shape
+    step = _STRIP if count > 2 * _STRIP else _STRIP // 2
+    if count <= step or length < _LONG:
+        return rows @ rows.mT
+    product = rows.new_empty(cells, count, count)
+    for start in range(0, count, step):
+        stop = start + step
+        strip = rows[:, start:stop] @ rows[:, start:].mT
+        product[:, start:stop, start:] = strip
+        product[:, stop:, start:stop] = strip[:, :, step:].mT
+    return product
 
 
 def contraction_costs(columns: Tensor, rows: Tensor, pairing: Pairing) -> tuple[int, int]:

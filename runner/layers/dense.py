@@ -55,9 +55,9 @@ class Affine(Layer):
         pairing: Pairing,
     ) -> Float[Tensor, "cell *pair"]:
         """Return the layer's summand of the kernel by the cheapest contraction."""
-        kernel = self.weigh("weight", dense_kernel(columns, rows, pairing))
+        kernel = dense_kernel(columns, rows, pairing, self.kernel_factor("weight"))
         if self.has_bias:
-            kernel = kernel + self.weigh("bias", pairing.gram(rows.sum(3)))
+            kernel += self.weigh("bias", pairing.gram(rows.sum(3)))
         return kernel
 
 

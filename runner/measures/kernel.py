@@ -7,7 +7,7 @@ learning rate and 1/gamma^2 of f = h / gamma cancel.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float, Shaped
@@ -45,8 +45,8 @@ def empirical_ntk(
         Jacot, Gabriel & Hongler (2018), arXiv 1806.07572, eq. 4; the layerwise contraction is that of
         Novak, Sohl-Dickstein & Schoenholz (2022), arXiv 2206.08720, section 3.3.
     """
-    tape, outputs = _record(model, parameters, x)
-    return _contract(tape, outputs, Pairing(columns)) / outputs.shape[2]
+    kernel, outputs = _contract(model, parameters, x, Pairing(columns))
+    return kernel / outputs
 
 
 def empirical_ntk_full(
@@ -56,8 +56,7 @@ def empirical_ntk_full(
     columns: int | None = None,
 ) -> Float[Tensor, "cell output sample output column"]:
     """Return the whole lr-weighted NTK, ``[cell, k, x, k', x']``; arguments as :func:`empirical_ntk`."""
-    tape, outputs = _record(model, parameters, x)
-    return _contract(tape, outputs, Pairing(columns, full=True))
+    return _contract(model, parameters, x, Pairing(columns, full=True))[0]
 
 
 def probe_ntk(snapshot: Snapshot) -> Float[Tensor, "cell probe probe"]:
@@ -137,43 +136,23 @@ def _train_lambda_max(snapshot: Snapshot) -> Float[Tensor, "cell"]:
     return top_eigenvalue(product, outputs.detach().flatten(1))
 
 
-def _record(
-    model: nn.Module, parameters: Mapping[str, Tensor], x: Tensor
-) -> tuple[list[layers.Call], Float[Tensor, "cell sample output"]]:
-    """Forward pass with a tape whose layer outputs can be differentiated for."""
-    with torch.enable_grad(), layers.record() as tape:
-        leaves = {path: value.detach().requires_grad_() for path, value in parameters.items()}
-        outputs = functional_call(model, leaves, (x,))
-    return tape, outputs
-
-
 def _contract(
-    tape: list[layers.Call], outputs: Float[Tensor, "cell sample output"], pairing: Pairing
-) -> Float[Tensor, "cell *pair"]:
-    """Sum of the layers' kernels over a recorded pass."""
-    gradients = zip(*_output_gradients(tape, outputs), strict=True)
-    calls: dict[layers.Layer, list[tuple[Tensor, Tensor]]] = {}
-    for item, per_output in zip(tape, gradients, strict=True):
-        layer = item.layer
-        both = layer.columns(item.inputs.detach()), layer.rows(torch.stack(per_output, 1))
-        calls.setdefault(layer, []).append(both)
-    kernel: Tensor | float = 0.0
-    for layer, found in calls.items():
-        columns, rows = found[0]
-        if len(found) > 1:
-            # A layer called again: its gradient is a sum over calls, as it is over positions.
-            columns = torch.cat([c.expand(rows.shape[0], -1, -1, -1) for c, _ in found], 2)
-            rows = torch.cat([r for _, r in found], 3)
-        kernel = kernel + layer.kernel(columns, rows, pairing)
-    assert isinstance(kernel, Tensor)
-    return kernel
-
-
-def _output_gradients(tape: list[layers.Call], outputs: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """G_k = dh_k/dz of every recorded layer, for one output k after the other."""
-    targets = [item.outputs for item in tape]
-    for k in range(outputs.shape[2]):
-        pick = torch.zeros_like(outputs)
-        pick[:, :, k] = 1
-        # A layer may have no part in the outputs: the queries of a single position, for one.
-        yield torch.autograd.grad(outputs, targets, pick, retain_graph=True, materialize_grads=True)
+    model: nn.Module, parameters: Mapping[str, Tensor], x: Tensor, pairing: Pairing
+) -> tuple[Float[Tensor, "cell *pair"], int]:
+    """Sum of the layers' kernels over a recorded pass, and the number of outputs."""
+    leaves = {path: value.detach().requires_grad_() for path, value in parameters.items()}
+    with torch.enable_grad(), layers.record() as tape:
+        outputs = functional_call(model, leaves, (x,))
+    with torch.no_grad():
+        weights = {
+            layer: parameters[path]
+            for path, _, _, layer in layers.parameters_of(model)
+            if path.rpartition(".")[2] == "weight"
+        }
+    kernel: Tensor | None = None
+    for layer, columns, rows in layers.factors(tape, outputs, weights, full=pairing.full):
+        with torch.no_grad():
+            summand = layer.kernel(columns, rows, pairing)
+            kernel = summand if kernel is None else kernel.add_(summand)
+    assert kernel is not None
+    return kernel, outputs.shape[2]

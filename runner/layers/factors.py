@@ -1,0 +1,130 @@
+r"""The two factors of every layer's gradient: its inputs A and the gradients G of the outputs at what it returned.
+
+Autograd gives G one output after the other. Where a network is a plain chain of dense layers,
+``z_{l+1} = phi(z_l) W_{l+1}``, it follows for all outputs at once::
+
+    G_out = 1,   G_l = (G_{l+1} W_{l+1}^T) * phi'(z_l)
+
+The trace of the kernel sees an output's gradients only through ``sum_k G_k(x)_i G_k(x')_i``. At the last hidden
+layer, where ``G_k(x) = W_k * phi'(z(x))``, that sum is the product of two vectors, as if there were one output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from runner.layers.base import Call, Layer
+from runner.layers.dense import Linear
+
+
+class Factors(NamedTuple):
+    """What a layer's summand of the tangent kernel follows from; see :meth:`Layer.kernel`.
+
+    Attributes:
+        layer: The layer.
+        columns: A, as :meth:`Layer.columns` returns it.
+        rows: G, as :meth:`Layer.rows` returns it.
+    """
+
+    layer: Layer
+    columns: Float[Tensor, "#cell sample position fan_in"]
+    rows: Float[Tensor, "cell output sample position fan_out"]
+
+
+def factors(
+    tape: list[Call],
+    outputs: Float[Tensor, "cell sample output"],
+    weights: Mapping[Layer, Float[Tensor, "cell ..."]],
+    *,
+    full: bool,
+) -> Iterator[Factors]:
+    """Yield the factors of every layer, in no particular order.
+
+    Args:
+        tape: A recorded pass, with its graph.
+        outputs: What it returned.
+        weights: Of the layers, in that pass.
+        full: Whether every output's gradients are needed, or any whose products have the same sum.
+    """
+    if is_chain(tape, outputs):
+        return _of_chain(tape, weights, full)
+    return _of_graph(tape, outputs)
+
+
+def is_chain(tape: list[Call], outputs: Tensor) -> bool:
+    """Say whether a pass was one dense layer after the other with elementwise functions between them."""
+    return (
+        all(type(call.layer) is Linear and call.inputs.dim() == 3 for call in tape)
+        and len({call.layer for call in tape}) == len(tape)
+        and all(this.elementwise and next_.inputs is this.features for this, next_ in pairwise(tape))
+        and tape[-1].outputs is outputs
+    )
+
+
+def _of_chain(tape: list[Call], weights: Mapping[Layer, Tensor], full: bool) -> Iterator[Factors]:
+    """Backward, all outputs in one product; ``[cell, output, sample, unit]`` if full, else sample first."""
+    last = tape[-1]
+    cells, samples, count = last.outputs.shape
+    if full:
+        rows = torch.eye(count, dtype=last.outputs.dtype, device=last.outputs.device)
+        rows = rows.view(1, count, 1, 1, count).expand(cells, -1, samples, -1, -1)
+    else:
+        rows = torch.ones_like(last.outputs)[:, None, :, None]
+    yield Factors(last.layer, last.inputs.detach().unsqueeze(2), rows)
+    output_axis = 1 if full else 2
+    gradients: Tensor | None = None
+    for place in reversed(range(len(tape) - 1)):
+        call, above = tape[place], tape[place + 1].layer
+        slopes = above.scale("weight", _slopes(call))
+        weight = weights[above]
+        if gradients is None and not full:
+            norms = weight.square().sum(2).sqrt().unsqueeze(1)
+            yield Factors(call.layer, call.inputs.detach().unsqueeze(2), (slopes * norms)[:, None, :, None])
+            if place == 0:
+                return
+        if gradients is None:
+            gradients = weight.mT.unsqueeze(3 - output_axis) * slopes.unsqueeze(output_axis)
+        else:
+            shape = gradients.shape[:3]
+            gradients = (gradients.flatten(1, 2) @ weight.mT).unflatten(1, shape[1:])
+            gradients *= slopes.unsqueeze(output_axis)
+        if full or place < len(tape) - 2:
+            rows = gradients.transpose(1, output_axis).unsqueeze(3)
+            yield Factors(call.layer, call.inputs.detach().unsqueeze(2), rows)
+
+
+def _slopes(call: Call) -> Tensor:
+    """Derivative of an elementwise function, where it was evaluated."""
+    assert call.features is not None
+    ones = call.features.new_ones(()).expand_as(call.features)
+    return torch.autograd.grad(call.features, call.outputs, ones, retain_graph=True)[0]
+
+
+def _of_graph(tape: list[Call], outputs: Tensor) -> Iterator[Factors]:
+    """By autograd, for one output k after the other; a layer's calls side by side."""
+    targets = [call.outputs for call in tape]
+    picks = torch.eye(outputs.shape[2], dtype=outputs.dtype, device=outputs.device)
+    # A layer may have no part in the outputs: the queries of a single position, for one.
+    found = [
+        torch.autograd.grad(
+            outputs, targets, pick.expand_as(outputs), retain_graph=True, materialize_grads=True
+        )
+        for pick in picks
+    ]
+    calls: dict[Layer, list[tuple[Tensor, Tensor]]] = {}
+    for call, gradients in zip(tape, zip(*found, strict=True), strict=True):
+        columns = call.layer.columns(call.inputs.detach())
+        calls.setdefault(call.layer, []).append((columns, call.layer.rows(torch.stack(gradients, 1))))
+    for layer, both in calls.items():
+        columns, rows = both[0]
+        if len(both) > 1:
+            # A layer called again: its gradient is a sum over calls, as it is over positions.
+            columns = torch.cat([c.expand(rows.shape[0], -1, -1, -1) for c, _ in both], 2)
+            rows = torch.cat([r for _, r in both], 3)
+        yield Factors(layer, columns, rows)
