@@ -89,7 +89,7 @@ def _of_chain(tape: list[Call], weights: Mapping[Layer, Tensor], full: bool) -> 
             if place == 0:
                 return
         if gradients is None:
-            gradients = weight.mT.unsqueeze(3 - output_axis) * slopes.unsqueeze(output_axis)
+            gradients = weight.mT.contiguous().unsqueeze(3 - output_axis) * slopes.unsqueeze(output_axis)
         else:
             shape = gradients.shape[:3]
             gradients = (gradients.flatten(1, 2) @ weight.mT).unflatten(1, shape[1:])
