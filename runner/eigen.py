@@ -12,6 +12,8 @@ from runner.layers import generator
 
 _CHECK_EVERY = 4
 """Lanczos steps between two looks at the residual: a look costs more than a step on small problems."""
+_FEW = 16
+"""Columns of a matrix whose Gram matrix is decomposed at once."""
 _ROOM = 16
 """Lanczos vectors for which there is room at first; it is doubled where they are more."""
 
@@ -90,12 +92,18 @@ def spectral_norm(matrix: Float[Tensor, "cell row column"]) -> Float[Tensor, "ce
         matrix = matrix.mT
     # Squares of a small movement would underflow in float32 otherwise.
     scale = matrix.abs().amax((1, 2), keepdim=True)
-    matrix = matrix / torch.where(scale > 0, scale, 1.0)
+    inverse = 1 / torch.where(scale > 0, scale, 1.0)
+    if matrix.shape[2] <= _FEW:
+        scaled = matrix * inverse
+        top = spectra(scaled.mT @ scaled)[:, -1]
+    else:
 
-    def product(vector: Tensor) -> Tensor:
-        return (vector[:, None] @ matrix.mT @ matrix)[:, 0]
+        def product(vector: Tensor) -> Tensor:
+            # The vector is scaled, not the matrix, which is larger.
+            return (vector[:, None] @ matrix.mT * inverse @ matrix * inverse)[:, 0]
 
-    return top_eigenvalue(product, matrix[:, 0]).clamp_min(0).sqrt() * scale[:, 0, 0]
+        top = top_eigenvalue(product, matrix[:, 0]).clamp_min(0)
+    return top.sqrt() * scale[:, 0, 0]
 
 
 def spectra(matrix: Float[Tensor, "cell n n"]) -> Float[Tensor, "cell n"]:

@@ -17,7 +17,7 @@ from runner.layers.contraction import Pairing
 from runner.layers.convolution import Conv2d
 from runner.layers.dense import Embedding, Linear
 from runner.layers.elementwise import LayerNorm, Position
-from runner.layers.factors import factors
+from runner.layers.factors import chain_product, factors, is_chain
 from runner.layers.population import (
     allocate,
     initialize,
@@ -44,10 +44,12 @@ __all__ = [
     "Position",
     "Product",
     "allocate",
+    "chain_product",
     "factors",
     "generator",
     "hidden",
     "initialize",
+    "is_chain",
     "kernel_weights",
     "layers_of",
     "parameter_count",

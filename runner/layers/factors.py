@@ -11,7 +11,7 @@ layer, where ``G_k(x) = W_k * phi'(z(x))``, that sum is the product of two vecto
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from runner.layers.base import Call, Layer
+from runner.layers.base import Call, Layer, per_cell
 from runner.layers.dense import Linear
 
 
@@ -128,3 +128,49 @@ def _of_graph(tape: list[Call], outputs: Tensor) -> Iterator[Factors]:
             columns = torch.cat([c.expand(rows.shape[0], -1, -1, -1) for c, _ in both], 2)
             rows = torch.cat([r for _, r in both], 3)
         yield Factors(layer, columns, rows)
+
+
+def chain_product(
+    tape: list[Call], weights: Mapping[Layer, Float[Tensor, "cell fan_in fan_out"]]
+) -> Callable[[Float[Tensor, "cell sample output"]], Float[Tensor, "cell sample output"]]:
+    """Return what multiplies the lr-weighted tangent kernel of a chain by one vector per cell.
+
+    With S_l the slopes behind layer l and k_l the factor of its learning rate, a product is a pass backward,
+    ``d_{l-1} = (d_l W_l^T) * S_{l-1}`` from the vector d_L, and one forward,
+    ``u_l = (u_{l-1} * S_{l-1}) W_l + k_l A_l A_l^T d_l``, to the result u_L.
+
+    Args:
+        tape: A recorded pass that :func:`is_chain`, with its graph.
+        weights: Of the layers, in that pass.
+    """
+    layers = [call.layer for call in tape]
+    above = [weights[layer] for layer in layers[1:]]
+    slopes = [layer.scale("weight", _slopes(call)) for call, layer in zip(tape[:-1], layers[1:], strict=True)]
+    paired = [_pairing(call) for call in tape]
+
+    def product(vector: Tensor) -> Tensor:
+        rows = [vector]
+        for weight, slope in zip(reversed(above), reversed(slopes), strict=True):
+            rows.append((rows[-1] @ weight.mT).mul_(slope))
+        pushed = paired[0](rows.pop())
+        for pair, weight, slope in zip(paired[1:], above, slopes, strict=True):
+            pushed = torch.baddbmm(pair(rows.pop()), pushed.mul_(slope), weight)
+        return pushed
+
+    return product
+
+
+def _pairing(call: Call) -> Callable[[Tensor], Tensor]:
+    """Return what multiplies rows by the lr-weighted inner products of a dense layer's inputs."""
+    layer, inputs = call.layer, call.inputs.detach()
+    factor = per_cell(layer.kernel_factor("weight"), 3)
+    bias = per_cell(layer.kernel_factor("bias"), 3) if layer.has_bias else 0.0
+    if inputs.shape[1] <= 2 * inputs.shape[2]:
+        gram = (inputs @ inputs.mT) * factor + bias
+        return lambda rows: gram @ rows
+
+    def pair(rows: Tensor) -> Tensor:
+        paired = (inputs @ (inputs.mT @ rows)).mul_(factor)
+        return paired.add_(bias * rows.sum(1, keepdim=True)) if layer.has_bias else paired
+
+    return pair

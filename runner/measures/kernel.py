@@ -7,7 +7,8 @@ learning rate and 1/gamma^2 of f = h / gamma cancel.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Shaped
@@ -118,37 +119,63 @@ def lambda_max(now: Snapshot, start: Snapshot) -> Measurement:
 
 def _train_lambda_max(snapshot: Snapshot) -> Float[Tensor, "cell"]:
     model, x = snapshot.ensemble.model, snapshot.ensemble.inputs["train"]
-    factors = layers.kernel_weights(model)
-    parameters = {path: value.clone().requires_grad_() for path, value in snapshot.parameters.items()}
-    leaves = list(parameters.values())
-    outputs = functional_call(model, parameters, (x,))
-    # J^T v is linear in v, so its derivative in the direction u is J u. Both graphs are built once and serve
-    # every product; forward mode would evaluate the network anew each time.
-    probe = torch.zeros_like(outputs, requires_grad=True)
-    pulled = torch.autograd.grad(outputs, leaves, probe, create_graph=True)
+    passed = _record(model, snapshot.parameters, x)
+    if layers.is_chain(passed.tape, passed.outputs):
+        multiply = layers.chain_product(passed.tape, passed.weights)
+    else:
+        multiply = _graph_product(model, passed)
+    shape = passed.outputs.shape
 
     def product(vector: Tensor) -> Tensor:
-        gradients = torch.autograd.grad(outputs, leaves, vector.view(outputs.shape), retain_graph=True)
-        weighted = [g * factors[path] for path, g in zip(parameters, gradients, strict=True)]
-        (pushed,) = torch.autograd.grad(pulled, probe, weighted, retain_graph=True)
-        return pushed.flatten(1) / x.shape[1]
+        return multiply(vector.view(shape)).flatten(1) / shape[1]
 
-    return top_eigenvalue(product, outputs.detach().flatten(1))
+    return top_eigenvalue(product, passed.outputs.detach().flatten(1))
+
+
+def _graph_product(model: nn.Module, passed: _Pass) -> Callable[[Tensor], Tensor]:
+    """Return what multiplies the kernel J D J^T by one vector per cell, by autograd."""
+    leaves = list(passed.leaves.values())
+    factors = list(layers.kernel_weights(model).values())
+    # J^T v is linear in v, so its derivative in the direction u is J u. Both graphs are built once and serve
+    # every product; forward mode would evaluate the network anew each time.
+    probe = torch.zeros_like(passed.outputs, requires_grad=True)
+    pulled = torch.autograd.grad(passed.outputs, leaves, probe, create_graph=True)
+
+    def product(vector: Tensor) -> Tensor:
+        gradients = torch.autograd.grad(passed.outputs, leaves, vector, retain_graph=True)
+        weighted = [g * factor for g, factor in zip(gradients, factors, strict=True)]
+        return torch.autograd.grad(pulled, probe, weighted, retain_graph=True)[0]
+
+    return product
+
+
+class _Pass(NamedTuple):
+    """A recorded forward pass, with its graph: parameters by path, and the weights among them by layer."""
+
+    tape: list[layers.Call]
+    outputs: Float[Tensor, "cell sample output"]
+    leaves: dict[str, Tensor]
+    weights: dict[layers.Layer, Tensor]
+
+
+def _record(model: nn.Module, parameters: Mapping[str, Tensor], x: Tensor) -> _Pass:
+    """Forward pass with a tape whose layer outputs can be differentiated for."""
+    leaves = {path: value.detach().requires_grad_() for path, value in parameters.items()}
+    with torch.enable_grad(), layers.record() as tape:
+        outputs = functional_call(model, leaves, (x,))
+    weights = {
+        layer: leaves[path].detach()
+        for path, _, _, layer in layers.parameters_of(model)
+        if path.rpartition(".")[2] == "weight"
+    }
+    return _Pass(tape, outputs, leaves, weights)
 
 
 def _contract(
     model: nn.Module, parameters: Mapping[str, Tensor], x: Tensor, pairing: Pairing
 ) -> tuple[Float[Tensor, "cell *pair"], int]:
     """Sum of the layers' kernels over a recorded pass, and the number of outputs."""
-    leaves = {path: value.detach().requires_grad_() for path, value in parameters.items()}
-    with torch.enable_grad(), layers.record() as tape:
-        outputs = functional_call(model, leaves, (x,))
-    with torch.no_grad():
-        weights = {
-            layer: parameters[path]
-            for path, _, _, layer in layers.parameters_of(model)
-            if path.rpartition(".")[2] == "weight"
-        }
+    tape, outputs, _, weights = _record(model, parameters, x)
     kernel: Tensor | None = None
     for layer, columns, rows in layers.factors(tape, outputs, weights, full=pairing.full):
         with torch.no_grad():

@@ -27,11 +27,10 @@ def param_movement(now: Snapshot, start: Snapshot) -> Measurement:
     References:
         Chizat, Oyallon & Bach (2019), arXiv 1812.07956, section 1.1.
     """
-    moved = sum(_square(now.parameters[path] - value) for path, value in start.parameters.items())
-    origin = start.cached(
-        "parameter_square", lambda: torch.stack([_square(p) for p in start.parameters.values()]).sum(0)
-    )
-    return Measurement(trace={"param_movement": (moved / origin).sqrt()})
+    paths = list(start.parameters)
+    moved = torch.stack([_moved_norm(now, start, path) for path in paths]).norm(dim=0)
+    origin = torch.stack([_norm(start, path) for path in paths]).norm(dim=0)
+    return Measurement(trace={"param_movement": moved / origin})
 
 
 def layer_movement(now: Snapshot, start: Snapshot) -> Measurement:
@@ -52,16 +51,22 @@ def layer_movement(now: Snapshot, start: Snapshot) -> Measurement:
     for layer in layers_of(now.ensemble.model):
         path = f"{layer.name}.weight"
         origin = start.parameters[path]
-        moved = now.parameters[path] - origin
-        frobenius[layer.name] = (_square(moved) / _square(origin)).sqrt()
+        frobenius[layer.name] = _moved_norm(now, start, path) / _norm(start, path)
         origin_norm = start.cached(f"spectral/{path}", lambda w=origin: _spectral(w))  # type: ignore[misc]
-        spectral[layer.name] = _spectral(moved) / origin_norm
+        spectral[layer.name] = _spectral(now.parameters[path] - origin) / origin_norm
     return Measurement(layers={"movement_frobenius": frobenius, "movement_spectral": spectral})
 
 
-def _square(value: Float[Tensor, "cell ..."]) -> Float[Tensor, "cell"]:
-    """Squared Frobenius norm per cell."""
-    return value.flatten(1).square().sum(1)
+def _norm(snapshot: Snapshot, path: str) -> Float[Tensor, "cell"]:
+    """Frobenius norm of a parameter."""
+    return snapshot.cached(f"norm/{path}", lambda: snapshot.parameters[path].flatten(1).norm(dim=1))
+
+
+def _moved_norm(now: Snapshot, start: Snapshot, path: str) -> Float[Tensor, "cell"]:
+    """Frobenius norm of a parameter's movement; kept, since more than one measure asks."""
+    return now.cached(
+        f"moved/{path}", lambda: (now.parameters[path] - start.parameters[path]).flatten(1).norm(dim=1)
+    )
 
 
 def _spectral(weight: Float[Tensor, "cell ..."]) -> Float[Tensor, "cell"]:
