@@ -116,6 +116,7 @@ EXECUTION_RULES: dict[str, Rule] = {
         "null saves a pack only when told to stop",
         lambda value: None if value is None else _positive(value),
     ),
+    "kernel_memory_mb": _positive_rule("kernel_memory_mb=256"),
     "wait": Rule("true or false", "wait=false returns when the jobs are queued", _boolean),
     "retry": Rule(
         "null or failed",

@@ -38,7 +38,8 @@ class PackTrainer:
     Attributes:
         leases: Of the shard.
         device: Where.
-        config: The launch's snapshot; ``regime``, ``checkpoint_minutes`` and ``retry`` count here.
+        config: The launch's snapshot; ``regime``, ``checkpoint_minutes``, ``kernel_memory_mb`` and
+            ``retry`` count here.
         settled: Cells that have a result.
     """
 
@@ -88,12 +89,14 @@ class PackTrainer:
     ) -> Counter[str]:
         from runner import train
         from runner.checkpoint import Checkpoint
+        from runner.layers import kernel_memory
 
         checkpoint = Checkpoint(
             self.leases.store, pack.cells, self.device, self.config.get("checkpoint_minutes"), stop
         )
         try:
-            result = train.train_pack(pack.cells, self.device, on_progress, checkpoint)
+            with kernel_memory(self.config.get("kernel_memory_mb")):
+                result = train.train_pack(pack.cells, self.device, on_progress, checkpoint)
             if len(result.cells) != len(pack.cells):
                 raise RuntimeError(
                     f"the engine returned {len(result.cells)} rows for {len(pack.cells)} cells"

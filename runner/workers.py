@@ -8,6 +8,7 @@ is as long as all of them, is trained on all cores: alone, before the others, an
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -31,6 +32,8 @@ _START_SECONDS = 4.0
 """Work, in estimated seconds, for which it does not pay to start processes that first import torch."""
 _STOP_SECONDS = 5.0
 _POLL_SECONDS = 0.2
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+_KEPT_BYTES = 512 << 20
 _RETRY_SECONDS = 1.0
 """Until a pack that another process has is asked for again."""
 
@@ -107,12 +110,17 @@ def worker_count(packs: Sequence[Pack], on_cpu: bool, asked: int | None) -> int:
 
 
 def set_up_torch(threads: int = 1) -> None:
-    """Set this process to a number of threads, and to treat denormals as zero."""
+    """Set this process to some threads, to treat denormals as zero, and to keep the memory that it frees."""
     import torch
 
     torch.set_num_threads(threads)
     # Diverging and dying cells meet denormals, which are a hundred times slower.
     torch.set_flush_denormal(True)
+    # A pack asks for the same sizes again and again. Pages fresh from the system cost up to as much as the
+    # arithmetic on them, so glibc is told to hand back little, and to keep large blocks, too.
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None:
+        mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def train_packs(

@@ -11,6 +11,7 @@ from test_engine import CPU, ensemble_of, train_reference
 from runner import data
 from runner.data.draws import INPUTS
 from runner.errors import UserError
+from runner.layers import kernel_memory
 from runner.measures import Snapshot, spectrum, transfer_gain
 from runner.train import inspect, train_pack
 
@@ -196,11 +197,11 @@ def test_the_suite_does_not_depend_on_the_pack(name):
             close(together[place][column], alone[column], rel)
 
 
-def test_parts_of_a_pack_give_what_the_pack_gives(monkeypatch):
+def test_parts_of_a_pack_give_what_the_pack_gives():
     ensemble = ensemble_of([make_cell(seed=seed) for seed in range(5)])
     whole = spectrum(*(Snapshot(ensemble, 0),) * 2).trace
-    monkeypatch.setattr("runner.measures.snapshot._PART_BYTES", 30_000)
-    parts = spectrum(*(Snapshot(ensemble, 0),) * 2).trace
+    with kernel_memory(0.03):
+        parts = spectrum(*(Snapshot(ensemble, 0),) * 2).trace
     for column, value in whole.items():
         torch.testing.assert_close(parts[column], value)
 

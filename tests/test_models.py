@@ -14,7 +14,7 @@ from torch.func import jacrev
 from runner import data
 from runner.ensemble import Ensemble
 from runner.errors import UserError
-from runner.layers import layers_of, parameters_of
+from runner.layers import kernel_memory, layers_of, parameters_of
 from runner.layers.contraction import Pairing, contraction_costs, dense_kernel
 from runner.measures.kernel import empirical_ntk, empirical_ntk_full
 from runner.train import inspect, train_pack
@@ -177,7 +177,7 @@ def test_parameterizations_are_related_as_they_should(case):
 
 @pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize(("positions", "features"), [(2, 40), (40, 2)])
-def test_both_contractions_give_the_same_kernel(full, positions, features, monkeypatch):
+def test_both_contractions_give_the_same_kernel(full, positions, features):
     generator = torch.Generator().manual_seed(0)
     columns = torch.randn(1, 6, positions, features, generator=generator, dtype=torch.float64)
     rows = torch.randn(2, 3, 6, positions, features, generator=generator, dtype=torch.float64)
@@ -189,8 +189,8 @@ def test_both_contractions_give_the_same_kernel(full, positions, features, monke
     expected = every if full else torch.einsum("coson->csn", every)
     whole = dense_kernel(columns, rows, pairing)
     close(whole, expected)
-    monkeypatch.setattr("runner.layers.contraction.BLOCK_BYTES", 1)
-    close(dense_kernel(columns, rows, pairing), expected)
+    with kernel_memory(1e-6):
+        close(dense_kernel(columns, rows, pairing), expected)
 
 
 def test_a_layer_called_twice_sums_over_its_calls():

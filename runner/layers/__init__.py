@@ -18,6 +18,7 @@ from runner.layers.convolution import Conv2d
 from runner.layers.dense import Embedding, Linear
 from runner.layers.elementwise import LayerNorm, Position
 from runner.layers.factors import chain_product, factors, is_chain
+from runner.layers.memory import kernel_bytes, kernel_memory
 from runner.layers.population import (
     allocate,
     initialize,
@@ -50,6 +51,8 @@ __all__ = [
     "hidden",
     "initialize",
     "is_chain",
+    "kernel_bytes",
+    "kernel_memory",
     "kernel_weights",
     "layers_of",
     "parameter_count",

@@ -20,8 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-BLOCK_BYTES = 64 << 20
-"""Memory for one block of per-sample gradients or of pairs of positions; more is done block by block."""
+from runner.layers.memory import kernel_bytes
 
 _STRIP = 128
 """Rows of a Gram matrix that are multiplied at a time with themselves and those below."""
@@ -114,17 +113,18 @@ def _by_sample(columns: Tensor, rows: Tensor, pairing: Pairing) -> Tensor:
     """Form gradients for some inputs of the layer after the others: the kernel is a sum over them."""
     cells, outputs, samples, positions, fan_out = rows.shape
     side_by_side = rows.permute(0, 2, 3, 1, 4).reshape(cells, samples, positions, outputs * fan_out)
-    size = cells * samples * outputs * fan_out * rows.element_size()
-    kernel: Tensor | float = 0.0
-    for part in torch.split(columns.mT, max(1, BLOCK_BYTES // size), dim=2):
+    size = (2 if pairing.full else 1) * cells * samples * outputs * fan_out * rows.element_size()
+    kernel: Tensor | None = None
+    for part in torch.split(columns.mT, max(1, kernel_bytes() // 2 // size), dim=2):
         gradients = part @ side_by_side
         if pairing.full:
             split = gradients.view(cells, samples, -1, outputs, fan_out)
-            kernel = kernel + pairing.gram(split.permute(0, 3, 1, 2, 4).flatten(3))
+            gram = pairing.gram(split.permute(0, 3, 1, 2, 4).flatten(3))
         else:
             # The order of what the trace sums over does not matter: nothing is copied.
-            kernel = kernel + pairing.gram(gradients.flatten(2).unsqueeze(1))
-    assert isinstance(kernel, Tensor)
+            gram = pairing.gram(gradients.flatten(2).unsqueeze(1))
+        kernel = gram if kernel is None else kernel.add_(gram)
+    assert kernel is not None
     return kernel
 
 
@@ -137,9 +137,9 @@ def _by_pair(columns: Tensor, rows: Tensor, pairing: Pairing) -> Tensor:
     # The trace needs G G^T summed over outputs, the full kernel every pair of them.
     folded = rows if pairing.full else rows.permute(0, 2, 3, 1, 4).flatten(3).unsqueeze(1)
     right = folded[:, :, : pairing.columns].flatten(1, 3).mT
-    size = cells * width**2 * positions**2 * count * rows.element_size()
+    size = 2 * cells * width**2 * positions**2 * count * rows.element_size()
     blocks = []
-    for start in range(0, samples, step := max(1, BLOCK_BYTES // size)):
+    for start in range(0, samples, step := max(1, kernel_bytes() // 2 // size)):
         some = slice(start, start + step)
         left = folded[:, :, some]
         gradients = (left.flatten(1, 3) @ right).view(
@@ -148,6 +148,6 @@ def _by_pair(columns: Tensor, rows: Tensor, pairing: Pairing) -> Tensor:
         inputs = (columns[:, some].flatten(1, 2) @ others.flatten(1, 2).mT).view(
             columns.shape[0], 1, left.shape[2], positions, 1, count, positions
         )
-        blocks.append((gradients * inputs).sum((3, 6)))
+        blocks.append(gradients.mul_(inputs).sum((3, 6)))
     kernel = torch.cat(blocks, 2)
     return kernel if pairing.full else kernel[:, 0, :, 0]

@@ -46,8 +46,7 @@ def empirical_ntk(
         Jacot, Gabriel & Hongler (2018), arXiv 1806.07572, eq. 4; the layerwise contraction is that of
         Novak, Sohl-Dickstein & Schoenholz (2022), arXiv 2206.08720, section 3.3.
     """
-    kernel, outputs = _contract(model, parameters, x, Pairing(columns))
-    return kernel / outputs
+    return _kernel(model, parameters, x, Pairing(columns))[:, 0, :, 0]
 
 
 def empirical_ntk_full(
@@ -57,15 +56,23 @@ def empirical_ntk_full(
     columns: int | None = None,
 ) -> Float[Tensor, "cell output sample output column"]:
     """Return the whole lr-weighted NTK, ``[cell, k, x, k', x']``; arguments as :func:`empirical_ntk`."""
-    return _contract(model, parameters, x, Pairing(columns, full=True))[0]
+    return _kernel(model, parameters, x, Pairing(columns, full=True))
 
 
 def probe_ntk(snapshot: Snapshot) -> Float[Tensor, "cell probe probe"]:
     """Return the trace kernel on probes at a moment."""
-    ensemble = snapshot.ensemble
-    return snapshot.cached(
-        "ntk", lambda: empirical_ntk(ensemble.model, snapshot.parameters, ensemble.inputs["probe"])
-    )
+    return snapshot.cached("ntk", lambda: _probe_ntk(snapshot))
+
+
+def _probe_ntk(snapshot: Snapshot) -> Float[Tensor, "cell probe probe"]:
+    """Of some cells after the others, where all do not fit in memory."""
+    x = snapshot.ensemble.inputs["probe"]
+    sample = _sample_bytes(snapshot.ensemble.model, snapshot.parameters, x)
+    found = [
+        _kernel(model, parameters, x, Pairing(), sample)[:, 0, :, 0]
+        for model, parameters in snapshot.parts(2 * sample * x.shape[1])
+    ]
+    return found[0] if len(found) == 1 else torch.cat(found)
 
 
 def ntk_change(now: Snapshot, start: Snapshot) -> Measurement:
@@ -171,10 +178,61 @@ def _record(model: nn.Module, parameters: Mapping[str, Tensor], x: Tensor) -> _P
     return _Pass(tape, outputs, leaves, weights)
 
 
+def _kernel(
+    model: nn.Module,
+    parameters: Mapping[str, Tensor],
+    x: Tensor,
+    pairing: Pairing,
+    sample_bytes: int | None = None,
+) -> Float[Tensor, "cell output sample output column"]:
+    """Sum of the layers' kernels, for all samples at once or, beyond the limit of memory, block by block.
+
+    The trace has axes of length 1 for outputs.
+    """
+    if sample_bytes is None:
+        sample_bytes = _sample_bytes(model, parameters, x)
+    samples = x.shape[1]
+    columns = samples if pairing.columns is None else min(pairing.columns, samples)
+    cells = next(iter(parameters.values())).shape[0]
+    # Half of the memory is for the contractions of the layers.
+    fitting = layers.kernel_bytes() // 2 // (cells * sample_bytes)
+    if samples <= fitting:
+        return _contract(model, parameters, x, pairing)
+    size = max(1, fitting // 2)
+    kernel: Tensor | None = None
+    for start in range(0, columns, size):
+        right = slice(start, min(start + size, columns))
+        count = right.stop - right.start
+        for below in range(right.stop, samples, size) or [samples]:
+            left = slice(below, min(below + size, samples))
+            both = torch.cat([x[:, right], x[:, left]], 1)
+            block = _contract(model, parameters, both, Pairing(count, pairing.full))
+            if kernel is None:
+                kernel = block.new_empty(*block.shape[:2], samples, block.shape[3], columns)
+            kernel[:, :, right, :, right] = block[:, :, :count]
+            kernel[:, :, left, :, right] = block[:, :, count:]
+            mirrored = block[:, :, count : count + max(0, columns - below)].permute(0, 3, 4, 1, 2)
+            kernel[:, :, right, :, below : below + mirrored.shape[4]] = mirrored
+    assert kernel is not None
+    return kernel
+
+
+def _sample_bytes(model: nn.Module, parameters: Mapping[str, Tensor], x: Tensor) -> int:
+    """Memory of one cell for what a kernel takes from one sample: inputs and outputs of layers, gradients."""
+    with torch.no_grad(), layers.record() as tape:
+        outputs = functional_call(model, dict(parameters), (x[:, :1],))
+    numbers = 0
+    for call in tape:
+        inputs = call.layer.columns(call.inputs)
+        numbers += inputs.numel() // inputs.shape[0]
+        numbers += (outputs.shape[2] + 2) * call.outputs.numel() // outputs.shape[0]
+    return numbers * outputs.element_size()
+
+
 def _contract(
     model: nn.Module, parameters: Mapping[str, Tensor], x: Tensor, pairing: Pairing
-) -> tuple[Float[Tensor, "cell *pair"], int]:
-    """Sum of the layers' kernels over a recorded pass, and the number of outputs."""
+) -> Float[Tensor, "cell output sample output column"]:
+    """Sum of the layers' kernels over a recorded pass."""
     tape, outputs, _, weights = _record(model, parameters, x)
     kernel: Tensor | None = None
     for layer, columns, rows in layers.factors(tape, outputs, weights, full=pairing.full):
@@ -182,4 +240,4 @@ def _contract(
             summand = layer.kernel(columns, rows, pairing)
             kernel = summand if kernel is None else kernel.add_(summand)
     assert kernel is not None
-    return kernel, outputs.shape[2]
+    return kernel if pairing.full else kernel[:, None, :, None].div_(outputs.shape[2])

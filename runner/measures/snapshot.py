@@ -27,10 +27,6 @@ class Measurement(NamedTuple):
     layers: Mapping[str, Mapping[str, Float[Tensor, "cell"]]] = {}
 
 
-_PART_BYTES = 256 << 20
-"""Memory for one part of what is large per cell, such as a kernel."""
-
-
 class Snapshot:
     """The parameters of a moment, and everything that follows from them, computed on demand and once.
 
@@ -86,7 +82,7 @@ class Snapshot:
             bytes_per_cell: Of what will be computed for them.
         """
         count, model = len(self.ensemble.cells), self.ensemble.model
-        size = max(1, _PART_BYTES // max(bytes_per_cell, 1))
+        size = max(1, layers.kernel_bytes() // max(bytes_per_cell, 1))
         if count <= size:
             yield model, self.parameters
             return

@@ -1,0 +1,76 @@
+"""Kernels under a limit of memory: blocks of probes give what one block gives."""
+
+import pytest
+import torch
+from cells import DIGITS, make_cell
+from test_engine import ensemble_of
+from test_models import CASES, SMALL
+
+from runner.layers import is_chain, kernel_bytes, kernel_memory, record
+from runner.measures import Snapshot, empirical_ntk, kernel
+from runner.measures.kernel import empirical_ntk_full, probe_ntk
+
+MLP = {"_target_": "runner.models.MLP", "activation": "relu", "bias": True, "sigma_bias": 0.3}
+CNN = {"_target_": "runner.models.CNN", "activation": "tanh"}
+NETS = {"a chain": (MLP, DIGITS), "images": (CNN, SMALL)}
+
+
+def nets(name, cells=2):
+    settings, dataset = NETS[name]
+    return ensemble_of([make_cell(model=settings, data=dataset, width=8, seed=seed) for seed in range(cells)])
+
+
+@pytest.mark.parametrize("columns", [None, 4, 7])
+@pytest.mark.parametrize("function", [empirical_ntk, empirical_ntk_full])
+@pytest.mark.parametrize("name", NETS)
+def test_blocks_of_probes_equal_one_block(name, function, columns, monkeypatch):
+    ensemble = nets(name)
+    x = ensemble.inputs["probe"]
+    arguments = ensemble.model, ensemble.parameters, x, columns
+    whole = function(*arguments)
+    seen = []
+    contract = kernel._contract
+    monkeypatch.setattr(kernel, "_contract", lambda *given: seen.append(given[2].shape[1]) or contract(*given))
+    sample = kernel._sample_bytes(ensemble.model, ensemble.parameters, x)
+    for at_once, most in ((2, 4), (1, 2)):
+        seen.clear()
+        # Two blocks at a time, of two cells, in half of the limit.
+        with kernel_memory(2 * 2 * 2 * at_once * sample / 2**20):
+            torch.testing.assert_close(function(*arguments), whole, rtol=1e-12, atol=1e-12)
+        assert max(seen) == most
+    assert whole.shape[-1] == min(columns or 100, x.shape[1])
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_some_cells_after_the_others_give_what_all_do(name, monkeypatch):
+    ensemble = nets(name, cells=5)
+    whole = probe_ntk(Snapshot(ensemble, 0))
+    seen = []
+    contract = kernel._contract
+    monkeypatch.setattr(kernel, "_contract", lambda *given: seen.append(given[2].shape[1]) or contract(*given))
+    x = ensemble.inputs["probe"]
+    sample = kernel._sample_bytes(ensemble.model, ensemble.parameters, x)
+    with kernel_memory(2 * 2 * x.shape[1] * sample / 2**20):
+        torch.testing.assert_close(probe_ntk(Snapshot(ensemble, 0)), whole, rtol=1e-12, atol=1e-12)
+    assert seen == [x.shape[1]] * 3
+
+
+def test_the_limit_is_that_of_what_runs_inside():
+    outside = kernel_bytes()
+    with kernel_memory(2):
+        with kernel_memory(None):
+            assert kernel_bytes() == 2 << 20
+        with pytest.raises(ZeroDivisionError), kernel_memory(1):
+            1 / 0
+        assert kernel_bytes() == 2 << 20
+    assert kernel_bytes() == outside
+
+
+def test_a_perceptron_is_a_chain_and_a_residual_network_is_none():
+    found = {}
+    for name, (settings, dataset) in {**NETS, "residual": (CASES["resmlp"][0], DIGITS)}.items():
+        ensemble = ensemble_of([make_cell(model=settings, data=dataset, width=8)])
+        with record() as tape:
+            outputs = ensemble.model(ensemble.inputs["probe"])
+        found[name] = is_chain(tape, outputs)
+    assert found == {"a chain": True, "images": False, "residual": False}
