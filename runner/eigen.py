@@ -14,6 +14,8 @@ _CHECK_EVERY = 4
 """Lanczos steps between two looks at the residual: a look costs more than a step on small problems."""
 _FEW = 16
 """Columns of a matrix whose Gram matrix is decomposed at once."""
+_SHORT = 10_000
+"""Numbers in the longest vectors that are kept orthogonal to all before them."""
 _ROOM = 16
 """Lanczos vectors for which there is room at first; it is doubled where they are more."""
 
@@ -27,9 +29,10 @@ def top_eigenvalue(
 ) -> Float[Tensor, "cell"]:
     """Return the largest eigenvalue of one symmetric operator per cell, by Lanczos iteration.
 
-    With full reorthogonalisation, so that in at most n steps the answer is exact to rounding; it stops
-    earlier once the residual bound |beta_k s_k| of every cell's top Ritz pair is below ``tolerance`` times
-    the Ritz value.
+    It stops once the residual bound |beta_k s_k| of every cell's top Ritz pair is below ``tolerance`` times
+    the Ritz value. Up to ``_SHORT`` numbers vectors are reorthogonalised, so that in at most n steps the answer
+    is exact to rounding. Longer ones are not: keeping them orthogonal would cost more than the products, and
+    its loss, which comes with the convergence of a Ritz pair, only adds copies of what has converged.
 
     Args:
         product: Multiplies one vector per cell by that cell's operator.
@@ -41,7 +44,8 @@ def top_eigenvalue(
         One eigenvalue per cell; NaN where a product is not finite.
 
     References:
-        Golub & Van Loan, "Matrix Computations", 4th ed., section 10.1.
+        Golub & Van Loan, "Matrix Computations", 4th ed., section 10.1; Paige (1980), "Accuracy and
+        effectiveness of the Lanczos algorithm for the symmetric eigenproblem", theorem 3.1.
     """
     if tolerance is None:
         tolerance = 1e-9 if like.dtype == torch.float64 else 1e-4
@@ -51,18 +55,21 @@ def top_eigenvalue(
     # The same start in every cell, so that a cell's answer does not depend on its pack.
     start = torch.randn(size, generator=generator(0, "lanczos"), dtype=torch.float64).to(like)
     vector = (start / start.norm()).expand_as(like)
-    basis = like.new_empty(cells, min(limit, _ROOM), size)
+    room = min(limit, _ROOM) if size <= _SHORT else 2
+    basis = like.new_empty(cells, room, size)
     diagonal: list[Tensor] = []
     offdiagonal: list[Tensor] = []
     largest = like.new_zeros(cells)
     for step in range(1, limit + 1):
-        if step > basis.shape[1]:
+        if size > _SHORT:
+            basis = torch.stack([basis[:, -1], vector], 1)
+        elif step > basis.shape[1]:
             basis = torch.cat([basis, torch.empty_like(basis)], 1)
-        basis[:, step - 1] = vector
+        known = basis[:, :step]
+        known[:, -1] = vector
         # Rows times matrices: a product with a column is many times slower in a batch.
         residual = product(vector).unsqueeze(1)
         diagonal.append((vector * residual[:, 0]).sum(1))
-        known = basis[:, :step]
         for _ in range(2):  # twice is enough (Kahan & Parlett)
             residual = torch.baddbmm(residual, residual @ known.mT, known, alpha=-1)
         norm = residual[:, 0].norm(dim=1)

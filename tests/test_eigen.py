@@ -61,3 +61,15 @@ def test_a_matrix_that_is_not_finite_does_not_end_the_others():
     assert values[1].isnan().all()
     assert (values[2] == 0).all()
     torch.testing.assert_close(spectra(both), values, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_long_vectors_are_not_kept_orthogonal_and_the_top_is_found_all_the_same(dtype):
+    """A spectrum of both signs whose other end converges first, and long after that: copies harm nothing."""
+    spectrum = torch.linspace(-1, 0.5, 20_000, dtype=torch.float64)
+    spectrum[:2] = torch.tensor([-100.0, -50.0])
+    spectrum[-3:] = torch.tensor([0.9, 1.5, 1.502])
+    both = torch.stack([spectrum, 3 * spectrum.flip(0)]).to(dtype)
+    tolerance = 1e-9 if dtype == torch.float64 else 1e-4
+    top = top_eigenvalue(lambda v: both * v, both, tolerance=tolerance)
+    torch.testing.assert_close(top.double(), both.double().amax(1), rtol=10 * tolerance, atol=0)

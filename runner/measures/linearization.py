@@ -11,6 +11,9 @@ from runner.eigen import decomposition
 from runner.measures.kernel import empirical_ntk_full
 from runner.measures.snapshot import Measurement, Snapshot
 
+EIGENBASIS = "eigenbasis"
+"""Under which a snapshot keeps eigenvalues and eigenvectors of its train kernel over N."""
+
 
 def linearization_error(now: Snapshot, start: Snapshot) -> Measurement:
     """Return norm(f_t - [f_0 + J_0 (theta_t - theta_0)]) / norm(f_t - f_0) on probes.
@@ -62,7 +65,7 @@ def kernel_gd_error(now: Snapshot, start: Snapshot) -> Measurement:
         Lee et al. (2019), arXiv 1902.06720, eq. 8-11 (there for gradient flow).
     """
     ensemble = now.ensemble
-    (spectrum, basis, cross), origin = start.shared("kernel_gd", lambda: _eigenbasis(start))
+    (spectrum, basis, cross), origin = start.shared(EIGENBASIS, lambda: _eigenbasis(start))
     # Outputs before samples, as in the kernel.
     residual = (ensemble.targets["train"] - start.outputs("train")).double().mT.flatten(1)
     cells, samples, outputs = start.outputs("probe").shape

@@ -75,6 +75,10 @@ class Snapshot:
             self._shared[key] = values, torch.arange(values[0].shape[0], device=values[0].device)
         return self._shared[key]
 
+    def known(self, key: str) -> tuple[tuple[Float[Tensor, "start ..."], ...], Int[Tensor, "cell"]] | None:
+        """Return what :meth:`shared` keeps under ``key``, or None if nobody has asked for it."""
+        return self._shared.get(key)
+
     def parts(self, bytes_per_cell: int) -> Iterator[tuple[nn.Module, dict[str, Tensor]]]:
         """Yield model and parameters of some cells after the others, so that what is large fits in memory.
 
