@@ -69,15 +69,18 @@ def dense_kernel(
         pairing: Which entries are wanted.
         factor: Multiplies each cell's; 1 by default.
     """
-    scale = rows.new_ones(1) if factor is None else factor
-    scale = scale.view(-1, *(1,) * (4 if pairing.full else 2))
-    if columns.shape[2] == 1:
-        inputs = columns[:, :, 0]
-        # The factor goes to the smaller matrix, and their product takes the place of the larger.
-        return pairing.gram(rows[:, :, :, 0]).mul_(pairing.gram(inputs.unsqueeze(1)) * scale)
+    _, outputs, samples, positions, fan_out = rows.shape
+    if factor is not None and positions * outputs * fan_out < samples:
+        # Fewer numbers than the entries that it would multiply.
+        rows, factor = rows * factor.sqrt().view(-1, 1, 1, 1, 1), None
+    scale = None if factor is None else factor.view(-1, *(1,) * (4 if pairing.full else 2))
+    if positions == 1:
+        shared = pairing.gram(columns[:, None, :, 0])
+        # Their product takes the place of the larger.
+        return pairing.gram(rows[:, :, :, 0]).mul_(shared if scale is None else shared * scale)
     by_sample, by_pair = contraction_costs(columns, rows, pairing)
     kernel = (_by_sample if by_sample <= by_pair else _by_pair)(columns, rows, pairing)
-    return kernel.mul_(scale)
+    return kernel if scale is None else kernel.mul_(scale)
 
 
 def _symmetric(rows: Float[Tensor, "cell row parameter"]) -> Float[Tensor, "cell row row"]:

@@ -81,9 +81,9 @@ def _of_chain(tape: list[Call], weights: Mapping[Layer, Tensor], full: bool) -> 
     gradients: Tensor | None = None
     for place in reversed(range(len(tape) - 1)):
         call, above = tape[place], tape[place + 1].layer
-        slopes = above.scale("weight", _slopes(call))
-        weight = weights[above]
-        if gradients is None and not full:
+        slopes, weight = _slopes(call, above), weights[above]
+        alone = gradients is None and count > 1 and not full
+        if alone:
             norms = weight.square().sum(2).sqrt().unsqueeze(1)
             yield Factors(call.layer, call.inputs.detach().unsqueeze(2), (slopes * norms)[:, None, :, None])
             if place == 0:
@@ -94,16 +94,16 @@ def _of_chain(tape: list[Call], weights: Mapping[Layer, Tensor], full: bool) -> 
             shape = gradients.shape[:3]
             gradients = (gradients.flatten(1, 2) @ weight.mT).unflatten(1, shape[1:])
             gradients *= slopes.unsqueeze(output_axis)
-        if full or place < len(tape) - 2:
+        if not alone:
             rows = gradients.transpose(1, output_axis).unsqueeze(3)
             yield Factors(call.layer, call.inputs.detach().unsqueeze(2), rows)
 
 
-def _slopes(call: Call) -> Tensor:
-    """Derivative of an elementwise function, where it was evaluated."""
+def _slopes(call: Call, above: Layer) -> Tensor:
+    """Derivative of an elementwise function, where it was evaluated, times the multiplier of the layer above."""
     assert call.features is not None
-    ones = call.features.new_ones(()).expand_as(call.features)
-    return torch.autograd.grad(call.features, call.outputs, ones, retain_graph=True)[0]
+    multiplier = above.scale("weight", torch.ones_like(call.features[:, :1, :1])).expand_as(call.features)
+    return torch.autograd.grad(call.features, call.outputs, multiplier, retain_graph=True)[0]
 
 
 def _of_graph(tape: list[Call], outputs: Tensor) -> Iterator[Factors]:
@@ -145,7 +145,7 @@ def chain_product(
     """
     layers = [call.layer for call in tape]
     above = [weights[layer] for layer in layers[1:]]
-    slopes = [layer.scale("weight", _slopes(call)) for call, layer in zip(tape[:-1], layers[1:], strict=True)]
+    slopes = [_slopes(call, layer) for call, layer in zip(tape[:-1], layers[1:], strict=True)]
     paired = [_pairing(call) for call in tape]
 
     def product(vector: Tensor) -> Tensor:
