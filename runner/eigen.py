@@ -30,9 +30,9 @@ def top_eigenvalue(
     """Return the largest eigenvalue of one symmetric operator per cell, by Lanczos iteration.
 
     It stops once the residual bound |beta_k s_k| of every cell's top Ritz pair is below ``tolerance`` times
-    the Ritz value. Up to ``_SHORT`` numbers vectors are reorthogonalised, so that in at most n steps the answer
-    is exact to rounding. Longer ones are not: keeping them orthogonal would cost more than the products, and
-    its loss, which comes with the convergence of a Ritz pair, only adds copies of what has converged.
+    the Ritz value. Vectors of at most ``_SHORT`` numbers are reorthogonalised, so that in at most n steps the
+    answer is exact to rounding. Longer ones are not: that would cost more than the products, and the loss of
+    orthogonality, which comes with the convergence of a Ritz pair, only adds copies of what has converged.
 
     Args:
         product: Multiplies one vector per cell by that cell's operator.

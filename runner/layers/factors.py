@@ -1,12 +1,12 @@
-r"""The two factors of every layer's gradient: its inputs A and the gradients G of the outputs at what it returned.
+r"""The factors of every layer's gradient: its inputs A, and the outputs' gradients G at what it returned.
 
 Autograd gives G one output after the other. Where a network is a plain chain of dense layers,
 ``z_{l+1} = phi(z_l) W_{l+1}``, it follows for all outputs at once::
 
     G_out = 1,   G_l = (G_{l+1} W_{l+1}^T) * phi'(z_l)
 
-The trace of the kernel sees an output's gradients only through ``sum_k G_k(x)_i G_k(x')_i``. At the last hidden
-layer, where ``G_k(x) = W_k * phi'(z(x))``, that sum is the product of two vectors, as if there were one output.
+The trace of the kernel sees gradients only through ``sum_k G_k(x)_i G_k(x')_i``. At the last hidden layer,
+where ``G_k(x) = W_k * phi'(z(x))``, that sum is a product of two numbers, as if there were one output.
 """
 
 from __future__ import annotations
@@ -91,16 +91,15 @@ def _of_chain(tape: list[Call], weights: Mapping[Layer, Tensor], full: bool) -> 
         if gradients is None:
             gradients = weight.mT.contiguous().unsqueeze(3 - output_axis) * slopes.unsqueeze(output_axis)
         else:
-            shape = gradients.shape[:3]
-            gradients = (gradients.flatten(1, 2) @ weight.mT).unflatten(1, shape[1:])
-            gradients *= slopes.unsqueeze(output_axis)
+            pulled = gradients.flatten(1, 2) @ weight.mT
+            gradients = pulled.view(*gradients.shape[:3], -1).mul_(slopes.unsqueeze(output_axis))
         if not alone:
             rows = gradients.transpose(1, output_axis).unsqueeze(3)
             yield Factors(call.layer, call.inputs.detach().unsqueeze(2), rows)
 
 
 def _slopes(call: Call, above: Layer) -> Tensor:
-    """Derivative of an elementwise function, where it was evaluated, times the multiplier of the layer above."""
+    """Derivative of an elementwise function where it was evaluated, times the multiplier above it."""
     assert call.features is not None
     multiplier = above.scale("weight", torch.ones_like(call.features[:, :1, :1])).expand_as(call.features)
     return torch.autograd.grad(call.features, call.outputs, multiplier, retain_graph=True)[0]

@@ -226,7 +226,8 @@ def _sample_bytes(model: nn.Module, parameters: Mapping[str, Tensor], x: Tensor)
         inputs = call.layer.columns(call.inputs)
         numbers += inputs.numel() // inputs.shape[0]
         numbers += (outputs.shape[2] + 2) * call.outputs.numel() // outputs.shape[0]
-    return numbers * outputs.element_size()
+    size: int = numbers * outputs.element_size()
+    return size
 
 
 def _contract(
