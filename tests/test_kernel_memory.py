@@ -3,9 +3,11 @@
 import pytest
 import torch
 from cells import DIGITS, make_cell
+from sweeping import TINY, Engine
 from test_engine import ensemble_of
 from test_models import CASES, SMALL
 
+from runner import app, train
 from runner.layers import is_chain, kernel_bytes, kernel_memory, record
 from runner.measures import Snapshot, empirical_ntk, kernel
 from runner.measures.kernel import empirical_ntk_full, probe_ntk
@@ -68,6 +70,22 @@ def test_the_limit_is_that_of_what_runs_inside():
             raise RuntimeError
         assert kernel_bytes() == 2 << 20
     assert kernel_bytes() == outside
+
+
+def test_a_sweep_sets_the_limit_and_no_id_depends_on_it(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    engine = Engine(monkeypatch)
+    limits = []
+
+    def train_pack(*arguments):
+        limits.append(kernel_bytes())
+        return engine.train_pack(*arguments)
+
+    monkeypatch.setattr(train, "train_pack", train_pack)
+    for megabytes in (3, 5):
+        assert app.main([*TINY, "width=8", f"kernel_memory_mb={megabytes}", f"store=at{megabytes}"]) == 0
+    assert limits == [3 << 20, 5 << 20]
+    assert engine.trained[0] == engine.trained[1]
 
 
 def test_a_perceptron_is_a_chain_and_a_residual_network_is_none():

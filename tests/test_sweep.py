@@ -271,6 +271,7 @@ BAD = [
     (["width=8", "device=tpu"], "device must be one of auto, cpu, cuda, got tpu"),
     (["width=8", "shards=0"], "shards must be"),
     (["width=8", "retry=all"], "retry must be null or failed"),
+    (["width=8", "kernel_memory_mb=0"], "kernel_memory_mb must be a finite number > 0, got 0"),
     (["width=8", "launch=x"], "launch must not be given"),
     (["width=8", "hydra/launcher=slurmm"], "hydra/launcher must be one of .*basic.*did you mean 'slurm'"),
     (["width=8", "wait=false"], "wait must be true with a launcher that cannot leave its jobs alone"),
