@@ -11,6 +11,7 @@ from runner import app, train
 from runner.layers import is_chain, kernel_bytes, kernel_memory, record
 from runner.measures import Snapshot, empirical_ntk, kernel
 from runner.measures.kernel import empirical_ntk_full, probe_ntk
+from runner.measures.passes import forward
 
 MLP = {"_target_": "runner.models.MLP", "activation": "relu", "bias": True, "sigma_bias": 0.3}
 CNN = {"_target_": "runner.models.CNN", "activation": "tanh"}
@@ -33,9 +34,9 @@ def test_blocks_of_probes_equal_one_block(name, function, columns, monkeypatch):
     seen = []
     contract = kernel._contract
     monkeypatch.setattr(
-        kernel, "_contract", lambda *given: seen.append(given[2].shape[1]) or contract(*given)
+        kernel, "_contract", lambda *given: seen.append(given[0].outputs.shape[1]) or contract(*given)
     )
-    sample = kernel._sample_bytes(ensemble.model, ensemble.parameters, x)
+    sample = kernel._sample_bytes(forward(ensemble.model, ensemble.parameters, x))
     for at_once, most in ((2, 4), (1, 2)):
         seen.clear()
         # Two blocks at a time, of two cells, in half of the limit.
@@ -52,10 +53,10 @@ def test_some_cells_after_the_others_give_what_all_do(name, monkeypatch):
     seen = []
     contract = kernel._contract
     monkeypatch.setattr(
-        kernel, "_contract", lambda *given: seen.append(given[2].shape[1]) or contract(*given)
+        kernel, "_contract", lambda *given: seen.append(given[0].outputs.shape[1]) or contract(*given)
     )
     x = ensemble.inputs["probe"]
-    sample = kernel._sample_bytes(ensemble.model, ensemble.parameters, x)
+    sample = kernel._sample_bytes(forward(ensemble.model, ensemble.parameters, x))
     with kernel_memory(2 * 2 * x.shape[1] * sample / 2**20):
         torch.testing.assert_close(probe_ntk(Snapshot(ensemble, 0)), whole, rtol=1e-12, atol=1e-12)
     assert seen == [x.shape[1]] * 3

@@ -8,16 +8,15 @@ learning rate and 1/gamma^2 of f = h / gamma cancel.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from runner import layers
 from runner.eigen import top_eigenvalue
 from runner.layers import Pairing
+from runner.measures.passes import Pass, forward
 from runner.measures.snapshot import Measurement, Snapshot
 
 
@@ -65,14 +64,13 @@ def probe_ntk(snapshot: Snapshot) -> Float[Tensor, "cell probe probe"]:
 
 
 def _probe_ntk(snapshot: Snapshot) -> Float[Tensor, "cell probe probe"]:
-    """Of some cells after the others, where all do not fit in memory."""
+    """From the pass that gave the features or, beyond the limit of memory, of some cells after the others."""
     x = snapshot.ensemble.inputs["probe"]
-    sample = _sample_bytes(snapshot.ensemble.model, snapshot.parameters, x)
-    found = [
-        _kernel(model, parameters, x, Pairing(), sample)[:, 0, :, 0]
-        for model, parameters in snapshot.parts(2 * sample * x.shape[1])
-    ]
-    return found[0] if len(found) == 1 else torch.cat(found)
+    passed = snapshot.probed()
+    size = 2 * x.shape[1] * _sample_bytes(passed)
+    if passed.outputs.shape[0] * size <= layers.kernel_bytes():
+        return _contract(passed, Pairing())[:, 0, :, 0]
+    return torch.cat([empirical_ntk(*part, x) for part in snapshot.parts(size)])
 
 
 def ntk_change(now: Snapshot, start: Snapshot) -> Measurement:
@@ -126,7 +124,7 @@ def lambda_max(now: Snapshot, start: Snapshot) -> Measurement:
 
 def _train_lambda_max(snapshot: Snapshot) -> Float[Tensor, "cell"]:
     model, x = snapshot.ensemble.model, snapshot.ensemble.inputs["train"]
-    passed = _record(model, snapshot.parameters, x)
+    passed = forward(model, snapshot.parameters, x)
     if layers.is_chain(passed.tape, passed.outputs):
         multiply = layers.chain_product(passed.tape, passed.weights)
     else:
@@ -139,7 +137,7 @@ def _train_lambda_max(snapshot: Snapshot) -> Float[Tensor, "cell"]:
     return top_eigenvalue(product, passed.outputs.detach().flatten(1))
 
 
-def _graph_product(model: nn.Module, passed: _Pass) -> Callable[[Tensor], Tensor]:
+def _graph_product(model: nn.Module, passed: Pass) -> Callable[[Tensor], Tensor]:
     """Return what multiplies the kernel J D J^T by one vector per cell, by autograd."""
     leaves = list(passed.leaves.values())
     factors = list(layers.kernel_weights(model).values())
@@ -156,48 +154,24 @@ def _graph_product(model: nn.Module, passed: _Pass) -> Callable[[Tensor], Tensor
     return product
 
 
-class _Pass(NamedTuple):
-    """A recorded forward pass, with its graph: parameters by path, and the weights among them by layer."""
-
-    tape: list[layers.Call]
-    outputs: Float[Tensor, "cell sample output"]
-    leaves: dict[str, Tensor]
-    weights: dict[layers.Layer, Tensor]
-
-
-def _record(model: nn.Module, parameters: Mapping[str, Tensor], x: Tensor) -> _Pass:
-    """Forward pass with a tape whose layer outputs can be differentiated for."""
-    leaves = {path: value.detach().requires_grad_() for path, value in parameters.items()}
-    with torch.enable_grad(), layers.record() as tape:
-        outputs = functional_call(model, leaves, (x,))
-    weights = {
-        layer: leaves[path].detach()
-        for path, _, _, layer in layers.parameters_of(model)
-        if path.rpartition(".")[2] == "weight"
-    }
-    return _Pass(tape, outputs, leaves, weights)
-
-
 def _kernel(
     model: nn.Module,
     parameters: Mapping[str, Tensor],
     x: Tensor,
     pairing: Pairing,
-    sample_bytes: int | None = None,
 ) -> Float[Tensor, "cell output sample output column"]:
     """Sum of the layers' kernels, for all samples at once or, beyond the limit of memory, block by block.
 
     The trace has axes of length 1 for outputs.
     """
-    if sample_bytes is None:
-        sample_bytes = _sample_bytes(model, parameters, x)
     samples = x.shape[1]
     columns = samples if pairing.columns is None else min(pairing.columns, samples)
     cells = next(iter(parameters.values())).shape[0]
+    sample_bytes = _sample_bytes(forward(model, parameters, x[:, :1]))
     # Half of the memory is for the contractions of the layers.
     fitting = layers.kernel_bytes() // 2 // (cells * sample_bytes)
     if samples <= fitting:
-        return _contract(model, parameters, x, pairing)
+        return _contract(forward(model, parameters, x), pairing)
     size = max(1, fitting // 2)
     kernel: Tensor | None = None
     for start in range(0, columns, size):
@@ -206,7 +180,7 @@ def _kernel(
         for below in range(right.stop, samples, size) or [samples]:
             left = slice(below, min(below + size, samples))
             both = torch.cat([x[:, right], x[:, left]], 1)
-            block = _contract(model, parameters, both, Pairing(count, pairing.full))
+            block = _contract(forward(model, parameters, both), Pairing(count, pairing.full))
             if kernel is None:
                 kernel = block.new_empty(*block.shape[:2], samples, block.shape[3], columns)
             kernel[:, :, right, :, right] = block[:, :, :count]
@@ -217,28 +191,26 @@ def _kernel(
     return kernel
 
 
-def _sample_bytes(model: nn.Module, parameters: Mapping[str, Tensor], x: Tensor) -> int:
+def _sample_bytes(passed: Pass) -> int:
     """Memory of one cell for what a kernel takes from one sample: inputs and outputs of layers, gradients."""
-    with torch.no_grad(), layers.record() as tape:
-        outputs = functional_call(model, dict(parameters), (x[:, :1],))
+    cells, samples, outputs = passed.outputs.shape
     numbers = 0
-    for call in tape:
-        inputs = call.layer.columns(call.inputs)
+    for call in passed.tape:
+        inputs = call.layer.columns(call.inputs[:, :1])
         numbers += inputs.numel() // inputs.shape[0]
-        numbers += (outputs.shape[2] + 2) * call.outputs.numel() // outputs.shape[0]
-    size: int = numbers * outputs.element_size()
+        numbers += (outputs + 2) * call.outputs.numel() // (cells * samples)
+    size: int = numbers * passed.outputs.element_size()
     return size
 
 
-def _contract(
-    model: nn.Module, parameters: Mapping[str, Tensor], x: Tensor, pairing: Pairing
-) -> Float[Tensor, "cell output sample output column"]:
+def _contract(passed: Pass, pairing: Pairing) -> Float[Tensor, "cell output sample output column"]:
     """Sum of the layers' kernels over a recorded pass."""
-    tape, outputs, _, weights = _record(model, parameters, x)
     kernel: Tensor | None = None
-    for layer, columns, rows in layers.factors(tape, outputs, weights, full=pairing.full):
+    for layer, columns, rows in layers.factors(
+        passed.tape, passed.outputs, passed.weights, full=pairing.full
+    ):
         with torch.no_grad():
             summand = layer.kernel(columns, rows, pairing)
             kernel = summand if kernel is None else kernel.add_(summand)
     assert kernel is not None
-    return kernel if pairing.full else kernel[:, None, :, None].div_(outputs.shape[2])
+    return kernel if pairing.full else kernel[:, None, :, None].div_(passed.outputs.shape[2])

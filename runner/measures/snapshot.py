@@ -13,6 +13,7 @@ from torch.func import functional_call
 
 from runner import layers
 from runner.ensemble import Ensemble
+from runner.measures.passes import Pass, forward
 
 
 class Measurement(NamedTuple):
@@ -49,6 +50,7 @@ class Snapshot:
         self._cache: dict[str, Tensor] = {}
         self._readout = ""
         self._shared: dict[str, tuple[tuple[Tensor, ...], Tensor]] = {}
+        self._probed: Pass | None = None
 
     def cached(self, key: str, compute: Callable[[], Float[Tensor, "cell ..."]]) -> Float[Tensor, "cell ..."]:
         """Return the value kept under ``key``, computing it the first time.
@@ -100,6 +102,8 @@ class Snapshot:
 
         @torch.no_grad()
         def compute() -> Tensor:
+            if split == "probe" and self._probed:
+                return self._probed.outputs.detach()
             return self.call(self.ensemble.inputs[split])
 
         return self.cached(f"outputs/{split}", compute)
@@ -112,7 +116,7 @@ class Snapshot:
         """Return the hidden representations on probes, each under the name of the layer that it followed."""
         prefix = "features/"
         if not any(key.startswith(prefix) for key in self._cache):
-            for name, value in self.features_of(self.ensemble.inputs["probe"]).items():
+            for name, value in self._features(self.probed().tape).items():
                 self._cache[prefix + name] = value
         return {key.removeprefix(prefix): v for key, v in self._cache.items() if key.startswith(prefix)}
 
@@ -128,8 +132,19 @@ class Snapshot:
         """Return the hidden representations of these samples, positions side by side; not kept."""
         with torch.no_grad(), layers.record() as tape:
             self.call(x)
+        return self._features(tape)
+
+    def probed(self) -> Pass:
+        """Return a recorded pass of the probes, kept until cells are selected."""
+        if self._probed is None:
+            self._probed = forward(self.ensemble.model, self.parameters, self.ensemble.inputs["probe"])
+        return self._probed
+
+    def _features(self, tape: list[layers.Call]) -> dict[str, Tensor]:
         self._readout = tape[-1].layer.name
-        return {item.layer.name: item.features.flatten(2) for item in tape if item.features is not None}
+        return {
+            item.layer.name: item.features.detach().flatten(2) for item in tape if item.features is not None
+        }
 
     def call(self, x: Float[Tensor, "#cell sample *inputs"]) -> Float[Tensor, "cell sample output"]:
         """Apply the networks with this moment's parameters."""
@@ -139,6 +154,7 @@ class Snapshot:
     def select(self, index: Int[Tensor, "kept"]) -> None:
         """Keep the cells at ``index``, in that order; the ensemble is selected by its owner."""
         self.parameters = {path: value[index] for path, value in self.parameters.items()}
+        self._probed = None
         self._cache = {key: value[index] for key, value in self._cache.items()}
         self._shared = {key: (values, which[index]) for key, (values, which) in self._shared.items()}
 
