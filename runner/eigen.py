@@ -10,9 +10,9 @@ from torch import Tensor
 
 from runner.layers import generator
 
-_CHECK_EVERY = 4
+_CHECK_EVERY = 2
 """Lanczos steps between two looks at the residual: a look costs more than a step on small problems."""
-_FEW = 16
+_FEW = 64
 """Columns of a matrix whose Gram matrix is decomposed at once."""
 _SHORT = 10_000
 """Numbers in the longest vectors that are kept orthogonal to all before them."""
@@ -51,7 +51,7 @@ def top_eigenvalue(
         tolerance = 1e-9 if like.dtype == torch.float64 else 1e-4
     cells, size = like.shape
     limit = min(max_steps, size)
-    tiny = torch.finfo(like.dtype)
+    epsilon = torch.finfo(like.dtype).eps
     # The same start in every cell, so that a cell's answer does not depend on its pack.
     start = torch.randn(size, generator=generator(0, "lanczos"), dtype=torch.float64).to(like)
     vector = (start / start.norm()).expand_as(like)
@@ -69,9 +69,11 @@ def top_eigenvalue(
         known[:, -1] = vector
         # Rows times matrices: a product with a column is many times slower in a batch.
         residual = product(vector).unsqueeze(1)
-        diagonal.append((vector * residual[:, 0]).sum(1))
-        for _ in range(2):  # twice is enough (Kahan & Parlett)
-            residual = torch.baddbmm(residual, residual @ known.mT, known, alpha=-1)
+        overlap = residual @ known.mT
+        diagonal.append(overlap[:, 0, -1])
+        residual = torch.baddbmm(residual, overlap, known, alpha=-1)
+        # Twice is enough (Kahan & Parlett).
+        residual = torch.baddbmm(residual, residual @ known.mT, known, alpha=-1)
         norm = residual[:, 0].norm(dim=1)
         offdiagonal.append(norm)
         if step == limit or step % _CHECK_EVERY == 0:
@@ -81,8 +83,7 @@ def top_eigenvalue(
                 return value.to(like)
         # An exhausted Krylov space leaves nothing to normalise; zeros then change nothing.
         largest = torch.maximum(largest, diagonal[-1].abs())
-        scale = torch.where(norm <= tiny.eps * largest, 0.0, 1 / norm.clamp_min(10 * tiny.tiny))
-        vector = residual[:, 0] * scale[:, None]
+        vector = residual[:, 0] * torch.where(norm <= epsilon * largest, 0.0, 1 / norm)[:, None]
     raise AssertionError("unreachable: the last step returns")
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from runner.eigen import decomposition, spectra, spectral_norm, top_eigenvalue
+from runner.eigen import _FEW, decomposition, spectra, spectral_norm, top_eigenvalue
 
 
 def matrices(cells, rows, columns, dtype=torch.float64):
@@ -73,3 +73,15 @@ def test_long_vectors_are_not_kept_orthogonal_and_the_top_is_found_all_the_same(
     tolerance = 1e-9 if dtype == torch.float64 else 1e-4
     top = top_eigenvalue(lambda v: both * v, both, tolerance=tolerance)
     torch.testing.assert_close(top.double(), both.double().amax(1), rtol=10 * tolerance, atol=0)
+
+
+def test_wide_matrices_of_low_rank_of_zeros_and_not_finite():
+    """Beyond the size that is decomposed at once."""
+    assert _FEW < 90
+    m = matrices(4, 120, 90)
+    m[1] = m[1, :, :2] @ m[1, :2]
+    m[2] = 0
+    m[3, 5, 5] = float("nan")
+    norm = spectral_norm(m)
+    torch.testing.assert_close(norm[:3], torch.linalg.svdvals(m[:3])[:, 0], rtol=1e-7, atol=0)
+    assert norm[3].isnan()
