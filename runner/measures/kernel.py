@@ -167,11 +167,12 @@ def _kernel(
     samples = x.shape[1]
     columns = samples if pairing.columns is None else min(pairing.columns, samples)
     cells = next(iter(parameters.values())).shape[0]
-    sample_bytes = _sample_bytes(forward(model, parameters, x[:, :1]))
+    passed = forward(model, parameters, x)
     # Half of the memory is for the contractions of the layers.
-    fitting = layers.kernel_bytes() // 2 // (cells * sample_bytes)
+    fitting = layers.kernel_bytes() // 2 // (cells * _sample_bytes(passed))
     if samples <= fitting:
-        return _contract(forward(model, parameters, x), pairing)
+        return _contract(passed, pairing)
+    del passed
     size = max(1, fitting // 2)
     kernel: Tensor | None = None
     for start in range(0, columns, size):
