@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runner import store as tables
 from runner.cell import Cell, canonical_json
+from runner.cells import Cells
+from runner.errors import UserError
 from runner.machine import USUAL, Machine, from_record, this_machine
 from runner.packs import Pack
 from runner.plan import Plan, make_plan, packs_of_rows
@@ -107,6 +109,9 @@ def launch(
 
     device = resolve_device(config["device"])
     check_thresholds(config["regime"])
+    cells = Cells.of(cells)
+    if device.type == "cpu" and "tf32" in cells.column("dtype").values:
+        raise UserError("dtype must be float32 or float64 on the CPU, got tf32; TF32 is of GPUs alone")
     provenance: dict[str, Any] = {"device": str(device), "cores": cores(), "threads_per_worker": 1}
     provenance |= {"command": command} if command else {}
     damaged = () if config.get("shard") is not None else verify.set_aside_unreadable(store)
@@ -203,13 +208,17 @@ def run_shard(store: Path, launch: str, shard: int, progress: Progress | None = 
         SystemExit: Likewise, on another signal to stop.
     """
     import pyarrow as pa
+    import torch
 
     from runner import train
 
     progress = progress or Silence()
     config = launches.read_config(store, launch)
     record = launches.read_launch(store, launch)
-    trainer = PackTrainer(Leases(store, launch, shard), train.resolve_device(config["device"]), config)
+    device = train.resolve_device(config["device"], shard)
+    if device.index is not None:
+        torch.cuda.set_device(device)
+    trainer = PackTrainer(Leases(store, launch, shard), device, config)
     trainer.settled.skip()
     finished = tables.finished(store, retry_failed=config["retry"] == "failed")
     rows = launches.read_plan(store, launch, shard=shard)

@@ -50,8 +50,12 @@ class PackShape:
     flops_per_step: float
 
 
-def resolve_device(name: str) -> torch.device:
+def resolve_device(name: str, shard: int = 0) -> torch.device:
     """Return the device for ``auto``, ``cpu`` or ``cuda``.
+
+    Args:
+        name: Which of these.
+        shard: Where there are several GPUs, shards take them in turn.
 
     Raises:
         UserError: If CUDA is asked for and absent.
@@ -62,6 +66,8 @@ def resolve_device(name: str) -> torch.device:
         raise UserError(
             "device must be available, got 'cuda' on a machine without a CUDA device; use device=cpu or auto"
         )
+    if name == "cuda" and (count := torch.cuda.device_count()) > 1:
+        return torch.device(name, shard % count)
     return torch.device(name)
 
 

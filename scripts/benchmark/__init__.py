@@ -1,0 +1,1 @@
+"""What `scripts/bench.py` measures: a family of lines per file, each beside its rival."""

@@ -1,0 +1,158 @@
+"""The tangent kernel: against torch.func's Jacobian contraction, and against the prototypes' milliseconds."""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jacrev, vmap
+
+from benchmark.grids import cell, seeds
+from benchmark.lines import Family, at_least, at_most
+from benchmark.machine import sgemm
+from benchmark.timing import alternate, ratios
+from runner import data
+from runner.cell import Cell
+from runner.ensemble import Ensemble
+from runner.measures.kernel import empirical_ntk, empirical_ntk_full
+
+OF_TORCH_FUNC = {64: 10.0, 1024: 100.0}
+PACKED = {64: 16, 1024: 2}
+REFERENCE_MS, REFERENCE_SGEMM = 10.4, 176.0
+"""Of one output at 1024x2 with 256 probes, and GFLOP/s, where the targets in milliseconds were set."""
+MLP = ("data=digits", "width=256", "depth=2", "data.probe_size=128")
+CNN = ("model=cnn", "data=digits")
+ONE_OUTPUT = "data.binary=[[0,1,2,3,4],[5,6,7,8,9]]"
+IN_MILLISECONDS: dict[str, tuple[Sequence[str], Callable[..., Tensor], float]] = {
+    "MLP 256x2, 10 outputs, 128 probes, full": (MLP, empirical_ntk_full, 20.0),
+    "MLP 256x2, 10 outputs, 128 probes, trace": (MLP, empirical_ntk, 5.0),
+    "CNN 64x2, 1 output, 128 probes": (
+        (*CNN, ONE_OUTPUT, "width=64", "depth=2", "data.probe_size=128"), empirical_ntk, 67 / 1.3,
+    ),
+    "CNN 128x3, 1 output, 64 probes": (
+        (*CNN, ONE_OUTPUT, "width=128", "depth=3", "data.probe_size=64"), empirical_ntk, 155 / 1.3,
+    ),
+    "CNN 64x2, 10 outputs, 64 probes, full": (
+        (*CNN, "width=64", "depth=2", "data.probe_size=64"), empirical_ntk_full, 340 / 1.3,
+    ),
+}  # fmt: skip
+
+
+def measure(quick: bool) -> Family:
+    """Return the family's lines."""
+    family = Family("kernels")
+    repeats = 2 if quick else 5
+    for width, target in OF_TORCH_FUNC.items():
+        one = perceptron(width)
+        count = PACKED[width]
+        ensemble = ensemble_of(seeds(one, count))
+        x = ensemble.inputs["probe"]
+        found = alternate(
+            {
+                "ours": lambda e=ensemble, x=x: empirical_ntk(e.model, e.parameters, x),  # type: ignore[misc]
+                "torch.func": lambda e=ensemble, x=x: jacobian_contraction(e, x[0]),  # type: ignore[misc]
+            },
+            repeats,
+        )
+        ours = [seconds / count for seconds in found["ours"]]
+        family.add(
+            f"NTK over torch.func, {width}x2, 256 probes", "ratio", ratios(found["torch.func"], ours),
+            at_least(target), f"per cell, {count} in a pack; {statistics.median(ours) * 1e3:.3g} ms",
+        )  # fmt: skip
+        milliseconds = statistics.median(ours) * 1e3
+    # A machine counts as slow only if its products are, too: else a slow kernel would lower its own targets.
+    scale = min(milliseconds / REFERENCE_MS, REFERENCE_SGEMM / sgemm())
+    for name, (overrides, function, limit) in IN_MILLISECONDS.items():
+        ensemble = ensemble_of([cell(*overrides)])
+        x = ensemble.inputs["probe"]
+        found = alternate(
+            {"ours": lambda f=function, e=ensemble, x=x: f(e.model, e.parameters, x)},  # type: ignore[misc]
+            repeats,
+        )
+        family.add(
+            f"NTK, {name}", "ms", [seconds * 1e3 for seconds in found["ours"]], at_most(limit * scale),
+            f"{limit:.3g} ms where 1024x2 takes {REFERENCE_MS}; here it takes {milliseconds:.3g}",
+        )  # fmt: skip
+    _memory(family)
+    return family
+
+
+def perceptron(width: int) -> Cell:
+    """Return two hidden layers on 64 inputs, one output, 256 probes."""
+    return cell(
+        f"width={width}", "depth=2", "data=xor", "data.dim=64", "data.train_size=8", "data.test_size=8",
+        "data.probe_size=256",
+    )  # fmt: skip
+
+
+def ensemble_of(cells: Sequence[Cell]) -> Ensemble:
+    """Return networks at init."""
+    sections = json.loads(cells[0].settings)
+    return Ensemble(cells, sections["model"], data.load(sections["data"]), torch.device("cpu"))
+
+
+def jacobian_contraction(ensemble: Ensemble, x: Tensor) -> Tensor:
+    """Return the tangent kernel of the first cell's net as PyTorch's tutorial on it computes it."""
+    weights = [parameter[0].detach().mT for parameter in ensemble.parameters.values()]
+    parts: list[nn.Module] = []
+    for weight in weights:
+        parts += [nn.Linear(weight.shape[1], weight.shape[0], bias=False), nn.ReLU()]
+    model = nn.Sequential(*parts[:-1])
+    parameters = {f"{2 * place}.weight": weight for place, weight in enumerate(weights)}
+
+    def output(parameters: dict[str, Tensor], sample: Tensor) -> Tensor:
+        return functional_call(model, parameters, (sample.unsqueeze(0),)).squeeze(0)
+
+    jacobians = vmap(jacrev(output), (None, 0))(parameters, x)
+    return torch.stack(
+        [torch.einsum("Naf,Maf->NM", j.flatten(2), j.flatten(2)) for j in jacobians.values()]
+    ).sum(0)
+
+
+def _memory(family: Family) -> None:
+    """Peak memory of a kernel within a bound, each in a process of its own."""
+    found = {}
+    for megabytes in (4096, 64):
+        process = subprocess.run(
+            [sys.executable, "-m", "benchmark.kernels", str(megabytes)],
+            cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        found[megabytes] = json.loads(process.stdout)
+    bounded, free = found[64], found[4096]
+    family.add(
+        "NTK within 64 MiB: memory taken", "MiB", bounded["grown"], at_most(64 + bounded["result"]),
+        f"beside the model; {free['grown']:.0f} without it; CNN 64x2, 10 outputs, 128 probes, full",
+    )  # fmt: skip
+    family.add(
+        "NTK within 64 MiB: difference from the kernel at once", "ratio",
+        abs(bounded["sum"] - free["sum"]) / abs(free["sum"]), at_most(1e-5), "of the sum of squares, float32",
+    )  # fmt: skip
+
+
+def _grow(megabytes: float) -> dict[str, float]:
+    from runner.layers import kernel_memory
+
+    torch.set_num_threads(1)
+    ensemble = ensemble_of([cell(*CNN, "width=64", "depth=2", "data.probe_size=128")])
+    x = ensemble.inputs["probe"]
+    empirical_ntk_full(ensemble.model, ensemble.parameters, x[:, :4])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with kernel_memory(megabytes):
+        kernel = empirical_ntk_full(ensemble.model, ensemble.parameters, x)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return {
+        "grown": grown / 1024,
+        "result": kernel.numel() * kernel.element_size() / 2**20,
+        "sum": float(kernel.double().square().sum()),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(_grow(float(sys.argv[1]))))

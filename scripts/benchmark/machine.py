@@ -1,0 +1,58 @@
+"""The machine and the versions that the figures are of."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from benchmark.timing import seconds_per_call
+from runner.workers import cores
+
+SGEMM_SIZE = 2048
+
+
+def sgemm() -> float:
+    """Return the GFLOP/s of one float32 product of square matrices, with torch's threads as they are."""
+    one, other, out = torch.randn(3, SGEMM_SIZE, SGEMM_SIZE).unbind()
+    torch.mm(one, other, out=out)
+    return 2 * SGEMM_SIZE**3 / seconds_per_call(lambda: torch.mm(one, other, out=out), 0.4) / 1e9
+
+
+def describe() -> dict[str, str]:
+    """Return what a reader needs to compare figures: machine, versions, commit and date."""
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "cpu": _cpu(),
+        "cores": str(cores()),
+        "memory_gib": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f}",
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "python": platform.python_version(),
+        "torch": importlib.metadata.version("torch"),
+        "commit": _commit(),
+    }
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str:
+    root = Path(__file__).parent
+    found = subprocess.run(
+        ["git", "-C", str(root), "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return found.stdout.strip() or "unknown"

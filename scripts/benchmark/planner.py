@@ -1,0 +1,63 @@
+"""The planner: how soon it knows the machine, and what happens when a pack does not fit in memory."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pandas as pd
+import torch
+
+from benchmark.grids import composed
+from benchmark.lines import Family, at_most
+from benchmark.timing import seconds_per_call
+from runner import train
+from runner.cell import Cell
+from runner.grid import Axis, expand
+from runner.machine import measure as calibrate
+from runner.machine import this_machine
+from runner.sweep import launch, run_shard
+
+CELLS, FITTING = 16, 4
+
+
+def measure(quick: bool) -> Family:
+    """Return the family's lines."""
+    family = Family("planner")
+    device = torch.device("cpu")
+    seconds = []
+    for _ in range(2 if quick else 5):
+        began = time.perf_counter()
+        calibrate(device, "bench")
+        seconds.append(time.perf_counter() - began)
+    family.add("calibration", "s", seconds, at_most(1.0), "where nothing is cached")
+    this_machine(device)
+    family.add("calibration, cached", "s", seconds_per_call(lambda: this_machine(device), 0.1), at_most(0.01))
+    family.add(
+        f"cells lost when {FITTING} of a pack of {CELLS} fit in memory", "cells", _lost(), at_most(0),
+        "torch.OutOfMemoryError is raised for larger packs",
+    )  # fmt: skip
+    return family
+
+
+def _lost() -> int:
+    """Sweep a pack that is too large, and count the cells that are not there afterwards."""
+    whole = train.train_pack
+
+    def limited(cells: Sequence[Cell], *arguments: Any) -> Any:
+        if len(cells) > FITTING:
+            raise torch.OutOfMemoryError(f"{len(cells)} cells do not fit")
+        return whole(cells, *arguments)
+
+    config = composed("data=xor", "width=16", "steps=2", "workers=1")
+    del config["sweeper"]
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(train, "train_pack", limited):
+        store = Path(folder) / "store"
+        launched = launch(expand(config, [Axis("seed", tuple(range(CELLS)))]), config, store)
+        run_shard(store, launched.launch, 0)
+        cells = pd.read_parquet(store / "cells")
+    return CELLS - int((cells["status"] == "ok").sum())

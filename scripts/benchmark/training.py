@@ -1,0 +1,175 @@
+"""A training step: against the machine's own sgemm, and against plain torch, one cell at a time."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import resource
+import time
+from itertools import pairwise
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmark.grids import cell, planned
+from benchmark.lines import Family, at_least, at_most
+from benchmark.machine import sgemm
+from benchmark.timing import seconds_per_call
+from runner import data
+from runner.cell import Cell
+from runner.run import Run
+from runner.workers import cores, set_up_torch
+
+DIMENSION, BATCH, DEPTH = 64, 64, 3
+OF_SGEMM = {32: 0.40, 64: 0.55, 256: 0.70, 1024: 0.70}
+OF_PLAIN = {32: 12.0, 64: 6.0, 256: 1.8, 1024: 1.1}
+_SECONDS = 0.6
+
+
+def net(width: int) -> Cell:
+    """Return the perceptron that is timed: one output, full batches, relu, gradient descent."""
+    return cell(
+        f"width={width}", f"depth={DEPTH}", "lr=1e-3", "steps=1000", "parameterization=mup", "data=xor",
+        f"data.dim={DIMENSION}", f"data.train_size={BATCH}", "data.test_size=8", "data.probe_size=4",
+    )  # fmt: skip
+
+
+def flops(width: int) -> float:
+    """Return 6 P B: products of a forward pass and of the two of a backward pass."""
+    weights = DIMENSION * width + (DEPTH - 1) * width**2 + width
+    return 6.0 * weights * BATCH
+
+
+def run_of(cells: list[Cell], device: str = "cpu") -> Run:
+    """Return a pack that is ready to train."""
+    sections = json.loads(cells[0].settings)
+    sections["measure"]["functions"] = {}
+    return Run(cells, sections, data.load(sections["data"]), torch.device(device))
+
+
+def measure(quick: bool) -> Family:
+    """Return the family's lines."""
+    family = Family("training")
+    repeats = 2 if quick else 5
+    for width in OF_SGEMM:
+        one = net(width)
+        pack = planned(one)
+        workers = [Worker(pack) for _ in range(cores())]
+        rates, plain, peak = [], [], []
+        try:
+            faults = [worker.step(_SECONDS)[1] for worker in workers]
+            for _ in range(repeats):
+                rates.append(sum_of_rates(workers))
+                plain.append(1 / plain_step(width))
+                peak.append(sgemm() * 1e9)
+        finally:
+            for worker in workers:
+                worker.end()
+        where = f"width {width}, {len(workers)} x {len(pack)} cells"
+        shares = [rate * flops(width) / most for rate, most in zip(rates, peak, strict=True)]
+        family.add(
+            f"step over sgemm, {where}", "ratio", shares, at_least(OF_SGEMM[width]), "6PB count; reach 0.85"
+        )
+        family.add(
+            f"step over plain torch, {where}", "ratio",
+            [a / b for a, b in zip(rates, plain, strict=True)], at_least(OF_PLAIN[width]),
+            "cells x steps per second; torch.nn and torch.optim.SGD, one cell at a time, one thread or all",
+        )  # fmt: skip
+        family.add(
+            f"page faults per step, width {width}", "faults", max(faults), at_most(1.0),
+            "of a worker, when warm: a step that asked the system for memory would fault once per 4 KiB",
+        )  # fmt: skip
+    return family
+
+
+def plain_step(width: int) -> float:
+    """Return the seconds of a step of one cell in plain torch, on one thread or on all: the faster."""
+    threads = torch.get_num_threads()
+    try:
+        return min(_plain_step(width, count) for count in (1, threads))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _plain_step(width: int, threads: int) -> float:
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    sizes = [DIMENSION, *[width] * DEPTH]
+    hidden = [
+        part
+        for fan_in, fan_out in pairwise(sizes)
+        for part in (nn.Linear(fan_in, fan_out, bias=False), nn.ReLU())
+    ]
+    model = nn.Sequential(*hidden, nn.Linear(width, 1, bias=False))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    x, y = torch.randn(BATCH, DIMENSION), torch.randn(BATCH, 1)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        nn.functional.mse_loss(model(x), y).backward()
+        optimizer.step()
+
+    for _ in range(5):
+        step()
+    return seconds_per_call(step, _SECONDS / 2)
+
+
+class Worker:
+    """A process that trains a pack as a worker of a sweep does: alone on one thread.
+
+    Args:
+        pack: Its cells.
+    """
+
+    def __init__(self, pack: list[Cell]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, pack), daemon=True)
+        self.process.start()
+        self.connection.recv()
+
+    def begin(self, seconds: float) -> None:
+        """Have it take steps for so long."""
+        self.connection.send(seconds)
+
+    def result(self) -> tuple[float, float]:
+        """Return cells x steps per second, and page faults per step."""
+        found: tuple[float, float] = self.connection.recv()
+        return found
+
+    def step(self, seconds: float) -> tuple[float, float]:
+        """Begin and wait."""
+        self.begin(seconds)
+        return self.result()
+
+    def end(self) -> None:
+        """End the process."""
+        self.connection.send(None)
+        self.process.join()
+
+
+def sum_of_rates(workers: list[Worker]) -> float:
+    """Return cells x steps per second of all workers at once."""
+    for worker in workers:
+        worker.begin(_SECONDS)
+    return sum(worker.result()[0] for worker in workers)
+
+
+def _serve(connection: Connection[Any, Any], pack: list[Cell]) -> None:
+    set_up_torch()
+    run = run_of(pack)
+    taken = 0
+    connection.send("ready")
+    while (seconds := connection.recv()) is not None:
+        before, faults, began = taken, _faults(), time.perf_counter()
+        while (elapsed := time.perf_counter() - began) < seconds:
+            run.advance(taken)
+            taken += 1
+        steps = taken - before
+        connection.send((len(pack) * steps / elapsed, (_faults() - faults) / steps))
+
+
+def _faults() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
