@@ -112,7 +112,7 @@ class ChainDescent:
             if isinstance(gradient, Tensor):
                 self._optimizer.apply(slot, parameter, gradient)
             else:
-                self._optimizer.apply_product(slot, parameter, *gradient)
+                self._optimizer.apply_product(slot, parameter, gradient)
         return loss
 
 

@@ -42,10 +42,12 @@ NETS = {
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("net", NETS)
-def test_gradients_equal_autograd(net, activation):
+@pytest.mark.parametrize("alike", [False, True])
+def test_gradients_equal_autograd(net, activation, alike):
     changes = NETS[net]
     changes = changes | {"model": {"activation": activation, **changes.get("model", {})}}
-    ensemble = run_of(pack(**changes)).ensemble
+    # Multipliers that all cells share go into the products.
+    ensemble = run_of(pack(**changes)[1:2] * 2 if alike else pack(**changes)).ensemble
     x = ensemble.inputs["train"]
     expected = ensemble.model(x)
     chain = ensemble.model.chain(x.shape[1])
@@ -56,7 +58,9 @@ def test_gradients_equal_autograd(net, activation):
     parameters = dict(ensemble.parameters)
     by_autograd = torch.autograd.grad(expected, list(parameters.values()), weights)
     found = {
-        path: gradient if isinstance(gradient, torch.Tensor) else gradient.left @ gradient.right
+        path: gradient
+        if isinstance(gradient, torch.Tensor)
+        else gradient.factor * gradient.left @ gradient.right
         for path, gradient in chain.backward(weights.clone())
     }
     assert found.keys() == parameters.keys()

@@ -9,7 +9,7 @@ With p_l = x_{l-1} W_l, z_l = m_l p_l + m'_l b_l, x_l = phi(z_l) and D_l = dL/dp
 multipliers of the parameterization, one number per cell::
 
     dL/dW_l = x_{l-1}^T D_l
-    dL/db_l = m'_l / m_l sum_samples D_l
+    dL/db_l = m'_l sum_samples D_l / m_l
     D_{l-1} = m_{l-1} (D_l W_l^T) * phi'(z_{l-1})
 """
 
@@ -28,15 +28,17 @@ from runner.layers.dense import Linear
 
 
 class Product(NamedTuple):
-    """The gradient of a weight as a product; both factors may be overwritten by whoever receives it.
+    """The gradient of a weight, ``factor * left @ right``; who receives it may overwrite both.
 
     Attributes:
         left: The layer's inputs, transposed.
-        right: Gradient with respect to what the weight returned.
+        right: Gradient with respect to what the weight returned, but for the factor.
+        factor: The same for all cells.
     """
 
     left: Float[Tensor, "cell fan_in sample"]
     right: Float[Tensor, "cell sample fan_out"]
+    factor: float
 
 
 class DenseChain:
@@ -63,7 +65,8 @@ class DenseChain:
             factors = [getattr(layer, f"{name}_multiplier", torch.ones(1)) for layer in layers]
             return [per_cell(factor * gain, 3) for factor, gain in zip(factors, gains, strict=True)]
 
-        self._scales, self._bias_scales = scales("weight"), scales("bias")
+        self._scales = [_common(scale) for scale in scales("weight")]
+        self._bias_scales = scales("bias")
 
         def room(weight: Tensor) -> Tensor:
             return weight.new_empty(weight.shape[0], samples, weight.shape[2])
@@ -81,7 +84,10 @@ class DenseChain:
         """
         x = self._inputs = x.expand(self._before[0].shape[0], -1, -1)
         for place, weight in enumerate(self._weights):
-            z = torch.bmm(x, weight, out=self._before[place]).mul_(self._scales[place])
+            factor, scale = self._scales[place]
+            z = self._before[place].baddbmm_(x, weight, beta=0, alpha=factor)
+            if scale is not None:
+                z.mul_(scale)
             if (bias := self._biases[place]) is not None:
                 z.add_(self._bias_scales[place] * bias.unsqueeze(1))
             if place < len(self._gradients):
@@ -100,15 +106,23 @@ class DenseChain:
             gradient: With respect to the outputs; overwritten.
         """
         for place in reversed(range(len(self._weights))):
-            right = gradient.mul_(self._scales[place])
+            if self._biases[place] is not None:
+                summed = gradient.sum(1, keepdim=True)
+                yield f"{self._names[place]}.bias", (summed * self._bias_scales[place])[:, 0]
+            factor, scale = self._scales[place]
+            right = gradient if scale is None else gradient.mul_(scale)
             if place:
-                gradient = torch.bmm(right, self._weights[place].mT, out=self._gradients[place - 1])
+                weight = self._weights[place].mT
+                gradient = self._gradients[place - 1].baddbmm_(right, weight, beta=0, alpha=factor)
                 inputs = self._after[place - 1]
                 self._function.pull(gradient, self._before[place - 1], inputs)
             else:
                 assert self._inputs is not None
                 inputs = self._inputs
-            if self._biases[place] is not None:
-                share = self._bias_scales[place] / self._scales[place]
-                yield f"{self._names[place]}.bias", (right.sum(1, keepdim=True) * share)[:, 0]
-            yield f"{self._names[place]}.weight", Product(inputs.mT, right)
+            yield f"{self._names[place]}.weight", Product(inputs.mT, right, factor)
+
+
+def _common(scale: Float[Tensor, "cell 1 1"]) -> tuple[float, Tensor | None]:
+    """Return a factor that all cells share, which products take at no cost, or 1 and the cells' own."""
+    first = scale.flatten()[0]
+    return (float(first), None) if bool((scale == first).all()) else (1.0, scale)

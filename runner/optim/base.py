@@ -37,7 +37,7 @@ from torch import Tensor, nn
 
 from runner.cell import Cell
 from runner.errors import UserError
-from runner.layers import parameters_of
+from runner.layers import Product, parameters_of
 from runner.optim.checks import not_negative, positive
 from runner.optim.clipping import clip_factor, gradient_norm
 from runner.optim.schedule import Schedule
@@ -186,9 +186,10 @@ class Optimizer:
         self.update(slot, parameter, gradient, self.factor)
 
     @torch.no_grad()
-    def apply_product(self, slot: Slot, parameter: Tensor, left: Tensor, right: Tensor) -> None:
-        """Do as :meth:`apply` with the gradient ``left @ right``, whose factors may be overwritten."""
-        self.apply(slot, parameter, torch.bmm(left, right, out=slot.product))
+    def apply_product(self, slot: Slot, parameter: Tensor, gradient: Product) -> None:
+        """Do as :meth:`apply` with a gradient that is given as a product."""
+        left, right, factor = gradient
+        self.apply(slot, parameter, slot.product.baddbmm_(left, right, beta=0, alpha=factor))
 
     def update(self, slot: Slot, parameter: Tensor, gradient: Tensor, factor: float) -> None:
         """Update one parameter in place.

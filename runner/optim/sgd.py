@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from runner.cell import Cell
 from runner.errors import UserError
+from runner.layers import Product
 from runner.optim.base import Optimizer, Slot
 from runner.optim.checks import below_one, flag
 
@@ -72,9 +73,9 @@ class SGD(Optimizer):
         parameter.addcmul_(gradient, slot.rate)
 
     @torch.no_grad()
-    def apply_product(self, slot: Slot, parameter: Tensor, left: Tensor, right: Tensor) -> None:
+    def apply_product(self, slot: Slot, parameter: Tensor, gradient: Product) -> None:
         """Update one parameter in place; plain descent adds the product to it without forming it."""
         if self.momentum or self.weight_decay:
-            super().apply_product(slot, parameter, left, right)
+            super().apply_product(slot, parameter, gradient)
         else:
-            parameter.baddbmm_(left, right.mul_(slot.rate))
+            parameter.baddbmm_(gradient.left, gradient.right.mul_(slot.rate), alpha=gradient.factor)

@@ -17,6 +17,7 @@ from runner.costs import Costs
 from runner.grid import Axis, expand, expand_logspace
 from runner.machine import this_machine
 from runner.train import inspect
+from runner.workers import cores
 
 
 def composed(*overrides: str) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def seeds(one: Cell, count: int) -> list[Cell]:
 
 def planned(one: Cell, device: str = "cpu") -> list[Cell]:
     """Return the cells of a pack as large as the planner makes it on this machine, of several seeds."""
-    machine = this_machine(torch.device(device))
+    machine = this_machine(torch.device(device), cores() if device == "cpu" else 1)
     return seeds(one, Costs(one, inspect(one), machine).pack_limit())
 
 

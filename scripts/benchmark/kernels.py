@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from torch.func import functional_call, jacrev, vmap
 
 from benchmark.grids import cell, seeds
 from benchmark.lines import Family, at_least, at_most
-from benchmark.machine import sgemm
+from benchmark.machine import peak_mib, sgemm
 from benchmark.timing import alternate, ratios
 from runner import data
 from runner.cell import Cell
@@ -29,7 +28,7 @@ REFERENCE_MS, REFERENCE_SGEMM = 10.4, 176.0
 """Of one output at 1024x2 with 256 probes, and GFLOP/s, where the targets in milliseconds were set."""
 MLP = ("data=digits", "width=256", "depth=2", "data.probe_size=128")
 CNN = ("model=cnn", "data=digits")
-ONE_OUTPUT = "data.binary=[[0,1,2,3,4],[5,6,7,8,9]]"
+ONE_OUTPUT = "+data.binary=[[0,1,2,3,4],[5,6,7,8,9]]"
 IN_MILLISECONDS: dict[str, tuple[Sequence[str], Callable[..., Tensor], float]] = {
     "MLP 256x2, 10 outputs, 128 probes, full": (MLP, empirical_ntk_full, 20.0),
     "MLP 256x2, 10 outputs, 128 probes, trace": (MLP, empirical_ntk, 5.0),
@@ -143,12 +142,11 @@ def _grow(megabytes: float) -> dict[str, float]:
     ensemble = ensemble_of([cell(*CNN, "width=64", "depth=2", "data.probe_size=128")])
     x = ensemble.inputs["probe"]
     empirical_ntk_full(ensemble.model, ensemble.parameters, x[:, :4])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mib()
     with kernel_memory(megabytes):
         kernel = empirical_ntk_full(ensemble.model, ensemble.parameters, x)
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     return {
-        "grown": grown / 1024,
+        "grown": peak_mib() - before,
         "result": kernel.numel() * kernel.element_size() / 2**20,
         "sum": float(kernel.double().square().sum()),
     }

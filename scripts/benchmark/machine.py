@@ -24,6 +24,14 @@ def sgemm() -> float:
     return 2 * SGEMM_SIZE**3 / seconds_per_call(lambda: torch.mm(one, other, out=out), 0.4) / 1e9
 
 
+def peak_mib() -> float:
+    """Return the peak memory of this process in MiB, without what the process had that started it."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError("/proc/self/status must name VmHWM; peaks of memory are measured on Linux alone")
+
+
 def describe() -> dict[str, str]:
     """Return what a reader needs to compare figures: machine, versions, commit and date."""
     return {

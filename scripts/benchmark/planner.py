@@ -21,6 +21,7 @@ from runner.grid import Axis, expand
 from runner.machine import measure as calibrate
 from runner.machine import this_machine
 from runner.sweep import launch, run_shard
+from runner.workers import cores
 
 CELLS, FITTING = 16, 4
 
@@ -32,11 +33,16 @@ def measure(quick: bool) -> Family:
     seconds = []
     for _ in range(2 if quick else 5):
         began = time.perf_counter()
-        calibrate(device, "bench")
+        calibrate(device, cores(), "bench")
         seconds.append(time.perf_counter() - began)
     family.add("calibration", "s", seconds, at_most(1.0), "where nothing is cached")
-    this_machine(device)
-    family.add("calibration, cached", "s", seconds_per_call(lambda: this_machine(device), 0.1), at_most(0.01))
+    this_machine(device, cores())
+    family.add(
+        "calibration, cached",
+        "s",
+        seconds_per_call(lambda: this_machine(device, cores()), 0.1),
+        at_most(0.01),
+    )
     family.add(
         f"cells lost when {FITTING} of a pack of {CELLS} fit in memory", "cells", _lost(), at_most(0),
         "torch.OutOfMemoryError is raised for larger packs",

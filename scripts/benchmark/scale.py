@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import resource
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from typing import Any
 
 from benchmark.grids import composed
 from benchmark.lines import Family, at_most
+from benchmark.machine import peak_mib
 from benchmark.timed import runner, timed
 from runner.cell import FIELDS
 from runner.grid import Axis, expand
@@ -123,7 +123,7 @@ def _plan(size: int, store: Path) -> dict[str, float]:
     launched = launch(cells, config, store, default_shards=None)
     planned = time.perf_counter()
     assert launched.total == size
-    return {"expand": expanded - began, "launch": planned - expanded, "peak": _peak()}
+    return {"expand": expanded - began, "launch": planned - expanded, "peak": peak_mib()}
 
 
 def _half(size: int, store: Path) -> dict[str, float]:
@@ -149,7 +149,7 @@ def _job(size: int, store: Path) -> dict[str, float]:
 
 def _shard(shard: int, store: Path) -> dict[str, float]:
     run_shard(store, launches.launch_ids(store)[-1], shard)
-    return {"peak": _peak()}
+    return {"peak": peak_mib()}
 
 
 def _finish(size: int, store: Path) -> dict[str, float]:
@@ -190,11 +190,6 @@ def _write_cells(store: Path, name: str, columns: Mapping[str, Sequence[Any]]) -
     }
     filled |= {"status": ["ok"] * count, "error": [None] * count, "launch": [name] * count}
     write_part(store, "cells", {**filled, **columns}, f"{name}-bench")
-
-
-def _peak() -> float:
-    """Peak resident memory of this process, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 WHAT: dict[str, Callable[[int, Path], dict[str, float]]] = {

@@ -14,9 +14,10 @@ from unittest import mock
 
 import torch
 
+from benchmark.default import default_sweep
 from benchmark.grids import cell, default_grid, of_width
 from benchmark.lines import Family, at_least, at_most
-from benchmark.timed import Timed, runner, timed
+from benchmark.timed import Timed, timed
 from benchmark.timing import alternate, ratios
 from benchmark.training import run_of
 from runner.cell import Cell
@@ -29,13 +30,11 @@ NAIVE = Path(__file__).with_name("naive.py")
 def measure(quick: bool) -> Family:
     """Return the family's lines."""
     family = Family("sweep")
-    with tempfile.TemporaryDirectory() as folder:
-        overrides = ["+experiment=default", "steps=20"] if quick else []
-        swept = timed(runner("sweep", "name=bench", *overrides), folder)
-        if quick:
-            family.add("default sweep, of 20 steps", "s", swept.wall, None, "no rival in --quick")
-        else:
-            _against_naive(family, swept, folder)
+    swept = default_sweep(*(["steps=20"] if quick else [])).run
+    if quick:
+        family.add("default sweep, of 20 steps", "s", swept.wall, None, "no rival in --quick")
+    else:
+        _against_naive(family, swept)
     family.add(
         "CPU use over the sweep", "share", swept.cpu / swept.wall / cores(), at_least(0.85),
         "from typing the command to the prompt, imports and pictures included",
@@ -55,13 +54,14 @@ def measure(quick: bool) -> Family:
     return family
 
 
-def _against_naive(family: Family, swept: Timed, folder: str) -> None:
+def _against_naive(family: Family, swept: Timed) -> None:
     grid = default_grid()
     widths = sorted({one.width for one in grid})
     sample = _sample(grid, widths)
     seconds: dict[int, list[float]] = {}
-    for one in sample:
-        seconds.setdefault(one.width, []).append(timed(_naive(one), folder).wall)
+    with tempfile.TemporaryDirectory() as folder:
+        for one in sample:
+            seconds.setdefault(one.width, []).append(timed(_naive(one), folder).wall)
     naive = sum(statistics.mean(seconds[width]) * len(of_width(grid, width)) for width in widths)
     family.add(
         "default sweep over one process per cell", "ratio", naive / swept.wall, at_least(50),

@@ -59,6 +59,7 @@ def measure(quick: bool) -> Family:
         workers = [Worker(pack) for _ in range(cores())]
         rates, plain, peak = [], [], []
         try:
+            sum_of_rates(workers)  # buffers are touched for the first time
             faults = [worker.step(_SECONDS)[1] for worker in workers]
             for _ in range(repeats):
                 rates.append(sum_of_rates(workers))
