@@ -117,17 +117,19 @@ def _by_sample(columns: Tensor, rows: Tensor, pairing: Pairing) -> Tensor:
     cells, outputs, samples, positions, fan_out = rows.shape
     side_by_side = rows.permute(0, 2, 3, 1, 4).reshape(cells, samples, positions, outputs * fan_out)
     size = (2 if pairing.full else 1) * cells * samples * outputs * fan_out * rows.element_size()
-    kernel: Tensor | None = None
-    for part in torch.split(columns.mT, max(1, kernel_bytes() // 2 // size), dim=2):
+
+    def gram(part: Tensor) -> Tensor:
         gradients = part @ side_by_side
         if pairing.full:
             split = gradients.view(cells, samples, -1, outputs, fan_out)
-            gram = pairing.gram(split.permute(0, 3, 1, 2, 4).flatten(3))
-        else:
-            # The order of what the trace sums over does not matter: nothing is copied.
-            gram = pairing.gram(gradients.flatten(2).unsqueeze(1))
-        kernel = gram if kernel is None else kernel.add_(gram)
-    assert kernel is not None
+            return pairing.gram(split.permute(0, 3, 1, 2, 4).flatten(3))
+        # The order of what the trace sums over does not matter: nothing is copied.
+        return pairing.gram(gradients.flatten(2).unsqueeze(1))
+
+    first, *others = torch.split(columns.mT, max(1, kernel_bytes() // 2 // size), dim=2)
+    kernel = gram(first)
+    for part in others:
+        kernel += gram(part)
     return kernel
 
 
@@ -141,8 +143,9 @@ def _by_pair(columns: Tensor, rows: Tensor, pairing: Pairing) -> Tensor:
     folded = rows if pairing.full else rows.permute(0, 2, 3, 1, 4).flatten(3).unsqueeze(1)
     right = folded[:, :, : pairing.columns].flatten(1, 3).mT
     size = 2 * cells * width**2 * positions**2 * count * rows.element_size()
-    blocks = []
-    for start in range(0, samples, step := max(1, kernel_bytes() // 2 // size)):
+    step = max(1, kernel_bytes() // 2 // size)
+
+    def block(start: int) -> Tensor:
         some = slice(start, start + step)
         left = folded[:, :, some]
         gradients = (left.flatten(1, 3) @ right).view(
@@ -151,6 +154,7 @@ def _by_pair(columns: Tensor, rows: Tensor, pairing: Pairing) -> Tensor:
         inputs = (columns[:, some].flatten(1, 2) @ others.flatten(1, 2).mT).view(
             columns.shape[0], 1, left.shape[2], positions, 1, count, positions
         )
-        blocks.append(gradients.mul_(inputs).sum((3, 6)))
-    kernel = torch.cat(blocks, 2)
+        return gradients.mul_(inputs).sum((3, 6))
+
+    kernel = torch.cat([block(start) for start in range(0, samples, step)], 2)
     return kernel if pairing.full else kernel[:, 0, :, 0]

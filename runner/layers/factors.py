@@ -116,10 +116,12 @@ def _of_graph(tape: list[Call], outputs: Tensor) -> Iterator[Factors]:
         )
         for pick in picks
     ]
+    stacked = [torch.stack(gradients, 1) for gradients in zip(*found, strict=True)]
+    del found  # as much again
     calls: dict[Layer, list[tuple[Tensor, Tensor]]] = {}
-    for call, gradients in zip(tape, zip(*found, strict=True), strict=True):
+    for call, gradient in zip(tape, stacked, strict=True):
         columns = call.layer.columns(call.inputs.detach())
-        calls.setdefault(call.layer, []).append((columns, call.layer.rows(torch.stack(gradients, 1))))
+        calls.setdefault(call.layer, []).append((columns, call.layer.rows(gradient)))
     for layer, both in calls.items():
         columns, rows = both[0]
         if len(both) > 1:

@@ -193,13 +193,13 @@ def _kernel(
 
 
 def _sample_bytes(passed: Pass) -> int:
-    """Memory of one cell for what a kernel takes from one sample: inputs and outputs of layers, gradients."""
+    """Memory of a cell for what a kernel takes from a sample: inputs and outputs of layers, gradients twice."""
     cells, samples, outputs = passed.outputs.shape
     numbers = 0
     for call in passed.tape:
         inputs = call.layer.columns(call.inputs[:, :1])
         numbers += inputs.numel() // inputs.shape[0]
-        numbers += (outputs + 2) * call.outputs.numel() // (cells * samples)
+        numbers += (2 * outputs + 2) * call.outputs.numel() // (cells * samples)
     size: int = numbers * passed.outputs.element_size()
     return size
 
