@@ -193,7 +193,7 @@ def _kernel(
 
 
 def _sample_bytes(passed: Pass) -> int:
-    """Memory of a cell for what a kernel takes from a sample: inputs and outputs of layers, gradients twice."""
+    """Memory of a cell for what a kernel takes from a sample: inputs, outputs, gradients twice."""
     cells, samples, outputs = passed.outputs.shape
     numbers = 0
     for call in passed.tape:

@@ -1,6 +1,6 @@
 """What a sweep is without this package: one cell per process, plain torch, the kernel by torch.func.
 
-    python naive.py width=64 lr=0.1 parameterization=mup seed=0
+    python -m benchmark.naive width=64 lr=0.1 parameterization=mup seed=0
 
 The rival of the benchmark's sweep: the same data, init scales, learning rates, steps and measured moments as
 the default grid, written as such scripts are.

@@ -9,7 +9,6 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from unittest import mock
 
 import torch
@@ -23,8 +22,6 @@ from benchmark.training import run_of
 from runner.cell import Cell
 from runner.run import DIVERGED_LOSS_RATIO
 from runner.workers import cores, set_up_torch
-
-NAIVE = Path(__file__).with_name("naive.py")
 
 
 def measure(quick: bool) -> Family:
@@ -78,7 +75,7 @@ def _sample(grid: Sequence[Cell], widths: Sequence[int]) -> list[Cell]:
 def _naive(one: Cell) -> list[str]:
     values = {name: getattr(one, name) for name in ("width", "lr", "parameterization", "seed", "steps")}
     return [
-        sys.executable, str(NAIVE), *(f"{name}={value}" for name, value in values.items()),
+        sys.executable, "-m", "benchmark.naive", *(f"{name}={value}" for name, value in values.items()),
         "hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=disabled",
     ]  # fmt: skip
 
