@@ -21,8 +21,6 @@ class Faulty(MLP):
 
     def forward(self, x):
         z = super().forward(x)
-        if z.is_meta:  # only the shape is asked for
-            return z
         far = z.detach().abs().amax((1, 2)) > FAR
         if self.fault == "raise" and far.any():
             raise ValueError("a bug of the user's model")
