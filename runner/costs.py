@@ -24,7 +24,7 @@ _LANCZOS_STEPS = 40  # steps whose products the top eigenvalue of a kernel or He
 _INIT_CALLS = 10_000  # operations before the first step
 _POINT_CALLS = 3_000  # operations at a measured step
 _KERNEL_SHARE = 0.28  # of the speed of square products, that kernels reach
-_NEAR_BEST = 1.03
+_NEAR_BEST = 1.05
 """A pack is no larger than it takes to come this near to the least seconds per cell: small packs keep every
 core busy to the end, and lose less when they are stopped."""
 

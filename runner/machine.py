@@ -161,9 +161,9 @@ def measure(device: torch.device, threads: int, name: str) -> Machine:
     if device.type == "cuda":
         cache = int(_GPU_SHARE * torch.cuda.get_device_properties(device).total_memory)
     else:
-        # Half way between the two speeds, the caches are left.
+        # Half way between the two speeds, the caches are left; the largest is shared with other cores.
         border = math.sqrt(max(speeds) * speeds[-1])
-        cache = max(size for size, speed in zip(_SIZES, speeds, strict=True) if speed >= border)
+        cache = max(size for size, speed in zip(_SIZES, speeds, strict=True) if speed >= border) // 2
     gains = tuple(_rounded(many / one) for many, one in zip(together, flops, strict=True))
     return Machine(name, _rounded(call), threads, tuple(flops), gains, max(speeds), speeds[-1], cache)
 
