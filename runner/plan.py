@@ -17,7 +17,7 @@ import numpy as np
 
 from runner.cell import PACK_FIELDS, Cell
 from runner.cells import Cells
-from runner.costs import Costs, Shape
+from runner.costs import MAX_CELLS, Costs, Shape
 from runner.errors import UserError
 from runner.machine import USUAL, Machine
 from runner.packs import Packs, total_cost
@@ -31,6 +31,10 @@ SHARD_SECONDS = 450.0
 _THREADED_SECONDS = 10.0
 """Least cost of a pack that is trained on all cores."""
 _WORTHWHILE = 0.9
+_BEYOND = 4
+"""Times the size that fits the caches, or a GPU's share of memory, that a pack of one init may have."""
+_REPEATED = 1.02
+"""Cutting a group of cells that start alike may cost this much by the work at init that it repeats."""
 MAX_SHARDS = 256
 """That the planner chooses by itself: a queue is shared. ``shards=N`` may ask for more."""
 
@@ -133,7 +137,7 @@ def form_packs(cells: Iterable[Cell], shape_of: Callable[[Cell], Shape], machine
         kinds = [members[int(place)] for place in members.order(_KIND)]
         shape = [shape_of(cell) for cell in kinds][-1]
         costs = Costs(members[0], shape, machine)
-        sizes.append(_chunks(members, costs.pack_limit()))
+        sizes.append(_chunks(members, costs))
         seconds.append(_seconds(members, sizes[-1], costs))
     count = sum(map(len, sizes))
     return Packs(grid, np.concatenate(sizes), np.arange(count), np.concatenate(seconds))
@@ -144,13 +148,18 @@ _INIT = ("parameterization", "exponents", "base_width", "seed")
 _CANONICAL = (*PACK_FIELDS, *_INIT, "lr_unit", "gamma", "lr")
 
 
-def _chunks(members: Cells, limit: int) -> np.ndarray:
+def _chunks(members: Cells, costs: Costs) -> np.ndarray:
     """Cut into packs of about equal size, of whole groups of one init where they fit; returns the sizes.
 
-    The engine does the work at init once per group, so cutting one open repeats that work.
+    The engine does the work at init once per group, so cutting one open repeats that work. Where that costs
+    more than a pack somewhat beyond the caches, the group stays whole.
     """
     groups = np.diff(members.starts(_INIT), append=len(members))
-    largest = int(groups.max())
+    largest, limit = int(groups.max()), costs.pack_limit()
+    if limit < largest <= min(MAX_CELLS, _BEYOND * limit):
+        part = _even(largest, limit)
+        if costs.seconds(part) / part > _REPEATED * costs.seconds(largest) / largest:
+            limit = largest
     if largest <= limit:
         return np.add.reduceat(groups, np.arange(0, len(groups), int(_even(len(groups), limit // largest))))
     size = _even(groups, limit)
