@@ -19,11 +19,11 @@ MAX_CELLS = 512
 _PACK_SECONDS = 0.05  # of data, regimes and three files that have reached the disk
 _STEP_CALLS = 15  # operations of a step, per weight matrix
 _STEP_PASSES = 12  # over weights and activations in a step, beside the products
-_STEP_SHARE = 0.9  # of the speed of square products, that a step's own reach
+_STEP_SHARE = 1.0  # of the speed of square products, that a step's own reach
 _LANCZOS_STEPS = 40  # steps whose products the top eigenvalue of a kernel or Hessian is worth
-_INIT_CALLS = 10_000  # operations before the first step
-_POINT_CALLS = 3_000  # operations at a measured step
-_KERNEL_SHARE = 0.75  # of the speed of square products, that kernels reach
+_INIT_CALLS = 5_000  # operations before the first step
+_POINT_CALLS = 1_500  # operations at a measured step
+_KERNEL_SHARE = 0.9  # of the speed of square products, that kernels reach
 _NEAR_BEST = 1.05
 """A pack is no larger than it takes to come this near to the least seconds per cell: small packs keep every
 core busy to the end, and lose less when they are stopped."""

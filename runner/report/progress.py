@@ -67,7 +67,7 @@ class Tally:
     """Counts cells and estimates the time left, from the packs' costs and what they took.
 
     A cost is an estimate; packs of one kind err alike, so each kind is corrected by those of it that have
-    ended, and by all others until then. That counts cells that diverge, too, which end early.
+    ended, and by all others until then; before any has, the estimates stand. That counts cells that diverge, too, which end early.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -158,12 +158,8 @@ class Tally:
     def _paces(self) -> Callable[[tuple[object, ...]], float]:
         """Return what gives the seconds that a second of estimated cost takes, by kind."""
         known = {kind: seconds / cost for kind, (seconds, cost) in self._took.items() if cost}
-        took = list(self._took.values()) or [
-            (self._clock() - now.began, now.pack.cost * now.fraction)
-            for now in self.running.values()
-            if now.fraction
-        ]
-        usual = sum(seconds for seconds, _ in took) / max(sum(cost for _, cost in took), 1e-9)
+        seconds, cost = (sum(column) for column in zip((0.0, 0.0), *self._took.values(), strict=True))
+        usual = seconds / cost if cost else 1.0  # how far a pack is says little: its work at init is no step
         return lambda kind: known.get(kind, usual)
 
     def counts(self) -> str:
