@@ -67,7 +67,8 @@ class Tally:
     """Counts cells and estimates the time left, from the packs' costs and what they took.
 
     A cost is an estimate; packs of one kind err alike, so each kind is corrected by those of it that have
-    ended, and by all others until then; before any has, the estimates stand. That counts cells that diverge, too, which end early.
+    ended, and by all others until then; before any has, the estimates stand. That counts cells that
+    diverge, too, which end early.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

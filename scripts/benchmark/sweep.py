@@ -27,16 +27,13 @@ from runner.workers import cores, set_up_torch
 def measure(quick: bool) -> Family:
     """Return the family's lines."""
     family = Family("sweep")
-    swept = default_sweep(*(["steps=20"] if quick else [])).run
-    if quick:
-        family.add("default sweep, of 20 steps", "s", swept.wall, None, "no rival in --quick")
-    else:
-        _against_naive(family, swept)
-    family.add(
-        "CPU use over the sweep", "share", swept.cpu / swept.wall / cores(), at_least(0.85),
-        "from typing the command to the prompt, imports and pictures included",
-    )  # fmt: skip
     if not quick:
+        swept = default_sweep().run
+        _against_naive(family, swept)
+        family.add(
+            "CPU use over the sweep", "share", swept.cpu / swept.wall / cores(), at_least(0.85),
+            "from typing the command to the prompt, imports and pictures included",
+        )  # fmt: skip
         family.add(
             "time left, median error after a tenth of the run", "share", _errors_of_time_left(swept),
             at_most(0.3), "of what progress showed, against what it took",
