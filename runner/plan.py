@@ -32,7 +32,9 @@ _THREADED_SECONDS = 10.0
 """Least cost of a pack that is trained on all cores."""
 _WORTHWHILE = 0.9
 _BEYOND = 4
-"""Times the size that fits the caches, or a GPU's share of memory, that a pack of one init may have."""
+"""Times as many cells as are best, that a pack may hold to keep cells that start alike together."""
+_WHOLE_BYTES = 64 << 20
+"""Largest such pack: beyond any core's caches, but no GPU, whose memory must suffice, is filled by it."""
 _REPEATED = 1.02
 """Cutting a group of cells that start alike may cost this much by the work at init that it repeats."""
 MAX_SHARDS = 256
@@ -156,7 +158,7 @@ def _chunks(members: Cells, costs: Costs) -> np.ndarray:
     """
     groups = np.diff(members.starts(_INIT), append=len(members))
     largest, limit = int(groups.max()), costs.pack_limit()
-    if limit < largest <= min(MAX_CELLS, _BEYOND * limit):
+    if limit < largest <= min(MAX_CELLS, _BEYOND * limit, _WHOLE_BYTES // costs.cell_bytes):
         part = _even(largest, limit)
         if costs.seconds(part) / part > _REPEATED * costs.seconds(largest) / largest:
             limit = largest

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import random
+from unittest import mock
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,7 +17,7 @@ from runner.costs import MAX_CELLS, Costs
 from runner.errors import UserError
 from runner.machine import USUAL
 from runner.packs import costs_by_kind, total_cost
-from runner.plan import Plan, form_packs, make_plan, packs_of_rows
+from runner.plan import _WHOLE_BYTES, Plan, form_packs, make_plan, packs_of_rows
 
 
 def grid(**axes):
@@ -98,6 +99,25 @@ def test_large_groups_are_cut_evenly_and_small_ones_kept_whole():
     narrow = grid(width=(16,), lr=(0.1, 0.2, 0.3), seed=tuple(range(40)))
     for pack in form_packs(narrow, shape_of):
         assert len(pack.cells) % 3 == 0
+
+
+def test_cells_that_start_alike_stay_together_where_the_work_at_init_is_dear():
+    rates = tuple(i / 10 for i in range(1, 7))
+
+    def sizes(machine=USUAL, **changes):
+        cells = grid(width=(512,), lr=rates, **changes)
+        return [len(pack.cells) for pack in form_packs(cells, shape_of, machine)]
+
+    (cell,) = grid(width=(512,))
+    limit = Costs(cell, shape_of(cell), USUAL).pack_limit()
+    assert limit < len(rates)
+    assert sizes(steps=(10,)) == [len(rates)]
+    assert max(sizes(steps=(100_000,))) <= limit
+    # Beyond this, a pack is never larger than what fits: a GPU's share of memory is one such bound.
+    huge = Costs(cell, shape_of(cell), USUAL).cell_bytes * len(rates)
+    assert huge < _WHOLE_BYTES
+    with mock.patch("runner.plan._WHOLE_BYTES", huge - 1):
+        assert max(sizes(steps=(10,))) <= limit
 
 
 @given(st.sets(st.integers(0, len(GRID) - 1)))
