@@ -1,7 +1,7 @@
 """Measure how fast this package is on this machine: every target, its figure, and whether it holds.
 
     python scripts/bench.py                  # some minutes; the machine should have nothing else to do
-    python scripts/bench.py --quick          # fewer repeats, without the longest lines
+    python scripts/bench.py --quick          # fewer repeats, widths and sizes, no sweep
     python scripts/bench.py --only training,kernels
 
 Ratios are between things measured in turn in one run. The table is also written as Parquet, with the machine,
@@ -62,7 +62,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="fewer repeats, and not the longest lines")
+    parser.add_argument("--quick", action="store_true", help="fewer repeats, widths and sizes, no sweep")
     parser.add_argument("--only", type=_families, metavar="FAMILY[,FAMILY]", help=", ".join(FAMILIES))
     parser.add_argument("--out", type=Path, default=Path("outputs/bench.parquet"), help="table, as Parquet")
     return parser.parse_args()
