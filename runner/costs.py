@@ -68,10 +68,15 @@ class Costs:
         cell: One of the cells.
         shape: Its sizes.
         machine: Where it trains.
+
+    Attributes:
+        cell_bytes: Working set of a cell: its weights and one batch of activations.
+        cache_bytes: What the caches hold, or may be taken of a GPU's memory.
     """
 
     def __init__(self, cell: Cell, shape: Shape, machine: Machine) -> None:
         self._machine, self._steps = machine, cell.steps
+        self.cache_bytes = machine.cache_bytes
         batch = min(cell.batch_size or shape.train_size, shape.train_size)
         width = 8 if cell.dtype == "float64" else 4
         flops_per_second = machine.rate(cell.width) * 4 / width

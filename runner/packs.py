@@ -13,6 +13,8 @@ import numpy as np
 from runner.cell import PACK_FIELDS, Cell
 from runner.cells import Cells
 
+_GOLDEN_RATIO = (5**0.5 - 1) / 2
+
 
 @dataclass(frozen=True, slots=True)
 class Pack:
@@ -110,8 +112,14 @@ class Packs(Sequence[Pack]):
         return Packs(self.cells.take(kept), sizes[there], *owned)
 
     def costliest_first(self) -> Packs:
-        """Return the packs as workers do best to take them: those of many threads first, then long ones."""
-        places = np.lexsort((-self.costs, -self.threads))
+        """Return the packs as workers do best to take them: those of many threads first, then long ones.
+
+        Packs of equal cost come from all over the plan, in the order of a golden-ratio sequence: neighbours
+        there are alike in more than their cost, such as diverging early, and the first to end are taken to
+        speak for the others.
+        """
+        spread = self.indices * _GOLDEN_RATIO % 1.0
+        places = np.lexsort((spread, -self.costs, -self.threads))
         sizes = self.sizes[places]
         moved = (self.stops - self.sizes)[places] - (np.cumsum(sizes) - sizes)
         cells = self.cells.take(np.repeat(moved, sizes) + np.arange(len(self.cells)))

@@ -32,7 +32,7 @@ _THREADED_SECONDS = 10.0
 """Least cost of a pack that is trained on all cores."""
 _WORTHWHILE = 0.9
 _BEYOND = 4
-"""Times as many cells as are best, that a pack may hold to keep cells that start alike together."""
+"""Times what the caches hold, that a pack may hold to keep cells that start alike together."""
 _WHOLE_BYTES = 64 << 20
 """Largest such pack: beyond any core's caches, but no GPU, whose memory must suffice, is filled by it."""
 _REPEATED = 1.02
@@ -158,7 +158,7 @@ def _chunks(members: Cells, costs: Costs) -> np.ndarray:
     """
     groups = np.diff(members.starts(_INIT), append=len(members))
     largest, limit = int(groups.max()), costs.pack_limit()
-    if limit < largest <= min(MAX_CELLS, _BEYOND * limit, _WHOLE_BYTES // costs.cell_bytes):
+    if limit < largest <= min(MAX_CELLS, min(_WHOLE_BYTES, _BEYOND * costs.cache_bytes) // costs.cell_bytes):
         part = _even(largest, limit)
         if costs.seconds(part) / part > _REPEATED * costs.seconds(largest) / largest:
             limit = largest
