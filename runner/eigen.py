@@ -12,10 +12,14 @@ from runner.layers import generator
 
 _CHECK_EVERY = 2
 """Lanczos steps between two looks at the residual: a look costs more than a step on small problems."""
+_LEAST_STEPS = 4
+"""Before the first look: two Ritz values alone know too little of the distance between eigenvalues."""
 _FEW = 64
 """Columns of a matrix whose Gram matrix is decomposed at once."""
 _SHORT = 10_000
 """Numbers in the longest vectors that are kept orthogonal to all before them."""
+_RANDOM_SHARE = 0.1
+"""Of a random vector, in a start that is a guess."""
 _ROOM = 16
 """Lanczos vectors for which there is room at first; it is doubled where they are more."""
 
@@ -24,37 +28,52 @@ def top_eigenvalue(
     product: Callable[[Float[Tensor, "cell n"]], Float[Tensor, "cell n"]],
     like: Float[Tensor, "cell n"],
     *,
+    guess: Float[Tensor, "cell n"] | None = None,
     tolerance: float | None = None,
     max_steps: int = 200,
 ) -> Float[Tensor, "cell"]:
-    """Return the largest eigenvalue of one symmetric operator per cell, by Lanczos iteration.
+    """Return the largest eigenvalue of one symmetric operator per cell; see :func:`top_eigenpair`."""
+    return top_eigenpair(product, like, guess=guess, tolerance=tolerance, max_steps=max_steps)[0]
 
-    It stops once the residual bound |beta_k s_k| of every cell's top Ritz pair is below ``tolerance`` times
-    the Ritz value. Vectors of at most ``_SHORT`` numbers are reorthogonalised, so that in at most n steps the
-    answer is exact to rounding. Longer ones are not: that would cost more than the products, and the loss of
-    orthogonality, which comes with the convergence of a Ritz pair, only adds copies of what has converged.
+
+def top_eigenpair(
+    product: Callable[[Float[Tensor, "cell n"]], Float[Tensor, "cell n"]],
+    like: Float[Tensor, "cell n"],
+    *,
+    guess: Float[Tensor, "cell n"] | None = None,
+    tolerance: float | None = None,
+    max_steps: int = 200,
+) -> tuple[Float[Tensor, "cell"], Float[Tensor, "cell n"] | None]:
+    """Return the largest eigenvalue of one symmetric operator per cell and its vector, by Lanczos iteration.
+
+    It stops once the error of every cell's top Ritz value is bounded by ``tolerance`` times that value: by
+    the norm of the residual, r = |beta_k s_k|, or by r^2 over the distance to the next Ritz value. Vectors of
+    at most ``_SHORT`` numbers are reorthogonalised, so that in at most n steps the answer is exact to
+    rounding. Longer ones are not: that would cost more than the products, and the loss of orthogonality,
+    which comes with the convergence of a Ritz pair, only adds copies of what has converged.
 
     Args:
         product: Multiplies one vector per cell by that cell's operator.
         like: Gives the shape, dtype and device of the vectors; its values are not used.
-        tolerance: Relative; default 1e-4 in float32 and 1e-9 in float64.
+        guess: Near the eigenvectors sought, to begin from; a tenth of a random vector is added, so that an
+            eigenvector to which it is orthogonal is found all the same.
+        tolerance: Relative; default 1e-5 in float32 and 1e-10 in float64.
         max_steps: Limit of iterations.
 
     Returns:
-        One eigenvalue per cell; NaN where a product is not finite.
+        One eigenvalue per cell, NaN where a product is not finite, and the Ritz vectors; None for long ones.
 
     References:
         Golub & Van Loan, "Matrix Computations", 4th ed., section 10.1; Paige (1980), "Accuracy and
-        effectiveness of the Lanczos algorithm for the symmetric eigenproblem", theorem 3.1.
+        effectiveness of the Lanczos algorithm for the symmetric eigenproblem", theorem 3.1; Parlett, "The
+        Symmetric Eigenvalue Problem", section 11.7, for the bound with the gap.
     """
     if tolerance is None:
-        tolerance = 1e-9 if like.dtype == torch.float64 else 1e-4
+        tolerance = 1e-10 if like.dtype == torch.float64 else 1e-5
     cells, size = like.shape
     limit = min(max_steps, size)
     epsilon = torch.finfo(like.dtype).eps
-    # The same start in every cell, so that a cell's answer does not depend on its pack.
-    start = torch.randn(size, generator=generator(0, "lanczos"), dtype=torch.float64).to(like)
-    vector = (start / start.norm()).expand_as(like)
+    vector = _lanczos_start(like, guess)
     room = min(limit, _ROOM) if size <= _SHORT else 2
     basis = like.new_empty(cells, room, size)
     diagonal: list[Tensor] = []
@@ -76,11 +95,12 @@ def top_eigenvalue(
         residual = torch.baddbmm(residual, residual @ known.mT, known, alpha=-1)
         norm = residual[:, 0].norm(dim=1)
         offdiagonal.append(norm)
-        if step == limit or step % _CHECK_EVERY == 0:
-            value, bound = _top_ritz(diagonal, offdiagonal)
-            done = bound <= tolerance * value.abs()
+        if step == limit or (step >= _LEAST_STEPS and step % _CHECK_EVERY == 0):
+            value, error, weights = _top_ritz(diagonal, offdiagonal)
+            done = error <= tolerance * value.abs()
             if step == limit or bool((done | value.isnan()).all()):
-                return value.to(like)
+                ritz = (weights.to(like).unsqueeze(1) @ known)[:, 0] if size <= _SHORT else None
+                return value.to(like), ritz
         # An exhausted Krylov space leaves nothing to normalise; zeros then change nothing.
         largest = torch.maximum(largest, diagonal[-1].abs())
         vector = residual[:, 0] * torch.where(norm <= epsilon * largest, 0.0, 1 / norm)[:, None]
@@ -143,8 +163,20 @@ def _finite(matrix: Float[Tensor, "cell n n"]) -> tuple[Bool[Tensor, "cell 1"], 
     return finite, torch.where(finite[:, :, None], (matrix + matrix.mT) / 2, 0.0)
 
 
-def _top_ritz(diagonal: list[Tensor], offdiagonal: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Top eigenvalue of the tridiagonal matrix so far, and the bound on its error; NaN where not finite."""
+def _lanczos_start(like: Float[Tensor, "cell n"], guess: Tensor | None) -> Float[Tensor, "cell n"]:
+    """A random unit vector, the same in every cell, so that its answer does not depend on its pack."""
+    drawn = torch.randn(like.shape[1], generator=generator(0, "lanczos"), dtype=torch.float64).to(like)
+    random = (drawn / drawn.norm()).expand_as(like)
+    if guess is None:
+        return random
+    norm = guess.norm(dim=1, keepdim=True)
+    usable = norm.isfinite() & (norm > 0)
+    start = torch.where(usable, guess / norm, 0.0) + _RANDOM_SHARE * random
+    return start / start.norm(dim=1, keepdim=True)
+
+
+def _top_ritz(diagonal: list[Tensor], offdiagonal: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Top eigenvalue of the tridiagonal matrix so far, its error's bound, its vector; NaN where not finite."""
     main = torch.stack(diagonal, 1).double().cpu()
     off = torch.stack(offdiagonal, 1).double().cpu()
     finite = (main.isfinite() & off.isfinite()).all(1)
@@ -154,6 +186,8 @@ def _top_ritz(diagonal: list[Tensor], offdiagonal: list[Tensor]) -> tuple[Tensor
     if main.shape[1] > 1:
         tridiagonal = tridiagonal + torch.diag_embed(off[:, :-1], 1) + torch.diag_embed(off[:, :-1], -1)
     values, vectors = torch.linalg.eigh(tridiagonal)
-    bound = (off[:, -1] * vectors[:, -1, -1]).abs()
+    error = (off[:, -1] * vectors[:, -1, -1]).abs()
+    if main.shape[1] > 1:
+        error = error * (error / (values[:, -1] - values[:, -2])).nan_to_num(nan=1.0).clamp_max(1.0)
     nan = torch.tensor(float("nan"), dtype=torch.float64)
-    return torch.where(finite, values[:, -1], nan), torch.where(finite, bound, 0.0)
+    return torch.where(finite, values[:, -1], nan), torch.where(finite, error, 0.0), vectors[:, :, -1]

@@ -14,10 +14,12 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from runner import layers
-from runner.eigen import top_eigenvalue
+from runner.eigen import top_eigenpair
 from runner.layers import Pairing
 from runner.measures.passes import Pass, forward
 from runner.measures.snapshot import Measurement, Snapshot
+
+_TOP = "lambda_max/vector"
 
 
 def empirical_ntk(
@@ -114,15 +116,24 @@ def lambda_max(now: Snapshot, start: Snapshot) -> Measurement:
 
     Args:
         now: The moment.
-        start: Init; not used.
+        start: Init; from its eigenvector the search begins.
 
     Returns:
         ``lambda_max`` per cell.
     """
-    return Measurement(trace={"lambda_max": now.cached("lambda_max", lambda: _train_lambda_max(now))})
+    value = now.cached("lambda_max", lambda: _train_lambda_max(now, top_eigenvector(start)))
+    return Measurement(trace={"lambda_max": value})
 
 
-def _train_lambda_max(snapshot: Snapshot) -> Float[Tensor, "cell"]:
+def top_eigenvector(snapshot: Snapshot) -> Float[Tensor, "cell mode"] | None:
+    """Return the vectors of ``lambda_max`` on training samples and outputs, if they are known."""
+    if known := snapshot.known(_TOP):
+        (vectors,), origin = known
+        return vectors[origin]
+    return None
+
+
+def _train_lambda_max(snapshot: Snapshot, guess: Tensor | None) -> Float[Tensor, "cell"]:
     model, x = snapshot.ensemble.model, snapshot.ensemble.inputs["train"]
     passed = forward(model, snapshot.parameters, x)
     if layers.is_chain(passed.tape, passed.outputs):
@@ -134,7 +145,10 @@ def _train_lambda_max(snapshot: Snapshot) -> Float[Tensor, "cell"]:
     def product(vector: Tensor) -> Tensor:
         return multiply(vector.view(shape)).flatten(1) / shape[1]
 
-    return top_eigenvalue(product, passed.outputs.detach().flatten(1))
+    value, vector = top_eigenpair(product, passed.outputs.detach().flatten(1), guess=guess)
+    if vector is not None:
+        snapshot.shared(_TOP, lambda: (vector,))
+    return value
 
 
 def _graph_product(model: nn.Module, passed: Pass) -> Callable[[Tensor], Tensor]:

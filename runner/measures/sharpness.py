@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 from torch.func import functional_call
 
 from runner import layers, losses
 from runner.eigen import top_eigenvalue
+from runner.measures.kernel import top_eigenvector
 from runner.measures.snapshot import Measurement, Snapshot
 
 _MAX_STEPS = 60
@@ -18,11 +21,12 @@ def sharpness(now: Snapshot, start: Snapshot) -> Measurement:
 
     H is the Hessian in raw parameters and D = gamma^2 r^(-c) the factors of their learning rates under SGD,
     so that lr * sharpness = 2 is the edge of stability in every parameterization, and ``lambda_max`` its
-    Gauss-Newton part for the MSE. By Lanczos iteration on Hessian-vector products.
+    Gauss-Newton part for the MSE. By Lanczos iteration on Hessian-vector products, from J^T u, with u the
+    kernel's own top eigenvector, where it is known: for the MSE that is one of the Gauss-Newton part.
 
     Args:
         now: The moment.
-        start: Init; not used.
+        start: Init; its kernel's eigenvector is taken where the moment's is not known.
 
     Returns:
         ``sharpness`` per cell.
@@ -45,6 +49,15 @@ def sharpness(now: Snapshot, start: Snapshot) -> Measurement:
     gradients = torch.autograd.grad(loss.sum(), leaves, create_graph=True)
     sizes = [leaf[0].numel() for leaf in leaves]
 
+    def weigh(parts: Iterable[Tensor]) -> Tensor:
+        return torch.cat([(part * root).flatten(1) for part, root in zip(parts, roots, strict=True)], 1)
+
+    guess = top_eigenvector(now)
+    if guess is None:
+        guess = top_eigenvector(start)
+    if guess is not None:
+        guess = weigh(torch.autograd.grad(f, leaves, guess.view_as(f), retain_graph=True))
+
     def product(vector: Tensor) -> Tensor:
         parts = torch.split(vector, sizes, 1)
         weighted = [
@@ -53,9 +66,8 @@ def sharpness(now: Snapshot, start: Snapshot) -> Measurement:
         products = torch.autograd.grad(
             gradients, leaves, weighted, retain_graph=True, allow_unused=True, materialize_grads=True
         )
-        return torch.cat([(h * root).flatten(1) for h, root in zip(products, roots, strict=True)], 1)
+        return weigh(products)
 
     like = torch.cat([leaf.detach().flatten(1) for leaf in leaves], 1)
-    tolerance = 1e-6 if ensemble.dtype == torch.float64 else 1e-3
-    top = top_eigenvalue(product, like, tolerance=tolerance, max_steps=_MAX_STEPS)
+    top = top_eigenvalue(product, like, guess=guess, max_steps=_MAX_STEPS)
     return Measurement(trace={"sharpness": top})
