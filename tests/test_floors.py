@@ -15,7 +15,7 @@ PLUGINS = PACKAGE / "_plugins"
 
 # A name stands for a module, or for a folder and all in it; the longest that fits counts.
 FLOORS = {
-    0: "cell cells config eigen errors instantiate layers losses parameterization rules schema",
+    0: "cell cells config eigen errors instantiate lanczos layers losses parameterization rules schema",
     1: "data models",
     2: "baselines checkpoint descent ensemble machine measures optim precision preemption record regime run "
     "store train",

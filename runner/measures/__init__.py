@@ -3,8 +3,9 @@
 from runner.measures.alignment import cka, target_alignment
 from runner.measures.features import feature_movement, update_size
 from runner.measures.kernel import empirical_ntk, kernel_distance, lambda_max, ntk_change
+from runner.measures.kernel_descent import kernel_gd_error
 from runner.measures.limit import limit_kernels, ntk_limit_distance
-from runner.measures.linearization import kernel_gd_error, linearization_error
+from runner.measures.linearization import linearization_error
 from runner.measures.movement import layer_movement, param_movement
 from runner.measures.regression import kernel_regression, ntk_gain
 from runner.measures.sharpness import sharpness

@@ -14,7 +14,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from runner import layers
-from runner.eigen import top_eigenpair
+from runner.lanczos import Product, top_eigenpair
 from runner.layers import Pairing
 from runner.measures.passes import Pass, forward
 from runner.measures.snapshot import Measurement, Snapshot
@@ -111,8 +111,8 @@ def kernel_distance(now: Snapshot, start: Snapshot) -> Measurement:
 def lambda_max(now: Snapshot, start: Snapshot) -> Measurement:
     """Return the top eigenvalue of the full lr-weighted kernel on the training set, over N.
 
-    2 / lambda_max is the critical learning rate of full-batch gradient descent on the MSE. A product with
-    the kernel J D J^T is one backward pass, and one through it, so that the N O x N O matrix is never formed.
+    2 / lambda_max is the critical learning rate of full-batch gradient descent on the MSE. By Lanczos
+    iteration on products with the kernel, see :func:`train_product`.
 
     Args:
         now: The moment.
@@ -134,8 +134,28 @@ def top_eigenvector(snapshot: Snapshot) -> Float[Tensor, "cell mode"] | None:
 
 
 def _train_lambda_max(snapshot: Snapshot, guess: Tensor | None) -> Float[Tensor, "cell"]:
-    model, x = snapshot.ensemble.model, snapshot.ensemble.inputs["train"]
-    passed = forward(model, snapshot.parameters, x)
+    product, like = train_product(
+        snapshot.ensemble.model, snapshot.parameters, snapshot.ensemble.inputs["train"]
+    )
+    value, vector = top_eigenpair(product, like, guess=guess)
+    if vector is not None:
+        snapshot.shared(_TOP, lambda: (vector,))
+    return value
+
+
+def train_product(
+    model: nn.Module, parameters: Mapping[str, Tensor], x: Shaped[Tensor, "#cell sample *inputs"]
+) -> tuple[Product, Float[Tensor, "cell _"]]:
+    """Return what multiplies the full lr-weighted kernel over N by one vector per cell, and one such vector.
+
+    A product with the kernel J D J^T is one pass backward and one forward: the matrix is never formed.
+
+    Args:
+        model: An initialized ensemble.
+        parameters: Path to parameter.
+        x: The N samples; vectors have a number for each of them and each output, outputs varying fastest.
+    """
+    passed = forward(model, parameters, x)
     if layers.is_chain(passed.tape, passed.outputs):
         multiply = layers.chain_product(passed.tape, passed.weights)
     else:
@@ -145,10 +165,7 @@ def _train_lambda_max(snapshot: Snapshot, guess: Tensor | None) -> Float[Tensor,
     def product(vector: Tensor) -> Tensor:
         return multiply(vector.view(shape)).flatten(1) / shape[1]
 
-    value, vector = top_eigenpair(product, passed.outputs.detach().flatten(1), guess=guess)
-    if vector is not None:
-        snapshot.shared(_TOP, lambda: (vector,))
-    return value
+    return product, passed.outputs.detach().flatten(1)
 
 
 def _graph_product(model: nn.Module, passed: Pass) -> Callable[[Tensor], Tensor]:

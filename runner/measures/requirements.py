@@ -11,8 +11,9 @@ from typing import Any
 from runner.data import Dataset
 from runner.errors import UserError
 from runner.measures.alignment import cka, target_alignment
+from runner.measures.kernel_descent import kernel_gd_error
 from runner.measures.limit import ntk_limit_distance
-from runner.measures.linearization import kernel_gd_error, linearization_error
+from runner.measures.linearization import linearization_error
 from runner.measures.regression import kernel_regression, ntk_gain
 from runner.measures.ridge import LEAST_SAMPLES
 from runner.measures.schedule import Scheduled

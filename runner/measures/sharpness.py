@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from runner import layers, losses
-from runner.eigen import top_eigenvalue
+from runner.lanczos import top_eigenvalue
 from runner.measures.kernel import top_eigenvector
 from runner.measures.snapshot import Measurement, Snapshot
 

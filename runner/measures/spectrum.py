@@ -8,7 +8,6 @@ from torch import Tensor
 
 from runner.eigen import spectra
 from runner.measures.kernel import empirical_ntk_full
-from runner.measures.linearization import EIGENBASIS
 from runner.measures.snapshot import Measurement, Snapshot
 
 
@@ -43,9 +42,6 @@ def spectrum(now: Snapshot, start: Snapshot) -> Measurement:
 
 def _eigenvalues(snapshot: Snapshot) -> Float[Tensor, "cell mode"]:
     """Ascending, none below 0; in float64 throughout, since rounding would hide the smallest."""
-    if decomposed := snapshot.known(EIGENBASIS):
-        (values, *_), origin = decomposed
-        return values[origin]
     x = snapshot.ensemble.inputs["train"].double()
     size = x.shape[1] * snapshot.raw_outputs("train").shape[2]
     found = []
