@@ -28,7 +28,7 @@ from runner.preemption import Stopped
 from runner.store.files import atomic
 
 FOLDER = "checkpoints"
-_FORMAT = "1"
+_FORMAT = "2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class State:
         seconds: Wall time so far.
         active: Places in the pack of the cells that are still training.
         rows: What has been recorded, plain values.
-        tensors: Parameters, optimizer state, batch order and peaks of the active cells.
+        tensors: Parameters, optimizer state, batch order, guesses and peaks of the active cells.
     """
 
     step: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -104,6 +105,13 @@ class Ensemble:
         layers.select(self.model, index)
         self.lr = self.lr[index]
         self.offset = {name: value[index] for name, value in self.offset.items()}
+
+    def some(self, index: Int[Tensor, "kept"]) -> Ensemble:
+        """Return an ensemble of some cells; this one keeps all of them."""
+        part = copy.copy(self)
+        part.model = copy.deepcopy(self.model)
+        part.select(index)
+        return part
 
     def _hold(self, cells: Sequence[Cell]) -> None:
         self.cells = list(cells)

@@ -137,6 +137,7 @@ class Run:
         """Return all that is needed to go on from here, on top of the cells."""
         self.look(step - 1)
         parts = {"model": self.ensemble.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        parts["guesses"] = self.start.guesses
         if self.batches:
             parts["batches"] = self.batches.state_dict()
         tensors = {
@@ -148,13 +149,14 @@ class Run:
         """Go back to a state; raises where it is not one of this pack."""
         kept = [self.active.index(cell) for cell in state.active]
         self._select(torch.tensor(kept, dtype=torch.int64, device=self.peak.device))
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "batches": {}}
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "guesses": {}, "batches": {}}
         for name, value in state.tensors.items():
             if name != "peak":
                 part, _, rest = name.partition("/")
                 parts[part][rest] = value.to(self.peak.device)
         self.ensemble.model.load_state_dict(parts["model"])
         self.optimizer.load_state_dict(parts["optimizer"])
+        self.start.guesses = parts["guesses"]
         if self.batches:
             self.batches.load_state_dict(parts["batches"])
         self.peak = state.tensors["peak"].to(self.peak)

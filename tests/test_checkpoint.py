@@ -27,7 +27,7 @@ FULL = {
         name: {"_target_": f"runner.measures.{name}", "at": "every"}
         for name in (
             "param_movement", "layer_movement", "ntk_change", "kernel_distance", "feature_movement", "cka",
-            "linearization_error", "kernel_regression", "spectrum", "sharpness",
+            "linearization_error", "kernel_regression", "spectrum", "lambda_max", "kernel_gd_error", "sharpness",
         )
     }
 }  # fmt: skip
@@ -203,7 +203,7 @@ def test_other_threads_leave_signals_alone():
 
 GRID = (
     "data=xor", "data.dim=6", "data.train_size=64", "data.test_size=16", "data.probe_size=8", "width=32,64",
-    "parameterization=ntk,mup", "lr=0.1,0.5", "steps=1200", "batch_size=16",
+    "parameterization=ntk,mup", "lr=0.1,0.5", "steps=3000", "batch_size=16",
 )  # fmt: skip
 
 

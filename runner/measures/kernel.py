@@ -19,7 +19,8 @@ from runner.layers import Pairing
 from runner.measures.passes import Pass, forward
 from runner.measures.snapshot import Measurement, Snapshot
 
-_TOP = "lambda_max/vector"
+TOP = "lambda_max"
+"""Guess at the top eigenvectors of the train kernel, on samples and outputs."""
 
 
 def empirical_ntk(
@@ -69,10 +70,15 @@ def _probe_ntk(snapshot: Snapshot) -> Float[Tensor, "cell probe probe"]:
     """From the pass that gave the features or, beyond the limit of memory, of some cells after the others."""
     x = snapshot.ensemble.inputs["probe"]
     passed = snapshot.probed()
-    size = 2 * x.shape[1] * _sample_bytes(passed)
+    size = ntk_bytes(snapshot, x.shape[1])
     if passed.outputs.shape[0] * size <= layers.kernel_bytes():
         return _contract(passed, Pairing())[:, 0, :, 0]
     return torch.cat([empirical_ntk(*part, x) for part in snapshot.parts(size)])
+
+
+def ntk_bytes(snapshot: Snapshot, samples: int) -> int:
+    """Return the memory limit within which a cell's trace kernel on so many samples is computed at once."""
+    return 2 * samples * _sample_bytes(snapshot.probed())
 
 
 def ntk_change(now: Snapshot, start: Snapshot) -> Measurement:
@@ -116,31 +122,20 @@ def lambda_max(now: Snapshot, start: Snapshot) -> Measurement:
 
     Args:
         now: The moment.
-        start: Init; from its eigenvector the search begins.
+        start: Init; its guess is where the search begins, and the eigenvector is the next one's.
 
     Returns:
         ``lambda_max`` per cell.
     """
-    value = now.cached("lambda_max", lambda: _train_lambda_max(now, top_eigenvector(start)))
-    return Measurement(trace={"lambda_max": value})
 
+    def compute() -> Tensor:
+        product, like = train_product(now.ensemble.model, now.parameters, now.ensemble.inputs["train"])
+        value, vector = top_eigenpair(product, like, guess=start.guesses.get(TOP))
+        if vector is not None:
+            start.guesses[TOP] = vector
+        return value
 
-def top_eigenvector(snapshot: Snapshot) -> Float[Tensor, "cell mode"] | None:
-    """Return the vectors of ``lambda_max`` on training samples and outputs, if they are known."""
-    if known := snapshot.known(_TOP):
-        (vectors,), origin = known
-        return vectors[origin]
-    return None
-
-
-def _train_lambda_max(snapshot: Snapshot, guess: Tensor | None) -> Float[Tensor, "cell"]:
-    product, like = train_product(
-        snapshot.ensemble.model, snapshot.parameters, snapshot.ensemble.inputs["train"]
-    )
-    value, vector = top_eigenpair(product, like, guess=guess)
-    if vector is not None:
-        snapshot.shared(_TOP, lambda: (vector,))
-    return value
+    return Measurement(trace={"lambda_max": now.cached("lambda_max", compute)})
 
 
 def train_product(

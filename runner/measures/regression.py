@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from runner import losses
-from runner.measures.kernel import empirical_ntk
+from runner.measures.kernel import empirical_ntk, ntk_bytes
 from runner.measures.ridge import kernel_ridge
 from runner.measures.snapshot import Measurement, Snapshot
 
@@ -64,6 +64,8 @@ def _regression(snapshot: Snapshot) -> Float[Tensor, "cell test output"]:
     count = targets.shape[1]
     x = torch.cat([inputs["train"], inputs["test"]], 1)
     found = []
-    for model, parameters in snapshot.parts(4 * 8 * x.shape[1] * count):
+    # A kernel that is computed block by block repeats passes: rather fewer cells at a time.
+    size = max(ntk_bytes(snapshot, x.shape[1]), 4 * 8 * x.shape[1] * count)
+    for model, parameters in snapshot.parts(size):
         found.append(kernel_ridge(empirical_ntk(model, parameters, x, count), targets))
     return torch.cat(found)

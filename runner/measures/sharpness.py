@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.func import functional_call
 
 from runner import layers, losses
 from runner.lanczos import top_eigenvalue
-from runner.measures.kernel import top_eigenvector
+from runner.measures.kernel import TOP
 from runner.measures.snapshot import Measurement, Snapshot
 
 _MAX_STEPS = 60
@@ -26,7 +27,7 @@ def sharpness(now: Snapshot, start: Snapshot) -> Measurement:
 
     Args:
         now: The moment.
-        start: Init; its kernel's eigenvector is taken where the moment's is not known.
+        start: Init; its guess at the kernel's eigenvector is taken.
 
     Returns:
         ``sharpness`` per cell.
@@ -35,6 +36,16 @@ def sharpness(now: Snapshot, start: Snapshot) -> Measurement:
         Cohen et al. (2021), "Gradient descent on neural networks typically occurs at the edge of stability",
         arXiv 2103.00065.
     """
+    if now.step:
+        return Measurement(trace={"sharpness": _sharpness(now, start.guesses.get(TOP))})
+    # At init, cells that differ in lr alone are alike.
+    few, which = now.distinct()
+    part = now.some(few)
+    return Measurement(trace={"sharpness": _sharpness(part, part.guesses.get(TOP))[which]})
+
+
+def _sharpness(now: Snapshot, vector: Float[Tensor, "cell _"] | None) -> Float[Tensor, "cell"]:
+    """Top eigenvalue of the Hessian; the vector is the kernel's."""
     ensemble = now.ensemble
     gamma = ensemble.gamma[:, 0, 0]
     roots = [
@@ -52,11 +63,9 @@ def sharpness(now: Snapshot, start: Snapshot) -> Measurement:
     def weigh(parts: Iterable[Tensor]) -> Tensor:
         return torch.cat([(part * root).flatten(1) for part, root in zip(parts, roots, strict=True)], 1)
 
-    guess = top_eigenvector(now)
-    if guess is None:
-        guess = top_eigenvector(start)
-    if guess is not None:
-        guess = weigh(torch.autograd.grad(f, leaves, guess.view_as(f), retain_graph=True))
+    guess = None
+    if vector is not None:
+        guess = weigh(torch.autograd.grad(f, leaves, vector.view_as(f), retain_graph=True))
 
     def product(vector: Tensor) -> Tensor:
         parts = torch.split(vector, sizes, 1)
@@ -69,5 +78,4 @@ def sharpness(now: Snapshot, start: Snapshot) -> Measurement:
         return weigh(products)
 
     like = torch.cat([leaf.detach().flatten(1) for leaf in leaves], 1)
-    top = top_eigenvalue(product, like, guess=guess, max_steps=_MAX_STEPS)
-    return Measurement(trace={"sharpness": top})
+    return top_eigenvalue(product, like, guess=guess, max_steps=_MAX_STEPS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
@@ -38,6 +37,9 @@ class Snapshot:
         ensemble: The pack.
         step: Optimizer steps done.
         keep: Copy the parameters, so that the snapshot outlives the next step.
+
+    Attributes:
+        guesses: Of the start: vectors, one per cell, that iterations begin from; where the last ended.
     """
 
     def __init__(self, ensemble: Ensemble, step: int, *, keep: bool = False) -> None:
@@ -47,6 +49,8 @@ class Snapshot:
             path: parameter.detach().clone() if keep else parameter.detach()
             for path, parameter in ensemble.parameters.items()
         }
+        self.guesses: dict[str, Tensor] = {}
+        self._origin = torch.arange(len(ensemble.cells), device=ensemble.device)
         self._cache: dict[str, Tensor] = {}
         self._readout = ""
         self._shared: dict[str, tuple[tuple[Tensor, ...], Tensor]] = {}
@@ -77,10 +81,6 @@ class Snapshot:
             self._shared[key] = values, torch.arange(values[0].shape[0], device=values[0].device)
         return self._shared[key]
 
-    def known(self, key: str) -> tuple[tuple[Float[Tensor, "start ..."], ...], Int[Tensor, "cell"]] | None:
-        """Return what :meth:`shared` keeps under ``key``, or None if nobody has asked for it."""
-        return self._shared.get(key)
-
     def parts(self, bytes_per_cell: int) -> Iterator[tuple[nn.Module, dict[str, Tensor]]]:
         """Yield model and parameters of some cells after the others, so that what is large fits in memory.
 
@@ -93,9 +93,23 @@ class Snapshot:
             yield model, self.parameters
             return
         for index in torch.split(torch.arange(count, device=self.ensemble.device), size):
-            part = copy.deepcopy(model)
-            layers.select(part, index)
-            yield part, {path: value[index] for path, value in self.parameters.items()}
+            part = self.some(index)
+            yield part.ensemble.model, part.parameters
+
+    def some(self, index: Int[Tensor, "kept"]) -> Snapshot:
+        """Return a snapshot of some cells, of which nothing has been computed; this one keeps all."""
+        part = Snapshot(self.ensemble.some(index), self.step)
+        part.parameters = {path: value[index] for path, value in self.parameters.items()}
+        part.guesses = {key: value[index] for key, value in self.guesses.items()}
+        return part
+
+    def distinct(self) -> tuple[Int[Tensor, "kept"], Int[Tensor, "cell"]]:
+        """Return a cell for each start and gamma there is, and which of them is like each cell at init."""
+        key = torch.stack([self._origin.double(), self.ensemble.gamma[:, 0, 0].double()], 1)
+        kinds, which = torch.unique(key, dim=0, return_inverse=True)
+        places = torch.arange(len(which), device=which.device)
+        first = places.new_full((len(kinds),), len(which)).scatter_reduce(0, which, places, "amin")
+        return first, which
 
     def raw_outputs(self, split: str) -> Float[Tensor, "cell sample output"]:
         """Return h on a split."""
@@ -155,6 +169,8 @@ class Snapshot:
         """Keep the cells at ``index``, in that order; the ensemble is selected by its owner."""
         self.parameters = {path: value[index] for path, value in self.parameters.items()}
         self._probed = None
+        self._origin = self._origin[index]
+        self.guesses = {key: value[index] for key, value in self.guesses.items()}
         self._cache = {key: value[index] for key, value in self._cache.items()}
         self._shared = {key: (values, which[index]) for key, (values, which) in self._shared.items()}
 
