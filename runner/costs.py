@@ -20,7 +20,8 @@ _PACK_SECONDS = 0.05  # of data, regimes and three files that have reached the d
 _STEP_CALLS = 15  # operations of a step, per weight matrix
 _STEP_PASSES = 12  # over weights and activations in a step, beside the products
 _STEP_SHARE = 0.9  # of the speed of square products, that a step's own reach
-_LANCZOS_STEPS = 25  # steps whose products the top eigenvalue of a kernel or Hessian is worth
+_SEARCH_STEPS = {"lambda_max": 13, "sharpness": 32}  # steps of training that a top eigenvalue is worth
+_SPECTRUM = 3.4  # n^3 float64 operations, at the speed of products, that all eigenvalues are worth
 _INIT_CALLS = 5_000  # operations before the first step
 _POINT_CALLS = 1_500  # operations at a measured step
 _KERNEL_SHARE = 0.9  # of the speed of square products, that kernels reach
@@ -85,12 +86,21 @@ class Costs:
         self._step_call = _STEP_CALLS * (cell.depth + 1) * machine.call
         self._step_products = products / _STEP_SHARE
         on_all = products * shape.train_size / max(batch, 1)
-        self._lanczos = _LANCZOS_STEPS * on_all
-        kernels, eigenvalues, self._points = _measured(cell)
+        due, self._points = _due(cell)
+        searched = {name: steps * on_all for name, steps in _SEARCH_STEPS.items()}
+        rows = shape.train_size * shape.outputs
+        decomposed = {"spectrum": _SPECTRUM * float(rows) ** 3 / (machine.rate(rows) / 2)}
+        eigenvalues = searched | decomposed
+        self._init = sum(eigenvalues[name] for name in {"lambda_max", *due} & eigenvalues.keys())
         pulled = shape.flops_per_step / (3 * max(batch, 1)) * shape.outputs * shape.probe_size
         paired = 2.0 * shape.probe_size**2 * shape.outputs * shape.activations
         kernel = (pulled + paired) / flops_per_second / _KERNEL_SHARE
-        self._measures = kernels * kernel + eigenvalues * self._lanczos + self._points * on_all
+        kernels = max((count for name, count in due.items() if "ntk" in name or "kernel" in name), default=0)
+        self._measures = (
+            kernels * kernel
+            + self._points * on_all
+            + sum(due.get(name, 0) * seconds for name, seconds in eigenvalues.items())
+        )
 
     def seconds(self, counts: np.ndarray | int, starts: np.ndarray | int = 1) -> np.ndarray:
         """Return the seconds that packs take.
@@ -104,7 +114,7 @@ class Costs:
         step = self._step_call + counts * self._step_products + _STEP_PASSES * size / bandwidth
         calls = (_INIT_CALLS + _POINT_CALLS * self._points) * self._machine.call
         return np.asarray(
-            _PACK_SECONDS + calls + starts * self._lanczos + self._steps * step + counts * self._measures
+            _PACK_SECONDS + calls + starts * self._init + self._steps * step + counts * self._measures
         )
 
     def pack_limit(self) -> int:
@@ -119,12 +129,11 @@ class Costs:
         return int(counts[np.argmax(each <= _NEAR_BEST * each.min())])
 
 
-def _measured(cell: Cell) -> tuple[int, int, int]:
-    """Return how often kernels and top eigenvalues are computed after init, and the measured steps."""
+def _due(cell: Cell) -> tuple[dict[str, int], int]:
+    """Return how often each measure is taken after init, and the measured steps."""
     section = json.loads(cell.settings).get("measure", {})
     points = min(section.get("points", 12), cell.steps + 1)
     times = {"every": points - 1, "ends": 1, "init": 0}
     functions = (section.get("functions") or {}).values()
-    due = [(str(f.get("_target_")).rpartition(".")[2], times.get(f.get("at", "every"), 0)) for f in functions]
-    kernels = max((count for name, count in due if "ntk" in name or "kernel" in name), default=0)
-    return kernels, sum(count for name, count in due if name in {"sharpness", "lambda_max"}), points
+    due = {str(f.get("_target_")).rpartition(".")[2]: times.get(f.get("at", "every"), 0) for f in functions}
+    return due, points

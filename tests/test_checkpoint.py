@@ -27,7 +27,8 @@ FULL = {
         name: {"_target_": f"runner.measures.{name}", "at": "every"}
         for name in (
             "param_movement", "layer_movement", "ntk_change", "kernel_distance", "feature_movement", "cka",
-            "linearization_error", "kernel_regression", "spectrum", "lambda_max", "kernel_gd_error", "sharpness",
+            "linearization_error", "kernel_regression", "spectrum", "lambda_max", "kernel_gd_error",
+            "sharpness",
         )
     }
 }  # fmt: skip

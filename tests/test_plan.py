@@ -108,7 +108,7 @@ def test_cells_that_start_alike_stay_together_where_the_work_at_init_is_dear():
         cells = grid(width=(512,), lr=rates, **changes)
         return [len(pack.cells) for pack in form_packs(cells, shape_of, machine)]
 
-    (cell,) = grid(width=(512,))
+    (cell,) = grid(width=(512,), steps=(10,))
     limit = Costs(cell, shape_of(cell), USUAL).pack_limit()
     assert limit < len(rates)
     assert sizes(steps=(10,)) == [len(rates)]

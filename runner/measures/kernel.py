@@ -21,6 +21,8 @@ from runner.measures.snapshot import Measurement, Snapshot
 
 TOP = "lambda_max"
 """Guess at the top eigenvectors of the train kernel, on samples and outputs."""
+_CACHED_BYTES = 4 << 20
+"""Of weights and activations that stay in the caches of one core."""
 
 
 def empirical_ntk(
@@ -127,15 +129,37 @@ def lambda_max(now: Snapshot, start: Snapshot) -> Measurement:
     Returns:
         ``lambda_max`` per cell.
     """
+    return Measurement(trace={"lambda_max": now.cached("lambda_max", lambda: _lambda_max(now, start))})
 
-    def compute() -> Tensor:
-        product, like = train_product(now.ensemble.model, now.parameters, now.ensemble.inputs["train"])
-        value, vector = top_eigenpair(product, like, guess=start.guesses.get(TOP))
+
+def _lambda_max(now: Snapshot, start: Snapshot) -> Float[Tensor, "cell"]:
+    guess = start.guesses.get(TOP)
+    values: list[Tensor] = []
+    vectors: list[Tensor] = []
+    for index, piece in now.pieces(*separable(now)):
+        product, like = train_product(piece.ensemble.model, piece.parameters, piece.ensemble.inputs["train"])
+        value, vector = top_eigenpair(product, like, guess=None if guess is None else guess[index])
+        values.append(value)
         if vector is not None:
-            start.guesses[TOP] = vector
-        return value
+            vectors.append(vector)
+    if vectors:
+        start.guesses[TOP] = torch.cat(vectors)
+    return torch.cat(values)
 
-    return Measurement(trace={"lambda_max": now.cached("lambda_max", compute)})
+
+def separable(snapshot: Snapshot) -> tuple[int, int]:
+    """Return arguments of :meth:`Snapshot.pieces` for iterations that end when the last cell has converged.
+
+    On the CPU, cells whose pass of the training set fills the caches gain nothing from each other's company,
+    and would wait for the slowest.
+    """
+    tape, outputs = snapshot.probed().tape, snapshot.probed().outputs
+    cells, probes, _ = outputs.shape
+    activations = sum(call.outputs.numel() for call in tape) // (cells * probes)
+    parameters = sum(value[0].numel() for value in snapshot.parameters.values())
+    numbers = parameters + snapshot.ensemble.inputs["train"].shape[1] * activations
+    limit = _CACHED_BYTES if snapshot.ensemble.device.type == "cpu" else layers.kernel_bytes()
+    return outputs.element_size() * numbers, limit
 
 
 def train_product(

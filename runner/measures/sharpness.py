@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from runner import layers, losses
 from runner.lanczos import top_eigenvalue
-from runner.measures.kernel import TOP
+from runner.measures.kernel import TOP, separable
 from runner.measures.snapshot import Measurement, Snapshot
 
 _MAX_STEPS = 60
@@ -36,12 +36,18 @@ def sharpness(now: Snapshot, start: Snapshot) -> Measurement:
         Cohen et al. (2021), "Gradient descent on neural networks typically occurs at the edge of stability",
         arXiv 2103.00065.
     """
-    if now.step:
-        return Measurement(trace={"sharpness": _sharpness(now, start.guesses.get(TOP))})
-    # At init, cells that differ in lr alone are alike.
-    few, which = now.distinct()
-    part = now.some(few)
-    return Measurement(trace={"sharpness": _sharpness(part, part.guesses.get(TOP))[which]})
+    vectors = start.guesses.get(TOP)
+    which = None
+    if not now.step:  # cells that differ in lr alone are alike
+        few, which = now.distinct()
+        now, vectors = now.some(few), None if vectors is None else vectors[few]
+    top = torch.cat(
+        [
+            _sharpness(piece, None if vectors is None else vectors[index])
+            for index, piece in now.pieces(*separable(now))
+        ]
+    )
+    return Measurement(trace={"sharpness": top if which is None else top[which]})
 
 
 def _sharpness(now: Snapshot, vector: Float[Tensor, "cell _"] | None) -> Float[Tensor, "cell"]:

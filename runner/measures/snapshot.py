@@ -87,14 +87,20 @@ class Snapshot:
         Args:
             bytes_per_cell: Of what will be computed for them.
         """
-        count, model = len(self.ensemble.cells), self.ensemble.model
-        size = max(1, layers.kernel_bytes() // max(bytes_per_cell, 1))
-        if count <= size:
-            yield model, self.parameters
-            return
+        for _, piece in self.pieces(bytes_per_cell, layers.kernel_bytes()):
+            yield piece.ensemble.model, piece.parameters
+
+    def pieces(self, bytes_per_cell: int, limit: int) -> Iterator[tuple[Int[Tensor, "kept"], Snapshot]]:
+        """Yield the places and a snapshot of some cells after the others; all of them at once if they fit.
+
+        Args:
+            bytes_per_cell: Of what will be computed for them.
+            limit: Bytes for those of a piece, but for a single cell.
+        """
+        count = len(self.ensemble.cells)
+        size = max(1, limit // max(bytes_per_cell, 1))
         for index in torch.split(torch.arange(count, device=self.ensemble.device), size):
-            part = self.some(index)
-            yield part.ensemble.model, part.parameters
+            yield index, self.some(index) if count > size else self
 
     def some(self, index: Int[Tensor, "kept"]) -> Snapshot:
         """Return a snapshot of some cells, of which nothing has been computed; this one keeps all."""
