@@ -27,7 +27,7 @@ from runner.store.files import atomic
 if TYPE_CHECKING:
     import torch
 
-VERSION = 1
+VERSION = 2
 """Changes whenever the same machine would be measured otherwise."""
 WIDTHS = (32, 64, 128, 256, 512, 1024)
 _SIZES = tuple(1 << shift for shift in range(20, 28))
@@ -137,7 +137,7 @@ def _processor() -> str:
 
 
 def measure(device: torch.device, threads: int, name: str) -> Machine:
-    """Time the machine; takes about half a second.
+    """Time the machine, set up as a worker is; takes about half a second.
 
     Args:
         device: What to time.
@@ -146,8 +146,11 @@ def measure(device: torch.device, threads: int, name: str) -> Machine:
     """
     import torch
 
+    from runner.precision import set_cpu_products
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    set_cpu_products()
     try:
         timed = _clock(device)
         small = torch.zeros(8, device=device)
@@ -158,6 +161,7 @@ def measure(device: torch.device, threads: int, name: str) -> Machine:
         together = [_product_rate(width, device, timed) for width in WIDTHS] if threads > 1 else flops
     finally:
         torch.set_num_threads(before)
+        set_cpu_products(fast=False)
     if device.type == "cuda":
         cache = int(_GPU_SHARE * torch.cuda.get_device_properties(device).total_memory)
     else:

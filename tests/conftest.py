@@ -34,7 +34,10 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def denormals():
-    """A sweep in the tests' own process flushes denormals, as a job does; not so the next test."""
+def as_it_was():
+    """A sweep in the tests' own process sets torch up as a job does; not so the next test."""
     yield
     torch.set_flush_denormal(False)
+    from runner.precision import set_cpu_products
+
+    set_cpu_products(fast=False)

@@ -12,16 +12,26 @@ from pathlib import Path
 import torch
 
 from benchmark.timing import seconds_per_call
+from runner.precision import set_cpu_products
 from runner.workers import cores
 
 SGEMM_SIZE = 2048
 
 
-def sgemm() -> float:
-    """Return the GFLOP/s of one float32 product of square matrices, with torch's threads as they are."""
+def sgemm(fast: bool = False) -> float:
+    """Return the GFLOP/s of one float32 product of square matrices, with torch's threads as they are.
+
+    Args:
+        fast: As a worker multiplies; otherwise as torch does by itself.
+    """
     one, other, out = torch.randn(3, SGEMM_SIZE, SGEMM_SIZE).unbind()
-    torch.mm(one, other, out=out)
-    return 2 * SGEMM_SIZE**3 / seconds_per_call(lambda: torch.mm(one, other, out=out), 0.4) / 1e9
+    set_cpu_products(fast)
+    try:
+        torch.mm(one, other, out=out)
+        seconds = seconds_per_call(lambda: torch.mm(one, other, out=out), 0.4)
+    finally:
+        set_cpu_products(fast=False)
+    return 2 * SGEMM_SIZE**3 / seconds / 1e9
 
 
 def peak_mib() -> float:

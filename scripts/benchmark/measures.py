@@ -1,81 +1,176 @@
-"""What measuring costs: its share of the time in which packs of the default sweep are trained."""
+"""What measuring costs: its share of the time that the default sweep takes, and what none can avoid."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
 import torch
 
 from benchmark.default import default_sweep
-from benchmark.grids import default_grid
+from benchmark.grids import cell, default_grid
 from benchmark.lines import Family, at_most
+from benchmark.timing import alternate, ratios
 from runner import run
 from runner.machine import this_machine
 from runner.measures.schedule import Scheduled
 from runner.packs import Pack
 from runner.plan import make_plan
+from runner.precision import set_cpu_products
 from runner.train import train_pack
 from runner.workers import cores, set_up_torch
 
-EVERY = {"basic": 4, "full": 24}
-"""Of the plan's packs, every so many are trained."""
+SAMPLED = {"basic": 4, "full": 1}
+"""Packs of each width that are trained."""
+
+
+@dataclass
+class Spent:
+    """Seconds of one core for the default grid, from a sample of its packs.
+
+    Attributes:
+        total: Of training and measuring.
+        measures: By measure; lambda_max at init, which every learning rate needs, is one of them.
+        packs: How many were trained.
+    """
+
+    total: float = 0.0
+    measures: Counter[str] = field(default_factory=Counter)
+    packs: int = 0
+
+    @property
+    def measuring(self) -> float:
+        """Seconds of all measures."""
+        return sum(self.measures.values())
+
+    @property
+    def training(self) -> float:
+        """Seconds of everything else."""
+        return self.total - self.measuring
 
 
 def measure(quick: bool) -> Family:
     """Return the family's lines."""
     family = Family("measures")
-    for name in ["basic"] if quick else ["basic", "full"]:
-        machine = this_machine(torch.device("cpu"), cores())
-        packs = make_plan(default_grid(f"measure={name}"), machine=machine).packs
-        some = packs[:: EVERY[name] * (3 if quick else 1)]
-        threads = torch.get_num_threads()
-        set_up_torch()
-        found = share(some)
-        torch.set_num_threads(threads)
-        how = f"{len(some)} of {len(packs)} packs, on one core; with lambda_max at init, without losses"
-        if name == "full":
-            note = f"{how}; exact spectra of 2,560 rows in float64 cost more than 100 steps of training"
-            family.add("measure=full of the time in packs", "share", found, at_most(0.5), note)
-            continue
-        family.add("measure=basic of the time in packs", "share", found, None, how)
-        if not quick:
-            swept = default_sweep()
-            of_wall = found * swept.train_seconds / (swept.run.wall * cores())
-            family.add("measure=basic of the sweep's wall time", "share", of_wall, at_most(0.2), "all cores")
+    threads = torch.get_num_threads()
+    set_up_torch()
+    train_pack([cell("measure=full", "width=4", "steps=1", "data.train_size=16")], torch.device("cpu"))
+    basic = spend("basic", 1 if quick else SAMPLED["basic"])
+    how = f"{basic.packs} packs, on one core; with lambda_max at init, without losses"
+    family.add("measure=basic of the time in packs", "share", basic.measuring / basic.total, None, how)
+    if not quick:
+        _of_wall(family, basic, spend("full", SAMPLED["full"]))
+    torch.set_num_threads(threads)
+    set_cpu_products(fast=False)
     return family
 
 
-def share(packs: Iterable[Pack]) -> float:
-    """Return the share of measures in the time in which these packs are trained."""
-    spent = 0.0
+def _of_wall(family: Family, basic: Spent, full: Spent) -> None:
+    """Shares of the wall time on all cores, of which the default sweep tells what is neither."""
+    swept = default_sweep()
+    wall = swept.run.wall * cores()
+    slower = swept.train_seconds / basic.total  # than one core by itself
+    rest = wall - slower * basic.measuring
+    family.add(
+        "measure=basic of the sweep's wall time",
+        "share",
+        1 - rest / wall,
+        at_most(0.2),
+        "all cores, for all of the wall time",
+    )
+    how = f"{full.packs} packs, the rest as in the default sweep"
+    for what, seconds, target in [
+        ("measure=full of the sweep's wall time", full.measuring, at_most(0.5)),
+        ("the same without exact spectra", full.measuring - full.measures["spectrum"], None),
+    ]:
+        measuring = slower * seconds
+        family.add(what, "share", measuring / (measuring + rest), target, how)
+    each = basic.training / len(default_grid())
+    for what, seconds_each in _of_one_kernel().items():
+        family.add(
+            f"{what} of one kernel of {_ROWS} rows, over training a cell",
+            "ratio",
+            ratios(seconds_each, [each] * len(seconds_each)),
+            None,
+            f"float64, LAPACK; measure=full asks for two in a cell's {1000 * each:.0f} ms",
+        )
 
-    def clocked(function: Callable[..., Any]) -> Callable[..., Any]:
+
+_ROWS = 2560
+"""Samples times outputs of the default grid's train kernel."""
+
+
+def _of_one_kernel() -> dict[str, list[float]]:
+    """Seconds of what a smallest eigenvalue takes at least, and of what all of them take."""
+    rows = torch.randn(_ROWS, 2 * _ROWS, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    kernel = rows @ rows.T / _ROWS
+    return alternate(
+        {
+            "a Cholesky factorization": lambda: torch.linalg.cholesky(kernel),
+            "all eigenvalues": lambda: torch.linalg.eigvalsh(kernel),
+        },
+        3,
+        0.0,
+    )
+
+
+def spend(name: str, per_width: int) -> Spent:
+    """Train some packs of every width of the default grid, and account for all of it.
+
+    Args:
+        name: The ``measure`` group.
+        per_width: How many.
+    """
+    grid = default_grid(f"measure={name}")
+    machine = this_machine(torch.device("cpu"), cores())
+    cells_of, by_width = Counter(one.width for one in grid), dict[int, list[Pack]]()
+    for pack in make_plan(grid, machine=machine).packs:
+        by_width.setdefault(pack.cells[0].width, []).append(pack)
+    found = Spent()
+    for width, packs in by_width.items():
+        some = packs[:: max(1, len(packs) // per_width)][:per_width]
+        scale = cells_of[width] / sum(len(pack.cells) for pack in some)
+        for pack in some:
+            with _clocks() as spent:
+                began = time.perf_counter()
+                train_pack(pack.cells, torch.device("cpu"))
+                found.total += scale * (time.perf_counter() - began)
+            for measure_name, seconds in spent.items():
+                found.measures[measure_name] += scale * seconds
+        found.packs += len(some)
+    return found
+
+
+@contextmanager
+def _clocks() -> Iterator[Counter[str]]:
+    """Count the seconds of every measure that is taken inside."""
+    spent: Counter[str] = Counter()
+
+    def clocked(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
-            nonlocal spent
             began = time.perf_counter()
             try:
                 return function(*arguments)
             finally:
-                spent += time.perf_counter() - began
+                spent[name] += time.perf_counter() - began
 
         return call
 
     def scheduled(settings: Mapping[str, Any]) -> dict[str, Scheduled]:
         return {
-            name: dataclasses.replace(measure, function=clocked(measure.function))
-            for name, measure in run_scheduled(settings).items()
+            name: dataclasses.replace(one, function=clocked(name, one.function))
+            for name, one in run_scheduled(settings).items()
         }
 
     run_scheduled = run.scheduled
-    began = time.perf_counter()
     with (
         mock.patch.object(run, "scheduled", scheduled),
-        mock.patch.object(run, "lambda_max", clocked(run.lambda_max)),
+        mock.patch.object(run, "lambda_max", clocked("lambda_max at init", run.lambda_max)),
     ):
-        for pack in packs:
-            train_pack(pack.cells, torch.device("cpu"))
-    return spent / (time.perf_counter() - began)
+        yield spent

@@ -20,6 +20,7 @@ from benchmark.timed import Timed, timed
 from benchmark.timing import alternate, ratios
 from benchmark.training import run_of
 from runner.cell import Cell
+from runner.precision import set_cpu_products
 from runner.run import DIVERGED_LOSS_RATIO
 from runner.workers import cores, set_up_torch
 
@@ -126,4 +127,5 @@ def _denormals() -> list[float]:
     tiny = normal * 1e-40
     found = alternate({"tiny": lambda: tiny * 0.5, "normal": lambda: normal * 0.5}, 5, 0.05)
     torch.set_num_threads(threads)
+    set_cpu_products(fast=False)
     return ratios(found["tiny"], found["normal"])
