@@ -21,6 +21,7 @@ _STEP_CALLS = 15  # operations of a step, per weight matrix
 _STEP_PASSES = 12  # over weights and activations in a step, beside the products
 _STEP_SHARE = 0.9  # of the speed of square products, that a step's own reach
 _SEARCH_STEPS = {"lambda_max": 13, "sharpness": 32}  # steps of training that a top eigenvalue is worth
+_INIT_STEPS = 15  # steps that other measures at init are worth: spectral norms of random matrices, kernels
 _SPECTRUM = 3.4  # n^3 float64 operations, at the speed of products, that all eigenvalues are worth
 _INIT_CALLS = 5_000  # operations before the first step
 _POINT_CALLS = 1_500  # operations at a measured step
@@ -91,7 +92,9 @@ class Costs:
         rows = shape.train_size * shape.outputs
         decomposed = {"spectrum": _SPECTRUM * float(rows) ** 3 / (machine.rate(rows) / 2)}
         eigenvalues = searched | decomposed
-        self._init = sum(eigenvalues[name] for name in {"lambda_max", *due} & eigenvalues.keys())
+        self._init = _INIT_STEPS * on_all + sum(
+            eigenvalues[name] for name in {"lambda_max", *due} & eigenvalues.keys()
+        )
         pulled = shape.flops_per_step / (3 * max(batch, 1)) * shape.outputs * shape.probe_size
         paired = 2.0 * shape.probe_size**2 * shape.outputs * shape.activations
         kernel = (pulled + paired) / flops_per_second / _KERNEL_SHARE

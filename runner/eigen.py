@@ -6,37 +6,46 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from runner.lanczos import top_eigenvalue
+from runner.lanczos import top_eigenpair
 
-_FEW = 64
+_FEW = 32
 """Columns of a matrix whose Gram matrix is decomposed at once."""
 
 
 def spectral_norm(matrix: Float[Tensor, "cell row column"]) -> Float[Tensor, "cell"]:
-    """Return the largest singular value of one matrix per cell.
+    """Return the largest singular value of one matrix per cell; see :func:`top_singular`."""
+    return top_singular(matrix)[0]
+
+
+def top_singular(
+    matrix: Float[Tensor, "cell row column"], guess: Float[Tensor, "cell shorter"] | None = None
+) -> tuple[Float[Tensor, "cell"], Float[Tensor, "cell shorter"] | None]:
+    """Return the largest singular value of one matrix per cell, and its vector on the shorter side.
 
     Args:
         matrix: One per cell.
+        guess: Near those vectors.
 
     Returns:
-        sqrt of the top eigenvalue of M^T M (or M M^T, whichever is smaller); NaN where M is not finite.
+        sqrt of the top eigenvalue of M^T M (or M M^T, whichever is smaller), NaN where M is not finite; the
+        vectors where they were found by iteration, as a guess for a matrix that is like this one.
     """
     if matrix.shape[1] < matrix.shape[2]:
         matrix = matrix.mT
     # Squares of a small movement would underflow in float32 otherwise.
-    scale = matrix.abs().amax((1, 2), keepdim=True)
+    scale = torch.maximum(matrix.amax((1, 2), keepdim=True), -matrix.amin((1, 2), keepdim=True))
     inverse = 1 / torch.where(scale > 0, scale, 1.0)
     if matrix.shape[2] <= _FEW:
         scaled = matrix * inverse
-        top = spectra(scaled.mT @ scaled)[:, -1]
+        top, vector = spectra(scaled.mT @ scaled)[:, -1], None
     else:
 
         def product(vector: Tensor) -> Tensor:
             # The vector is scaled, not the matrix, which is larger.
             return (vector[:, None] @ matrix.mT * inverse @ matrix * inverse)[:, 0]
 
-        top = top_eigenvalue(product, matrix[:, 0]).clamp_min(0)
-    return top.sqrt() * scale[:, 0, 0]
+        top, vector = top_eigenpair(product, matrix[:, 0], guess=guess)
+    return top.clamp_min(0).sqrt() * scale[:, 0, 0], vector
 
 
 def spectra(matrix: Float[Tensor, "cell n n"]) -> Float[Tensor, "cell n"]:

@@ -35,8 +35,9 @@ _BEYOND = 4
 """Times what the caches hold, that a pack may hold to keep cells that start alike together."""
 _WHOLE_BYTES = 64 << 20
 """Largest such pack: beyond any core's caches, but no GPU, whose memory must suffice, is filled by it."""
-_REPEATED = 1.02
-"""Cutting a group of cells that start alike may cost this much by the work at init that it repeats."""
+_WORTH_CUTTING = 0.9
+"""Share of its cost whole to which cutting a group of cells that start alike must bring it: passes beyond
+the caches hide behind products, and cost less than is estimated."""
 MAX_SHARDS = 256
 """That the planner chooses by itself: a queue is shared. ``shards=N`` may ask for more."""
 
@@ -153,14 +154,14 @@ _CANONICAL = (*PACK_FIELDS, *_INIT, "lr_unit", "gamma", "lr")
 def _chunks(members: Cells, costs: Costs) -> np.ndarray:
     """Cut into packs of about equal size, of whole groups of one init where they fit; returns the sizes.
 
-    The engine does the work at init once per group, so cutting one open repeats that work. Where that costs
-    more than a pack somewhat beyond the caches, the group stays whole.
+    The engine does the work at init once per group, so cutting one open repeats that work: a group somewhat
+    beyond the caches stays whole, unless that is estimated to cost much more.
     """
     groups = np.diff(members.starts(_INIT), append=len(members))
     largest, limit = int(groups.max()), costs.pack_limit()
     if limit < largest <= min(MAX_CELLS, min(_WHOLE_BYTES, _BEYOND * costs.cache_bytes) // costs.cell_bytes):
         part = _even(largest, limit)
-        if costs.seconds(part) / part > _REPEATED * costs.seconds(largest) / largest:
+        if costs.seconds(part) / part > _WORTH_CUTTING * costs.seconds(largest) / largest:
             limit = largest
     if largest <= limit:
         return np.add.reduceat(groups, np.arange(0, len(groups), int(_even(len(groups), limit // largest))))

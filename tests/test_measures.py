@@ -12,7 +12,8 @@ from runner import data
 from runner.data.draws import INPUTS
 from runner.errors import UserError
 from runner.layers import kernel_memory
-from runner.measures import Snapshot, spectrum, transfer_gain
+from runner.measures import Snapshot, kernel_descent, spectrum, transfer_gain
+from runner.measures.kernel import empirical_ntk_full
 from runner.train import inspect, train_pack
 
 SUITE = {
@@ -204,6 +205,43 @@ def test_parts_of_a_pack_give_what_the_pack_gives():
         parts = spectrum(*(Snapshot(ensemble, 0),) * 2).trace
     for column, value in whole.items():
         torch.testing.assert_close(parts[column], value)
+
+
+def test_sharpness_at_init_is_taken_once_for_cells_that_start_alike():
+    grid = [(seed, lr, gamma) for seed in (0, 1) for lr in (0.2, 0.6) for gamma in (0.5, 2.0)]
+    cells = [make_cell(seed=seed, lr=lr, gamma=gamma, measure=suite()) for seed, lr, gamma in grid]
+    trace = train_pack(cells, CPU).trace
+    at_init = [value for value, step in zip(trace["sharpness"], trace["step"], strict=True) if step == 0]
+    for place in (0, 1, 3, 6):
+        close(at_init[place], train_pack([cells[place]], CPU).trace["sharpness"][0])
+    assert at_init[0] != pytest.approx(at_init[1], rel=1e-3)  # of another gamma
+
+
+@pytest.mark.parametrize("what", ["targets", "outputs"])
+@pytest.mark.parametrize("data", [{}, SMALL_DIGITS])
+@pytest.mark.parametrize("megabytes", [256, 0.01])
+def test_descent_under_the_kernel_is_that_of_its_eigenbasis(what, data, megabytes):
+    """Thousands of steps need every mode; parts of a pack may need different numbers of them."""
+    start = Snapshot(ensemble_of([make_cell(seed=seed, data=data, steps=4000) for seed in (0, 1, 2)]), 0)
+    inputs = start.ensemble.inputs
+    count, x = inputs["train"].shape[1], torch.cat([inputs["train"], inputs["probe"]], 1)
+    with kernel_memory(megabytes):
+        values, components, pushed = kernel_descent._modes(start, what)
+    full = empirical_ntk_full(start.ensemble.model, start.parameters, x, count) / count
+    full = full.permute(0, 2, 1, 4, 3)  # samples before outputs
+    outputs = full.shape[2]
+    train, probe = (part.reshape(3, -1, count * outputs) for part in (full[:, :count], full[:, count:]))
+    vector = (
+        start.ensemble.targets["train"].expand(3, -1, -1) if what == "targets" else start.raw_outputs("train")
+    )
+    for cell in range(3):
+        eigenvalues, basis = torch.linalg.eigh(train[cell])
+        lr = 0.5 / eigenvalues[-1:]
+        for step in (1, 20, 4000):
+            factor = (1 - (1 - lr * eigenvalues) ** step) / eigenvalues
+            expected = probe[cell] @ (basis @ (factor * (basis.T @ vector[cell].flatten())))
+            found = pushed[cell] @ (components[cell] * kernel_descent._geometric(values[cell], lr, step)[0])
+            torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-9)
 
 
 def test_measures_survive_a_neighbour_that_diverges():

@@ -158,6 +158,15 @@ def test_several_workers_begin_with_what_takes_longest():
     assert sum(kinds.values()) == pytest.approx(total_cost(packs)) == pytest.approx(total_cost(list(packs)))
 
 
+def test_packs_of_equal_cost_come_from_all_over_the_plan():
+    packs = form_packs(grid(width=(512,), seed=tuple(range(64)), steps=(1000,)), shape_of)
+    equal = [pack.index for pack in packs.costliest_first() if pack.cost == packs.costs.max()]
+    assert sorted(equal) != equal
+    for count in (4, 8, 16):  # the first few already lie in every part of it
+        parts = {index * count // (2 * len(packs)) for index in equal[: 2 * count]}
+        assert len(parts) == count // 2
+
+
 TWO_CORES = dataclasses.replace(USUAL, threads=2, gains=(1.8,) * len(USUAL.gains))
 
 

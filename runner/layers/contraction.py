@@ -24,8 +24,8 @@ from runner.layers.memory import kernel_bytes
 
 _STRIP = 128
 """Rows of a Gram matrix that are multiplied at a time with themselves and those below."""
-_LONG = 256
-"""Numbers in a row from which on this pays."""
+_MANY = 1 << 27
+"""Multiplications of such a product from which on this pays."""
 
 
 @dataclass(frozen=True)
@@ -87,14 +87,16 @@ def _symmetric(rows: Float[Tensor, "cell row parameter"]) -> Float[Tensor, "cell
     """Return rows times their transpose, where large by half of the products."""
     cells, count, length = rows.shape
     step = _STRIP if count > 2 * _STRIP else _STRIP // 2
-    if count <= step or length < _LONG:
+    if count <= step or count**2 * length < _MANY:
         return rows @ rows.mT
     product = rows.new_empty(cells, count, count)
-    for start in range(0, count, step):
-        stop = start + step
-        strip = rows[:, start:stop] @ rows[:, start:].mT
-        product[:, start:stop, start:] = strip
-        product[:, stop:, start:stop] = strip[:, :, step:].mT
+    # Cell by cell: some rows of one cell are dense, those of a batch would be copied to be multiplied.
+    for one, square in zip(rows, product, strict=True):
+        for start in range(0, count, step):
+            stop = start + step
+            strip = one[start:stop] @ one[start:].mT
+            square[start:stop, start:] = strip
+            square[stop:, start:stop] = strip[:, step:].mT
     return product
 
 

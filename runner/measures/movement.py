@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from runner.eigen import spectral_norm
+from runner.eigen import spectral_norm, top_singular
 from runner.layers import layers_of
 from runner.measures.snapshot import Measurement, Snapshot
 
@@ -53,7 +53,8 @@ def layer_movement(now: Snapshot, start: Snapshot) -> Measurement:
         origin = start.parameters[path]
         frobenius[layer.name] = _moved_norm(now, start, path) / _norm(start, path)
         origin_norm = start.cached(f"spectral/{path}", lambda w=origin: _spectral(w))  # type: ignore[misc]
-        spectral[layer.name] = _spectral(now.parameters[path] - origin) / origin_norm
+        moved = _spectral(_moved(now, start, path), start.guesses, f"moved/{path}")
+        spectral[layer.name] = moved / origin_norm
     return Measurement(layers={"movement_frobenius": frobenius, "movement_spectral": spectral})
 
 
@@ -62,16 +63,26 @@ def _norm(snapshot: Snapshot, path: str) -> Float[Tensor, "cell"]:
     return snapshot.cached(f"norm/{path}", lambda: snapshot.parameters[path].flatten(1).norm(dim=1))
 
 
+def _moved(now: Snapshot, start: Snapshot, path: str) -> Float[Tensor, "cell ..."]:
+    """How a parameter moved."""
+    return now.cached(f"moved/{path}", lambda: now.parameters[path] - start.parameters[path])
+
+
 def _moved_norm(now: Snapshot, start: Snapshot, path: str) -> Float[Tensor, "cell"]:
     """Frobenius norm of a parameter's movement; kept, since more than one measure asks."""
-    return now.cached(
-        f"moved/{path}", lambda: (now.parameters[path] - start.parameters[path]).flatten(1).norm(dim=1)
-    )
+    return now.cached(f"moved_norm/{path}", lambda: _moved(now, start, path).flatten(1).norm(dim=1))
 
 
-def _spectral(weight: Float[Tensor, "cell ..."]) -> Float[Tensor, "cell"]:
+def _spectral(
+    weight: Float[Tensor, "cell ..."], guesses: dict[str, Tensor] | None = None, key: str = ""
+) -> Float[Tensor, "cell"]:
     """Spectral norm of a weight as a matrix: kernels of a convolution by channel, a gain as one row."""
     if weight.dim() == 2:
         norm: Tensor = weight.norm(dim=1)
         return norm
-    return spectral_norm(weight.flatten(2))
+    if guesses is None:
+        return spectral_norm(weight.flatten(2))
+    norm, vector = top_singular(weight.flatten(2), guesses.get(key))
+    if vector is not None:
+        guesses[key] = vector
+    return norm
