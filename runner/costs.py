@@ -81,7 +81,7 @@ class Costs:
         self.cache_bytes = machine.cache_bytes
         batch = min(cell.batch_size or shape.train_size, shape.train_size)
         width = 8 if cell.dtype == "float64" else 4
-        flops_per_second = machine.rate(cell.width) * 4 / width
+        flops_per_second = machine.rate(cell.width, cell.dtype)
         products = shape.flops_per_step / flops_per_second
         self.cell_bytes = width * (shape.parameters + batch * (shape.inputs + shape.activations))
         self._step_call = _STEP_CALLS * (cell.depth + 1) * machine.call
@@ -90,7 +90,7 @@ class Costs:
         due, self._points = _due(cell)
         searched = {name: steps * on_all for name, steps in _SEARCH_STEPS.items()}
         rows = shape.train_size * shape.outputs
-        decomposed = {"spectrum": _SPECTRUM * float(rows) ** 3 / (machine.rate(rows) / 2)}
+        decomposed = {"spectrum": _SPECTRUM * float(rows) ** 3 / machine.rate(rows, "float64")}
         eigenvalues = searched | decomposed
         self._init = _INIT_STEPS * on_all + sum(
             eigenvalues[name] for name in {"lambda_max", *due} & eigenvalues.keys()

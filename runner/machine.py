@@ -46,6 +46,7 @@ class Machine:
         call: Seconds to dispatch one operation.
         threads: On which products were timed once more: one for each core that a job may use.
         flops: FLOP/s of batched float32 matrix products on one thread, by `WIDTHS`.
+        float64: Share of that speed which products in float64 reach.
         gains: How many times faster they are on all threads, by `WIDTHS`.
         cached: Bytes per second that are read and written within the caches.
         uncached: Likewise, beyond them.
@@ -56,14 +57,16 @@ class Machine:
     call: float
     threads: int
     flops: tuple[float, ...]
+    float64: float
     gains: tuple[float, ...]
     cached: float
     uncached: float
     cache_bytes: int
 
-    def rate(self, width: int) -> float:
+    def rate(self, width: int, dtype: str = "float32") -> float:
         """Return the FLOP/s of matrix products at a width, between those that were timed."""
-        return float(np.interp(math.log2(width), np.log2(WIDTHS), self.flops))
+        share = self.float64 if dtype == "float64" else 1.0
+        return share * float(np.interp(math.log2(width), np.log2(WIDTHS), self.flops))
 
     def gain(self, width: int) -> float:
         """Return how many times faster they are on all threads."""
@@ -79,6 +82,7 @@ USUAL = Machine(
     call=2.5e-6,
     threads=1,
     flops=(5e10, 6e10, 7e10, 8e10, 8.5e10, 9e10),
+    float64=0.5,
     gains=(1.0,) * len(WIDTHS),
     cached=2e10,
     uncached=1e10,
@@ -92,7 +96,7 @@ def from_record(record: object) -> Machine | None:
     if not isinstance(record, Mapping) or set(record) != {field.name for field in fields(Machine)}:
         return None
     with suppress(TypeError, ValueError):
-        numbers = {name: float(record[name]) for name in ("call", "cached", "uncached")}
+        numbers = {name: float(record[name]) for name in ("call", "float64", "cached", "uncached")}
         whole = {name: int(record[name]) for name in ("threads", "cache_bytes")}
         rows = {name: tuple(map(float, record[name])) for name in ("flops", "gains")}
         positive = [*numbers.values(), *whole.values(), *itertools.chain.from_iterable(rows.values())]
@@ -156,6 +160,7 @@ def measure(device: torch.device, threads: int, name: str) -> Machine:
         small = torch.zeros(8, device=device)
         call = timed(lambda: torch.add(small, 1.0, out=small))
         flops = [_product_rate(width, device, timed) for width in WIDTHS]
+        double = _product_rate(256, device, timed, torch.float64) / flops[WIDTHS.index(256)]
         speeds = [_pass_rate(size, device, timed) for size in _SIZES]
         torch.set_num_threads(threads)
         together = [_product_rate(width, device, timed) for width in WIDTHS] if threads > 1 else flops
@@ -169,14 +174,21 @@ def measure(device: torch.device, threads: int, name: str) -> Machine:
         border = math.sqrt(max(speeds) * speeds[-1])
         cache = max(size for size, speed in zip(_SIZES, speeds, strict=True) if speed >= border) // 2
     gains = tuple(_rounded(many / one) for many, one in zip(together, flops, strict=True))
-    return Machine(name, _rounded(call), threads, tuple(flops), gains, max(speeds), speeds[-1], cache)
+    return Machine(
+        name, _rounded(call), threads, tuple(flops), _rounded(double), gains, max(speeds), speeds[-1], cache
+    )
 
 
-def _product_rate(width: int, device: torch.device, timed: Callable[[Callable[[], Any]], float]) -> float:
+def _product_rate(
+    width: int,
+    device: torch.device,
+    timed: Callable[[Callable[[], Any]], float],
+    dtype: torch.dtype | None = None,
+) -> float:
     import torch
 
     count = max(1, (1 << 18) // width**2)
-    left, right = (torch.full((count, width, width), 0.5, device=device) for _ in range(2))
+    left, right = (torch.full((count, width, width), 0.5, device=device, dtype=dtype) for _ in range(2))
     out = torch.empty_like(left)
     return _rounded(2.0 * count * width**3 / timed(lambda: torch.bmm(left, right, out=out)))
 

@@ -13,17 +13,28 @@ _SHAPES = ((8, 64, 32, 32), (3, 100, 37, 53), (2, 64, 256, 256))
 """Cells, rows, inner and columns of the products that are tried."""
 _ROUNDING = 1e-5
 """Largest relative error of a product in float32; bfloat16 and TF32 are off by 1e-4."""
+_LEAST_MULTIPLICATIONS = 16**3
+"""Below which torch leaves a product to MKL all the same."""
+
+_fast = False
 
 
-def set_precision(dtype: str) -> None:
-    """Have a GPU multiply float32 matrices in full precision, or in TF32 for the dtype of that name.
+def set_precision(dtype: str, multiplications: int) -> None:
+    """Set how the float32 matrices of a pack are multiplied.
 
     TF32 keeps 10 bits of the 23 of a mantissa: errors of 1e-3, as large as the movements by which the lazy
-    regime is told. Off, also for convolutions, where torch's own default is on.
+    regime is told. On a GPU it is off but for the dtype of that name, also for convolutions, where torch's
+    own default is on. On a CPU, see :func:`set_cpu_products`: packs of the smallest nets are left to MKL,
+    since the number of their cells would decide who multiplies, and with it the last bit.
+
+    Args:
+        dtype: Of the cells.
+        multiplications: Of a hidden layer of one cell.
     """
     mode = "tf32" if dtype == "tf32" else "ieee"
     torch.backends.cuda.matmul.fp32_precision = mode
     torch.backends.cudnn.conv.fp32_precision = mode  # type: ignore[attr-defined]
+    _allow(_fast and multiplications > _LEAST_MULTIPLICATIONS)
 
 
 def set_cpu_products(fast: bool = True) -> None:
@@ -38,8 +49,9 @@ def set_cpu_products(fast: bool = True) -> None:
     Args:
         fast: False for torch's own choice.
     """
-    allowed = fast and _processor_vendor() == "AuthenticAMD" and _float32_all_the_same()
-    _allow(allowed)
+    global _fast
+    _fast = fast and _processor_vendor() == "AuthenticAMD" and _float32_all_the_same()
+    _allow(_fast)
 
 
 def _allow(rounding: bool) -> None:

@@ -38,7 +38,8 @@ class Run:
         self, cells: Sequence[Cell], sections: Mapping[str, Any], dataset: data.Dataset, device: torch.device
     ) -> None:
         self.shape = cells[0]
-        set_precision(self.shape.dtype)
+        batch = self.shape.batch_size or len(dataset.train)
+        set_precision(self.shape.dtype, batch * self.shape.width**2)
         self.loss = losses.LOSSES[self.shape.loss]
         self.measures = scheduled(sections["measure"])
         # Cells that differ in lr or gamma alone start alike: what is measured at init is measured once.
