@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from runner.lanczos import top_eigenpair
+from runner.precision import vector_products
 
 _FEW = 32
 """Columns of a matrix whose Gram matrix is decomposed at once."""
@@ -42,7 +43,8 @@ def top_singular(
 
         def product(vector: Tensor) -> Tensor:
             # The vector is scaled, not the matrix, which is larger.
-            return (vector[:, None] @ matrix.mT * inverse @ matrix * inverse)[:, 0]
+            with vector_products():
+                return (vector[:, None] @ matrix.mT * inverse @ matrix * inverse)[:, 0]
 
         top, vector = top_eigenpair(product, matrix[:, 0], guess=guess)
     return top.clamp_min(0).sqrt() * scale[:, 0, 0], vector

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from runner.layers import generator
+from runner.precision import vector_products
 
 Product = Callable[[Float[Tensor, "cell n"]], Float[Tensor, "cell n"]]
 
@@ -89,11 +90,12 @@ def lanczos(product: Product, start: Float[Tensor, "cell n"], limit: int, *, kee
         known[:, -1] = vector
         # Rows times matrices: a product with a column is many times slower in a batch.
         residual = product(vector).unsqueeze(1)
-        overlap = residual @ known.mT
-        diagonal.append(overlap[:, 0, -1])
-        residual = torch.baddbmm(residual, overlap, known, alpha=-1)
-        # Twice is enough (Kahan & Parlett).
-        residual = torch.baddbmm(residual, residual @ known.mT, known, alpha=-1)
+        with vector_products():
+            overlap = residual @ known.mT
+            diagonal.append(overlap[:, 0, -1])
+            residual = torch.baddbmm(residual, overlap, known, alpha=-1)
+            # Twice is enough (Kahan & Parlett).
+            residual = torch.baddbmm(residual, residual @ known.mT, known, alpha=-1)
         norm = residual[:, 0].norm(dim=1)
         offdiagonal.append(norm)
         yield Krylov(known, torch.stack(diagonal, 1), torch.stack(offdiagonal, 1))

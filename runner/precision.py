@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -52,6 +54,17 @@ def set_cpu_products(fast: bool = True) -> None:
     global _fast
     _fast = fast and _processor_vendor() == "AuthenticAMD" and _float32_all_the_same()
     _allow(_fast)
+
+
+@contextmanager
+def vector_products() -> Iterator[None]:
+    """Leave to MKL what is multiplied inside: for a single row it is up to twenty times as fast as oneDNN."""
+    before = torch.backends.mkldnn.matmul.fp32_precision  # type: ignore[attr-defined]
+    torch.backends.mkldnn.matmul.fp32_precision = "none"  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.matmul.fp32_precision = before  # type: ignore[attr-defined]
 
 
 def _allow(rounding: bool) -> None:

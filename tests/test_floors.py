@@ -15,9 +15,10 @@ PLUGINS = PACKAGE / "_plugins"
 
 # A name stands for a module, or for a folder and all in it; the longest that fits counts.
 FLOORS = {
-    0: "cell cells config eigen errors instantiate lanczos layers losses parameterization rules schema",
+    0: "cell cells config eigen errors instantiate lanczos layers losses parameterization precision rules "
+    "schema",
     1: "data models",
-    2: "baselines checkpoint descent ensemble machine measures optim precision preemption record regime run "
+    2: "baselines checkpoint descent ensemble machine measures optim preemption record regime run "
     "store train",
     3: "costs grid packs plan rerun sweep trainer workers",
     4: "analysis report",
