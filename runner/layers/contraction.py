@@ -87,7 +87,7 @@ def _symmetric(rows: Float[Tensor, "cell row parameter"]) -> Float[Tensor, "cell
     """Return rows times their transpose, where large by half of the products."""
     cells, count, length = rows.shape
     step = _STRIP if count > 2 * _STRIP else _STRIP // 2
-    if count <= step or count**2 * length < _MANY:
+    if count**2 * length < _MANY:
         return rows @ rows.mT
     product = rows.new_empty(cells, count, count)
     # Cell by cell: some rows of one cell are dense, those of a batch would be copied to be multiplied.
