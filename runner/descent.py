@@ -94,6 +94,7 @@ class ChainDescent:
         self._ensemble, self._optimizer = ensemble, optimizer
         shape = ensemble.cells[0]
         self._inputs = model.flat(ensemble.inputs["train"])
+        # What all cells share would be copied for each of them at every step: oneDNN wants dense batches.
         if shape.batch_size is None:
             self._inputs = self._inputs.expand(len(ensemble.cells), -1, -1).contiguous()
         self._chain = model.chain(shape.batch_size or self._inputs.shape[1])

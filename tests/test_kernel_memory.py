@@ -8,7 +8,7 @@ from test_engine import ensemble_of
 from test_models import CASES, SMALL
 
 from runner import app, train
-from runner.layers import is_chain, kernel_bytes, kernel_memory, record
+from runner.layers import contraction, is_chain, kernel_bytes, kernel_memory, record
 from runner.measures import Snapshot, empirical_ntk, kernel
 from runner.measures.kernel import empirical_ntk_full, probe_ntk
 from runner.measures.passes import forward
@@ -21,6 +21,13 @@ NETS = {"a chain": (MLP, DIGITS), "images": (CNN, SMALL)}
 def nets(name, cells=2):
     settings, dataset = NETS[name]
     return ensemble_of([make_cell(model=settings, data=dataset, width=8, seed=seed) for seed in range(cells)])
+
+
+@pytest.mark.parametrize("rows", [1, 64, 65, 200, 257, 300])
+def test_large_gram_matrices_by_strips_equal_the_product(rows, monkeypatch):
+    values = torch.randn(3, rows, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    monkeypatch.setattr(contraction, "_MANY", 0)
+    torch.testing.assert_close(contraction._symmetric(values), values @ values.mT)
 
 
 @pytest.mark.parametrize("columns", [None, 4, 7])

@@ -23,9 +23,9 @@ from torch import Tensor
 from runner.layers.memory import kernel_bytes
 
 _STRIP = 128
-"""Rows of a Gram matrix that are multiplied at a time with themselves and those below."""
+"""Rows of a large Gram matrix that are multiplied at a time with themselves and those below."""
 _MANY = 1 << 27
-"""Multiplications of such a product from which on this pays."""
+"""Multiplications of a cell's from which on it is large."""
 
 
 @dataclass(frozen=True)
