@@ -35,7 +35,7 @@ pytestmark = [
 ]
 GRID = (
     "data=xor", "data.dim=6", "data.train_size=64", "data.test_size=16", "data.probe_size=8",
-    "width=16,24,32,48", "parameterization=ntk,mup", "lr=0.1,0.3,0.5", "steps=2500", "batch_size=16",
+    "width=16,24,32,48", "parameterization=ntk,mup", "lr=0.1,0.3,0.5", "steps=8000", "batch_size=16",
 )  # fmt: skip
 SLURM = (
     "hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=1",
