@@ -68,8 +68,8 @@ def measure(quick: bool) -> Family:
             at_least(target), f"per cell, {count} in a pack; {statistics.median(ours) * 1e3:.3g} ms",
         )  # fmt: skip
         milliseconds = statistics.median(ours) * 1e3
-    # The machine's own products, so that a slow kernel does not lower its own targets. Perceptrons are held to
-    # the ratio to their kernel at 1024x2, too, whatever that gained.
+    # The machine's own products, so that a slow kernel does not lower its own targets. Perceptrons are also
+    # held to the ratio to their kernel at 1024x2, whatever that gained.
     by_sgemm = REFERENCE_SGEMM / sgemm()
     by_kernel = min(by_sgemm, milliseconds / REFERENCE_MS)
     for name, (overrides, function, limit) in IN_MILLISECONDS.items():
