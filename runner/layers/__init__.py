@@ -17,7 +17,7 @@ from runner.layers.contraction import Pairing
 from runner.layers.convolution import Conv2d
 from runner.layers.dense import Embedding, Linear
 from runner.layers.elementwise import LayerNorm, Position
-from runner.layers.factors import chain_product, factors, is_chain
+from runner.layers.factors import ChainJacobian, factors, is_chain
 from runner.layers.memory import kernel_bytes, kernel_memory
 from runner.layers.population import (
     allocate,
@@ -34,6 +34,7 @@ __all__ = [
     "Activation",
     "Attention",
     "Call",
+    "ChainJacobian",
     "Conv2d",
     "DenseChain",
     "Embedding",
@@ -45,7 +46,6 @@ __all__ = [
     "Position",
     "Product",
     "allocate",
-    "chain_product",
     "factors",
     "generator",
     "hidden",

@@ -132,47 +132,85 @@ def _of_graph(tape: list[Call], outputs: Tensor) -> Iterator[Factors]:
         yield Factors(layer, columns, rows)
 
 
-def chain_product(
-    tape: list[Call], weights: Mapping[Layer, Float[Tensor, "cell fan_in fan_out"]]
-) -> Callable[[Float[Tensor, "cell sample output"]], Float[Tensor, "cell sample output"]]:
-    """Return what multiplies the lr-weighted tangent kernel of a chain by one vector per cell.
+class ChainJacobian:
+    """Products with the Jacobian J of a chain's outputs with respect to its parameters.
 
-    With S_l the slopes behind layer l and k_l the factor of its learning rate, a product is a pass backward,
-    ``d_{l-1} = (d_l W_l^T) * S_{l-1}`` from the vector d_L, and one forward,
-    ``u_l = (u_{l-1} * S_{l-1}) W_l + k_l A_l A_l^T d_l``, to the result u_L.
+    With S_l the slopes behind layer l, a change of the outputs of layers is carried to those of the network
+    by ``u_l = (u_{l-1} * S_{l-1}) W_l + change_l``, and a vector on those back to every layer by
+    ``d_{l-1} = (d_l W_l^T) * S_{l-1}``.
 
     Args:
         tape: A recorded pass that :func:`is_chain`, with its graph.
         weights: Of the layers, in that pass.
     """
-    layers = [call.layer for call in tape]
-    above = [weights[layer] for layer in layers[1:]]
-    slopes = [_slopes(call, layer) for call, layer in zip(tape[:-1], layers[1:], strict=True)]
-    paired = [_pairing(call) for call in tape]
 
-    def product(vector: Tensor) -> Tensor:
-        rows = [vector]
-        for weight, slope in zip(reversed(above), reversed(slopes), strict=True):
-            rows.append((rows[-1] @ weight.mT).mul_(slope))
-        pushed = paired[0](rows.pop())
-        for pair, weight, slope in zip(paired[1:], above, slopes, strict=True):
-            pushed = torch.baddbmm(pair(rows.pop()), pushed.mul_(slope), weight)
+    def __init__(
+        self, tape: list[Call], weights: Mapping[Layer, Float[Tensor, "cell fan_in fan_out"]]
+    ) -> None:
+        self._tape = tape
+        layers = [call.layer for call in tape]
+        self._above = [weights[layer] for layer in layers[1:]]
+        self._slopes = [_slopes(call, layer) for call, layer in zip(tape[:-1], layers[1:], strict=True)]
+
+    def push(self, direction: Mapping[str, Float[Tensor, "cell ..."]]) -> Float[Tensor, "cell sample output"]:
+        """Return J times a direction.
+
+        Args:
+            direction: Path of every parameter to its part.
+        """
+
+        def change(call: Call) -> Tensor:
+            layer = call.layer
+            changed = layer.scale("weight", call.inputs.detach() @ direction[f"{layer.name}.weight"])
+            if layer.has_bias:
+                changed += layer.scale("bias", direction[f"{layer.name}.bias"]).unsqueeze(1)
+            return changed
+
+        return self._forward(map(change, self._tape))
+
+    def kernel_product(
+        self, columns: int | None = None
+    ) -> Callable[[Float[Tensor, "cell column output"]], Float[Tensor, "cell sample output"]]:
+        """Return what multiplies the lr-weighted tangent kernel J D J^T by one vector per cell.
+
+        A product is a pass backward and one forward, with ``change_l = k_l A_l A_l^T d_l``, where k_l is the
+        factor of the layer's learning rate.
+
+        Args:
+            columns: Vectors are on so many samples, the first; on all of them by default.
+        """
+        paired = [_pairing(call, columns) for call in self._tape]
+        slopes = [slope[:, :columns] for slope in self._slopes]
+
+        def product(vector: Tensor) -> Tensor:
+            rows = [vector]
+            for weight, slope in zip(reversed(self._above), reversed(slopes), strict=True):
+                rows.append((rows[-1] @ weight.mT).mul_(slope))
+            return self._forward(pair(row) for pair, row in zip(paired, reversed(rows), strict=True))
+
+        return product
+
+    def _forward(self, changes: Iterator[Tensor]) -> Tensor:
+        """Carry changes of the layers' outputs, from the first on, to those of the network."""
+        pushed = next(changes)
+        for change, weight, slope in zip(changes, self._above, self._slopes, strict=True):
+            pushed = torch.baddbmm(change, pushed.mul_(slope), weight)
         return pushed
 
-    return product
 
-
-def _pairing(call: Call) -> Callable[[Tensor], Tensor]:
+def _pairing(call: Call, columns: int | None) -> Callable[[Tensor], Tensor]:
     """Return what multiplies rows by the lr-weighted inner products of a dense layer's inputs."""
     layer, inputs = call.layer, call.inputs.detach()
     factor = per_cell(layer.kernel_factor("weight"), 3)
     bias = per_cell(layer.kernel_factor("bias"), 3) if layer.has_bias else 0.0
-    if inputs.shape[1] <= 2 * inputs.shape[2]:
-        gram = (inputs @ inputs.mT) * factor + bias
+    others = inputs[:, :columns].mT
+    samples, features = inputs.shape[1:]
+    if samples * others.shape[2] <= (samples + others.shape[2]) * features:
+        gram = (inputs @ others) * factor + bias
         return lambda rows: gram @ rows
 
     def pair(rows: Tensor) -> Tensor:
-        paired = (inputs @ (inputs.mT @ rows)).mul_(factor)
+        paired = (inputs @ (others @ rows)).mul_(factor)
         return paired.add_(bias * rows.sum(1, keepdim=True)) if layer.has_bias else paired
 
     return pair

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from runner import layers
 from runner.lanczos import Product, top_eigenpair
 from runner.layers import Pairing
-from runner.measures.passes import Pass, forward
+from runner.measures.passes import Pass, forward, jacobian_product
 from runner.measures.snapshot import Measurement, Snapshot
 
 TOP = "lambda_max"
@@ -120,7 +120,7 @@ def lambda_max(now: Snapshot, start: Snapshot) -> Measurement:
     """Return the top eigenvalue of the full lr-weighted kernel on the training set, over N.
 
     2 / lambda_max is the critical learning rate of full-batch gradient descent on the MSE. By Lanczos
-    iteration on products with the kernel, see :func:`train_product`.
+    iteration on products with the kernel, see :func:`kernel_product`.
 
     Args:
         now: The moment.
@@ -137,9 +137,12 @@ def _lambda_max(now: Snapshot, start: Snapshot) -> Float[Tensor, "cell"]:
     values: list[Tensor] = []
     vectors: list[Tensor] = []
     for index, piece in now.pieces(*separable(now)):
-        product, like = train_product(piece.ensemble.model, piece.parameters, piece.ensemble.inputs["train"])
-        value, vector = top_eigenpair(product, like, guess=None if guess is None else guess[index])
-        values.append(value)
+        x = piece.ensemble.inputs["train"]
+        product, outputs = kernel_product(piece.ensemble.model, piece.parameters, x)
+        value, vector = top_eigenpair(
+            product, outputs.flatten(1), guess=None if guess is None else guess[index]
+        )
+        values.append(value / x.shape[1])
         if vector is not None:
             vectors.append(vector)
     if vectors:
@@ -162,44 +165,45 @@ def separable(snapshot: Snapshot) -> tuple[int, int]:
     return outputs.element_size() * numbers, limit
 
 
-def train_product(
-    model: nn.Module, parameters: Mapping[str, Tensor], x: Shaped[Tensor, "#cell sample *inputs"]
-) -> tuple[Product, Float[Tensor, "cell _"]]:
-    """Return what multiplies the full lr-weighted kernel over N by one vector per cell, and one such vector.
+def kernel_product(
+    model: nn.Module,
+    parameters: Mapping[str, Tensor],
+    x: Shaped[Tensor, "#cell sample *inputs"],
+    columns: int | None = None,
+) -> tuple[Product, Float[Tensor, "cell sample output"]]:
+    """Return what multiplies the full lr-weighted kernel by one vector per cell, and the outputs.
 
     A product with the kernel J D J^T is one pass backward and one forward: the matrix is never formed.
 
     Args:
         model: An initialized ensemble.
         parameters: Path to parameter.
-        x: The N samples; vectors have a number for each of them and each output, outputs varying fastest.
+        x: Samples; vectors have a number for each of them and each output, outputs varying fastest.
+        columns: The vectors multiplied are on only so many samples, the first; on all by default.
     """
     passed = forward(model, parameters, x)
+    cells, samples, outputs = passed.outputs.shape
+    columns = samples if columns is None else columns
     if layers.is_chain(passed.tape, passed.outputs):
-        multiply = layers.chain_product(passed.tape, passed.weights)
+        multiply = layers.ChainJacobian(passed.tape, passed.weights).kernel_product(columns)
     else:
         multiply = _graph_product(model, passed)
-    shape = passed.outputs.shape
 
     def product(vector: Tensor) -> Tensor:
-        return multiply(vector.view(shape)).flatten(1) / shape[1]
+        return multiply(vector.view(cells, columns, outputs)).flatten(1)
 
-    return product, passed.outputs.detach().flatten(1)
+    return product, passed.outputs.detach()
 
 
 def _graph_product(model: nn.Module, passed: Pass) -> Callable[[Tensor], Tensor]:
-    """Return what multiplies the kernel J D J^T by one vector per cell, by autograd."""
+    """Return what multiplies the kernel J D J^T by one vector per cell, on the first samples, by autograd."""
+    push, factors = jacobian_product(passed), layers.kernel_weights(model)
     leaves = list(passed.leaves.values())
-    factors = list(layers.kernel_weights(model).values())
-    # J^T v is linear in v, so its derivative in the direction u is J u. Both graphs are built once and serve
-    # every product; forward mode would evaluate the network anew each time.
-    probe = torch.zeros_like(passed.outputs, requires_grad=True)
-    pulled = torch.autograd.grad(passed.outputs, leaves, probe, create_graph=True)
 
     def product(vector: Tensor) -> Tensor:
-        gradients = torch.autograd.grad(passed.outputs, leaves, vector, retain_graph=True)
-        weighted = [g * factor for g, factor in zip(gradients, factors, strict=True)]
-        return torch.autograd.grad(pulled, probe, weighted, retain_graph=True)[0]
+        columns = passed.outputs[:, : vector.shape[1]]
+        gradients = torch.autograd.grad(columns, leaves, vector, retain_graph=True)
+        return push({path: g * factors[path] for path, g in zip(passed.leaves, gradients, strict=True)})
 
     return product
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from runner.lanczos import Product, Ritz, lanczos, ritz
-from runner.measures.kernel import train_product
+from runner.measures.kernel import kernel_product
 from runner.measures.linearization import relative_error
 from runner.measures.snapshot import Measurement, Snapshot
 
@@ -66,22 +66,21 @@ def _modes(
 ]:
     """Ritz values of Theta_0(X, X) / N, components of the vector, Theta_0(probe, X) / N of Ritz vectors.
 
-    In float64: the smallest modes are lost in rounding otherwise.
+    The space is in float64: the smallest modes are lost in rounding otherwise. Products are in the precision
+    of training.
     """
     ensemble = start.ensemble
     train, probe = ensemble.inputs["train"], ensemble.inputs["probe"]
-    x = torch.cat([train, probe], 1).double()
-    targets = ensemble.targets["train"].double()
+    x = torch.cat([train, probe], 1)
+    count, targets = train.shape[1], ensemble.targets["train"]
     steps = ensemble.cells[0].steps
     limit = min(steps, targets[0].numel())
     tolerance = 1e-12 if ensemble.dtype == torch.float64 else 1e-8
     found = []
     for model, parameters in start.parts(8 * limit * x.shape[1] * targets.shape[2]):
-        precise = {path: value.double() for path, value in parameters.items()}
-        product, outputs = train_product(model, precise, x)
-        outputs = outputs.view(-1, x.shape[1], targets.shape[2])[:, : train.shape[1]]
-        vector = targets.expand_as(outputs) if what == "targets" else outputs
-        found.append(_krylov_modes(product, vector, probe.shape[1], steps, tolerance))
+        product, outputs = kernel_product(model, parameters, x, count)
+        vector = targets.expand(len(outputs), -1, -1) if what == "targets" else outputs[:, :count]
+        found.append(_krylov_modes(product, vector, steps, tolerance))
     most = max(values.shape[1] for values, *_ in found)
     values, components, pushed = (
         torch.cat([nn.functional.pad(part, (0, most - part.shape[-1])) for part in parts])
@@ -91,28 +90,28 @@ def _modes(
 
 
 def _krylov_modes(
-    product: Product, vector: Float[Tensor, "cell sample output"], probes: int, steps: int, tolerance: float
+    product: Product, vector: Float[Tensor, "cell sample output"], steps: int, tolerance: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Modes of a product over training samples and probes, as far as ``steps`` can tell them apart."""
-    cells, samples, outputs = vector.shape
     pushed: list[Tensor] = []
+    samples, size = vector.shape[1], vector[0].numel()
 
     def on_train(some: Tensor) -> Tensor:
-        padded = nn.functional.pad(some.view(vector.shape), (0, 0, 0, probes))
-        both = product(padded.flatten(1)).view(cells, -1, outputs) * (1 + probes / samples)
-        pushed.append(both[:, samples:].flatten(1))
-        return both[:, :samples].flatten(1)
+        both = product(some.to(vector)).double() / samples
+        pushed.append(both[:, size:])
+        return both[:, :size]
 
-    norm = vector.flatten(1).norm(dim=1, keepdim=True)
-    unit = vector.flatten(1) / torch.where(norm > 0, norm, 1.0)
-    limit = min(steps, samples * outputs)
+    start = vector.flatten(1).double()
+    norm = start.norm(dim=1, keepdim=True)
+    unit = start / torch.where(norm > 0, norm, 1.0)
+    limit = min(steps, size)
     for step, space in enumerate(lanczos(on_train, unit, limit, keep=True), 1):
         if step == limit or step % _CHECK_EVERY == 0:
             found = ritz(space)
             if bool((_error(found, steps) <= tolerance).all()):
                 break
-    values = torch.where(found.finite[:, None], found.values.clamp_min(0), torch.nan).to(vector)
-    vectors = found.vectors.to(vector)
+    values = torch.where(found.finite[:, None], found.values.clamp_min(0), torch.nan).to(unit)
+    vectors = found.vectors.to(unit)
     return values, norm * vectors[:, 0], torch.stack(pushed, 2) @ vectors
 
 

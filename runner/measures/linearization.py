@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import functional_call, jvp
 
+from runner.measures.passes import jacobian_product
 from runner.measures.snapshot import Measurement, Snapshot
 
 
@@ -26,15 +26,8 @@ def linearization_error(now: Snapshot, start: Snapshot) -> Measurement:
     References:
         Lee et al. (2019), arXiv 1902.06720, eq. 5; Chizat, Oyallon & Bach (2019), arXiv 1812.07956.
     """
-    ensemble = now.ensemble
-    x = ensemble.inputs["probe"]
-    moved = {path: value - start.parameters[path] for path, value in now.parameters.items()}
-
-    def outputs(parameters: dict[str, Tensor]) -> Tensor:
-        raw: Tensor = functional_call(ensemble.model, parameters, (x,))
-        return raw
-
-    linear: Tensor = jvp(outputs, (start.parameters,), (moved,))[1]
+    push = jacobian_product(start.probed())
+    linear = push({path: value - start.parameters[path] for path, value in now.parameters.items()})
     change = now.raw_outputs("probe") - start.raw_outputs("probe")
     return Measurement(trace={"linearization_error": relative_error(change - linear, change)})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -48,3 +48,23 @@ def forward(
         if path.rpartition(".")[2] == "weight"
     }
     return Pass(tape, outputs, leaves, weights)
+
+
+def jacobian_product(passed: Pass) -> Callable[[Mapping[str, Tensor]], Float[Tensor, "cell sample output"]]:
+    """Return what multiplies the Jacobian of the outputs by a direction, given as path to tensor.
+
+    Args:
+        passed: Where; it serves every product.
+    """
+    if layers.is_chain(passed.tape, passed.outputs):
+        return layers.ChainJacobian(passed.tape, passed.weights).push
+    # J^T v is linear in v, so its derivative in the direction u is J u. Forward mode would evaluate the
+    # network anew for every product, and imports a compiler first: a second in every process.
+    probe = torch.zeros_like(passed.outputs, requires_grad=True)
+    pulled = torch.autograd.grad(passed.outputs, list(passed.leaves.values()), probe, create_graph=True)
+
+    def product(direction: Mapping[str, Tensor]) -> Tensor:
+        parts = [direction[path] for path in passed.leaves]
+        return torch.autograd.grad(pulled, probe, parts, retain_graph=True)[0]
+
+    return product
