@@ -16,8 +16,9 @@ from runner.layers.chain import DenseChain, Product
 from runner.layers.contraction import Pairing
 from runner.layers.convolution import Conv2d
 from runner.layers.dense import Embedding, Linear
+from runner.layers.derivatives import ChainDerivatives, Direction, is_chain
 from runner.layers.elementwise import LayerNorm, Position
-from runner.layers.factors import ChainJacobian, factors, is_chain
+from runner.layers.factors import factors
 from runner.layers.memory import kernel_bytes, kernel_memory
 from runner.layers.population import (
     allocate,
@@ -34,9 +35,10 @@ __all__ = [
     "Activation",
     "Attention",
     "Call",
-    "ChainJacobian",
+    "ChainDerivatives",
     "Conv2d",
     "DenseChain",
+    "Direction",
     "Embedding",
     "Layer",
     "LayerNorm",

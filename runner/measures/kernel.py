@@ -30,6 +30,8 @@ def empirical_ntk(
     parameters: Mapping[str, Tensor],
     x: Shaped[Tensor, "#cell sample *inputs"],
     columns: int | None = None,
+    *,
+    precise: bool = False,
 ) -> Float[Tensor, "cell sample column"]:
     r"""Return the trace of the lr-weighted NTK over outputs, divided by their number.
 
@@ -42,6 +44,9 @@ def empirical_ntk(
         parameters: Path to parameter.
         x: Samples.
         columns: Pair all samples with only so many of them, the first; with all by default.
+        precise: In float64, from gradients in the precision of the parameters. It is then the kernel of a
+            Jacobian J that is off by a rounding error e, and has an eigenvalue l to within 2 e sqrt(l l_max),
+            not e l_max.
 
     Returns:
         1/O * sum_k Theta_kk, one matrix per cell.
@@ -50,7 +55,7 @@ def empirical_ntk(
         Jacot, Gabriel & Hongler (2018), arXiv 1806.07572, eq. 4; the layerwise contraction is that of
         Novak, Sohl-Dickstein & Schoenholz (2022), arXiv 2206.08720, section 3.3.
     """
-    return _kernel(model, parameters, x, Pairing(columns))[:, 0, :, 0]
+    return _kernel(model, parameters, x, Pairing(columns), precise)[:, 0, :, 0]
 
 
 def empirical_ntk_full(
@@ -58,9 +63,11 @@ def empirical_ntk_full(
     parameters: Mapping[str, Tensor],
     x: Shaped[Tensor, "#cell sample *inputs"],
     columns: int | None = None,
+    *,
+    precise: bool = False,
 ) -> Float[Tensor, "cell output sample output column"]:
     """Return the whole lr-weighted NTK, ``[cell, k, x, k', x']``; arguments as :func:`empirical_ntk`."""
-    return _kernel(model, parameters, x, Pairing(columns, full=True))
+    return _kernel(model, parameters, x, Pairing(columns, full=True), precise)
 
 
 def probe_ntk(snapshot: Snapshot) -> Float[Tensor, "cell probe probe"]:
@@ -74,7 +81,7 @@ def _probe_ntk(snapshot: Snapshot) -> Float[Tensor, "cell probe probe"]:
     passed = snapshot.probed()
     size = ntk_bytes(snapshot, x.shape[1])
     if passed.outputs.shape[0] * size <= layers.kernel_bytes():
-        return _contract(passed, Pairing())[:, 0, :, 0]
+        return _contract(passed, Pairing(), precise=False)[:, 0, :, 0]
     return torch.cat([empirical_ntk(*part, x) for part in snapshot.parts(size)])
 
 
@@ -185,7 +192,7 @@ def kernel_product(
     cells, samples, outputs = passed.outputs.shape
     columns = samples if columns is None else columns
     if layers.is_chain(passed.tape, passed.outputs):
-        multiply = layers.ChainJacobian(passed.tape, passed.weights).kernel_product(columns)
+        multiply = layers.ChainDerivatives(passed.tape, passed.weights).kernel_product(columns)
     else:
         multiply = _graph_product(model, passed)
 
@@ -213,6 +220,7 @@ def _kernel(
     parameters: Mapping[str, Tensor],
     x: Tensor,
     pairing: Pairing,
+    precise: bool,
 ) -> Float[Tensor, "cell output sample output column"]:
     """Sum of the layers' kernels, for all samples at once or, beyond the limit of memory, block by block.
 
@@ -223,9 +231,10 @@ def _kernel(
     cells = next(iter(parameters.values())).shape[0]
     passed = forward(model, parameters, x)
     # Half of the memory is for the contractions of the layers.
-    fitting = layers.kernel_bytes() // 2 // (cells * _sample_bytes(passed))
+    copied = 3 if precise and passed.outputs.dtype != torch.float64 else 1
+    fitting = layers.kernel_bytes() // 2 // (copied * cells * _sample_bytes(passed))
     if samples <= fitting:
-        return _contract(passed, pairing)
+        return _contract(passed, pairing, precise)
     del passed
     size = max(1, fitting // 2)
     kernel: Tensor | None = None
@@ -235,7 +244,7 @@ def _kernel(
         for below in range(right.stop, samples, size) or [samples]:
             left = slice(below, min(below + size, samples))
             both = torch.cat([x[:, right], x[:, left]], 1)
-            block = _contract(forward(model, parameters, both), Pairing(count, pairing.full))
+            block = _contract(forward(model, parameters, both), Pairing(count, pairing.full), precise)
             if kernel is None:
                 kernel = block.new_empty(*block.shape[:2], samples, block.shape[3], columns)
             kernel[:, :, right, :, right] = block[:, :, :count]
@@ -258,13 +267,17 @@ def _sample_bytes(passed: Pass) -> int:
     return size
 
 
-def _contract(passed: Pass, pairing: Pairing) -> Float[Tensor, "cell output sample output column"]:
+def _contract(
+    passed: Pass, pairing: Pairing, precise: bool
+) -> Float[Tensor, "cell output sample output column"]:
     """Sum of the layers' kernels over a recorded pass."""
     kernel: Tensor | None = None
     for layer, columns, rows in layers.factors(
         passed.tape, passed.outputs, passed.weights, full=pairing.full
     ):
         with torch.no_grad():
+            if precise:
+                columns, rows = columns.double(), rows.double()
             summand = layer.kernel(columns, rows, pairing)
             kernel = summand if kernel is None else kernel.add_(summand)
     assert kernel is not None

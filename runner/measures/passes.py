@@ -57,7 +57,7 @@ def jacobian_product(passed: Pass) -> Callable[[Mapping[str, Tensor]], Float[Ten
         passed: Where; it serves every product.
     """
     if layers.is_chain(passed.tape, passed.outputs):
-        return layers.ChainJacobian(passed.tape, passed.weights).push
+        return layers.ChainDerivatives(passed.tape, passed.weights).push
     # J^T v is linear in v, so its derivative in the direction u is J u. Forward mode would evaluate the
     # network anew for every product, and imports a compiler first: a second in every process.
     probe = torch.zeros_like(passed.outputs, requires_grad=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from runner.data import Dataset
@@ -17,7 +17,7 @@ from runner.measures.linearization import linearization_error
 from runner.measures.regression import kernel_regression, ntk_gain
 from runner.measures.ridge import LEAST_SAMPLES
 from runner.measures.schedule import Scheduled
-from runner.measures.spectrum import spectrum
+from runner.measures.spectrum import kernel_rows, spectrum
 from runner.measures.transfer import transfer_gain
 from runner.optim import SGD
 
@@ -34,12 +34,14 @@ class Setting:
         optimizer: The ``optimizer`` section.
         loss: Name of the loss.
         batch_size: Samples per step; None for full batch.
+        options: Keyword arguments of the measure.
     """
 
     dataset: Dataset
     optimizer: Mapping[str, Any]
     loss: str
     batch_size: int | None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def check(measures: Mapping[str, Scheduled], setting: Setting) -> None:
@@ -52,7 +54,7 @@ def check(measures: Mapping[str, Scheduled], setting: Setting) -> None:
     for name, measure in measures.items():
         function = measure.function
         if isinstance(function, functools.partial):
-            function = function.func
+            setting, function = replace(setting, options=function.keywords), function.func
         for require in REQUIREMENTS.get(function, ()):
             require(name, setting)
 
@@ -116,10 +118,14 @@ def _second_labels(name: str, setting: Setting) -> None:
 
 def _decomposable(name: str, setting: Setting) -> None:
     samples, outputs = len(setting.dataset.train), setting.dataset.outputs
-    if samples * outputs > MAX_KERNEL_SIZE:
+    kernel = setting.options.get("kernel", "full")
+    rows = kernel_rows(kernel, samples, outputs)
+    if rows > MAX_KERNEL_SIZE:
+        of = f" of the {kernel} kernel with {outputs} outputs" if outputs > 1 else ""
+        most = MAX_KERNEL_SIZE * samples // rows
         raise UserError(
-            f"data.train_size must be at most {MAX_KERNEL_SIZE // outputs} for the measure {name} with "
-            f"{outputs} outputs, got {samples}; lower it or leave {name} out of measure"
+            f"data.train_size must be at most {most} for the measure {name}{of}, got {samples}; "
+            f"lower it or leave {name} out of measure"
         )
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import functional_call
 
 from runner import layers, losses
+from runner.ensemble import Ensemble
 from runner.lanczos import top_eigenvalue
+from runner.layers import Direction
 from runner.measures.kernel import TOP, separable
+from runner.measures.passes import Pass, forward
 from runner.measures.snapshot import Measurement, Snapshot
+
+Pull = Callable[[Tensor, Direction], None]
+Multiply = Callable[[Direction, Direction], None]
 
 _MAX_STEPS = 60
 
@@ -53,35 +58,83 @@ def sharpness(now: Snapshot, start: Snapshot) -> Measurement:
 def _sharpness(now: Snapshot, vector: Float[Tensor, "cell _"] | None) -> Float[Tensor, "cell"]:
     """Top eigenvalue of the Hessian; the vector is the kernel's."""
     ensemble = now.ensemble
+    passed = forward(ensemble.model, now.parameters, ensemble.inputs["train"])
     gamma = ensemble.gamma[:, 0, 0]
-    roots = [
-        (factor.sqrt() * gamma.view(-1, *(1,) * (factor.dim() - 1))).to(ensemble.dtype)
-        for factor in layers.kernel_weights(ensemble.model).values()
-    ]
-    parameters = {path: value.clone().requires_grad_() for path, value in now.parameters.items()}
-    leaves = list(parameters.values())
-    f = ensemble.function(functional_call(ensemble.model, parameters, (ensemble.inputs["train"],)), "train")
-    loss = losses.LOSSES[ensemble.cells[0].loss](f, ensemble.targets["train"])
-    # Cells do not interact, so the gradient of the sum is each cell's own; so is the Hessian.
-    gradients = torch.autograd.grad(loss.sum(), leaves, create_graph=True)
-    sizes = [leaf[0].numel() for leaf in leaves]
+    roots = {
+        path: (factor.sqrt() * gamma.view(-1, *(1,) * (factor.dim() - 1))).to(ensemble.dtype)
+        for path, factor in layers.kernel_weights(ensemble.model).items()
+    }
+    chain = layers.is_chain(passed.tape, passed.outputs)
+    pull, multiply = (_of_chain if chain else _of_graph)(passed, _Loss(ensemble))
+    sizes = [leaf[0].numel() for leaf in passed.leaves.values()]
+    like = passed.outputs.new_empty(1, sum(sizes)).expand(len(gamma), -1)
 
-    def weigh(parts: Iterable[Tensor]) -> Tensor:
-        return torch.cat([(part * root).flatten(1) for part, root in zip(parts, roots, strict=True)], 1)
+    def parts(flat: Tensor) -> dict[str, Tensor]:
+        split = zip(passed.leaves.items(), torch.split(flat, sizes, 1), strict=True)
+        return {path: part.view_as(leaf) for (path, leaf), part in split}
+
+    def weighed(write: Callable[[dict[str, Tensor]], None]) -> Tensor:
+        flat = torch.empty_like(like, memory_format=torch.contiguous_format)
+        write(views := parts(flat))
+        for path, view in views.items():
+            view.mul_(roots[path])
+        return flat
+
+    def product(flat: Tensor) -> Tensor:
+        direction = {path: part * roots[path] for path, part in parts(flat).items()}
+        return weighed(lambda into: multiply(direction, into))
 
     guess = None
     if vector is not None:
-        guess = weigh(torch.autograd.grad(f, leaves, vector.view_as(f), retain_graph=True))
-
-    def product(vector: Tensor) -> Tensor:
-        parts = torch.split(vector, sizes, 1)
-        weighted = [
-            part.view_as(root_of) * root for part, root_of, root in zip(parts, leaves, roots, strict=True)
-        ]
-        products = torch.autograd.grad(
-            gradients, leaves, weighted, retain_graph=True, allow_unused=True, materialize_grads=True
-        )
-        return weigh(products)
-
-    like = torch.cat([leaf.detach().flatten(1) for leaf in leaves], 1)
+        guess = weighed(lambda into: pull(vector.view(passed.outputs.shape), into))
     return top_eigenvalue(product, like, guess=guess, max_steps=_MAX_STEPS)
+
+
+class _Loss:
+    """The loss of every cell as a function of its raw outputs.
+
+    Args:
+        ensemble: The cells.
+    """
+
+    def __init__(self, ensemble: Ensemble) -> None:
+        self._ensemble, self._loss = ensemble, losses.LOSSES[ensemble.cells[0].loss]
+
+    def __call__(self, raw: Float[Tensor, "cell sample output"]) -> Tensor:
+        """Return the sum over cells, which do not interact: its derivatives are each cell's own."""
+        f = self._ensemble.function(raw, "train")
+        return self._loss(f, self._ensemble.targets["train"]).sum()
+
+
+def _of_chain(passed: Pass, loss: _Loss) -> tuple[Pull, Multiply]:
+    """What writes J^T times a vector, and the Hessian times a direction."""
+    raw = passed.outputs.detach().requires_grad_()
+    gradient = torch.autograd.grad(loss(raw), raw, create_graph=True)[0]
+
+    def curvature(change: Tensor) -> Tensor:
+        return torch.autograd.grad((gradient * change).sum(), raw, retain_graph=True)[0]
+
+    derivatives = layers.ChainDerivatives(passed.tape, passed.weights)
+    return derivatives.pull, derivatives.hessian_product(gradient.detach(), curvature)
+
+
+def _of_graph(passed: Pass, loss: _Loss) -> tuple[Pull, Multiply]:
+    """The same by autograd."""
+    leaves = list(passed.leaves.values())
+    gradients = torch.autograd.grad(loss(passed.outputs), leaves, create_graph=True)
+
+    def pull(vector: Tensor, into: Direction) -> None:
+        _copy(torch.autograd.grad(passed.outputs, leaves, vector, retain_graph=True), into)
+
+    def multiply(direction: Direction, into: Direction) -> None:
+        steps = [direction[path] for path in passed.leaves]
+        products = torch.autograd.grad(
+            gradients, leaves, steps, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        _copy(products, into)
+
+    def _copy(parts: Iterable[Tensor], into: Direction) -> None:
+        for path, part in zip(passed.leaves, parts, strict=True):
+            into[path].copy_(part)
+
+    return pull, multiply

@@ -7,27 +7,53 @@ from jaxtyping import Float
 from torch import Tensor
 
 from runner.eigen import spectra
-from runner.measures.kernel import empirical_ntk_full
+from runner.errors import unknown
+from runner.measures.kernel import empirical_ntk, empirical_ntk_full, ntk_bytes
 from runner.measures.snapshot import Measurement, Snapshot
 
+KERNELS = ("full", "trace")
 
-def spectrum(now: Snapshot, start: Snapshot) -> Measurement:
-    r"""Return the ends and the effective rank of the full lr-weighted train kernel over N.
+
+def kernel_rows(kernel: str, samples: int, outputs: int) -> int:
+    """Return the rows of a train kernel.
+
+    Args:
+        kernel: ``full`` or ``trace``.
+        samples: Of the training set.
+        outputs: Of the network.
+
+    Raises:
+        UserError: If there is no such kernel.
+    """
+    if kernel not in KERNELS:
+        raise unknown("measure.functions.spectrum.kernel", kernel, KERNELS)
+    return samples * outputs if kernel == "full" else samples
+
+
+def spectrum(now: Snapshot, start: Snapshot, *, kernel: str = "full") -> Measurement:
+    r"""Return the ends and the effective rank of the lr-weighted train kernel over N.
 
     With eigenvalues l_i and shares p_i = l_i / sum_j l_j, the effective rank is exp(-sum_i p_i log p_i).
 
     Args:
         now: The moment.
         start: Init; not used.
+        kernel: ``full``, of all samples and outputs; or ``trace``, over outputs and divided by their number,
+            the one that is inverted in kernel regression. For one output they are the same, for more they
+            are at infinite width, where the full one has each eigenvalue of the trace once per output; at
+            finite width its smallest is no larger than that of the trace.
 
     Returns:
         ``lambda_min``, ``condition_number`` (infinite where lambda_min is lost in rounding) and
         ``effective_rank`` per cell.
 
+    Raises:
+        UserError: If there is no such kernel.
+
     References:
         Roy & Vetterli (2007), "The effective rank", EUSIPCO, eq. 2.
     """
-    values = now.cached("spectrum", lambda: _eigenvalues(now))
+    values = now.cached(f"spectrum/{kernel}", lambda: _eigenvalues(now, kernel))
     low, high = values[:, 0], values[:, -1]
     rounding = torch.finfo(values.dtype).eps * values.shape[1] * high
     share = values / values.sum(1, keepdim=True)
@@ -40,13 +66,14 @@ def spectrum(now: Snapshot, start: Snapshot) -> Measurement:
     )
 
 
-def _eigenvalues(snapshot: Snapshot) -> Float[Tensor, "cell mode"]:
+def _eigenvalues(snapshot: Snapshot, kernel: str) -> Float[Tensor, "cell mode"]:
     """Ascending, none below 0; in float64 throughout, since rounding would hide the smallest."""
-    x = snapshot.ensemble.inputs["train"].double()
-    size = x.shape[1] * snapshot.raw_outputs("train").shape[2]
+    x = snapshot.ensemble.inputs["train"]
+    samples = x.shape[1]
+    size = kernel_rows(kernel, samples, snapshot.raw_outputs("train").shape[2])
+    compute = empirical_ntk_full if kernel == "full" else empirical_ntk
     found = []
-    for model, parameters in snapshot.parts(3 * 8 * size**2):
-        precise = {path: value.double() for path, value in parameters.items()}
-        kernel = empirical_ntk_full(model, precise, x).reshape(-1, size, size)
-        found.append(spectra(kernel / x.shape[1]))
+    for model, parameters in snapshot.parts(3 * max(8 * size**2, ntk_bytes(snapshot, samples))):
+        matrix = compute(model, parameters, x, precise=True).reshape(-1, size, size)
+        found.append(spectra(matrix / samples))
     return torch.cat(found)

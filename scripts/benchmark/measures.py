@@ -26,7 +26,7 @@ from runner.precision import set_cpu_products
 from runner.train import train_pack
 from runner.workers import cores, set_up_torch
 
-SAMPLED = {"basic": 4, "full": 1}
+SAMPLED = {"basic": 4, "full": 4}
 """Packs of each width that are trained."""
 
 
