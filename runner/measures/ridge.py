@@ -41,13 +41,15 @@ def kernel_ridge(
     best = ridges[len(RIDGES) - 1 - errors.flip(1).nan_to_num(nan=torch.inf).argmin(1)]
     # For one ridge a factorization will do, a sixth of the time, where rounding left no negative eigenvalue.
     square = kernel[:, :count]
-    positive = (best >= rounding) | (torch.linalg.cholesky_ex(square).info == 0)
+    unsure = best < rounding
+    if bool(unsure.any()):
+        unsure &= torch.linalg.cholesky_ex(square).info != 0
     damped = square.clone()
     diagonal = damped.diagonal(dim1=1, dim2=2)
     diagonal += (best * diagonal.sum(1))[:, None]
     factor, failed = torch.linalg.cholesky_ex(damped)
     predictions = kernel[:, count:] @ torch.cholesky_solve(targets, factor)
-    others = (~positive | (failed != 0)).nonzero()[:, 0]
+    others = (unsure | (failed != 0)).nonzero()[:, 0]
     if len(others):
         predictions[others] = _predictions(kernel[others], targets[others], best[others, None])[:, 0]
     return predictions
