@@ -176,7 +176,7 @@ def top_eigenpair(
 
 def _start(like: Float[Tensor, "cell n"], guess: Tensor | None) -> Float[Tensor, "cell n"]:
     """Unit vectors; without a guess the same in every cell, so that no answer depends on the pack."""
-    drawn = torch.randn(like.shape[1], generator=generator(0, "lanczos")).to(like)
+    drawn = torch.randn(like.shape[1], generator=generator(0, "lanczos"), dtype=torch.float64).to(like)
     start: Tensor = (drawn / drawn.norm()).expand_as(like)
     if guess is not None:
         norm = guess.norm(dim=1, keepdim=True)
