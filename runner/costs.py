@@ -20,9 +20,13 @@ _PACK_SECONDS = 0.05  # of data, regimes and three files that have reached the d
 _STEP_CALLS = 15  # operations of a step, per weight matrix
 _STEP_PASSES = 12  # over weights and activations in a step, beside the products
 _STEP_SHARE = 0.9  # of the speed of square products, that a step's own reach
-_SEARCH_STEPS = {"lambda_max": 13, "sharpness": 32}  # steps of training that a top eigenvalue is worth
+_SEARCH_STEPS = {"lambda_max": 13, "sharpness": 22}  # steps of training that a top eigenvalue is worth
+_DESCENT_STEPS = 40  # steps that a Krylov space of the kernel at init is worth
 _INIT_STEPS = 15  # steps that other measures at init are worth: spectral norms of random matrices, kernels
-_SPECTRUM = 3.4  # n^3 float64 operations, at the speed of products, that all eigenvalues are worth
+_SPECTRUM = 2.1  # n^3 float64 operations, at the speed of products, that all eigenvalues are worth
+_RIDGE = 4  # such sets of eigenvalues that a ridge regression is worth
+_PROBED = ("ntk_change", "kernel_distance", "cka", "target_alignment")  # share a kernel on probes
+_ONCE = ("kernel_gd_error", "ntk_gain", "ntk_limit_distance")  # what is dear in them is done at init
 _INIT_CALLS = 5_000  # operations before the first step
 _POINT_CALLS = 1_500  # operations at a measured step
 _KERNEL_SHARE = 0.9  # of the speed of square products, that kernels reach
@@ -41,6 +45,10 @@ class Shape(Protocol):
     @property
     def train_size(self) -> int:
         """Training samples."""
+
+    @property
+    def test_size(self) -> int:
+        """Test samples."""
 
     @property
     def probe_size(self) -> int:
@@ -87,22 +95,34 @@ class Costs:
         self._step_call = _STEP_CALLS * (cell.depth + 1) * machine.call
         self._step_products = products / _STEP_SHARE
         on_all = products * shape.train_size / max(batch, 1)
-        due, self._points = _due(cell)
-        searched = {name: steps * on_all for name, steps in _SEARCH_STEPS.items()}
-        rows = shape.train_size * shape.outputs
-        decomposed = {"spectrum": _SPECTRUM * float(rows) ** 3 / machine.rate(rows, "float64")}
-        eigenvalues = searched | decomposed
-        self._init = _INIT_STEPS * on_all + sum(
-            eigenvalues[name] for name in {"lambda_max", *due} & eigenvalues.keys()
-        )
-        pulled = shape.flops_per_step / (3 * max(batch, 1)) * shape.outputs * shape.probe_size
-        paired = 2.0 * shape.probe_size**2 * shape.outputs * shape.activations
-        kernel = (pulled + paired) / flops_per_second / _KERNEL_SHARE
-        kernels = max((count for name, count in due.items() if "ntk" in name or "kernel" in name), default=0)
+        due, self._points, full = _due(cell)
+        train, outputs = shape.train_size, shape.outputs
+        pulled = shape.flops_per_step / (3 * max(batch, 1)) * outputs
+        double = machine.rate(cell.width, "float64") / flops_per_second
+
+        def kernel(samples: int, columns: int, pairs: float = 1.0) -> float:
+            paired = 2.0 * pairs * samples * columns * outputs * shape.activations
+            return (samples * pulled + paired) / flops_per_second / _KERNEL_SHARE
+
+        def decomposed(rows: int) -> float:
+            return _SPECTRUM * float(rows) ** 3 / machine.rate(rows, "float64")
+
+        ridge = _RIDGE * decomposed(train)
+        regression = kernel(train + shape.test_size, train) + ridge
+        each = {name: steps * on_all for name, steps in _SEARCH_STEPS.items()} | {
+            "spectrum": kernel(train, train, (outputs if full else 1) / double)
+            + decomposed(train * (outputs if full else 1)),
+            "kernel_regression": regression,
+            "ntk_gain": regression if "kernel_regression" not in due else 0.0,
+            "kernel_gd_error": _DESCENT_STEPS * on_all * (1 + shape.probe_size / train),
+            "transfer_gain": ridge,
+        }
+        self._init = _INIT_STEPS * on_all + sum(each.get(name, 0.0) for name in {"lambda_max", *due})
+        probed = max((due.get(name, 0) for name in _PROBED), default=0)
         self._measures = (
-            kernels * kernel
+            probed * kernel(shape.probe_size, shape.probe_size)
             + self._points * on_all
-            + sum(due.get(name, 0) * seconds for name, seconds in eigenvalues.items())
+            + sum(due.get(name, 0) * seconds for name, seconds in each.items() if name not in _ONCE)
         )
 
     def seconds(self, counts: np.ndarray | int, starts: np.ndarray | int = 1) -> np.ndarray:
@@ -132,11 +152,12 @@ class Costs:
         return int(counts[np.argmax(each <= _NEAR_BEST * each.min())])
 
 
-def _due(cell: Cell) -> tuple[dict[str, int], int]:
-    """Return how often each measure is taken after init, and the measured steps."""
+def _due(cell: Cell) -> tuple[dict[str, int], int, bool]:
+    """Return how often each measure is taken after init, the measured steps, and whether spectra are full."""
     section = json.loads(cell.settings).get("measure", {})
     points = min(section.get("points", 12), cell.steps + 1)
     times = {"every": points - 1, "ends": 1, "init": 0}
     functions = (section.get("functions") or {}).values()
-    due = {str(f.get("_target_")).rpartition(".")[2]: times.get(f.get("at", "every"), 0) for f in functions}
-    return due, points
+    by_name = {str(f.get("_target_")).rpartition(".")[2]: f for f in functions}
+    due = {name: times.get(f.get("at", "every"), 0) for name, f in by_name.items()}
+    return due, points, by_name.get("spectrum", {}).get("kernel", "full") == "full"

@@ -34,6 +34,7 @@ class PackShape:
     Attributes:
         parameters: Trainable parameters.
         train_size: Training samples.
+        test_size: Test samples.
         probe_size: Samples that kernels are measured on.
         inputs: Input features.
         outputs: Network outputs.
@@ -43,6 +44,7 @@ class PackShape:
 
     parameters: int
     train_size: int
+    test_size: int
     probe_size: int
     inputs: int
     outputs: int
@@ -101,7 +103,7 @@ def _inspect(settings: str, width: int, depth: int, loss: str, batch_size: int |
         raise UserError(
             "loss must be mse for a regression task, got 'cross_entropy'; use loss=mse or another data set"
         )
-    train_size = len(dataset.train)
+    train_size, test_size, probe_size = (len(split) for split in (dataset.train, dataset.test, dataset.probe))
     if batch_size is not None and batch_size > train_size:
         raise UserError(
             f"batch_size must be at most data.train_size = {train_size}, got {batch_size}; "
@@ -110,7 +112,7 @@ def _inspect(settings: str, width: int, depth: int, loss: str, batch_size: int |
     inputs = dataset.train.inputs[0].numel()
     if baseline := baselines.baseline_of(sections["model"]):
         baselines.check(baseline, dataset, width, depth)
-        return PackShape(0, train_size, len(dataset.probe), inputs, dataset.outputs, 0, 0.0)
+        return PackShape(0, train_size, test_size, probe_size, inputs, dataset.outputs, 0, 0.0)
     model = build(
         sections["model"], width=width, depth=depth, inputs=dataset.input_shape, outputs=dataset.outputs
     )
@@ -122,7 +124,9 @@ def _inspect(settings: str, width: int, depth: int, loss: str, batch_size: int |
     )
     count = layers.parameter_count(model)
     flops = 6.0 * size.multiplications * (batch_size or train_size)
-    return PackShape(count, train_size, len(dataset.probe), inputs, dataset.outputs, size.activations, flops)
+    return PackShape(
+        count, train_size, test_size, probe_size, inputs, dataset.outputs, size.activations, flops
+    )
 
 
 def train_pack(

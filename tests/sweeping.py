@@ -55,6 +55,7 @@ def shape_of(cell):
     return SimpleNamespace(
         parameters=parameters,
         train_size=512,
+        test_size=512,
         probe_size=128,
         inputs=64,
         outputs=10,

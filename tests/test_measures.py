@@ -13,7 +13,8 @@ from runner.data.draws import INPUTS
 from runner.errors import UserError
 from runner.layers import kernel_memory
 from runner.measures import Snapshot, kernel_descent, spectrum, transfer_gain
-from runner.measures.kernel import empirical_ntk_full
+from runner.measures.kernel import empirical_ntk, empirical_ntk_full
+from runner.measures.ridge import kernel_ridge
 from runner.train import inspect, train_pack
 
 SUITE = {
@@ -207,6 +208,39 @@ def test_parts_of_a_pack_give_what_the_pack_gives():
         torch.testing.assert_close(parts[column], value)
 
 
+@pytest.mark.parametrize("settings", [{}, SMALL_DIGITS])
+def test_the_spectrum_of_the_trace_is_that_of_the_mean_over_outputs(settings):
+    trace = {"spectrum": {"_target_": "runner.measures.spectrum", "kernel": "trace"}}
+    cell = make_cell(data=settings, width=6, measure=suite(trace))
+    row = train_pack([cell], CPU).cells[0]
+    network = train_reference(cell)
+    x = data.load(json.loads(cell.settings)["data"]).train.inputs.flatten(1)
+    values = torch.linalg.eigvalsh(network.trace_ntk(x)) / len(x)
+    share = values / values.sum()
+    close(row["lambda_min"], values[0], 1e-7)
+    close(row["condition_number"], values[-1] / values[0], 1e-6)
+    close(row["effective_rank"], torch.exp(-(share * share.log()).sum()))
+    full = train_pack([make_cell(data=settings, width=6, measure=suite())], CPU).cells[0]
+    assert full["lambda_min"] <= row["lambda_min"] * (1 + 1e-9)
+    assert (full["lambda_min"] < 0.999 * row["lambda_min"]) == bool(settings)  # the same for one output alone
+
+
+def test_an_ill_conditioned_spectrum_survives_float32():
+    """Samples that nearly coincide: the kernel in float32 has lost the eigenvalue by which they differ."""
+    ensemble = ensemble_of([make_cell(dtype="float32", width=32, model={"activation": "tanh"})])
+    x = ensemble.inputs["train"]
+    x[:, 1] = x[:, 0] + 1e-3 * x[:, 1]
+    start = Snapshot(ensemble, 0)
+    found = spectrum(start, start, kernel="trace").trace
+    parameters = {path: value.double() for path, value in start.parameters.items()}
+    exact = torch.linalg.eigvalsh(empirical_ntk(ensemble.model, parameters, x.double())) / x.shape[1]
+    single = torch.linalg.eigvalsh(empirical_ntk(ensemble.model, start.parameters, x)) / x.shape[1]
+    condition = float(exact[0, -1] / exact[0, 0])
+    assert condition > 1e6
+    close(found["lambda_min"][0], exact[0, 0], 4 * torch.finfo(torch.float32).eps * condition**0.5)
+    assert abs(single[0, 0] / exact[0, 0] - 1) > 0.01
+
+
 def test_sharpness_at_init_is_taken_once_for_cells_that_start_alike():
     grid = [(seed, lr, gamma) for seed in (0, 1) for lr in (0.2, 0.6) for gamma in (0.5, 2.0)]
     cells = [make_cell(seed=seed, lr=lr, gamma=gamma, measure=suite()) for seed, lr, gamma in grid]
@@ -335,13 +369,36 @@ def test_transfer_needs_second_labels():
         ),
         ("linearization_error", {"data": {"probe_size": 1}}, "data.probe_size must be at least 2"),
         ("spectrum", {"data": DIGITS | {"train_size": 500}}, "data.train_size must be at most 409"),
+        (
+            "spectrum",
+            {"kernel": "ful"},
+            "measure.functions.spectrum.kernel .*full, trace.*did you mean 'full'",
+        ),
         ("kernel_regression", {"data": {"train_size": 4}}, "data.train_size must be at least 5"),
     ],
 )
 def test_measures_without_a_meaning_are_refused(measure, changes, message):
     functions = {measure: {"_target_": f"runner.measures.{measure}"}}
+    if kernel := changes.get("kernel"):
+        functions[measure]["kernel"], changes = kernel, {}
     with pytest.raises(UserError, match=message):
         inspect(make_cell(measure=suite(functions), **changes))
+
+
+def test_the_trace_of_many_outputs_may_have_more_samples():
+    trace = {"spectrum": {"_target_": "runner.measures.spectrum", "kernel": "trace"}}
+    inspect(make_cell(data=DIGITS | {"train_size": 500}, measure=suite(trace)))
+
+
+def test_a_kernel_that_rounding_made_indefinite_is_regressed_on_as_its_positive_part():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 30, 3, generator=generator, dtype=torch.float64)
+    targets = x[:, :20, :1] + 2 * x[:, :20, 1:2]
+    kernel = (x @ x[:, :20].mT).float()  # of rank 3
+    square = kernel[:, :20].double()
+    assert (torch.linalg.eigvalsh((square + square.mT) / 2)[:, 0] < 0).all()
+    predicted = kernel_ridge(kernel, targets)
+    torch.testing.assert_close(predicted, x[:, 20:, :1] + 2 * x[:, 20:, 1:2], rtol=1e-4, atol=1e-4)
 
 
 def test_a_schedule_must_exist():
