@@ -99,15 +99,24 @@ _MEASURES = (
         "Misclassified test samples of that regression; null for regression tasks",
     ),
     Column("ntk_gain", "float64", "loss", "Test loss of ridge regression with Theta_0 minus the network's"),
-    Column("lambda_min", "float64", "1/lr", "Smallest eigenvalue of the full lr-weighted train kernel / N"),
     Column(
-        "condition_number", "float64", "1", "lambda_max / lambda_min; inf where rounding hides lambda_min"
+        "lambda_min",
+        "float64",
+        "1/lr",
+        "Smallest eigenvalue of the lr-weighted train kernel / N: of its trace over outputs / O, or of the "
+        "full kernel if `measure.functions.spectrum.kernel` is full",
+    ),
+    Column(
+        "condition_number",
+        "float64",
+        "1",
+        "Largest over smallest eigenvalue of the kernel of lambda_min; inf where rounding hides the smallest",
     ),
     Column(
         "effective_rank",
         "float64",
         "1",
-        "Exponential of the entropy of the train kernel's eigenvalues over their sum (Roy & Vetterli 2007)",
+        "Exponential of the entropy of that kernel's eigenvalues over their sum (Roy & Vetterli 2007)",
     ),
     Column(
         "sharpness",

@@ -26,8 +26,9 @@ from runner.precision import set_cpu_products
 from runner.train import train_pack
 from runner.workers import cores, set_up_torch
 
-SAMPLED = {"basic": 4, "full": 4}
+SAMPLED = 4
 """Packs of each width that are trained."""
+_FOLLOWED = "measure.functions.lambda_max.at=every"
 
 
 @dataclass
@@ -61,17 +62,18 @@ def measure(quick: bool) -> Family:
     threads = torch.get_num_threads()
     set_up_torch()
     train_pack([cell("measure=full", "width=4", "steps=1", "data.train_size=16")], torch.device("cpu"))
-    basic = spend("basic", 1 if quick else SAMPLED["basic"])
+    basic = spend(1 if quick else SAMPLED)
     how = f"{basic.packs} packs, on one core; with lambda_max at init, without losses"
     family.add("measure=basic of the time in packs", "share", basic.measuring / basic.total, None, how)
     if not quick:
-        _of_wall(family, basic, spend("full", SAMPLED["full"]))
+        full = spend(SAMPLED, "measure=full")
+        _of_wall(family, basic, full, spend(SAMPLED // 2, "measure=full", _FOLLOWED))
     torch.set_num_threads(threads)
     set_cpu_products(fast=False)
     return family
 
 
-def _of_wall(family: Family, basic: Spent, full: Spent) -> None:
+def _of_wall(family: Family, basic: Spent, full: Spent, followed: Spent) -> None:
     """Shares of the wall time on all cores, of which the default sweep tells what is neither."""
     swept = default_sweep()
     wall = swept.run.wall * cores()
@@ -84,26 +86,26 @@ def _of_wall(family: Family, basic: Spent, full: Spent) -> None:
         at_most(0.2),
         "all cores, for all of the wall time",
     )
-    how = f"{full.packs} packs, the rest as in the default sweep"
-    for what, seconds, target in [
-        ("measure=full of the sweep's wall time", full.measuring, at_most(0.5)),
-        ("the same without exact spectra", full.measuring - full.measures["spectrum"], None),
+    for what, spent, target in [
+        ("measure=full of the sweep's wall time", full, at_most(0.5)),
+        ("the same with lambda_max at every measured step", followed, None),
     ]:
-        measuring = slower * seconds
+        measuring = slower * spent.measuring
+        how = f"{spent.packs} packs, the rest as in the default sweep"
         family.add(what, "share", measuring / (measuring + rest), target, how)
     each = basic.training / len(default_grid())
     for what, seconds_each in _of_one_kernel().items():
         family.add(
-            f"{what} of one kernel of {_ROWS} rows, over training a cell",
+            f"{what} of one full kernel of {_ROWS} rows, over training a cell",
             "ratio",
             ratios(seconds_each, [each] * len(seconds_each)),
             None,
-            f"float64, LAPACK; measure=full asks for two in a cell's {1000 * each:.0f} ms",
+            f"float64, LAPACK; spectrum.kernel=full asks for two in a cell's {1000 * each:.0f} ms",
         )
 
 
 _ROWS = 2560
-"""Samples times outputs of the default grid's train kernel."""
+"""Samples times outputs of the default grid's full train kernel."""
 
 
 def _of_one_kernel() -> dict[str, list[float]]:
@@ -120,14 +122,14 @@ def _of_one_kernel() -> dict[str, list[float]]:
     )
 
 
-def spend(name: str, per_width: int) -> Spent:
+def spend(per_width: int, *overrides: str) -> Spent:
     """Train some packs of every width of the default grid, and account for all of it.
 
     Args:
-        name: The ``measure`` group.
         per_width: How many.
+        *overrides: Of its config.
     """
-    grid = default_grid(f"measure={name}")
+    grid = default_grid(*overrides)
     machine = this_machine(torch.device("cpu"), cores())
     cells_of, by_width = Counter(one.width for one in grid), dict[int, list[Pack]]()
     for pack in make_plan(grid, machine=machine).packs:
