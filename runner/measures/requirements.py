@@ -122,10 +122,10 @@ def _decomposable(name: str, setting: Setting) -> None:
     rows = kernel_rows(kernel, samples, outputs)
     if rows > MAX_KERNEL_SIZE:
         of = f" of the {kernel} kernel with {outputs} outputs" if outputs > 1 else ""
-        most = MAX_KERNEL_SIZE * samples // rows
+        instead = "lower it, take kernel=trace" if rows > samples else "lower it"
         raise UserError(
-            f"data.train_size must be at most {most} for the measure {name}{of}, got {samples}; "
-            f"lower it or leave {name} out of measure"
+            f"data.train_size must be at most {MAX_KERNEL_SIZE * samples // rows} for the measure "
+            f"{name}{of}, got {samples}; {instead} or leave {name} out of measure"
         )
 
 
