@@ -7,10 +7,10 @@ learning rate and 1/gamma^2 of f = h / gamma cancel.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from runner import layers
@@ -143,7 +143,7 @@ def _lambda_max(now: Snapshot, start: Snapshot) -> Float[Tensor, "cell"]:
     guess = start.guesses.get(TOP)
     values: list[Tensor] = []
     vectors: list[Tensor] = []
-    for index, piece in now.pieces(*separable(now)):
+    for index, piece in search_pieces(now):
         x = piece.ensemble.inputs["train"]
         product, outputs = kernel_product(piece.ensemble.model, piece.parameters, x)
         value, vector = top_eigenpair(
@@ -157,11 +157,11 @@ def _lambda_max(now: Snapshot, start: Snapshot) -> Float[Tensor, "cell"]:
     return torch.cat(values)
 
 
-def separable(snapshot: Snapshot) -> tuple[int, int]:
-    """Return arguments of :meth:`Snapshot.pieces` for iterations that end when the last cell has converged.
+def search_pieces(snapshot: Snapshot) -> Iterator[tuple[Int[Tensor, "kept"], Snapshot]]:
+    """Yield places and snapshots of cells whose eigenvalues are best searched for together.
 
-    On the CPU, cells whose pass of the training set fills the caches gain nothing from each other's company,
-    and would wait for the slowest.
+    A search ends when the last cell has converged. On the CPU, cells whose pass of the training set fills the
+    caches gain nothing from each other's company, and would wait for the slowest.
     """
     tape, outputs = snapshot.probed().tape, snapshot.probed().outputs
     cells, probes, _ = outputs.shape
@@ -169,7 +169,7 @@ def separable(snapshot: Snapshot) -> tuple[int, int]:
     parameters = sum(value[0].numel() for value in snapshot.parameters.values())
     numbers = parameters + snapshot.ensemble.inputs["train"].shape[1] * activations
     limit = _CACHED_BYTES if snapshot.ensemble.device.type == "cpu" else layers.kernel_bytes()
-    return outputs.element_size() * numbers, limit
+    return snapshot.pieces(outputs.element_size() * numbers, limit)
 
 
 def kernel_product(

@@ -12,7 +12,7 @@ from runner import layers, losses
 from runner.ensemble import Ensemble
 from runner.lanczos import top_eigenvalue
 from runner.layers import Direction
-from runner.measures.kernel import TOP, separable
+from runner.measures.kernel import TOP, search_pieces
 from runner.measures.passes import Pass, forward
 from runner.measures.snapshot import Measurement, Snapshot
 
@@ -49,7 +49,7 @@ def sharpness(now: Snapshot, start: Snapshot) -> Measurement:
     top = torch.cat(
         [
             _sharpness(piece, None if vectors is None else vectors[index])
-            for index, piece in now.pieces(*separable(now))
+            for index, piece in search_pieces(now)
         ]
     )
     return Measurement(trace={"sharpness": top if which is None else top[which]})

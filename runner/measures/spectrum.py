@@ -73,7 +73,11 @@ def _eigenvalues(snapshot: Snapshot, kernel: str) -> Float[Tensor, "cell mode"]:
     size = kernel_rows(kernel, samples, snapshot.raw_outputs("train").shape[2])
     compute = empirical_ntk_full if kernel == "full" else empirical_ntk
     found = []
+    # Products in TF32 lose more digits of the gradients than the smallest eigenvalue can spare.
+    rounded = snapshot.ensemble.cells[0].dtype == "tf32"
     for model, parameters in snapshot.parts(3 * max(8 * size**2, ntk_bytes(snapshot, samples))):
+        if rounded:
+            x, parameters = x.double(), {path: value.double() for path, value in parameters.items()}
         matrix = compute(model, parameters, x, precise=True).reshape(-1, size, size)
         found.append(spectra(matrix / samples))
     return torch.cat(found)
