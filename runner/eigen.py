@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from runner.lanczos import top_eigenpair
-from runner.precision import vector_products
+from runner.precision import batch_product, vector_products
 
 _FEW = 32
 """Columns of a matrix whose Gram matrix is decomposed at once."""
@@ -44,7 +44,8 @@ def top_singular(
         def product(vector: Tensor) -> Tensor:
             # The vector is scaled, not the matrix, which is larger.
             with vector_products():
-                return (vector[:, None] @ matrix.mT * inverse @ matrix * inverse)[:, 0]
+                scaled = batch_product(vector[:, None], matrix.mT) * inverse
+                return (batch_product(scaled, matrix) * inverse)[:, 0]
 
         top, vector = top_eigenpair(product, matrix[:, 0], guess=guess)
     return top.clamp_min(0).sqrt() * scale[:, 0, 0], vector

@@ -101,16 +101,20 @@ class Ensemble:
             index: Of the cells.
             cells: Others of the same start, in their places; they may differ in lr and gamma.
         """
-        self._hold([self.cells[i] for i in index.tolist()] if cells is None else cells)
         layers.select(self.model, index)
+        self._select(index, cells)
+
+    def _select(self, index: Int[Tensor, "kept"], cells: Sequence[Cell] | None) -> None:
+        """What there is per cell, but for the model."""
+        self._hold([self.cells[i] for i in index.tolist()] if cells is None else cells)
         self.lr = self.lr[index]
         self.offset = {name: value[index] for name, value in self.offset.items()}
 
     def some(self, index: Int[Tensor, "kept"]) -> Ensemble:
         """Return an ensemble of some cells; this one keeps all of them."""
         part = copy.copy(self)
-        part.model = copy.deepcopy(self.model)
-        part.select(index)
+        part.model = layers.some(self.model, index)
+        part._select(index, None)
         return part
 
     def _hold(self, cells: Sequence[Cell]) -> None:

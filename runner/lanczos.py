@@ -6,6 +6,7 @@ Vectors are ``[cell, n]``, one symmetric operator per cell, all of them at the s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from runner.layers import generator
-from runner.precision import vector_products
+from runner.precision import batch_product, vector_products
 
 Product = Callable[[Float[Tensor, "cell n"]], Float[Tensor, "cell n"]]
 
@@ -25,6 +26,8 @@ _RANDOM_SHARE = 0.1
 """Of a random vector, in a start that is a guess."""
 _SHORT = 10_000
 """Numbers in the longest vectors that are kept orthogonal to all before them."""
+_REMEMBERED = 1 << 20
+"""Numbers in the longest random vectors that are kept for the next search."""
 _ROOM = 16
 """Vectors for which there is room at first; it is doubled where they are more."""
 
@@ -91,11 +94,11 @@ def lanczos(product: Product, start: Float[Tensor, "cell n"], limit: int, *, kee
         # Rows times matrices: a product with a column is many times slower in a batch.
         residual = product(vector).unsqueeze(1)
         with vector_products():
-            overlap = residual @ known.mT
+            overlap = batch_product(residual, known.mT)
             diagonal.append(overlap[:, 0, -1])
             residual = torch.baddbmm(residual, overlap, known, alpha=-1)
             # Twice is enough (Kahan & Parlett).
-            residual = torch.baddbmm(residual, residual @ known.mT, known, alpha=-1)
+            residual = torch.baddbmm(residual, batch_product(residual, known.mT), known, alpha=-1)
         norm = residual[:, 0].norm(dim=1)
         offdiagonal.append(norm)
         yield Krylov(known, torch.stack(diagonal, 1), torch.stack(offdiagonal, 1))
@@ -176,11 +179,23 @@ def top_eigenpair(
 
 def _start(like: Float[Tensor, "cell n"], guess: Tensor | None) -> Float[Tensor, "cell n"]:
     """Unit vectors; without a guess the same in every cell, so that no answer depends on the pack."""
-    drawn = torch.randn(like.shape[1], generator=generator(0, "lanczos"), dtype=torch.float64).to(like)
-    start: Tensor = (drawn / drawn.norm()).expand_as(like)
+    size = like.shape[1]
+    # To draw it takes as long as a step, and cells are searched one after the other.
+    drawn = (_remembered if size <= _REMEMBERED else _drawn)(size)
+    start: Tensor = drawn.to(like).expand_as(like)
     if guess is not None:
         norm = guess.norm(dim=1, keepdim=True)
         usable = norm.isfinite() & (norm > 0)
         start = torch.where(usable, guess / norm, 0.0) + _RANDOM_SHARE * start
         start = start / start.norm(dim=1, keepdim=True)
     return start
+
+
+def _drawn(size: int) -> Float[Tensor, "n"]:
+    """A random direction."""
+    drawn = torch.randn(size, generator=generator(0, "lanczos"), dtype=torch.float64)
+    direction: Tensor = drawn / drawn.norm()
+    return direction
+
+
+_remembered = lru_cache(maxsize=2)(_drawn)

@@ -8,6 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "tf32": torch.float32}
 
@@ -54,6 +56,17 @@ def set_cpu_products(fast: bool = True) -> None:
     global _fast
     _fast = fast and _processor_vendor() == "AuthenticAMD" and _float32_all_the_same()
     _allow(_fast)
+
+
+def batch_product(
+    left: Float[Tensor, "#cell row inner"], right: Float[Tensor, "#cell inner column"]
+) -> Float[Tensor, "cell row column"]:
+    """Return the product of every cell's matrices; an axis of length 1 stands for all cells.
+
+    As ``@`` does, which copies what is transposed where there is a single cell: half the time of the product.
+    """
+    cells = len(right) if len(left) == 1 else len(left)
+    return torch.bmm(left.expand(cells, -1, -1), right.expand(cells, -1, -1))
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from runner.layers.population import (
     parameter_count,
     parameters_of,
     select,
+    some,
 )
 
 __all__ = [
@@ -61,4 +62,5 @@ __all__ = [
     "parameters_of",
     "record",
     "select",
+    "some",
 ]

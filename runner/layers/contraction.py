@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from runner.layers.memory import kernel_bytes
+from runner.precision import batch_product
 
 _STRIP = 128
 """Rows of a large Gram matrix that are multiplied at a time with themselves and those below."""
@@ -48,11 +49,15 @@ class Pairing:
             rows = jacobian.flatten(1, 2)
             if self.columns is None:
                 return _symmetric(rows).view(cells, outputs, samples, outputs, samples)
-            flat = rows @ jacobian[:, :, : self.columns].flatten(1, 2).mT
+            flat = batch_product(rows, jacobian[:, :, : self.columns].flatten(1, 2).mT)
             return flat.view(cells, outputs, samples, outputs, -1)
         # All outputs side by side: their sum is part of the one product.
         rows = jacobian[:, 0] if outputs == 1 else jacobian.transpose(1, 2).flatten(2)
-        return _symmetric(rows) if self.columns is None else rows @ rows[:, : self.columns].mT
+        if self.columns is None:
+            return _symmetric(rows)
+        if cells == 1:  # part of a batch of one is no dense batch, and would be copied to be multiplied
+            return (rows[0] @ rows[0, : self.columns].mT)[None]
+        return batch_product(rows, rows[:, : self.columns].mT)
 
 
 def dense_kernel(
@@ -88,7 +93,7 @@ def _symmetric(rows: Float[Tensor, "cell row parameter"]) -> Float[Tensor, "cell
     cells, count, length = rows.shape
     step = _STRIP if count > 2 * _STRIP else _STRIP // 2
     if count**2 * length < _MANY:
-        return rows @ rows.mT
+        return batch_product(rows, rows.mT)
     product = rows.new_empty(cells, count, count)
     # Cell by cell: some rows of one cell are dense, those of a batch would be copied to be multiplied.
     for one, square in zip(rows, product, strict=True):

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from runner.layers.base import Call, Layer, per_cell
 from runner.layers.dense import Linear
+from runner.precision import batch_product
 
 Outputs = Float[Tensor, "cell sample output"]
 Direction = Mapping[str, Float[Tensor, "cell ..."]]
@@ -131,7 +132,7 @@ class ChainDerivatives:
         bends: list[Tensor | None] = []
         for place, above in enumerate(self._above):
             bend = slopes_behind(self._tape[place], self._layers[place + 1], twice=True)
-            bends.append((rows[place + 1] @ above.mT).mul_(bend) if bool(bend.any()) else None)
+            bends.append(batch_product(rows[place + 1], above.mT).mul_(bend) if bool(bend.any()) else None)
 
         def product(direction: Direction, into: Direction) -> None:
             changed = list(self._forward(self._changes(direction), keep=True))
@@ -145,7 +146,9 @@ class ChainDerivatives:
                 _write(layer, factors, turned, into)
                 if place:
                     step = direction[f"{layer.name}.weight"]
-                    turned = torch.baddbmm(rows[place] @ step.mT, turned, self._above[place - 1].mT)
+                    turned = torch.baddbmm(
+                        batch_product(rows[place], step.mT), turned, self._above[place - 1].mT
+                    )
                     turned = turned.mul_(self._slopes[place - 1])
                     if (bend := bends[place - 1]) is not None:
                         turned = turned.addcmul_(bend, changed[place - 1])
@@ -155,7 +158,7 @@ class ChainDerivatives:
     def _changes(self, direction: Direction) -> Iterator[Tensor]:
         """What a direction alone does to the outputs of each layer."""
         for layer, inputs in zip(self._layers, self._inputs, strict=True):
-            changed = layer.scale("weight", inputs @ direction[f"{layer.name}.weight"])
+            changed = layer.scale("weight", batch_product(inputs, direction[f"{layer.name}.weight"]))
             if layer.has_bias:
                 changed += layer.scale("bias", direction[f"{layer.name}.bias"]).unsqueeze(1)
             yield changed
@@ -175,7 +178,7 @@ class ChainDerivatives:
         """Carry a vector on the outputs, of the first samples, back; one entry per layer."""
         rows = [vector]
         for weight, slope in zip(reversed(self._above), reversed(self._slopes), strict=True):
-            rows.append((rows[-1] @ weight.mT).mul_(slope[:, : vector.shape[1]]))
+            rows.append(batch_product(rows[-1], weight.mT).mul_(slope[:, : vector.shape[1]]))
         return rows[::-1]
 
 
@@ -202,11 +205,11 @@ def _pairing(call: Call, columns: int | None) -> Callable[[Tensor], Tensor]:
     others = inputs[:, :columns].mT
     samples, features = inputs.shape[1:]
     if samples * others.shape[2] <= (samples + others.shape[2]) * features:
-        gram = (inputs @ others) * factor + bias
-        return lambda rows: gram @ rows
+        gram = batch_product(inputs, others) * factor + bias
+        return lambda rows: batch_product(gram, rows)
 
     def pair(rows: Tensor) -> Tensor:
-        paired = (inputs @ (others @ rows)).mul_(factor)
+        paired = batch_product(inputs, batch_product(others, rows)).mul_(factor)
         return paired.add_(bias * rows.sum(1, keepdim=True)) if layer.has_bias else paired
 
     return pair

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from runner.layers.base import Call, Layer
 from runner.layers.derivatives import is_chain, slopes_behind
+from runner.precision import batch_product
 
 
 class Factors(NamedTuple):
@@ -80,7 +81,7 @@ def _of_chain(tape: list[Call], weights: Mapping[Layer, Tensor], full: bool) -> 
         if gradients is None:
             gradients = weight.mT.contiguous().unsqueeze(3 - output_axis) * slopes.unsqueeze(output_axis)
         else:
-            pulled = gradients.flatten(1, 2) @ weight.mT
+            pulled = batch_product(gradients.flatten(1, 2), weight.mT)
             gradients = pulled.view(*gradients.shape[:3], -1).mul_(slopes.unsqueeze(output_axis))
         if not alone:
             rows = gradients.transpose(1, output_axis).unsqueeze(3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 
@@ -66,6 +67,19 @@ def allocate(model: nn.Module, count: int, device: str, dtype: torch.dtype = tor
 def select(model: nn.Module, index: Int[Tensor, "kept"]) -> None:
     """Keep only the cells at ``index``, in that order; parameters become new leaves."""
     _replace(model, lambda value: value[index])
+
+
+def some(model: nn.Module, index: Int[Tensor, "kept"]) -> nn.Module:
+    """Return a model of the cells at ``index``, in that order; the one given keeps all of them."""
+    replaced = [
+        value
+        for layer in layers_of(model)
+        for value in (*layer.parameters(recurse=False), *layer.buffers(recurse=False))
+    ]
+    # What the selection will replace is not copied.
+    part = copy.deepcopy(model, {id(value): value for value in replaced})
+    select(part, index)
+    return part
 
 
 def _replace(model: nn.Module, change: Callable[[Tensor], Tensor]) -> None:

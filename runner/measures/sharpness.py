@@ -70,8 +70,12 @@ def _sharpness(now: Snapshot, vector: Float[Tensor, "cell _"] | None) -> Float[T
     like = passed.outputs.new_empty(1, sum(sizes)).expand(len(gamma), -1)
 
     def parts(flat: Tensor) -> dict[str, Tensor]:
-        split = zip(passed.leaves.items(), torch.split(flat, sizes, 1), strict=True)
-        return {path: part.view_as(leaf) for (path, leaf), part in split}
+        # Of a batch of one, a part of the vector is a dense batch only if the batch is left out.
+        split = torch.split(flat, sizes, 1) if len(flat) > 1 else torch.split(flat[0], sizes)
+        return {
+            path: part.view(leaf.shape)
+            for (path, leaf), part in zip(passed.leaves.items(), split, strict=True)
+        }
 
     def weighed(write: Callable[[dict[str, Tensor]], None]) -> Tensor:
         flat = torch.empty_like(like, memory_format=torch.contiguous_format)
