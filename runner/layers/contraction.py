@@ -53,11 +53,7 @@ class Pairing:
             return flat.view(cells, outputs, samples, outputs, -1)
         # All outputs side by side: their sum is part of the one product.
         rows = jacobian[:, 0] if outputs == 1 else jacobian.transpose(1, 2).flatten(2)
-        if self.columns is None:
-            return _symmetric(rows)
-        if cells == 1:  # part of a batch of one is no dense batch, and would be copied to be multiplied
-            return (rows[0] @ rows[0, : self.columns].mT)[None]
-        return batch_product(rows, rows[:, : self.columns].mT)
+        return _symmetric(rows) if self.columns is None else batch_product(rows, rows[:, : self.columns].mT)
 
 
 def dense_kernel(

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from runner.layers.base import Call, Layer, per_cell
 from runner.layers.dense import Linear
-from runner.precision import batch_product
+from runner.precision import batch_product, dense_batch
 
 Outputs = Float[Tensor, "cell sample output"]
 Direction = Mapping[str, Float[Tensor, "cell ..."]]
@@ -135,14 +135,14 @@ class ChainDerivatives:
             bends.append(batch_product(rows[place + 1], above.mT).mul_(bend) if bool(bend.any()) else None)
 
         def product(direction: Direction, into: Direction) -> None:
-            changed = list(self._forward(self._changes(direction), keep=True))
+            moved: list[Tensor] = []
+            changed = list(self._forward(self._changes(direction), moved))
             turned = curvature(changed[-1])
             for place in reversed(range(len(self._layers))):
                 layer = self._layers[place]
                 factors = [(self._inputs[place], layer.scale("weight", turned))]
                 if place:
-                    moved = changed[place - 1] * self._slopes[place - 1]
-                    factors.append((moved, rows[place]))
+                    factors.append((moved[place - 1], rows[place]))
                 _write(layer, factors, turned, into)
                 if place:
                     step = direction[f"{layer.name}.weight"]
@@ -163,13 +163,15 @@ class ChainDerivatives:
                 changed += layer.scale("bias", direction[f"{layer.name}.bias"]).unsqueeze(1)
             yield changed
 
-    def _forward(self, changes: Iterable[Tensor], *, keep: bool = False) -> Iterator[Tensor]:
-        """Carry changes of the layers' outputs forward, in place unless all are kept."""
+    def _forward(self, changes: Iterable[Tensor], moved: list[Tensor] | None = None) -> Iterator[Tensor]:
+        """Carry changes of the layers' outputs forward: in place, or keeping each and its product with S."""
         carried: Tensor | None = None
         for place, change in enumerate(changes):
             if carried is not None:
                 slope = self._slopes[place - 1]
-                carried = carried * slope if keep else carried.mul_(slope)
+                carried = carried.mul_(slope) if moved is None else carried * slope
+                if moved is not None:
+                    moved.append(carried)
                 change = torch.baddbmm(change, carried, self._above[place - 1])
             carried = change
             yield change
@@ -189,7 +191,7 @@ def _last(tensors: Iterator[Tensor]) -> Tensor:
 
 def _write(layer: Layer, factors: list[tuple[Tensor, Tensor]], rows: Tensor, into: Direction) -> None:
     """Write the sum of ``left^T right`` as the weight's part, and what rows are for the bias."""
-    weight = into[f"{layer.name}.weight"]
+    weight = dense_batch(into[f"{layer.name}.weight"])
     for place, (left, right) in enumerate(factors):
         left = left.expand(len(weight), -1, -1).mT
         weight.baddbmm_(left, right, beta=min(place, 1))

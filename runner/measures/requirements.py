@@ -52,11 +52,12 @@ def check(measures: Mapping[str, Scheduled], setting: Setting) -> None:
         setting: Of the cell.
     """
     for name, measure in measures.items():
-        function = measure.function
+        function, asked = measure.function, setting
         if isinstance(function, functools.partial):
-            setting, function = replace(setting, options=function.keywords), function.func
+            asked = replace(setting, options=function.keywords)
+            function = function.func
         for require in REQUIREMENTS.get(function, ()):
-            require(name, setting)
+            require(name, asked)
 
 
 def _enough_probes(name: str, setting: Setting) -> None:

@@ -9,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from runner import layers, losses
-from runner.ensemble import Ensemble
 from runner.lanczos import top_eigenvalue
 from runner.layers import Direction
 from runner.measures.kernel import TOP, search_pieces
@@ -18,6 +17,7 @@ from runner.measures.snapshot import Measurement, Snapshot
 
 Pull = Callable[[Tensor, Direction], None]
 Multiply = Callable[[Direction, Direction], None]
+Loss = Callable[[Float[Tensor, "cell sample output"]], Tensor]
 
 _MAX_STEPS = 60
 
@@ -61,21 +61,23 @@ def _sharpness(now: Snapshot, vector: Float[Tensor, "cell _"] | None) -> Float[T
     passed = forward(ensemble.model, now.parameters, ensemble.inputs["train"])
     gamma = ensemble.gamma[:, 0, 0]
     roots = {
-        path: (factor.sqrt() * gamma.view(-1, *(1,) * (factor.dim() - 1))).to(ensemble.dtype)
+        path: (factor.sqrt() * layers.per_cell(gamma, factor.dim())).to(ensemble.dtype)
         for path, factor in layers.kernel_weights(ensemble.model).items()
     }
+
+    def loss(raw: Float[Tensor, "cell sample output"]) -> Tensor:
+        f = ensemble.function(raw, "train")
+        # Cells do not interact, so the derivatives of the sum are each cell's own.
+        return losses.LOSSES[ensemble.cells[0].loss](f, ensemble.targets["train"]).sum()
+
     chain = layers.is_chain(passed.tape, passed.outputs)
-    pull, multiply = (_of_chain if chain else _of_graph)(passed, _Loss(ensemble))
+    pull, multiply = (_of_chain if chain else _of_graph)(passed, loss)
     sizes = [leaf[0].numel() for leaf in passed.leaves.values()]
     like = passed.outputs.new_empty(1, sum(sizes)).expand(len(gamma), -1)
 
     def parts(flat: Tensor) -> dict[str, Tensor]:
-        # Of a batch of one, a part of the vector is a dense batch only if the batch is left out.
-        split = torch.split(flat, sizes, 1) if len(flat) > 1 else torch.split(flat[0], sizes)
-        return {
-            path: part.view(leaf.shape)
-            for (path, leaf), part in zip(passed.leaves.items(), split, strict=True)
-        }
+        split = zip(passed.leaves.items(), torch.split(flat, sizes, 1), strict=True)
+        return {path: part.view_as(leaf) for (path, leaf), part in split}
 
     def weighed(write: Callable[[dict[str, Tensor]], None]) -> Tensor:
         flat = torch.empty_like(like, memory_format=torch.contiguous_format)
@@ -94,23 +96,7 @@ def _sharpness(now: Snapshot, vector: Float[Tensor, "cell _"] | None) -> Float[T
     return top_eigenvalue(product, like, guess=guess, max_steps=_MAX_STEPS)
 
 
-class _Loss:
-    """The loss of every cell as a function of its raw outputs.
-
-    Args:
-        ensemble: The cells.
-    """
-
-    def __init__(self, ensemble: Ensemble) -> None:
-        self._ensemble, self._loss = ensemble, losses.LOSSES[ensemble.cells[0].loss]
-
-    def __call__(self, raw: Float[Tensor, "cell sample output"]) -> Tensor:
-        """Return the sum over cells, which do not interact: its derivatives are each cell's own."""
-        f = self._ensemble.function(raw, "train")
-        return self._loss(f, self._ensemble.targets["train"]).sum()
-
-
-def _of_chain(passed: Pass, loss: _Loss) -> tuple[Pull, Multiply]:
+def _of_chain(passed: Pass, loss: Loss) -> tuple[Pull, Multiply]:
     """What writes J^T times a vector, and the Hessian times a direction."""
     raw = passed.outputs.detach().requires_grad_()
     gradient = torch.autograd.grad(loss(raw), raw, create_graph=True)[0]
@@ -122,7 +108,7 @@ def _of_chain(passed: Pass, loss: _Loss) -> tuple[Pull, Multiply]:
     return derivatives.pull, derivatives.hessian_product(gradient.detach(), curvature)
 
 
-def _of_graph(passed: Pass, loss: _Loss) -> tuple[Pull, Multiply]:
+def _of_graph(passed: Pass, loss: Loss) -> tuple[Pull, Multiply]:
     """The same by autograd."""
     leaves = list(passed.leaves.values())
     gradients = torch.autograd.grad(loss(passed.outputs), leaves, create_graph=True)

@@ -1,4 +1,4 @@
-"""What measuring costs: its share of the time that the default sweep takes, and what none can avoid."""
+"""What measuring costs: its share of the time that the default sweep takes, and what a full kernel adds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unittest import mock
 import torch
 
 from benchmark.default import default_sweep
-from benchmark.grids import cell, default_grid
+from benchmark.grids import default_grid
 from benchmark.lines import Family, at_most
 from benchmark.timing import alternate, ratios
 from runner import run
@@ -29,6 +29,8 @@ from runner.workers import cores, set_up_torch
 SAMPLED = 4
 """Packs of each width that are trained."""
 _FOLLOWED = "measure.functions.lambda_max.at=every"
+_ROWS = 2560
+"""Samples times outputs of the default grid's full train kernel."""
 
 
 @dataclass
@@ -61,7 +63,6 @@ def measure(quick: bool) -> Family:
     family = Family("measures")
     threads = torch.get_num_threads()
     set_up_torch()
-    train_pack([cell("measure=full", "width=4", "steps=1", "data.train_size=16")], torch.device("cpu"))
     basic = spend(1 if quick else SAMPLED)
     how = f"{basic.packs} packs, on one core; with lambda_max at init, without losses"
     family.add("measure=basic of the time in packs", "share", basic.measuring / basic.total, None, how)
@@ -102,10 +103,6 @@ def _of_wall(family: Family, basic: Spent, full: Spent, followed: Spent) -> None
             None,
             f"float64, LAPACK; spectrum.kernel=full asks for two in a cell's {1000 * each:.0f} ms",
         )
-
-
-_ROWS = 2560
-"""Samples times outputs of the default grid's full train kernel."""
 
 
 def _of_one_kernel() -> dict[str, list[float]]:
