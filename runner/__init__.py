@@ -13,13 +13,13 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "load"]
 
 if TYPE_CHECKING:
-    from runner.report.results import load
+    from runner.views.results import load
 
 
 def __getattr__(name: str) -> Any:
     # Lazy, so that `runner --help` pays for neither pandas nor torch.
     if name == "load":
-        from runner.report.results import load
+        from runner.views.results import load
 
         return load
     raise AttributeError(f"module 'runner' has no attribute {name!r}")

@@ -8,8 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from runner import claims, verification
-from runner.commands import curves, export, fit, phase, report, transfer
+from runner.commands import claims, curves, export, fit, phase, report, transfer, verify
 from runner.commands.options import Parser, add_store, store_of
 from runner.errors import UserError, printable, unknown
 
@@ -28,9 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words and words[0] in ("-sc", "--shell-completion"):
         words.insert(0, "sweep")  # Hydra's completion calls the bare program
     if words[:1] == ["sweep"]:
-        from runner import app
+        from runner.commands import sweep
 
-        return app.main(words[1:])
+        return sweep.main(words[1:])
     debug = "--debug" in words
     try:
         code = _dispatch([word for word in words if word != "--debug"])
@@ -69,8 +68,8 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from runner.report.listing import status_json, status_lines
     from runner.store.status import status
+    from runner.views.listing import status_json, status_lines
 
     report = status(store_of(options))
     if options.json:
@@ -81,8 +80,8 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _schema(options: argparse.Namespace) -> int:
-    from runner.report.listing import schema_json, schema_lines
     from runner.schema import TABLES
+    from runner.views.listing import schema_json, schema_lines
 
     if options.table is not None and options.table not in TABLES:
         raise unknown("TABLE", options.table, TABLES)
@@ -139,7 +138,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.Namespace], int], Callable[[Pa
     "report": ("report [STORE]", report.run, report.parser_of),
     "export": ("export [STORE]", export.run, export.parser_of),
     "claims": ("claims [IDS]", claims.run, claims.parser_of),
-    "verify": ("verify [STORE]", verification.run, verification.parser_of),
+    "verify": ("verify [STORE]", verify.run, verify.parser_of),
     "schema": ("schema [TABLE]", _schema, _schema_parser),
 }
 

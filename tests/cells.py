@@ -6,7 +6,7 @@ import torch
 from reference import ABC, ATTENTION, ROLES
 from torch import nn
 
-from runner.cell import Cell, canonical_json
+from runner.grid.cell import Cell, canonical_json
 from runner.layers import Embedding, Linear
 
 MEASURES = ("param_movement", "layer_movement", "ntk_change", "kernel_distance", "feature_movement")

@@ -4,22 +4,9 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
-CHECKED = (
-    "layers",
-    "parameterization",
-    "eigen",
-    "losses",
-    "ensemble",
-    "measures",
-    "optim",
-    "models",
-    "data",
-    "run",
-    "train",
-)
-
-# Before anything of the package is imported, and for as long as the tests run.
-install_import_hook([f"runner.{name}" for name in CHECKED], "typechecker.check")
+# Before anything of the package is imported, and for as long as the tests run: all of it, so that no module
+# with shapes in its signatures can be forgotten.
+install_import_hook("runner", "typechecker.check")
 
 # The cells of tests are tiny: a second thread costs more than it brings, and far more on a busy machine.
 torch.set_num_threads(1)
@@ -38,6 +25,6 @@ def as_it_was():
     """A sweep in the tests' own process sets torch up as a job does; not so the next test."""
     yield
     torch.set_flush_denormal(False)
-    from runner.precision import set_cpu_products
+    from runner.numerics.precision import set_cpu_products
 
     set_cpu_products(fast=False)

@@ -34,13 +34,13 @@ class Faulty(MLP):
 def sweep(arguments, log, barrier=None):
     """What a process runs: the command, leaving the parts as they were written, to be counted."""
     import runner.store
-    from runner import app
+    from runner.commands import sweep
 
     runner.store.compact = lambda store: None
     with open(log, "a") as file, contextlib.redirect_stderr(file), contextlib.redirect_stdout(file):  # noqa: PTH123
         if barrier is not None:
             barrier.wait()
-        sys.exit(app.main(arguments))
+        sys.exit(sweep.main(arguments))
 
 
 def random_moment(seed, most):

@@ -6,7 +6,7 @@ from typing import Any
 from synthetic import frames
 
 from runner.analysis.columns import plain
-from runner.cell import FIELDS
+from runner.grid.cell import FIELDS
 from runner.schema import TABLES
 from runner.store import write_part
 from runner.store.launches import new_launch

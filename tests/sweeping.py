@@ -2,8 +2,9 @@
 
 from types import SimpleNamespace
 
-from runner import app, sweep, train
-from runner.record import PackTables
+from runner.commands import sweep
+from runner.training import train
+from runner.training.record import PackTables
 
 TINY = ("data=xor", "data.train_size=16", "data.test_size=8", "data.probe_size=8", "data.dim=4", "steps=4")
 
@@ -15,7 +16,7 @@ class Engine:
         self.trained = []
         self.error_at = {}
         # A stand-in does not reach other processes.
-        monkeypatch.setattr(sweep, "worker_count", lambda *_: 1)
+        monkeypatch.setattr(launch, "worker_count", lambda *_: 1)
         monkeypatch.setattr(train, "inspect", self.inspect)
         monkeypatch.setattr(train, "train_pack", self.train_pack)
 
@@ -68,11 +69,11 @@ def cells_of(monkeypatch, *arguments):
     """Return the cells that ``runner sweep ARGUMENTS`` would plan."""
     asked = []
 
-    def launch(cells, *_, **__):
+    def stand_in(cells, *_, **__):
         asked.extend(cells)
         raise SystemExit(0)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sweep, "launch", launch)
-        assert app.main(["--debug", *arguments]) == 0
+        patch.setattr(launch, "launch", stand_in)
+        assert sweep.main(["--debug", *arguments]) == 0
     return asked

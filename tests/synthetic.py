@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from runner.cell import Cell, canonical_json
-from runner.config import conf_dir
-from runner.regime import classify
+from runner.analysis.regime import classify
+from runner.grid.cell import Cell, canonical_json
+from runner.grid.config import conf_dir
 from runner.schema import TABLES
 
 THRESHOLDS = {"untrained": 0.9, "lazy": 0.1, "rich": 0.5, "catapult": 1.5}

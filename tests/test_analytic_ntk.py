@@ -10,8 +10,8 @@ from test_engine import CPU, ensemble_of
 from runner import layers
 from runner.measures import Snapshot, empirical_ntk, limit_kernels, ntk_limit_distance
 from runner.measures.limit import MOMENTS
-from runner.parameterization import init_std
-from runner.train import train_pack
+from runner.scaling.parameterization import init_std
+from runner.training.train import train_pack
 
 NAMES = ["sp", "ntk", "mean_field", "mup"]
 

@@ -6,7 +6,7 @@ import hashlib
 import pytest
 from sweeping import cells_of
 
-from runner.cell import FIELDS, ID_VERSION, Cell, canonical_json
+from runner.grid.cell import FIELDS, ID_VERSION, Cell, canonical_json
 
 BASE = Cell(
     width=64,

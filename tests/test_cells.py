@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_cell import BASE, PINNED
 
-from runner.cell import FIELDS, Cell
-from runner.cells import Cells
+from runner.grid.cell import FIELDS, Cell
+from runner.grid.cells import Cells
 from runner.schema import CELLS as CELLS_TABLE
 from runner.store.arrow import to_arrow
 

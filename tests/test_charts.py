@@ -8,13 +8,13 @@ import pytest
 from synthetic import LRS, WIDTHS, frames, grid
 
 from runner.analysis.phase import Axes, phase_grid
+from runner.analysis.regime import COLORS, REGIMES
 from runner.errors import UserError
-from runner.regime import COLORS, REGIMES
-from runner.report.charts import phase_chart
-from runner.report.charts.curves import curve_panel
-from runner.report.charts.scales import column_title
-from runner.report.charts.style import Layout
-from runner.report.figures import render, write_figure
+from runner.views.charts import phase_chart
+from runner.views.charts.curves import curve_panel
+from runner.views.charts.scales import column_title
+from runner.views.charts.style import Layout
+from runner.views.figures import render, write_figure
 
 BY_NAME = Axes(facets=("parameterization",))
 MAGIC = {".svg": b"<svg", ".png": b"\x89PNG", ".pdf": b"%PDF"}

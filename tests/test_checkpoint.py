@@ -16,10 +16,11 @@ from cells import make_cell
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runner import preemption, train
-from runner.checkpoint import Checkpoint, State, read_checkpoint
+from runner import preemption
 from runner.preemption import Stopped
 from runner.schema import KEYS, TABLES
+from runner.training import train
+from runner.training.checkpoint import Checkpoint, State, read_checkpoint
 
 CPU = torch.device("cpu")
 FULL = {

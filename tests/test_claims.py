@@ -8,8 +8,8 @@ import pytest
 from runner.analysis.claims import CLAIMS, COLUMNS, choose_claims, judge
 from runner.analysis.claims.verdict import above, below, headline, verdict_of, within
 from runner.analysis.estimate import Estimate, Tables
-from runner.config import conf_dir
 from runner.errors import UserError
+from runner.grid.config import conf_dir
 
 IDS = [claim.id for claim in CLAIMS]
 LAZY_IS_RICH = {"ntk": "mup", "sp": "mup"}

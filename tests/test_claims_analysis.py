@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from sweeping import Engine
 
-from runner import claims, cli
+from runner import cli
 from runner.analysis.claims import CLAIMS, judge
 from runner.analysis.correlation import separation, spearman
 from runner.analysis.crossover import crossover_gamma
@@ -20,7 +20,8 @@ from runner.analysis.matched_loss import at_loss
 from runner.analysis.regime_table import regime_table
 from runner.analysis.theory import r_exponent
 from runner.analysis.transfer import best_lr, drift_per_doubling, require_inside
-from runner.report.claims import claims_markdown, claims_table
+from runner.commands import claims
+from runner.views.claims import claims_markdown, claims_table
 
 
 def _trace(**cells):

@@ -11,7 +11,7 @@ from synthetic import LRS, WIDTHS, frames, grid
 from runner import __version__
 from runner.analysis.columns import records
 from runner.cli import COMMANDS, main
-from runner.report.terminal import print_launch_summary
+from runner.views.terminal import print_launch_summary
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +221,7 @@ def test_summary_where_other_keys_vary(capsys, tmp_path):
 
 def test_summary_never_raises(capsys, tmp_path, monkeypatch):
     launch = write_cells(tmp_path, grid(width=(32, 64), lr=(0.1, 1.0)))
-    monkeypatch.setattr("runner.report.terminal.phase_legend", lambda *_: 1 / 0)
+    monkeypatch.setattr("runner.views.terminal.phase_legend", lambda *_: 1 / 0)
     print_launch_summary(tmp_path, launch)
     assert "summary cut short: ZeroDivisionError" in capsys.readouterr().out
     print_launch_summary(tmp_path / "nothing", "x")

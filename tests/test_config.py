@@ -8,11 +8,11 @@ from hydra import compose, initialize_config_dir
 from hydra_plugins.runner_grid.composition import plain
 from sweeping import cells_of
 
-from runner.cell import canonical_json
-from runner.config import GROUPS, cell_from_config, check_execution, conf_dir, load_thresholds
 from runner.errors import UserError
-from runner.grid import Axis, expand, expand_logspace
-from runner.rules import EXECUTION_RULES, RULES
+from runner.grid.axes import Axis, expand, expand_logspace
+from runner.grid.cell import canonical_json
+from runner.grid.config import GROUPS, cell_from_config, check_execution, conf_dir, load_thresholds
+from runner.grid.rules import EXECUTION_RULES, RULES
 
 FILES = sorted(str(path.relative_to(conf_dir()).with_suffix("")) for path in conf_dir().rglob("*.yaml"))
 CELL_FILES = [name for name in FILES if name.split("/")[0] in GROUPS]

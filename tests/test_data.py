@@ -9,11 +9,11 @@ import yaml
 from sklearn.datasets import load_digits
 
 from runner import data
-from runner.config import conf_dir
 from runner.data.digits import _images
 from runner.data.order import BatchOrder
 from runner.errors import UserError
-from runner.instantiate import resolve
+from runner.grid.config import conf_dir
+from runner.grid.instantiate import resolve
 
 MAKERS = {
     "digits": data.digits,

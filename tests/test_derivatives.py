@@ -5,10 +5,11 @@ import torch
 from cells import DIGITS
 from test_descent import EXACT, NETS, pack, run_of
 
-from runner import layers, losses
+from runner import layers
 from runner.layers import ACTIVATIONS
 from runner.measures.kernel import empirical_ntk_full, kernel_product
 from runner.measures.passes import forward
+from runner.numerics import losses
 
 
 def chain_of(activation, net, **changes):

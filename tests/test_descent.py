@@ -7,11 +7,12 @@ import torch
 from cells import DIGITS, make_cell
 from tolerance import TOLERANCE
 
-from runner import data, losses
-from runner.descent import AutogradDescent, ChainDescent, GraphedDescent, descent_of
+from runner import data
 from runner.layers import ACTIVATIONS, parameters_of
 from runner.models import MLP
-from runner.run import Run
+from runner.numerics import losses
+from runner.training.descent import AutogradDescent, ChainDescent, GraphedDescent, descent_of
+from runner.training.run import Run
 
 CPU = torch.device("cpu")
 EXACT = TOLERANCE["cpu", "float64"]

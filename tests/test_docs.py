@@ -13,8 +13,9 @@ from stores import write_cells
 from sweeping import cells_of
 from synthetic import LRS, WIDTHS, grid
 
-from runner import app, cli
-from runner.config import conf_dir
+from runner import cli
+from runner.commands import sweep
+from runner.grid.config import conf_dir
 from runner.schema import TABLES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -170,7 +171,7 @@ def test_scripts_can_be_pasted(script):
 @pytest.mark.usefixtures("reader")
 def test_every_sweep_composes(monkeypatch, arguments):
     if SHOWING & {argument.split("=")[0] for argument in arguments}:
-        assert app.main(["--debug", *arguments]) == 0
+        assert sweep.main(["--debug", *arguments]) == 0
         return
     here = [
         argument

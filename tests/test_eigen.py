@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from runner.eigen import _FEW, decomposition, spectra, spectral_norm
-from runner.lanczos import top_eigenvalue
+from runner.numerics.eigen import _FEW, decomposition, spectra, spectral_norm
+from runner.numerics.lanczos import top_eigenvalue
 
 
 def matrices(cells, rows, columns, dtype=torch.float64):

@@ -11,11 +11,11 @@ from tolerance import TOLERANCE
 
 from runner import data, layers
 from runner.data.order import BatchOrder
-from runner.ensemble import Ensemble
 from runner.errors import UserError
 from runner.measures import Snapshot, empirical_ntk, lambda_max
 from runner.measures.kernel import empirical_ntk_full
-from runner.train import inspect, measuring_steps, train_pack
+from runner.models.ensemble import Ensemble
+from runner.training.train import inspect, measuring_steps, train_pack
 
 CPU = torch.device("cpu")
 EXACT = TOLERANCE["cpu", "float64"]

@@ -15,11 +15,12 @@ import pandas as pd
 import pytest
 from stores import rows
 
-from runner import app, cli, sweep
-from runner.report import terminal
+from runner import cli
+from runner.commands import sweep
 from runner.schema import KEYS, TABLES
 from runner.store import launches, status
 from runner.store.verify import verify
+from runner.views import terminal
 
 TINY = (
     "data=xor", "data.dim=4", "data.train_size=16", "data.test_size=8", "data.probe_size=8", "width=8,12,16",
@@ -60,7 +61,14 @@ def assert_same(store, expected):
 
 def start(arguments, barrier=None):
     FORKS.set_forkserver_preload(
-        ["runner.app", "runner.train", "runner.sweep", "runner.trainer", "pandas", "hydra"]
+        [
+            "runner.commands.sweep",
+            "runner.training.train",
+            "runner.launching.launch",
+            "runner.launching.shard",
+            "pandas",
+            "hydra",
+        ]
     )
     process = FORKS.Process(target=faulty.sweep, args=(arguments, "log.txt", barrier))
     process.start()
@@ -132,7 +140,7 @@ def tiny(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(terminal, "print_launch_summary", lambda *_: None)
         patch.setattr("runner.store.compact", lambda *_: None)
-        assert app.main([*TINY, f"store={store}"]) == 0
+        assert sweep.main([*TINY, f"store={store}"]) == 0
     return store, frames(store)
 
 
@@ -166,7 +174,7 @@ def test_a_damaged_part_is_named_set_aside_and_its_cells_trained_again(tiny, cap
         compact(Path("out"))
     path = min(Path("out", table).glob("part-*.parquet"))
     damage(path, how)
-    assert app.main([*TINY, "store=out"]) == 0
+    assert sweep.main([*TINY, "store=out"]) == 0
     said = capsys.readouterr().err
     assert f"note: set aside {table}/{path.name}" in said
     again = 12 if compacted else 4
@@ -207,7 +215,7 @@ def test_damage_that_hides_is_found_by_verify(tiny, capsys, table):
     assert path.exists()
     assert cli.main(["verify", "out", "--repair"]) == 1  # cells are missing now
     assert "of 12 cells of launch" in capsys.readouterr().out
-    assert app.main([*TINY, "store=out"]) == 0
+    assert sweep.main([*TINY, "store=out"]) == 0
     assert cli.main(["verify", "out", "--rerun", "1"]) == 0
     assert_same("out", tiny[1])
 
@@ -228,7 +236,7 @@ def test_a_damaged_launch_is_set_aside_and_its_cells_stay(tiny, capsys):
     assert cli.main(["status", "out"]) == 2
     assert "must hold readable launches" in capsys.readouterr().err
     assert cli.main(["verify", "out", "--repair"]) == 0
-    assert app.main([*TINY, "store=out"]) == 0
+    assert sweep.main([*TINY, "store=out"]) == 0
     assert "all 12 cells are finished already" in capsys.readouterr().err
     assert_same("out", tiny[1])
 
@@ -277,19 +285,19 @@ def small_disk(folder):
 def test_a_full_disk(tiny, small_disk, capsys):
     filler = small_disk / "filler"
     filler.write_bytes(bytes((2 << 20) - (100 << 10)))
-    assert app.main([*TINY, "store=disk/out"]) == 2
+    assert sweep.main([*TINY, "store=disk/out"]) == 2
     said = capsys.readouterr().err
     assert "error: store must fit on its disk, got no space left in" in said
     assert "Traceback" not in said
     filler.unlink()
-    assert app.main([*TINY, "store=disk/out"]) == 0
+    assert sweep.main([*TINY, "store=disk/out"]) == 0
     assert_same("disk/out", tiny[1])
 
 
 def test_a_read_only_store(tiny, small_disk, capsys):
     shutil.copytree(tiny[0], small_disk / "out")
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    assert app.main([*TINY, "seed=0,1,2", "store=disk/out"]) == 2
+    assert sweep.main([*TINY, "seed=0,1,2", "store=disk/out"]) == 2
     assert "(read-only file system); choose another with store=FOLDER" in capsys.readouterr().err
     assert cli.main(["status", "disk/out"]) == 0
     assert cli.main(["verify", "disk/out"]) == 0
@@ -310,7 +318,7 @@ def test_clocks_that_jump(tiny, monkeypatch):
     monkeypatch.setattr(launches, "datetime", Jumping)
     for seconds, widths in ((3.2e7, "width=8"), (-3.2e7, "width=8,12"), (0.0, "width=8,12,16")):
         offset[0] = seconds
-        assert app.main([*TINY, widths, "store=out"]) == 0
+        assert sweep.main([*TINY, widths, "store=out"]) == 0
     report = status.status(Path("out"))
     assert [launch.counts.planned for launch in report.launches] == [4, 8, 12]
     assert_same("out", tiny[1])
@@ -318,7 +326,7 @@ def test_clocks_that_jump(tiny, monkeypatch):
 
 def test_a_store_that_has_moved(tiny, capsys):
     shutil.copytree(tiny[0], "elsewhere")
-    assert app.main([*TINY, "store=elsewhere"]) == 0
+    assert sweep.main([*TINY, "store=elsewhere"]) == 0
     assert "all 12 cells are finished already" in capsys.readouterr().err
     assert_same("elsewhere", tiny[1])
 
@@ -329,7 +337,7 @@ MODEL = (*TINY[:5], "width=8", "seed=0,1", "steps=10", "workers=1", "model._targ
 
 
 def train(store, fault, lrs, code=0):
-    assert app.main([*MODEL, f"+model.fault={fault}", f"lr={lrs}", f"store={store}"]) == code
+    assert sweep.main([*MODEL, f"+model.fault={fault}", f"lr={lrs}", f"store={store}"]) == code
     cells = pd.read_parquet(f"{store}/cells").sort_values(["lr", "seed"], ignore_index=True)
     drop = ["cell_id", "launch", "settings", "train_seconds", "finished_at", "error"]
     return cells.drop(columns=drop), cells
@@ -348,7 +356,9 @@ def test_a_bug_that_shows_at_one_cell_costs_this_cell(capsys):
         assert f"{cell_id}  ValueError: a bug of the user's model" in said
         (trace,) = Path("broken").glob(f"launches/*/errors/{cell_id}.txt")
         assert "in forward" in trace.read_text()
-    assert app.main([*MODEL, "+model.fault=raise", "lr=0.1,0.5,1,1000", "store=broken", "retry=failed"]) == 1
+    assert (
+        sweep.main([*MODEL, "+model.fault=raise", "lr=0.1,0.5,1,1000", "store=broken", "retry=failed"]) == 1
+    )
     assert set(pd.read_parquet("broken/cells").status) == {"ok", "failed"}
 
 
@@ -374,7 +384,7 @@ def test_what_is_not_a_number_is_a_divergence_of_its_cell_alone(value):
 
 def test_the_shards_of_an_array_are_one_launch(tiny, capsys):
     for shard in (2, 0, 0, 1):
-        assert app.main([*TINY, "store=out", "shards=3", f"shard={shard}"]) == 0
+        assert sweep.main([*TINY, "store=out", "shards=3", f"shard={shard}"]) == 0
         report = status.status(Path("out"))
         assert len(report.launches) == 1
     said = capsys.readouterr().err
@@ -392,10 +402,10 @@ def test_what_was_launched_is_what_runs(tiny, monkeypatch):
     (conf / "mine.yaml").write_text(text.format(16))
     line = ["--config-dir", "conf", "data=mine", "width=8", "lr=0.1", "steps=4", "workers=1"]
     with monkeypatch.context() as patch:
-        patch.setattr(sweep, "run_shard", lambda *_: None)
-        assert app.main([*line, "store=out"]) == 1
+        patch.setattr(launch, "run_shard", lambda *_: None)
+        assert sweep.main([*line, "store=out"]) == 1
     (conf / "mine.yaml").write_text(text.format(999))
-    (launch,) = launches.launch_ids(Path("out"))
-    sweep.run_shard(Path("out"), launch, 0)
+    (name,) = launches.launch_ids(Path("out"))
+    launch.run_shard(Path("out"), name, 0)
     (row,) = pd.read_parquet("out/cells").to_dict("records")
     assert json.loads(row["settings"])["data"]["train_size"] == 16

@@ -13,21 +13,27 @@ import runner
 PACKAGE = Path(runner.__file__).parent
 PLUGINS = PACKAGE / "_plugins"
 
-# A name stands for a module, or for a folder and all in it; the longest that fits counts.
+# A folder is a floor, or a file of the top; from the ground up.
 FLOORS = {
-    0: "cell cells config eigen errors instantiate lanczos layers losses parameterization precision rules "
-    "schema",
-    1: "data models",
-    2: "baselines checkpoint descent ensemble machine measures optim preemption record regime run "
-    "store train",
-    3: "costs grid packs plan rerun sweep trainer workers",
-    4: "analysis report",
-    5: "__main__ app claims cli commands complaints hydra_plugins verification",
+    0: "errors preemption schema",
+    1: "grid numerics",
+    2: "scaling",
+    3: "layers",
+    4: "data optim",
+    5: "models",
+    6: "measures store",
+    7: "baselines training",
+    8: "analysis planning",
+    9: "launching",
+    10: "views",
+    11: "export",
+    12: "commands",
+    13: "__main__ cli hydra_plugins",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 DOOR = "runner"  # its __init__ opens what it offers on first use, so it stands on no floor
-SILENT = (0, 1, 2, 3)
-WITHOUT_TORCH = ("analysis", "report")
+SILENT = range(10)
+WITHOUT_TORCH = ("analysis", "views", "export")
 
 
 class Import(NamedTuple):

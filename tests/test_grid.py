@@ -3,9 +3,9 @@
 import pytest
 from sweeping import cells_of
 
-from runner import app
-from runner.cell import canonical_json
-from runner.config import conf_dir
+from runner.commands import sweep
+from runner.grid.cell import canonical_json
+from runner.grid.config import conf_dir
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def compositions(monkeypatch):
 )
 def test_axes_in_every_form(grid, capsys, arguments, widths):
     if widths is None:
-        assert app.main(arguments) == 2
+        assert sweep.main(arguments) == 2
         assert "width must be new to be added with +" in capsys.readouterr().err
     else:
         assert grid("width", *arguments) == [(width,) for width in widths]
@@ -200,7 +200,7 @@ def test_many_cells_need_few_compositions(grid, compositions):
 
 
 def test_showing_the_config(capsys):
-    assert app.main(["--cfg", "job", "width=16", "lr=0.1,1", "data=xor"]) == 0
+    assert sweep.main(["--cfg", "job", "width=16", "lr=0.1,1", "data=xor"]) == 0
     out, err = capsys.readouterr()
     assert "width: 16" in out
     assert "name: xor" in out
@@ -208,7 +208,7 @@ def test_showing_the_config(capsys):
 
 
 def test_help_names_every_group(capsys):
-    assert app.main(["--help"]) == 0
+    assert sweep.main(["--help"]) == 0
     out = capsys.readouterr().out
     for path in conf_dir().iterdir():
         if path.is_dir() and path.name != "hydra":
@@ -229,13 +229,13 @@ def test_help_names_every_group(capsys):
 )
 def test_tab_completion(monkeypatch, capsys, line, expected):
     monkeypatch.setenv("COMP_LINE", line)
-    assert app.main(["-sc", "query=bash"]) == 0
+    assert sweep.main(["-sc", "query=bash"]) == 0
     assert capsys.readouterr().out.strip() == expected
 
 
 def test_tab_completion_installs(monkeypatch, capsys):
     monkeypatch.delenv("COMP_LINE", raising=False)
-    assert app.main(["-sc", "install=bash"]) == 0
+    assert sweep.main(["-sc", "install=bash"]) == 0
     assert "complete -o nospace -o default -F hydra_bash_completion runner" in capsys.readouterr().out
 
 

@@ -7,11 +7,12 @@ from sweeping import TINY, Engine
 from test_engine import ensemble_of
 from test_models import CASES, SMALL
 
-from runner import app, train
+from runner.commands import sweep
 from runner.layers import contraction, is_chain, kernel_bytes, kernel_memory, record
 from runner.measures import Snapshot, empirical_ntk, kernel
 from runner.measures.kernel import empirical_ntk_full, probe_ntk
 from runner.measures.passes import forward
+from runner.training import train
 
 MLP = {"_target_": "runner.models.MLP", "activation": "relu", "bias": True, "sigma_bias": 0.3}
 CNN = {"_target_": "runner.models.CNN", "activation": "tanh"}
@@ -91,7 +92,7 @@ def test_a_sweep_sets_the_limit_and_no_id_depends_on_it(monkeypatch, tmp_path):
 
     monkeypatch.setattr(train, "train_pack", train_pack)
     for megabytes in (3, 5):
-        assert app.main([*TINY, "width=8", f"kernel_memory_mb={megabytes}", f"store=at{megabytes}"]) == 0
+        assert sweep.main([*TINY, "width=8", f"kernel_memory_mb={megabytes}", f"store=at{megabytes}"]) == 0
     assert limits == [3 << 20, 5 << 20]
     assert engine.trained[0] == engine.trained[1]
 

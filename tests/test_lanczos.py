@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from runner.lanczos import lanczos, ritz, top_eigenpair
+from runner.numerics.lanczos import lanczos, ritz, top_eigenpair
 
 SIZE = 40
 

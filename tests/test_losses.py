@@ -5,7 +5,7 @@ import reference
 import torch
 from torch.nn import functional
 
-from runner.losses import LOSSES, cross_entropy, error_rate, mse
+from runner.numerics.losses import LOSSES, cross_entropy, error_rate, mse
 
 
 def draw(cells, samples, outputs, seed=0):

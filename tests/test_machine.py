@@ -9,9 +9,9 @@ import torch
 from sweeping import shape_of
 from test_cell import BASE
 
-from runner import machine
-from runner.costs import _NEAR_BEST, Costs
-from runner.machine import USUAL, WIDTHS, from_record, this_machine
+from runner.planning import machine
+from runner.planning.costs import _NEAR_BEST, Costs
+from runner.planning.machine import USUAL, WIDTHS, from_record, this_machine
 
 CPU = torch.device("cpu")
 

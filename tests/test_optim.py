@@ -11,17 +11,18 @@ from reference import ABC, ROLES
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import lr_scheduler
 
-from runner import data, losses
-from runner.ensemble import Ensemble
+from runner import data
 from runner.errors import UserError
 from runner.layers import parameters_of
+from runner.models.ensemble import Ensemble
+from runner.numerics import losses
 from runner.optim import Optimizer
 from runner.optim.checks import below_one, flag, not_negative, two_below_one
 from runner.optim.schedule import Schedule
-from runner.parameterization import gradient_scale
-from runner.plan import make_plan
-from runner.run import Run
-from runner.train import inspect, train_pack
+from runner.planning.plan import make_plan
+from runner.scaling.parameterization import gradient_scale
+from runner.training.run import Run
+from runner.training.train import inspect, train_pack
 
 CPU = torch.device("cpu")
 STEPS = 25

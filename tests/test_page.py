@@ -12,8 +12,8 @@ from synthetic import LRS, WIDTHS, cell, frames, grid
 
 from runner import load
 from runner.cli import main
-from runner.report.page import write_page
-from runner.report.page.packing import pack_curves
+from runner.views.page import write_page
+from runner.views.page.packing import pack_curves
 
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -288,8 +288,8 @@ def test_ten_thousand_cells(tmp_path):
 
 
 def test_says_what_it_leaves_out(store, tmp_path, monkeypatch):
-    monkeypatch.setattr("runner.report.page.document.MOST_CURVE_BYTES", 40_000)
-    monkeypatch.setattr("runner.report.page.document.MOST_PANELS", 3)
+    monkeypatch.setattr("runner.views.page.document.MOST_CURVE_BYTES", 40_000)
+    monkeypatch.setattr("runner.views.page.document.MOST_PANELS", 3)
     page = write_page(store, tmp_path / "page.html")
     facets, curves = page.left_out
     assert facets.startswith("1 of 4 facets (parameterization)")

@@ -3,7 +3,7 @@
 import pytest
 from cells import make_cell
 
-from runner.parameterization import gradient_scale, init_std, lr_factor, multiplier
+from runner.scaling.parameterization import gradient_scale, init_std, lr_factor, multiplier
 
 # At r = 4: (multiplier, init std * sqrt(fan_in at base), lr factor), as theory.md's table gives them.
 EXPECTED = {

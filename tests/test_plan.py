@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from sweeping import shape_of
 from test_cell import BASE
 
-from runner.costs import MAX_CELLS, Costs
 from runner.errors import UserError
-from runner.machine import USUAL
-from runner.packs import costs_by_kind, total_cost
-from runner.plan import _WHOLE_BYTES, Plan, form_packs, make_plan, packs_of_rows
+from runner.planning.costs import MAX_CELLS, Costs
+from runner.planning.machine import USUAL
+from runner.planning.packs import costs_by_kind, total_cost
+from runner.planning.plan import _WHOLE_BYTES, Plan, form_packs, make_plan, packs_of_rows
 
 
 def grid(**axes):
@@ -116,7 +116,7 @@ def test_cells_that_start_alike_stay_together_where_the_work_at_init_is_dear():
     # Beyond this, a pack is never larger than what fits: a GPU's share of memory is one such bound.
     huge = Costs(cell, shape_of(cell), USUAL).cell_bytes * len(rates)
     assert huge < _WHOLE_BYTES
-    with mock.patch("runner.plan._WHOLE_BYTES", huge - 1):
+    with mock.patch("runner.planning.plan._WHOLE_BYTES", huge - 1):
         assert max(sizes(steps=(10,))) <= limit
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from runner import precision
+from runner.numerics import precision
 
 
 def mode():

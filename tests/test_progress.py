@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 from test_cell import BASE
 
-from runner.packs import Pack
-from runner.report.progress import LineProgress, LiveProgress, Tally, clock_text, make_progress
+from runner.planning.packs import Pack
+from runner.views.progress import LineProgress, LiveProgress, Tally, clock_text, make_progress
 
 QUICK = Pack(0, tuple(dataclasses.replace(BASE, seed=seed) for seed in range(10)), 10.0)
 SLOW = Pack(1, tuple(dataclasses.replace(BASE, width=512, seed=seed) for seed in range(2)), 90.0)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from runner.record import delay
+from runner.training.record import delay
 
 
 def rows(split_values, key="error"):

@@ -2,9 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from runner.config import load_thresholds
+from runner.analysis.regime import COLORS, LETTERS, REGIMES, TEXT_COLORS, classify
 from runner.errors import UserError
-from runner.regime import COLORS, LETTERS, REGIMES, TEXT_COLORS, classify
+from runner.grid.config import load_thresholds
 
 OK = {
     "status": "ok",

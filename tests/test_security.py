@@ -16,10 +16,10 @@ from stores import plan, rows
 
 import runner
 from runner import cli, store
-from runner.config import cell_from_config, conf_dir, load_thresholds
 from runner.data import files as data_files
 from runner.errors import UserError
-from runner.rerun import rerun
+from runner.grid.config import cell_from_config, conf_dir, load_thresholds
+from runner.launching.rerun import rerun
 from runner.store import launches, status
 from runner.store.leases import Leases
 from runner.store.verify import repair, verify

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from sweeping import cells_of
 
-from runner.plan import make_plan
+from runner.planning.plan import make_plan
 from runner.schema import KEYS, TABLES
 from runner.store import status
 from runner.store.verify import verify

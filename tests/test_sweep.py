@@ -14,11 +14,14 @@ import torch
 import yaml
 from sweeping import TINY, Engine
 
-from runner import app, store, sweep, train, workers
-from runner.cell import FIELDS
+from runner import store
+from runner.commands import sweep
 from runner.errors import UserError
-from runner.machine import USUAL
+from runner.grid.cell import FIELDS
+from runner.launching import launch, workers
+from runner.planning.machine import USUAL
 from runner.store import launches
+from runner.training import train
 
 LINE = ("width=8,16,32", "lr=0.1,1,1000", "seed=0,1", "steps=4", "store=out")
 RESULTS = [*FIELDS, "cell_id", "status", "regime", "train_loss", "ntk_change", "device"]
@@ -39,7 +42,7 @@ def engine(monkeypatch):
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
     """The summary of a launch is tested with the report."""
-    from runner.report import terminal
+    from runner.views import terminal
 
     shown = []
     monkeypatch.setattr(terminal, "print_launch_summary", lambda *arguments: shown.append(arguments))
@@ -52,7 +55,7 @@ def results(path="out"):
 
 
 def test_a_sweep_fills_the_store(engine, quiet, folder):
-    assert app.main(LINE) == 0
+    assert sweep.main(LINE) == 0
     cells = store.load("out").cells
     assert len(cells) == 18
     assert set(cells["status"]) == {"ok", "diverged"}
@@ -76,10 +79,10 @@ def test_a_sweep_fills_the_store(engine, quiet, folder):
 
 
 def test_the_same_command_again_trains_nothing(engine, capsys, quiet):
-    assert app.main(LINE) == 0
+    assert sweep.main(LINE) == 0
     engine.trained.clear()
     before = results()
-    assert app.main(["lr=1e3,1,0.1", "seed=range(0,2)", *LINE[:1], *LINE[3:]]) == 0
+    assert sweep.main(["lr=1e3,1,0.1", "seed=range(0,2)", *LINE[:1], *LINE[3:]]) == 0
     assert engine.trained == []
     assert "all 18 cells are finished already" in capsys.readouterr().err
     assert len(store.load("out").launches) == 1
@@ -88,17 +91,17 @@ def test_the_same_command_again_trains_nothing(engine, capsys, quiet):
 
 
 def test_a_part_of_the_grid_becomes_the_newest_launch_without_training(engine):
-    assert app.main(LINE) == 0
+    assert sweep.main(LINE) == 0
     engine.trained.clear()
-    assert app.main([*LINE, "width=8"]) == 0
+    assert sweep.main([*LINE, "width=8"]) == 0
     assert engine.trained == []
     assert len(store.load("out").launch_cells()) == 6
 
 
 def test_only_what_is_missing_is_trained(engine, capsys):
-    assert app.main([*LINE, "width=8"]) == 0
+    assert sweep.main([*LINE, "width=8"]) == 0
     engine.trained.clear()
-    assert app.main(LINE) == 0
+    assert sweep.main(LINE) == 0
     assert len(engine.trained) == 12
     assert "6 of 18 cells are finished already" in capsys.readouterr().err
     assert len(store.load("out").launch_cells()) == 18
@@ -107,7 +110,7 @@ def test_only_what_is_missing_is_trained(engine, capsys):
 def test_a_store_keeps_the_machine_that_its_packs_were_formed_for(engine, monkeypatch):
     def measure(cache_bytes):
         found = dataclasses.replace(USUAL, cache_bytes=cache_bytes)
-        monkeypatch.setattr(sweep, "this_machine", lambda *_: found)
+        monkeypatch.setattr(launch, "this_machine", lambda *_: found)
 
     def packs():
         newest = launches.launch_ids(Path("out"))[-1]
@@ -116,22 +119,22 @@ def test_a_store_keeps_the_machine_that_its_packs_were_formed_for(engine, monkey
 
     measure(1 << 30)
     engine.error_at[8] = KeyboardInterrupt()
-    assert app.main(LINE) == 130
+    assert sweep.main(LINE) == 130
     engine.error_at.clear()
     first = packs()
     measure(1 << 10)
-    assert app.main(LINE) == 0
+    assert sweep.main(LINE) == 0
     assert packs() == first
-    assert app.main([*LINE, "store=other"]) == 0
+    assert sweep.main([*LINE, "store=other"]) == 0
     records = [launches.read_launch(Path(name), store.load(name).launches[-1]) for name in ("out", "other")]
     assert [record["machine"]["cache_bytes"] for record in records] == [1 << 30, 1 << 10]
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(3)])
 def test_interrupted_and_resumed_equals_uninterrupted(engine, capsys, stop):
-    assert app.main([*LINE, "store=whole"]) == 0
+    assert sweep.main([*LINE, "store=whole"]) == 0
     engine.error_at[16] = stop
-    code = app.main(LINE)
+    code = sweep.main(LINE)
     err = capsys.readouterr().err
     if isinstance(stop, KeyboardInterrupt):
         assert code == 130
@@ -142,21 +145,21 @@ def test_interrupted_and_resumed_equals_uninterrupted(engine, capsys, stop):
     assert len(results()) == 6
     engine.error_at.clear()
     engine.trained.clear()
-    assert app.main(LINE) == 0
+    assert sweep.main(LINE) == 0
     assert len(engine.trained) == 12
     pd.testing.assert_frame_equal(results(), results("whole"))
 
 
 def test_an_interrupted_shard_says_so(engine):
     engine.error_at[8] = KeyboardInterrupt()
-    assert app.main(LINE) == 130
+    assert sweep.main(LINE) == 130
     (state,) = Path("out").glob("launches/*/shard-0.json")
     assert json.loads(state.read_text())["state"] == "stopped"
 
 
 def test_a_failed_pack_is_recorded_and_the_rest_goes_on(engine, capsys):
     engine.error_at[16] = RuntimeError("no\nluck")
-    assert app.main(LINE) == 1
+    assert sweep.main(LINE) == 1
     assert "error: 6 of 18 cells failed; `runner status" in capsys.readouterr().err
     cells = store.load("out").cells
     failed = cells[cells["width"] == 16]
@@ -170,9 +173,9 @@ def test_a_failed_pack_is_recorded_and_the_rest_goes_on(engine, capsys):
     # A failure stands until one asks for another try.
     engine.error_at.clear()
     engine.trained.clear()
-    assert app.main(LINE) == 1
+    assert sweep.main(LINE) == 1
     assert engine.trained == []
-    assert app.main([*LINE, "retry=failed"]) == 0
+    assert sweep.main([*LINE, "retry=failed"]) == 0
     assert len(engine.trained) == 6
     assert set(results()["status"]) == {"ok", "diverged"}
 
@@ -182,45 +185,45 @@ def test_a_launcher_that_stops_a_job_is_not_a_failure(engine):
         pass
 
     engine.error_at[16] = UncompletedJobError("requeue")
-    assert app.main(LINE) == 1
+    assert sweep.main(LINE) == 1
     assert set(results()["status"]) == {"ok", "diverged"}
     assert len(results()) == 6
 
 
 def test_shards_share_the_work(engine):
-    assert app.main([*LINE, "shards=3"]) == 0
+    assert sweep.main([*LINE, "shards=3"]) == 0
     states = [json.loads(path.read_text()) for path in Path("out").glob("launches/*/shard-*.json")]
     assert sorted(state["shard"] for state in states) == [0, 1, 2]
     assert {state["state"] for state in states} == {"finished"}
     assert sum(state["cells_done"] for state in states) == 18
-    assert app.main([*LINE, "store=whole"]) == 0
+    assert sweep.main([*LINE, "store=whole"]) == 0
     pd.testing.assert_frame_equal(results(), results("whole"))
 
 
 def test_a_shard_reads_the_snapshot_only(engine, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(sweep, "run_shard", lambda *_: None)
-        assert app.main(LINE) == 1  # jobs that do nothing do not count as done
-    (launch,) = launches.launch_ids(Path("out").absolute())
-    monkeypatch.setattr("runner.config.conf_dir", lambda: Path("/nowhere"))
-    sweep.run_shard(Path("out").absolute(), launch, 0)
+        patch.setattr(launch, "run_shard", lambda *_: None)
+        assert sweep.main(LINE) == 1  # jobs that do nothing do not count as done
+    (name,) = launches.launch_ids(Path("out").absolute())
+    monkeypatch.setattr("runner.grid.config.conf_dir", lambda: Path("/nowhere"))
+    launch.run_shard(Path("out").absolute(), name, 0)
     assert len(store.finished(Path("out"))) == 18
 
 
 def test_a_rerun_of_a_shard_skips_what_is_done(engine):
     engine.error_at[32] = KeyboardInterrupt()
-    assert app.main(LINE) == 130
+    assert sweep.main(LINE) == 130
     engine.error_at.clear()
     engine.trained.clear()
     path = Path("out")
-    sweep.run_shard(path, launches.launch_ids(path)[0], 0)
+    launch.run_shard(path, launches.launch_ids(path)[0], 0)
     assert len(engine.trained) == 6
 
 
 @pytest.mark.parametrize("name", ["out, 'side' [1]", 'a"b', "a b/c=d"])
 def test_a_store_of_any_name(engine, name):
     quoted = '"' + name.replace('"', '\\"') + '"'
-    assert app.main(["width=8", "steps=4", f"store={quoted}"]) == 0
+    assert sweep.main(["width=8", "steps=4", f"store={quoted}"]) == 0
     assert len(results(name)) == 1
 
 
@@ -293,7 +296,7 @@ BAD = [
 
 @pytest.mark.parametrize(("arguments", "message"), BAD, ids=[" ".join(line) for line, _ in BAD])
 def test_bad_input_is_one_line_and_writes_nothing(engine, capsys, folder, arguments, message):
-    assert app.main(arguments) == 2
+    assert sweep.main(arguments) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ")
     assert err.count("\n") == 1
@@ -314,7 +317,7 @@ def test_bad_input_is_one_line_and_writes_nothing(engine, capsys, folder, argume
     ],
 )
 def test_the_engine_is_asked_before_anything_is_written(capsys, folder, arguments, message):
-    assert app.main(["width=8,16", *arguments]) == 2
+    assert sweep.main(["width=8,16", *arguments]) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ")
     assert message in err
@@ -324,14 +327,14 @@ def test_the_engine_is_asked_before_anything_is_written(capsys, folder, argument
 
 def test_no_gpu(engine, monkeypatch, capsys, folder):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert app.main(["width=8", "device=cuda"]) == 2
+    assert sweep.main(["width=8", "device=cuda"]) == 2
     assert "error: device must " in capsys.readouterr().err
     assert list(folder.iterdir()) == []
 
 
 def test_an_unwritable_store(engine, capsys, folder):
     (folder / "file").write_text("")
-    assert app.main(["width=8", "store=file/out"]) == 2
+    assert sweep.main(["width=8", "store=file/out"]) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: store must ")
     assert err.count("\n") == 1
@@ -339,7 +342,7 @@ def test_an_unwritable_store(engine, capsys, folder):
 
 
 def test_a_newer_store(engine, monkeypatch, capsys):
-    assert app.main(LINE) == 0
+    assert sweep.main(LINE) == 0
     for path in Path("out/cells").iterdir():
         table = pq.read_table(path)
         pq.write_table(
@@ -347,7 +350,7 @@ def test_a_newer_store(engine, monkeypatch, capsys):
         )
     engine.trained.clear()
     capsys.readouterr()
-    assert app.main([*LINE, "seed=7"]) == 2
+    assert sweep.main([*LINE, "seed=7"]) == 2
     assert "error: store must have schema version" in capsys.readouterr().err
     assert engine.trained == []
     assert len(list(Path("out/launches").iterdir())) == 1
@@ -355,7 +358,7 @@ def test_a_newer_store(engine, monkeypatch, capsys):
 
 def test_no_cells(engine):
     with pytest.raises(UserError, match="the grid must have at least one cell"):
-        sweep.launch([], {"device": "cpu", "retry": None, "shards": None, "regime": THRESHOLDS}, Path("out"))
+        launch.launch([], {"device": "cpu", "retry": None, "shards": None, "regime": THRESHOLDS}, Path("out"))
     assert not Path("out").exists()
 
 
@@ -363,36 +366,36 @@ THRESHOLDS = {"untrained": 0.9, "lazy": 0.1, "rich": 0.5, "catapult": 1.5}
 
 
 def test_debug_shows_the_traceback(engine, capsys):
-    assert app.main(["--debug", "width=0"]) == 2
+    assert sweep.main(["--debug", "width=0"]) == 2
     err = capsys.readouterr().err
     assert "Traceback" in err
     assert err.endswith("error: width must be a whole number >= 1, got 0; e.g. width=128\n")
 
 
 def test_our_own_mistakes_show_the_traceback(engine, monkeypatch, capsys):
-    monkeypatch.setattr(sweep, "launch", lambda *_, **__: 1 / 0)
-    assert app.main(["width=8"]) == 1
+    monkeypatch.setattr(launch, "launch", lambda *_, **__: 1 / 0)
+    assert sweep.main(["width=8"]) == 1
     assert "ZeroDivisionError" in capsys.readouterr().err
 
 
 def test_the_command_line_is_left_as_it_was(engine):
     argv, environment = list(sys.argv), dict(os.environ)
-    app.main(["width=0"])
-    app.main(["--cfg", "job"])
+    sweep.main(["width=0"])
+    sweep.main(["--cfg", "job"])
     assert sys.argv == argv
     assert dict(os.environ) == environment
 
 
 def test_a_real_sweep(quiet):
     line = ["width=4,8", "lr=0.1,1", "parameterization=ntk,mup", *TINY, "store=out", "device=cpu"]
-    assert app.main(line) == 0
+    assert sweep.main(line) == 0
     cells = store.load("out").cells
     assert len(cells) == 8
     assert set(cells["status"]) == {"ok"}
     assert cells[["ntk_change", "feature_movement", "train_loss", "lambda_max_init"]].notna().all(axis=None)
     assert set(store.load("out").trace["step"]) == {0, 1, 2, 3, 4}
     assert set(store.load("out").layers["cell_id"]) == set(cells["cell_id"])
-    assert train.inspect.__module__ == "runner.train"
+    assert train.inspect.__module__ == "runner.training.train"
 
 
 @pytest.mark.slow

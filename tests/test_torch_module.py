@@ -10,12 +10,12 @@ from cells import DIGITS, make_cell
 from torch.func import functional_call, jacrev
 
 from runner import data
-from runner.ensemble import Ensemble
 from runner.errors import UserError
 from runner.layers import layers_of
 from runner.measures import Snapshot
 from runner.measures.kernel import empirical_ntk, empirical_ntk_full
-from runner.train import inspect, train_pack
+from runner.models.ensemble import Ensemble
+from runner.training.train import inspect, train_pack
 
 CPU = torch.device("cpu")
 SMALL = DIGITS | {"train_size": 12, "test_size": 6, "probe_size": 5}

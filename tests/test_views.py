@@ -12,8 +12,8 @@ from runner import load
 from runner.analysis.transfer import transfer
 from runner.cli import main
 from runner.errors import UserError
-from runner.report.figures import POINTS
-from runner.report.sizes import COLUMN, PAGE
+from runner.views.figures import POINTS
+from runner.views.sizes import COLUMN, PAGE
 
 COMMANDS = {
     "phase": (),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from runner.config import conf_dir
+from runner.grid.config import conf_dir
 
 pytestmark = pytest.mark.slow
 

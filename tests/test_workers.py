@@ -11,10 +11,10 @@ import torch
 from cells import make_cell
 
 from runner.errors import UserError
-from runner.packs import Pack
+from runner.launching.launch import Silence
+from runner.launching.workers import Outcome, train_packs, worker_count
+from runner.planning.packs import Pack
 from runner.preemption import Stopped
-from runner.sweep import Silence
-from runner.workers import Outcome, train_packs, worker_count
 
 PACKS = [Pack(i, (make_cell(seed=i), make_cell(seed=10 + i)), 1.0) for i in range(5)]
 

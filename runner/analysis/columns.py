@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from runner.cell import FIELDS
 from runner.errors import UserError, printable
+from runner.grid.cell import FIELDS
 
 JSON_FIELDS = {"settings": "", "exponents": "parameterization."}
 """Columns that hold keys as JSON, and what goes before their keys."""

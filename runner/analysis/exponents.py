@@ -16,8 +16,8 @@ import pandas as pd
 from runner.analysis.columns import column, groups, records, show_values
 from runner.analysis.selection import facet_label, require_no_other_varying
 from runner.analysis.theory import predicted_slope
-from runner.cell import FIELDS
 from runner.errors import UserError, unknown
+from runner.grid.cell import FIELDS
 from runner.schema import TABLES
 
 DEFAULT_METRICS = (

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from runner.analysis.columns import column, group_places, groups, numeric_column, plain
+from runner.analysis.regime import REGIMES
 from runner.analysis.selection import require_no_other_varying
 from runner.errors import UserError
-from runner.regime import REGIMES
 
 SHARPNESS_CRITICAL = 2.0
 """Critical lr in units of 1/lambda_max, for MSE and full batch."""

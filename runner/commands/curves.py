@@ -22,10 +22,10 @@ def run(options: argparse.Namespace) -> int:
     """Print and draw training curves."""
     from runner.analysis.curves import DEFAULT_METRICS
     from runner.analysis.selection import default_facets
-    from runner.report.progress import working
-    from runner.report.terminal import console, print_curves
-    from runner.report.views import curves_view
     from runner.store import load
+    from runner.views.progress import working
+    from runner.views.terminal import console, print_curves
+    from runner.views.views import curves_view
 
     check_out(options)
     store = load(store_of(options))

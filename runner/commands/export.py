@@ -14,9 +14,9 @@ FORMATS = ("csv", "mlflow", "tensorboard", "wandb")
 def run(options: argparse.Namespace) -> int:
     """Write the cells in the format asked for."""
     from runner.analysis.selection import choose
-    from runner.report.export import export
-    from runner.report.progress import working
+    from runner.export import export
     from runner.store import load
+    from runner.views.progress import working
 
     if options.to not in FORMATS:
         raise unknown("--to", options.to, FORMATS)

@@ -22,10 +22,10 @@ def run(options: argparse.Namespace) -> int:
     """Print and draw the exponents."""
     from runner.analysis.exponents import DEFAULT_METRICS
     from runner.analysis.selection import default_facets
-    from runner.report.progress import working
-    from runner.report.terminal import console, print_fit
-    from runner.report.views import fit_view
     from runner.store import load
+    from runner.views.progress import working
+    from runner.views.terminal import console, print_fit
+    from runner.views.views import fit_view
 
     check_out(options)
     store = load(store_of(options))

@@ -13,7 +13,7 @@ from runner.errors import UserError, unknown
 if TYPE_CHECKING:
     import pandas as pd
 
-    from runner.report.view import View
+    from runner.views.view import View
 
 FIGURE_HELP = "also draw the figure: .svg, .png or .pdf; its caption goes beside it"
 
@@ -96,7 +96,7 @@ def store_of(options: argparse.Namespace) -> Path:
 def check_out(options: argparse.Namespace) -> None:
     """Refuse a figure of unknown format before anything is computed."""
     if options.out:
-        from runner.report.figures import check_figure_path
+        from runner.views.figures import check_figure_path
 
         check_figure_path(options.out)
 
@@ -114,7 +114,7 @@ def put_out(options: argparse.Namespace, view: View, head: dict[str, Any], **mor
         Whether the table was printed; else it is for people, and the caller prints it.
     """
     if options.out:
-        from runner.report.progress import working
+        from runner.views.progress import working
 
         with working(f"drawing {options.out}"):
             view.save(options.out, options.size)
@@ -147,7 +147,7 @@ def print_json(head: dict[str, Any], **tables: pd.DataFrame) -> None:
 
 
 def _inches(text: str) -> float:
-    from runner.report.sizes import SIZES
+    from runner.views.sizes import SIZES
 
     if text in SIZES:
         return SIZES[text]

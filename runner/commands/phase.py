@@ -20,9 +20,9 @@ def run(options: argparse.Namespace) -> int:
     """Print and draw the phase diagram."""
     from runner.analysis.phase import Axes, boundary
     from runner.analysis.selection import default_facets
-    from runner.report.terminal import console, print_phase
-    from runner.report.views import phase_view
     from runner.store import load
+    from runner.views.terminal import console, print_phase
+    from runner.views.views import phase_view
 
     check_out(options)
     store = load(store_of(options))

@@ -10,9 +10,9 @@ from runner.commands.options import Parser, add_selection, store_of
 
 def run(options: argparse.Namespace) -> int:
     """Write the page and say where it is."""
-    from runner.report.page import write_page
-    from runner.report.progress import working
     from runner.store import load
+    from runner.views.page import write_page
+    from runner.views.progress import working
 
     store = load(store_of(options))
     path = options.out or store.path / "report.html"

@@ -19,9 +19,9 @@ from runner.commands.options import (
 def run(options: argparse.Namespace) -> int:
     """Print and draw the best learning rates."""
     from runner.analysis.selection import default_facets
-    from runner.report.terminal import console, print_transfer
-    from runner.report.views import transfer_view
     from runner.store import load
+    from runner.views.terminal import console, print_transfer
+    from runner.views.views import transfer_view
 
     check_out(options)
     store = load(store_of(options))

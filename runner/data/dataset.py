@@ -20,9 +20,9 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from runner.cell import canonical_json
 from runner.errors import UserError
-from runner.instantiate import call
+from runner.grid.cell import canonical_json
+from runner.grid.instantiate import call
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from runner.cell import Cell
 from runner.errors import UserError
+from runner.grid.cell import Cell
 from runner.layers.base import Layer, per_cell
 from runner.layers.dense import Linear
-from runner.parameterization import attention_factor
+from runner.scaling.parameterization import attention_factor
 
 
 class Attention(Layer):

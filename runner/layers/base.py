@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from runner.cell import Cell
+from runner.grid.cell import Cell
 from runner.layers.contraction import Pairing
-from runner.parameterization import Role, init_std, lr_factor, multiplier
+from runner.scaling.parameterization import Role, init_std, lr_factor, multiplier
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from runner.layers.memory import kernel_bytes
-from runner.precision import batch_product
+from runner.numerics.precision import batch_product
 
 _STRIP = 128
 """Rows of a large Gram matrix that are multiplied at a time with themselves and those below."""

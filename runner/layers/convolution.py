@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from runner.layers.dense import Affine
-from runner.parameterization import Role
+from runner.scaling.parameterization import Role
 
 
 class Conv2d(Affine):

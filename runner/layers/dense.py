@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from runner.errors import unknown
 from runner.layers.base import Layer, ParameterSpec
 from runner.layers.contraction import Pairing, dense_kernel
-from runner.parameterization import Role
+from runner.scaling.parameterization import Role
 
 MATRIX_ROLES: tuple[Role, ...] = ("input", "hidden", "output")
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from runner.layers.base import Call, Layer, per_cell
 from runner.layers.dense import Linear
-from runner.precision import batch_product, dense_batch
+from runner.numerics.precision import batch_product, dense_batch
 
 Outputs = Float[Tensor, "cell sample output"]
 Direction = Mapping[str, Float[Tensor, "cell ..."]]

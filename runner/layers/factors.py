@@ -20,7 +20,7 @@ from torch import Tensor
 
 from runner.layers.base import Call, Layer
 from runner.layers.derivatives import is_chain, slopes_behind
-from runner.precision import batch_product
+from runner.numerics.precision import batch_product
 
 
 class Factors(NamedTuple):

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from runner.cell import Cell
+from runner.grid.cell import Cell
 from runner.layers.base import Layer, ParameterSpec, per_cell
 
 

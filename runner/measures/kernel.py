@@ -14,10 +14,10 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from runner import layers
-from runner.lanczos import Product, top_eigenpair
 from runner.layers import Pairing
 from runner.measures.passes import Pass, forward, jacobian_product
 from runner.measures.snapshot import Measurement, Snapshot
+from runner.numerics.lanczos import Product, top_eigenpair
 
 TOP = "lambda_max"
 """Guess at the top eigenvectors of the train kernel, on samples and outputs."""

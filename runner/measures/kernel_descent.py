@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from runner.lanczos import Product, Ritz, lanczos, ritz
 from runner.measures.kernel import kernel_product
 from runner.measures.linearization import relative_error
 from runner.measures.snapshot import Measurement, Snapshot
+from runner.numerics.lanczos import Product, Ritz, lanczos, ritz
 
 _CHECK_EVERY = 8
 """Lanczos steps between two looks at whether they are enough."""

@@ -26,12 +26,12 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from runner.ensemble import Ensemble
 from runner.layers import Linear
 from runner.measures.kernel import probe_ntk
 from runner.measures.snapshot import Measurement, Snapshot
 from runner.models import MLP
-from runner.parameterization import init_std
+from runner.models.ensemble import Ensemble
+from runner.scaling.parameterization import init_std
 
 Kernel = Float64[Tensor, "cell sample sample"]
 

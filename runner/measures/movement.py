@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from runner.eigen import spectral_norm, top_singular
 from runner.layers import layers_of
 from runner.measures.snapshot import Measurement, Snapshot
+from runner.numerics.eigen import spectral_norm, top_singular
 
 
 def param_movement(now: Snapshot, start: Snapshot) -> Measurement:

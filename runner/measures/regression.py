@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from runner import losses
 from runner.measures.kernel import empirical_ntk, ntk_bytes
 from runner.measures.ridge import kernel_ridge
 from runner.measures.snapshot import Measurement, Snapshot
+from runner.numerics import losses
 
 
 def kernel_regression(now: Snapshot, start: Snapshot) -> Measurement:

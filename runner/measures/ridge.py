@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from runner.eigen import decomposition
+from runner.numerics.eigen import decomposition
 
 RIDGES = 10.0 ** torch.arange(-10.0, 1.5, 0.5, dtype=torch.float64)
 """Ridges tried, in units of the kernel's mean diagonal."""

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from runner import instantiate
 from runner.errors import UserError, unknown
+from runner.grid import instantiate
 
 SCHEDULES = ("every", "ends", "init")
 """Every measured step; init and the last step; init alone."""

@@ -8,12 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from runner import layers, losses
-from runner.lanczos import top_eigenvalue
+from runner import layers
 from runner.layers import Direction
 from runner.measures.kernel import TOP, search_pieces
 from runner.measures.passes import Pass, forward
 from runner.measures.snapshot import Measurement, Snapshot
+from runner.numerics import losses
+from runner.numerics.lanczos import top_eigenvalue
 
 Pull = Callable[[Tensor, Direction], None]
 Multiply = Callable[[Direction, Direction], None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from runner import layers
-from runner.ensemble import Ensemble
 from runner.measures.passes import Pass, forward
+from runner.models.ensemble import Ensemble
 
 
 class Measurement(NamedTuple):
@@ -181,6 +181,7 @@ class Snapshot:
         self._shared = {key: (values, which[index]) for key, (values, which) in self._shared.items()}
 
 
+@runtime_checkable
 class Measure(Protocol):
     """A measure: compares now with the start, for all cells of a pack at once."""
 

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from runner.eigen import spectra
 from runner.errors import unknown
 from runner.measures.kernel import empirical_ntk, empirical_ntk_full, ntk_bytes
 from runner.measures.snapshot import Measurement, Snapshot
+from runner.numerics.eigen import spectra
 
 KERNELS = ("full", "trace")
 

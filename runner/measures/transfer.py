@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from runner import losses
 from runner.measures.ridge import kernel_ridge
 from runner.measures.snapshot import Measurement, Snapshot
+from runner.numerics import losses
 
 
 def transfer_gain(now: Snapshot, start: Snapshot) -> Measurement:

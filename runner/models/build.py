@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from runner.instantiate import call
+from runner.grid.instantiate import call
 from runner.models.torch_module import TorchModule
 
 

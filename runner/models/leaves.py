@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from runner.errors import UserError
 from runner.layers import Conv2d, Embedding, Layer, LayerNorm, Linear
 from runner.models.check import check_module
-from runner.parameterization import Role
+from runner.scaling.parameterization import Role
 
 
 @dataclass(frozen=True)

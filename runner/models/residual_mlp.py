@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from runner.layers import Activation, Linear
 from runner.models.inputs import input_scale
-from runner.parameterization import Role
+from runner.scaling.parameterization import Role
 
 
 class ResidualMLP(nn.Module):

@@ -12,8 +12,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from runner import instantiate
 from runner.errors import UserError
+from runner.grid import instantiate
 from runner.layers import Layer, hidden
 from runner.layers.base import recording
 from runner.models.leaves import Leaf, leaves_of

@@ -35,13 +35,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from runner.cell import Cell
 from runner.errors import UserError
+from runner.grid.cell import Cell
 from runner.layers import Product, parameters_of
 from runner.optim.checks import not_negative, positive
 from runner.optim.clipping import clip_factor, gradient_norm
 from runner.optim.schedule import Schedule
-from runner.parameterization import OptimizerFamily, gamma_of, gradient_scale, lr_factor
+from runner.scaling.parameterization import OptimizerFamily, gamma_of, gradient_scale, lr_factor
 
 _GAMMA_POWER: dict[OptimizerFamily, int] = {"sgd": 2, "adam": 1}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runner.errors import UserError
-from runner.rules import number, shown
+from runner.grid.rules import number, shown
 
 
 def below_one(key: str, value: object) -> float:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 
 from runner.errors import UserError, unknown
+from runner.grid.rules import shown
 from runner.optim.checks import not_negative
-from runner.rules import shown
 
 SHAPES: dict[str, Callable[[float], float]] = {
     "constant": lambda progress: 1.0,

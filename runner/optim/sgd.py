@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from runner.cell import Cell
 from runner.errors import UserError
+from runner.grid.cell import Cell
 from runner.layers import Product
 from runner.optim.base import Optimizer, Slot
 from runner.optim.checks import below_one, flag

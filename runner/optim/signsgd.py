@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from runner.cell import Cell
+from runner.grid.cell import Cell
 from runner.optim.base import Optimizer, Slot
 from runner.optim.checks import below_one
-from runner.parameterization import OptimizerFamily
+from runner.scaling.parameterization import OptimizerFamily
 
 
 class SignSGD(Optimizer):

@@ -25,8 +25,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from runner.cell import FIELDS
 from runner.errors import UserError, unknown
+from runner.grid.cell import FIELDS
 from runner.schema import CELLS, SCHEMA_VERSION, Column
 from runner.store.arrow import WRITE_OPTIONS, arrow_schema, to_arrow
 from runner.store.files import atomic, disk_errors, locked

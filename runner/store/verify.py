@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.cell import ID_VERSION
-from runner.cells import Cells
 from runner.errors import UserError
+from runner.grid.cell import ID_VERSION
+from runner.grid.cells import Cells
 from runner.schema import KEYS, TABLES
 from runner.store.arrow import conform
 from runner.store.files import disk_errors

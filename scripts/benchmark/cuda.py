@@ -10,8 +10,8 @@ from benchmark.grids import planned
 from benchmark.lines import Family, at_least
 from benchmark.timing import alternate, ratios
 from benchmark.training import flops, net, run_of
-from runner.descent import descent_of
-from runner.run import Run
+from runner.training.descent import descent_of
+from runner.training.run import Run
 
 NARROW, WIDE = (32, 256), (2048, 4096)
 _STEPS = 50

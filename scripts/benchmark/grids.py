@@ -11,13 +11,13 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from runner.cell import Cell
-from runner.config import cell_from_config, conf_dir
-from runner.costs import Costs
-from runner.grid import Axis, expand, expand_logspace
-from runner.machine import this_machine
-from runner.train import inspect
-from runner.workers import cores
+from runner.grid.axes import Axis, expand, expand_logspace
+from runner.grid.cell import Cell
+from runner.grid.config import cell_from_config, conf_dir
+from runner.launching.workers import cores
+from runner.planning.costs import Costs
+from runner.planning.machine import this_machine
+from runner.training.train import inspect
 
 
 def composed(*overrides: str) -> dict[str, Any]:

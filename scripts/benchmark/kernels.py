@@ -19,10 +19,10 @@ from benchmark.lines import Family, at_least, at_most
 from benchmark.machine import peak_mib, sgemm
 from benchmark.timing import alternate, ratios
 from runner import data
-from runner.cell import Cell
-from runner.ensemble import Ensemble
+from runner.grid.cell import Cell
 from runner.measures.kernel import empirical_ntk, empirical_ntk_full
-from runner.precision import set_cpu_products
+from runner.models.ensemble import Ensemble
+from runner.numerics.precision import set_cpu_products
 
 OF_TORCH_FUNC = {64: 10.0, 1024: 100.0}
 PACKED = {64: 16, 1024: 2}

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from benchmark.timing import seconds_per_call
-from runner.precision import set_cpu_products
-from runner.workers import cores
+from runner.launching.workers import cores
+from runner.numerics.precision import set_cpu_products
 
 SGEMM_SIZE = 2048
 

@@ -17,14 +17,14 @@ from benchmark.default import default_sweep
 from benchmark.grids import default_grid
 from benchmark.lines import Family, at_most
 from benchmark.timing import alternate, ratios
-from runner import run
-from runner.machine import this_machine
+from runner.launching.workers import cores, set_up_torch
 from runner.measures.schedule import Scheduled
-from runner.packs import Pack
-from runner.plan import make_plan
-from runner.precision import set_cpu_products
-from runner.train import train_pack
-from runner.workers import cores, set_up_torch
+from runner.numerics.precision import set_cpu_products
+from runner.planning.machine import this_machine
+from runner.planning.packs import Pack
+from runner.planning.plan import make_plan
+from runner.training import run
+from runner.training.train import train_pack
 
 SAMPLED = 4
 """Packs of each width that are trained."""

@@ -15,13 +15,13 @@ import torch
 from benchmark.grids import composed
 from benchmark.lines import Family, at_most
 from benchmark.timing import seconds_per_call
-from runner import train
-from runner.cell import Cell
-from runner.grid import Axis, expand
-from runner.machine import measure as calibrate
-from runner.machine import this_machine
-from runner.sweep import launch, run_shard
-from runner.workers import cores
+from runner.grid.axes import Axis, expand
+from runner.grid.cell import Cell
+from runner.launching.launch import launch, run_shard
+from runner.launching.workers import cores
+from runner.planning.machine import measure as calibrate
+from runner.planning.machine import this_machine
+from runner.training import train
 
 CELLS, FITTING = 16, 4
 

@@ -19,11 +19,11 @@ from benchmark.grids import composed
 from benchmark.lines import Family, at_most
 from benchmark.machine import peak_mib
 from benchmark.timed import runner, timed
-from runner.cell import FIELDS
-from runner.grid import Axis, expand
+from runner.grid.axes import Axis, expand
+from runner.grid.cell import FIELDS
+from runner.launching.launch import launch, run_shard
 from runner.schema import TABLES
 from runner.store import launches, write_part
-from runner.sweep import launch, run_shard
 
 SIZES = (10**3, 10**4, 10**5, 10**6)
 FINISHED, TRACE_ROWS = 10**5, 10**6

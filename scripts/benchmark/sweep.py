@@ -19,10 +19,10 @@ from benchmark.lines import Family, at_least, at_most
 from benchmark.timed import Timed, timed
 from benchmark.timing import alternate, ratios
 from benchmark.training import run_of
-from runner.cell import Cell
-from runner.precision import set_cpu_products
-from runner.run import DIVERGED_LOSS_RATIO
-from runner.workers import cores, set_up_torch
+from runner.grid.cell import Cell
+from runner.launching.workers import cores, set_up_torch
+from runner.numerics.precision import set_cpu_products
+from runner.training.run import DIVERGED_LOSS_RATIO
 
 
 def measure(quick: bool) -> Family:
@@ -111,7 +111,7 @@ def _steps_to_retirement() -> float:
 def _crossing(one: Cell) -> int:
     """Return the step at which a cell's loss passes the limit, if nothing is done about it."""
     run = run_of([one])
-    with mock.patch("runner.run.DIVERGED_LOSS_RATIO", math.inf):
+    with mock.patch("runner.training.run.DIVERGED_LOSS_RATIO", math.inf):
         for step in range(one.steps):
             run.advance(step)
             if not run.active or run.peak[0] > DIVERGED_LOSS_RATIO:

@@ -18,9 +18,9 @@ from benchmark.lines import Family, at_least, at_most
 from benchmark.machine import sgemm
 from benchmark.timing import ratios, seconds_per_call
 from runner import data
-from runner.cell import Cell
-from runner.run import Run
-from runner.workers import cores, set_up_torch
+from runner.grid.cell import Cell
+from runner.launching.workers import cores, set_up_torch
+from runner.training.run import Run
 
 DIMENSION, BATCH, DEPTH = 64, 64, 3
 OF_SGEMM = {32: 0.40, 64: 0.55, 256: 0.70, 1024: 0.70}

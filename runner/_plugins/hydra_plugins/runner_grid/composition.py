@@ -2,7 +2,7 @@
 
 An axis over a group (``model=mlp,cnn``) changes what is composed; so does one over a key that the
 configs refer to (``${width}``), and one whose values are maps or refer to others. These are composed.
-All other axes are numbers and names laid over the composed config, see ``runner.grid``.
+All other axes are numbers and names laid over the composed config, see ``runner.grid.axes``.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
-from runner.cells import Cells
-from runner.config import EXECUTION_KEYS
 from runner.errors import UserError
-from runner.grid import Axis, expand, expand_logspace
-from runner.rules import shown
+from runner.grid.axes import Axis, expand, expand_logspace
+from runner.grid.cells import Cells
+from runner.grid.config import EXECUTION_KEYS
+from runner.grid.rules import shown
 
 ONE_CHOICE = frozenset({"experiment", "regime"})
 """Groups that say how to run or to read a sweep: one choice for all cells."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hydra.plugins.launcher import Launcher
     from hydra.types import HydraContext, TaskFunction
 
-    from runner.sweep import Launched
+    from runner.launching.launch import Launched
 
 _FEW_CELLS = 16
 """That many rarely need a second process."""
@@ -79,9 +79,9 @@ class GridSweeper(Sweeper):
         """
         from hydra_plugins.runner_grid import composition
 
-        from runner.config import check_execution
-        from runner.sweep import launch, progress_of, unfinished
-        from runner.workers import cores, warm_up
+        from runner.grid.config import check_execution
+        from runner.launching.launch import launch, progress_of, unfinished
+        from runner.launching.workers import cores, warm_up
 
         assert self.config is not None
         assert self.hydra_context is not None
@@ -161,7 +161,7 @@ class GridSweeper(Sweeper):
 
     def _run_jobs(self, launched: Launched, store: Path, shard: int | None) -> None:
         """Hand one job a shard to the launcher and wait for it; or this one shard, if it is there."""
-        from runner.sweep import SweepInterrupted, progress_of
+        from runner.launching.launch import SweepInterrupted, progress_of
 
         assert self.config is not None
         assert self.hydra_context is not None
@@ -191,8 +191,8 @@ class GridSweeper(Sweeper):
     def _finish(launched: Launched, store: Path) -> None:
         """Compact the tables, show the diagram and say what went wrong."""
         from runner.errors import UserError
+        from runner.launching.launch import SweepIncompleteError, unfinished
         from runner.store import compact
-        from runner.sweep import SweepIncompleteError, unfinished
 
         try:
             compact(store)
@@ -217,7 +217,7 @@ def _container(value: Any) -> Any:
 
 
 def _print_summary(store: Path, launch: str) -> None:
-    from runner.report.terminal import print_launch_summary
+    from runner.views.terminal import print_launch_summary
 
     print_launch_summary(store, launch)
 

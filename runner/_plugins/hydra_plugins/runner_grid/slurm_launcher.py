@@ -105,7 +105,7 @@ class ShardJob:
 
     def __call__(self, shard: int) -> None:
         """Run a shard."""
-        from runner.app import run_shard_job
+        from runner.commands.sweep import run_shard_job
 
         run_shard_job(self.store, self.launch, shard)
 

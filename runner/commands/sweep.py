@@ -1,0 +1,210 @@
+"""``runner sweep``: Hydra's command line with errors that a person can act on."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runner.errors import UserError, printable
+from runner.grid.axes import expand_logspace
+from runner.grid.config import conf_dir
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+DEFAULT_EXPERIMENT = "default"
+_SHOWING = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version")
+_FLAGS_WITH_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")
+_COMPLETION = ("--shell-completion", "-sc")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``runner sweep`` with these arguments.
+
+    Args:
+        argv: What follows the word ``sweep``: Hydra overrides and flags, and ``--debug``.
+
+    Returns:
+        0 when every cell has a result, 1 when some failed or are missing, 2 for a user's mistake, 130 on
+        Ctrl-C.
+    """
+    arguments = [argument for argument in argv if argument != "--debug"]
+    debug = len(arguments) < len(argv)
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt as interrupt:
+        print(_one_line(interrupt) or "interrupted; the same command runs what is missing", file=sys.stderr)
+        return 130
+    except Exception as error:
+        message, code = _explain(error)
+        if debug or message is None:
+            traceback.print_exception(error)
+        if message is not None:
+            print(f"error: {message}", file=sys.stderr)
+        return code
+
+
+def run_job(config: DictConfig) -> None:
+    """Run what a launcher's job calls; all but three keys come from the launch's record."""
+    run_shard_job(str(config.store), str(config.launch), int(config.shard))
+
+
+def run_shard_job(store: str, launch: str, shard: int) -> None:
+    """Run one shard, showing how far it is."""
+    from runner.launching.launch import run_shard
+    from runner.store.launches import read_launch
+    from runner.views.progress import make_progress
+
+    _see_working_directory()
+    progress = make_progress(shard, read_launch(Path(store), launch)["shards"])
+    run_shard(Path(store), launch, shard, progress)
+
+
+def _run(arguments: list[str]) -> int:
+    completes = any(argument in _COMPLETION for argument in arguments)
+    if completes and _complete_command():
+        return 0
+    shows = completes or any(argument.split("=")[0] in _SHOWING for argument in arguments)
+    line = [_normalized(argument) for argument in arguments]
+    if not shows:
+        line = _with_default_experiment(line)
+        # Hydra guesses the mode by composing, and guesses wrong when composing fails.
+        line += [] if {"--multirun", "-m"} & set(line) else ["--multirun"]
+    elif not completes:
+        line = _without_axes(line)
+    return _call_hydra(line)
+
+
+def _call_hydra(line: list[str]) -> int:
+    import hydra
+
+    with _environment(["runner", *line]):
+        _see_working_directory()
+        entry = hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(run_job)
+        try:
+            entry()
+        except SystemExit as leaving:
+            return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    return 0
+
+
+@contextmanager
+def _environment(argv: list[str]) -> Iterator[None]:
+    """Lend Hydra the command line, and have it raise its errors instead of printing them."""
+    before, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv, os.environ["HYDRA_FULL_ERROR"] = argv, "1"
+    try:
+        yield
+    finally:
+        sys.argv = before
+        if full_error is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = full_error
+
+
+def _see_working_directory() -> None:
+    """Let ``_target_: mymodels.Net`` find the user's own modules where the command is called."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+
+
+# -- the command line --------------------------------------------------------------------------------
+
+
+def _normalized(argument: str) -> str:
+    """Expand logspace, which Hydra does not know, and spare people the + of an experiment."""
+    key, equals, value = argument.partition("=")
+    if key.startswith("-") or not equals:
+        return argument
+    prefix = "+" if key == "experiment" else ""
+    return f"{prefix}{key}={expand_logspace(key.lstrip('+~'), value)}"
+
+
+def _with_default_experiment(line: list[str]) -> list[str]:
+    """Add the default grid when the line names neither an experiment nor a key of that grid."""
+    import yaml
+
+    content = yaml.safe_load((conf_dir() / "experiment" / f"{DEFAULT_EXPERIMENT}.yaml").read_text("utf-8"))
+    params = content["hydra"]["sweeper"]["params"]
+    own = {"experiment", *params}
+    for argument in line:
+        key = re.split(r"[=.@]", argument.lstrip("+~"), maxsplit=1)[0]
+        if key in own or argument.lstrip("+~").startswith("hydra.sweeper"):
+            return line
+    axes = ", ".join(f"{key}={value}" for key, value in params.items())
+    print(f"no axis given: the default grid, +experiment={DEFAULT_EXPERIMENT} ({axes})")
+    return [f"+experiment={DEFAULT_EXPERIMENT}", *line]
+
+
+def _without_axes(line: list[str]) -> list[str]:
+    """Drop the axes: what Hydra shows is one config, without any."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parser = OverridesParser.create()
+    kept = [argument for argument in line if argument not in {"--multirun", "-m"}]
+    flags = {place + 1 for place, argument in enumerate(kept) if argument in _FLAGS_WITH_VALUE}
+    overrides = [
+        argument
+        for place, argument in enumerate(kept)
+        if place not in flags and "=" in argument and not argument.startswith("-")
+    ]
+    axes = [
+        argument
+        for argument, parsed in zip(overrides, parser.parse_overrides(overrides), strict=True)
+        if parsed.is_sweep_override()
+    ]
+    if axes:
+        print(f"without the axes {' '.join(axes)}:", file=sys.stderr)
+    return [argument for argument in kept if argument not in axes]
+
+
+def _complete_command() -> bool:
+    """Complete the command itself; for the words after ``sweep``, hide that word from Hydra.
+
+    Hydra's completion knows an app and its overrides, but no word in between. Returns whether all is done.
+    """
+    from runner.cli import COMMANDS
+
+    line = os.environ.get("COMP_LINE")
+    if line is None:
+        return False
+    program, _, rest = line.lstrip().partition(" ")
+    word, space, after = rest.lstrip().partition(" ")
+    if word == "sweep" and space:
+        os.environ["COMP_LINE"] = f"{program} {after}"
+        return False
+    if not space:
+        print(" ".join(command for command in ("sweep", *COMMANDS) if command.startswith(word)))
+    return True
+
+
+# -- errors ------------------------------------------------------------------------------------------
+
+
+def _explain(error: Exception) -> tuple[str | None, int]:
+    """Return one line for what went wrong and the exit code; no line for what is our own mistake."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from runner.commands.complaints import from_hydra, rewrite
+    from runner.launching.launch import SweepIncompleteError
+
+    if isinstance(error, UserError):
+        return _one_line(error), 2
+    if isinstance(error, SweepIncompleteError):
+        return _one_line(error), 1
+    if isinstance(error, (HydraException, OmegaConfBaseException)) or from_hydra(error):
+        return printable(rewrite(error)), 2
+    return None, 1
+
+
+def _one_line(error: object) -> str:
+    return printable(" ".join(str(error).split()))

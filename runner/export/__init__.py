@@ -1,0 +1,66 @@
+"""A store's cells as CSV or as runs of a tracker: one small writer each, after the fact, from the tables."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runner.errors import UserError
+from runner.export.runs import Run, runs_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from runner.store import Store
+
+EXTRAS = {"wandb": "wandb", "mlflow": "mlflow", "tensorboard": "tensorboard"}
+"""The package that a writer needs; the extra of `regime-runner` has its name."""
+
+
+def export(
+    store: Store, cells: pd.DataFrame, to: str, out: Path, tell: Callable[[str], None] = lambda _: None
+) -> str:
+    """Write cells in the format of a tracker; nothing is sent anywhere.
+
+    Args:
+        store: An opened store.
+        cells: The rows of its ``cells`` to export.
+        to: ``csv``, ``wandb``, ``mlflow`` or ``tensorboard``.
+        out: Folder of the files.
+        tell: Gets how far it is, as text.
+
+    Returns:
+        Where they are and how to look at them.
+
+    Raises:
+        UserError: If the tracker is not installed or the folder cannot be written.
+    """
+    if to in EXTRAS and importlib.util.find_spec(EXTRAS[to]) is None:
+        raise UserError(
+            f"--to {to} must have the package {EXTRAS[to]}, which is not installed; "
+            f"pip install 'regime-runner[{to}]'"
+        )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--out must be a folder that can be written, got {out}: {error.strerror}; choose another place"
+        ) from error
+    if to == "csv":
+        from runner.export.csv import write_csv
+
+        return write_csv(store, cells, out)
+    writer = importlib.import_module(f"runner.export.{to}")
+    name = str(store.config.get("name") or store.path.name)
+    place: str = writer.write_runs(name, _told(runs_of(store, cells), len(cells), tell), out)
+    return place
+
+
+def _told(runs: Iterator[Run], count: int, tell: Callable[[str], None]) -> Iterator[Run]:
+    """Yield the runs, saying how far it is."""
+    for done, run in enumerate(runs):
+        tell(f"{done} of {count}")
+        yield run

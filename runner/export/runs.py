@@ -1,0 +1,70 @@
+"""A cell as trackers see it: a run with a config, values over steps, and results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from runner.analysis.columns import config_columns, plain, records, show
+from runner.grid.cell import FIELDS
+
+if TYPE_CHECKING:
+    from runner.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One cell.
+
+    Attributes:
+        id: Its cell id.
+        name: A few words that people can tell it by.
+        config: Every key of its config that is set.
+        results: Its final measures and texts: status, regime.
+        steps: Its measures at each measured step, by step; those of a layer as ``measure/layer``.
+    """
+
+    id: str
+    name: str
+    config: dict[str, Any]
+    results: dict[str, Any]
+    steps: dict[int, dict[str, float]]
+
+
+def runs_of(store: Store, cells: pd.DataFrame) -> Iterator[Run]:
+    """Yield the cells of a store as runs; what was not measured, or is not finite, is left out."""
+    config = config_columns(cells)
+    trace, layers = (
+        dict(list(table[table["cell_id"].isin(cells["cell_id"])].groupby("cell_id", observed=True)))
+        for table in (store.trace, store.layers)
+    )
+    results = [name for name in cells.columns if name not in (*FIELDS, "cell_id", "exponents", "settings")]
+    for row, keys in zip(records(cells), records(config), strict=True):
+        settings = {key: plain(value) for key, value in keys.items() if key not in ("exponents", "settings")}
+        steps: dict[int, dict[str, float]] = {}
+        for one in records(trace.get(row["cell_id"], pd.DataFrame())):
+            steps.setdefault(int(one["step"]), {}).update(_numbers(one, ("cell_id", "step")))
+        for one in records(layers.get(row["cell_id"], pd.DataFrame())):
+            found = _numbers(one, ("cell_id", "step", "layer", "layer_index", "role"))
+            named = {f"{name}/{one['layer']}": value for name, value in found.items()}
+            steps.setdefault(int(one["step"]), {}).update(named)
+        words = [f"{key} {show(row[key])}" for key in ("width", "depth", "lr", "gamma", "seed")]
+        yield Run(
+            str(row["cell_id"]),
+            ", ".join([f"{row['model']} {row['parameterization']} on {row['data']}", *words]),
+            {key: value for key, value in settings.items() if value is not None},
+            {name: plain(row[name]) for name in results if _known(plain(row[name]))},
+            dict(sorted(steps.items())),
+        )
+
+
+def _numbers(row: dict[str, Any], keys: tuple[str, ...]) -> dict[str, float]:
+    return {name: float(value) for name, value in row.items() if name not in keys and _known(plain(value))}
+
+
+def _known(value: Any) -> bool:
+    return value is not None and not (isinstance(value, float) and not math.isfinite(value))

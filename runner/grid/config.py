@@ -1,0 +1,171 @@
+"""From a composed config to a cell, without Hydra: every value checked.
+
+A config is a plain nested dict, as YAML would give it. Everything a user can get wrong about one
+number is reported here, before anything is planned, trained or written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from runner.errors import UserError, unknown
+from runner.grid.cell import Cell, canonical_json
+from runner.grid.rules import EXECUTION_RULES, RULES, check_value, number, shown, unknown_key
+
+GROUPS = ("model", "data", "optimizer", "measure", "parameterization")
+"""Groups that are part of a cell."""
+EXECUTION_KEYS = frozenset(EXECUTION_RULES) | {"name", "store", "facet", "regime", "launch"}
+"""Keys that say how and where to run: never part of a cell, never an axis."""
+ROLES = ("input", "hidden", "output")
+TOP_KEYS = (*RULES, *GROUPS, *sorted(EXECUTION_KEYS))
+
+
+def conf_dir() -> Path:
+    """Return the folder of the YAML files: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    packaged = package / "conf"
+    return packaged if packaged.is_dir() else package.parent / "conf"
+
+
+def load_thresholds(name_or_path: str | Path) -> dict[str, Any]:
+    """Return the thresholds of ``conf/regime/NAME.yaml``, or of a YAML file of one's own.
+
+    Raises:
+        UserError: If there is no such name or file, or a threshold is not a number.
+    """
+    import yaml
+
+    folder = conf_dir() / "regime"
+    path = Path(name_or_path)
+    if path.suffix not in {".yaml", ".yml"}:
+        path = folder / f"{name_or_path}.yaml"
+    if not path.is_file():
+        known = [file.stem for file in folder.glob("*.yaml")]
+        raise unknown("regime", name_or_path, [*known, "a path ending in .yaml"])
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"regime must be a YAML file, got {path}: {_one_line(error)}") from error
+    if not isinstance(content, Mapping):
+        raise UserError(f"regime must be a file of `key: number` lines, got {path}")
+    return {
+        str(key): value if key == "name" else number(f"regime.{key}", value, "a number", "see conf/regime")
+        for key, value in content.items()
+    }
+
+
+def check_execution(config: Mapping[str, Any]) -> None:
+    """Raise UserError if a key that says how and where to run has a wrong value."""
+    for key in EXECUTION_RULES:
+        check_value(key, _required(config, key))
+    if config.get("launch") is not None:
+        raise UserError(
+            f"launch must not be given, got {shown(config['launch'])}; the sweep sets it for its jobs"
+        )
+    if config["shard"] is not None and not (config["shards"] and config["shard"] < config["shards"]):
+        raise UserError(
+            f"shard must be less than shards = {shown(config['shards'])}, got {shown(config['shard'])}; "
+            "count from 0, e.g. shards=8 shard=$SLURM_ARRAY_TASK_ID"
+        )
+    for key in ("name", "store"):
+        if not isinstance(config.get(key), str) or not config[key]:
+            raise UserError(f"{key} must be text, got {shown(config.get(key))}; e.g. {key}=first_try")
+
+
+def cell_from_config(config: Mapping[str, Any]) -> Cell:
+    """Return the cell that a composed and resolved config describes.
+
+    Args:
+        config: Plain nested dict with the keys of ``conf/config.yaml``.
+
+    Raises:
+        UserError: If a key is unknown or missing, or a value breaks its rule.
+    """
+    for key in config:
+        if key not in TOP_KEYS:
+            raise unknown_key(str(key), config[key], TOP_KEYS)
+    values = {key: check_value(key, _required(config, key)) for key in RULES}
+    groups = {key: _group(config, key) for key in GROUPS}
+    for key in ("model", "data", "optimizer", "parameterization"):
+        values[key] = _name(key, groups[key])
+    settings = {
+        key: {name: item for name, item in groups[key].items() if name != "name"}
+        for key in ("model", "data", "optimizer", "measure")
+    }
+    return Cell(
+        **values,
+        exponents=canonical_json(_exponents(groups["parameterization"])),
+        settings=_settings_json(settings),
+    )
+
+
+def _required(config: Mapping[str, Any], key: str) -> Any:
+    if key not in config:
+        raise UserError(f"{key} must be set, got nothing; restore it, see conf/config.yaml")
+    return config[key]
+
+
+def _group(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    group = _required(config, key)
+    if not isinstance(group, Mapping):
+        raise UserError(f"{key} must be a group of settings, got {shown(group)}; see conf/{key}")
+    return group
+
+
+def _name(key: str, group: Mapping[str, Any]) -> str:
+    name = group.get("name")
+    if not isinstance(name, str) or not name:
+        raise UserError(f"{key}.name must be a name, got {shown(name)}; add `name: ...` to its YAML file")
+    return name
+
+
+def _settings_json(settings: Mapping[str, Any]) -> str:
+    try:
+        return canonical_json(settings)
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"model, data, optimizer and measure must hold finite numbers, text, lists and maps, "
+            f"got {_one_line(error)}; correct the value"
+        ) from None
+
+
+_PARAMETERIZATION_KEYS = ["a", "attention", "b", "c", "name"]
+
+
+def _exponents(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the abc table; YAML may write an exponent as ``1/2``."""
+    for key in table:
+        if key not in _PARAMETERIZATION_KEYS:
+            raise unknown_key(f"parameterization.{key}", table[key], _PARAMETERIZATION_KEYS)
+    families = table.get("c")
+    if not isinstance(families, Mapping) or not families:
+        raise UserError(
+            f"parameterization.c must be a table per optimizer family, got {shown(families)}; "
+            "see conf/parameterization/ntk.yaml"
+        )
+    read: dict[str, Any] = {
+        "a": _roles("parameterization.a", table.get("a")),
+        "b": _roles("parameterization.b", table.get("b")),
+        "c": {str(name): _roles(f"parameterization.c.{name}", row) for name, row in families.items()},
+    }
+    # Left out where it is absent, so that it changes no id of a cell without it.
+    if "attention" in table:
+        read["attention"] = number(
+            "parameterization.attention", table["attention"], "an exponent", "e.g. 1/2 or 0"
+        )
+    return read
+
+
+def _roles(key: str, row: Any) -> dict[str, float]:
+    if not isinstance(row, Mapping) or set(row) != set(ROLES):
+        raise UserError(
+            f"{key} must give an exponent for {', '.join(ROLES)}, got {shown(row)}; "
+            "see conf/parameterization/ntk.yaml"
+        )
+    return {role: number(f"{key}.{role}", row[role], "an exponent", "e.g. 1/2 or -0.5") for role in ROLES}
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,266 @@
+"""One launch: cells -> plan -> store; and one shard of it: packs -> training -> parts.
+
+A launch and its shards talk through the store alone: a shard reads the snapshot that the launch wrote
+(``launches/<id>/``), never the config that is there when it happens to start.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from runner import store as tables
+from runner.errors import UserError
+from runner.grid.cell import Cell, canonical_json
+from runner.grid.cells import Cells
+from runner.launching.shard import PackTrainer
+from runner.launching.workers import Progress, cores, train_packs, worker_count
+from runner.planning.machine import USUAL, Machine, from_record, this_machine
+from runner.planning.packs import Pack
+from runner.planning.plan import Plan, make_plan, packs_of_rows
+from runner.preemption import Stopped, stoppable
+from runner.store import launches, shards, verify
+from runner.store.arrow import is_in
+from runner.store.files import locked
+from runner.store.leases import Leases
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import torch
+
+
+class SweepIncompleteError(Exception):
+    """Cells failed or shards did not finish: shown as one line, exit code 1."""
+
+
+class SweepInterrupted(KeyboardInterrupt):
+    """Ctrl-C during a launch; the message says how far it got."""
+
+
+class Silence:
+    """A progress that shows nothing."""
+
+    def begin(self, packs: Sequence[Pack], done: int, total: int) -> None:
+        """Ignore."""
+
+    def begin_pack(self, pack: Pack) -> None:
+        """Ignore."""
+
+    def step(self, pack: Pack, step: int, diverged: int) -> None:
+        """Ignore."""
+
+    def end_pack(self, pack: Pack, ok: int, diverged: int, failed: int) -> None:
+        """Ignore."""
+
+    def end(self) -> None:
+        """Ignore."""
+
+
+class Launched(NamedTuple):
+    """A launch as recorded in the store.
+
+    Attributes:
+        launch: Its id.
+        shards: Jobs to run; 0 when every cell is finished.
+        missing: Cells to train.
+        total: Cells of the grid.
+        damaged: Parts that could not be read and were set aside; their cells are among the missing.
+    """
+
+    launch: str
+    shards: int
+    missing: int
+    total: int
+    damaged: tuple[str, ...] = ()
+
+
+# -- launch ------------------------------------------------------------------------------------------
+
+
+def launch(
+    cells: Sequence[Cell],
+    config: Mapping[str, Any],
+    store: Path,
+    default_shards: int | None = 1,
+    command: str | None = None,
+) -> Launched:
+    """Check everything, plan what is missing and record the launch; nothing is written before all is right.
+
+    Args:
+        cells: The whole grid.
+        config: The resolved config: ``device``, ``retry``, ``shards``, ``regime`` count here, and all of it
+            is kept as the launch's snapshot.
+        store: Folder of the results.
+        default_shards: Jobs where the config's ``shards`` is null; None lets the planner choose.
+        command: What the user typed, for the record.
+
+    Returns:
+        The launch. When nothing is missing and the newest launch asked for the same cells, that one.
+
+    Raises:
+        UserError: For anything wrong in the grid, the device or the store.
+    """
+    from runner.analysis.regime import check_thresholds
+    from runner.training.train import resolve_device
+
+    device = resolve_device(config["device"])
+    check_thresholds(config["regime"])
+    cells = Cells.of(cells)
+    if device.type == "cpu" and "tf32" in cells.column("dtype").values:
+        raise UserError("dtype must be float32 or float64 on the CPU, got tf32; TF32 is of GPUs alone")
+    provenance: dict[str, Any] = {"device": str(device), "cores": cores(), "threads_per_worker": 1}
+    provenance |= {"command": command} if command else {}
+    damaged = () if config.get("shard") is not None else verify.set_aside_unreadable(store)
+    machine = _machine(store, device)
+    provenance["machine"] = asdict(machine)
+    if config.get("shard") is not None:
+        return _join(make_plan(cells, shards=config["shards"], machine=machine), config, store, provenance)
+    finished = tables.finished(store, retry_failed=config["retry"] == "failed")
+    shards = config["shards"] or default_shards
+    plan = make_plan(cells, shards=shards, finished=finished, machine=machine)
+    tables.check_writable(store)
+    provenance["threaded"] = [] if config["workers"] else list(plan.threaded)
+    known = _same_launch(plan, store) if not plan.packs else None
+    name = known or launches.new_launch(store, config, plan.rows(), provenance)
+    return Launched(name, plan.shards, plan.missing, plan.total, damaged)
+
+
+def _machine(store: Path, device: torch.device) -> Machine:
+    """Return what the store's packs were formed for, so that they are formed again; else this machine."""
+    newest = next(reversed(launches.launch_ids(store)), None)
+    record = launches.read_launch(store, newest) if newest else {}
+    known = from_record(record.get("machine")) if record.get("device") == str(device) else None
+    return known or this_machine(device, cores() if device.type == "cpu" else 1)
+
+
+def _join(plan: Plan, config: Mapping[str, Any], store: Path, provenance: Mapping[str, Any]) -> Launched:
+    """Take part in the launch of a job array, of which each task is a process that was given its shard.
+
+    The first to come records the launch, for all: over the whole grid, so that the shards of tasks that
+    start at different times are parts of one plan.
+    """
+    tables.check_writable(store)
+    content = [
+        canonical_json(dict(config) | {"shard": None, "sweep": None}),
+        os.environ.get("SLURM_ARRAY_JOB_ID", ""),
+    ]
+    content += plan.ids.to_pylist()
+    array = hashlib.sha256("\n".join(content).encode()).hexdigest()
+    with locked(store, ".launch.lock"):
+        for known in reversed(launches.launch_ids(store)):
+            if launches.read_launch(store, known).get("array") == array:
+                break
+        else:
+            known = launches.new_launch(store, config, plan.rows(), {**provenance, "array": array})
+    return Launched(known, plan.shards, plan.missing, plan.total)
+
+
+def _same_launch(plan: Plan, store: Path) -> str | None:
+    """Return the newest launch if it asked for these very cells; every plan has them in one order."""
+    import pyarrow as pa
+
+    newest = next(reversed(launches.launch_ids(store)), None)
+    return newest if newest and _asked(store, newest).equals(pa.chunked_array([plan.ids])) else None
+
+
+def unfinished(store: Path, launch: str) -> tuple[int, int]:
+    """Return how many cells of a launch have no row yet, and how many of all failed."""
+    import pyarrow.compute as pc
+
+    asked = _asked(store, launch)
+    rows = tables.read_table(store, "cells", ["cell_id", "status"])
+    failed = rows["cell_id"].filter(pc.equal(rows["status"], "failed"))
+    return len(asked) - int(is_in(asked, rows["cell_id"]).sum()), int(is_in(asked, failed).sum())
+
+
+def progress_of(launched: Launched, store: Path) -> str:
+    """Return one line on how far a launch is."""
+    missing, _ = unfinished(store, launched.launch)
+    done = launched.total - missing
+    return f"{done} of {launched.total} cells are finished; the same command runs the rest"
+
+
+def _asked(store: Path, launch: str) -> pa.ChunkedArray:
+    return launches.read_plan(store, launch, ["cell_id"])["cell_id"]
+
+
+# -- shard -------------------------------------------------------------------------------------------
+
+
+def run_shard(store: Path, launch: str, shard: int, progress: Progress | None = None) -> None:
+    """Train the packs of one shard, as the launch's snapshot says, and write their parts.
+
+    Cells that another run of the same shard has finished (Slurm requeues jobs) are skipped, a pack that it
+    had to leave is gone on with.
+
+    Args:
+        store: Folder of the store.
+        launch: Id of the launch.
+        shard: Which shard.
+        progress: Who watches; nobody by default.
+
+    Raises:
+        KeyboardInterrupt: On Ctrl-C, when what was in training is saved.
+        SystemExit: Likewise, on another signal to stop.
+    """
+    import pyarrow as pa
+    import torch
+
+    from runner.training import train
+
+    progress = progress or Silence()
+    config = launches.read_config(store, launch)
+    record = launches.read_launch(store, launch)
+    device = train.resolve_device(config["device"], shard)
+    if device.index is not None:
+        torch.cuda.set_device(device)
+    trainer = PackTrainer(Leases(store, launch, shard), device, config)
+    trainer.settled.skip()
+    finished = tables.finished(store, retry_failed=config["retry"] == "failed")
+    rows = launches.read_plan(store, launch, shard=shard)
+    machine = from_record(record.get("machine")) or USUAL
+    machine = replace(machine, threads=min(machine.threads, cores()))
+    packs = packs_of_rows(rows, train.inspect, machine, record.get("threaded", ()))
+    todo = packs.only(~is_in(rows["cell_id"], finished))
+    total = record["cells"] if record["shards"] <= 1 else rows.num_rows
+    del rows, finished  # a training takes long, and a grid may be large: what it grows by, is given back
+    pa.default_memory_pool().release_unused()
+    count = worker_count(todo, trainer.device.type == "cpu", config["workers"])
+    todo = todo.costliest_first() if count > 1 else todo
+    with stoppable() as stop, shards.shard_state(store, launch, shard, len(todo)) as state:
+        try:
+            progress.begin(todo, total - len(todo.cells), total)
+            train_packs(todo, trainer, count, _Beating(progress, state), stop)
+        except Stopped:
+            state.state = "preempted"
+        finally:
+            progress.end()
+    stop.obey()
+
+
+class _Beating(NamedTuple):
+    """Passes progress on, and keeps the shard's heartbeat."""
+
+    progress: Progress
+    state: shards.ShardState
+
+    def begin(self, packs: Sequence[Pack], done: int, total: int) -> None:
+        self.progress.begin(packs, done, total)
+
+    def begin_pack(self, pack: Pack) -> None:
+        self.progress.begin_pack(pack)
+
+    def step(self, pack: Pack, step: int, diverged: int) -> None:
+        self.state.beat()
+        self.progress.step(pack, step, diverged)
+
+    def end_pack(self, pack: Pack, ok: int, diverged: int, failed: int) -> None:
+        self.progress.end_pack(pack, ok, diverged, failed)
+        self.state.beat(packs=1, cells=ok + diverged + failed)
+
+    def end(self) -> None:
+        self.progress.end()

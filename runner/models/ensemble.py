@@ -1,0 +1,134 @@
+"""A pack at work: the networks of its cells, the data they share, and the function they compute."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from runner import layers
+from runner.data import Dataset
+from runner.grid.cell import Cell
+from runner.models import build
+from runner.numerics.precision import DTYPES
+
+SPLITS = ("train", "test", "probe")
+
+
+class Ensemble:
+    """Cells of one shape as one module, with f = (h - h at init) / gamma on top of the raw outputs h.
+
+    Args:
+        cells: Cells with one ``pack_key``.
+        model_settings: The ``model`` section.
+        dataset: What they train on.
+        device: Where.
+
+    Attributes:
+        inputs: Samples of each split, with a ``cell`` axis of length 1.
+        targets: Their targets, likewise.
+        second: Another labelling of them, likewise, for the splits that have one.
+        classification: Whether an error rate has a meaning.
+        lr: Absolute base learning rate of every cell; NaN until it is known.
+        gamma: Richness of every cell, ``[cell, 1, 1]``.
+    """
+
+    def __init__(
+        self, cells: Sequence[Cell], model_settings: Mapping[str, Any], dataset: Dataset, device: torch.device
+    ) -> None:
+        shape = cells[0]
+        self.device = device
+        self.dtype = DTYPES[shape.dtype]
+        self._hold(cells)
+        self.model: nn.Module = build(
+            model_settings,
+            width=shape.width,
+            depth=shape.depth,
+            inputs=dataset.input_shape,
+            outputs=dataset.outputs,
+        )
+        layers.initialize(self.model, cells, self.dtype, device)
+        self.inputs: dict[str, Tensor] = {}
+        self.targets: dict[str, Tensor] = {}
+        for name in SPLITS:
+            split = getattr(dataset, name)
+            # A cell axis of length 1: all cells share the data.
+            self.inputs[name] = split.inputs[None].to(device, self.dtype)
+            self.targets[name] = split.targets[None].to(device, self.dtype)
+        self.second = {
+            name: split.second[None].to(device, self.dtype)
+            for name in SPLITS
+            if (split := getattr(dataset, name)).second is not None
+        }
+        self.classification = dataset.task == "classification"
+        self.offset: dict[str, Tensor] = {}
+        self.lr = torch.full((len(cells),), torch.nan, dtype=torch.float64, device=device)
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Path to parameter, in the order of :func:`runner.layers.parameters_of`."""
+        return {path: parameter for path, _, parameter, _ in layers.parameters_of(self.model)}
+
+    def center(self, raw_outputs: Mapping[str, Float[Tensor, "cell sample output"]]) -> None:
+        """Subtract these raw outputs, those at init, from now on."""
+        self.offset = dict(raw_outputs)
+
+    def function(
+        self,
+        raw: Float[Tensor, "cell sample output"],
+        split: str,
+        index: Int[Tensor, "cell batch"] | None = None,
+    ) -> Float[Tensor, "cell sample output"]:
+        """Return f = (h - h at init if centred) / gamma.
+
+        Args:
+            raw: h on a split, or on some samples of it.
+            split: Which.
+            index: The samples, if not all.
+        """
+        if self.offset:
+            raw = raw - take(self.offset[split], index)
+        return raw / self.gamma
+
+    def select(self, index: Int[Tensor, "kept"], cells: Sequence[Cell] | None = None) -> None:
+        """Keep the cells at ``index``, in that order; an index may occur more than once.
+
+        Args:
+            index: Of the cells.
+            cells: Others of the same start, in their places; they may differ in lr and gamma.
+        """
+        layers.select(self.model, index)
+        self._select(index, cells)
+
+    def _select(self, index: Int[Tensor, "kept"], cells: Sequence[Cell] | None) -> None:
+        """What there is per cell, but for the model."""
+        self._hold([self.cells[i] for i in index.tolist()] if cells is None else cells)
+        self.lr = self.lr[index]
+        self.offset = {name: value[index] for name, value in self.offset.items()}
+
+    def some(self, index: Int[Tensor, "kept"]) -> Ensemble:
+        """Return an ensemble of some cells; this one keeps all of them."""
+        part = copy.copy(self)
+        part.model = layers.some(self.model, index)
+        part._select(index, None)
+        return part
+
+    def _hold(self, cells: Sequence[Cell]) -> None:
+        self.cells = list(cells)
+        gamma = torch.tensor([cell.gamma for cell in cells], dtype=self.dtype, device=self.device)
+        self.gamma = gamma[:, None, None]
+
+
+def take(
+    values: Float[Tensor, "_cell sample *rest"], index: Int[Tensor, "cell batch"] | None
+) -> Float[Tensor, "_cell _batch *rest"]:
+    """Pick every cell's samples; ``values`` may have a ``cell`` axis of length 1."""
+    if index is None:
+        return values
+    if values.shape[0] == 1:
+        return values[0][index]
+    return values[torch.arange(index.shape[0], device=index.device)[:, None], index]

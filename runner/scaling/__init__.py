@@ -1,0 +1,1 @@
+"""How init, multiplier and learning rate of a parameter follow from its width."""

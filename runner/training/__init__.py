@@ -1,0 +1,1 @@
+"""From a pack of cells to its tables: the loop, its state, its checkpoints."""

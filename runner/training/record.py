@@ -1,0 +1,179 @@
+"""Collecting what a pack measures into the columns of the tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from runner.grid.cell import Cell
+
+AT_INIT = ("lambda_min", "condition_number", "kernel_regression_loss", "kernel_regression_error")
+"""Measures whose value at init has a column of its own in ``cells``."""
+FITTED = 0.1
+"""A split is fitted at this error rate or, in regression, at this share of its loss at init."""
+
+
+@dataclass(frozen=True)
+class PackTables:
+    """What a pack leaves behind.
+
+    Attributes:
+        cells: Result columns of the ``cells`` table, one dict per cell in the order of the pack.
+        trace: Columns of the ``trace`` table.
+        layers: Columns of the ``layers`` table.
+    """
+
+    cells: list[dict[str, Any]]
+    trace: dict[str, list[Any]]
+    layers: dict[str, list[Any]]
+
+
+class Recorder:
+    """Rows of a pack, gathered while it trains.
+
+    Args:
+        layer_names: Layers in the order of the forward pass.
+        layer_roles: Their roles.
+        cells: Cells of the pack.
+        known: Columns known at init, one value per cell.
+    """
+
+    def __init__(
+        self,
+        layer_names: Sequence[str],
+        layer_roles: Sequence[str],
+        cells: Sequence[Cell],
+        known: Mapping[str, Sequence[Any]],
+    ) -> None:
+        self._ids = [cell.cell_id for cell in cells]
+        self._layers = list(zip(layer_names, layer_roles, strict=True))
+        self._results: list[dict[str, Any]] = [
+            {"status": "ok", **{name: values[i] for name, values in known.items()}} for i in range(len(cells))
+        ]
+        self._trace: list[dict[str, Any]] = []
+        self._layer_rows: list[dict[str, Any]] = []
+
+    def add(
+        self,
+        step: int,
+        active: Sequence[int],
+        trace: Mapping[str, Float[Tensor, "cell"]],
+        per_layer: Mapping[str, Mapping[str, Float[Tensor, "cell"]]],
+    ) -> None:
+        """Add what was measured at a step.
+
+        Args:
+            step: Optimizer steps done.
+            active: Place in the pack of every cell that was measured.
+            trace: Column to value per measured cell.
+            per_layer: Column to layer to value per measured cell.
+        """
+        columns = {name: value.tolist() for name, value in trace.items()}
+        layer_columns = {
+            name: {layer: value.tolist() for layer, value in values.items()}
+            for name, values in per_layer.items()
+        }
+        for position, cell in enumerate(active):
+            key = {"cell_id": self._ids[cell], "step": step}
+            values = {name: column[position] for name, column in columns.items()}
+            self._trace.append(key | values)
+            self._results[cell] |= {name: v for name, v in values.items() if name != "lambda_max"}
+            if step == 0:
+                self._results[cell] |= {f"{name}_init": values[name] for name in AT_INIT if name in values}
+            for which in ("loss", "error"):
+                if f"test_{which}" in values:
+                    best = min(
+                        self._results[cell].get(f"best_test_{which}", math.inf), values[f"test_{which}"]
+                    )
+                    self._results[cell][f"best_test_{which}"] = best
+            for i, (layer, role) in enumerate(self._layers):
+                row = key | {"layer": layer, "layer_index": i, "role": role}
+                row |= {n: by[layer][position] for n, by in layer_columns.items() if layer in by}
+                self._layer_rows.append(row)
+
+    def peak(self, active: Sequence[int], ratio: Float[Tensor, "cell"]) -> None:
+        """Set the peak loss ratio of cells."""
+        for cell, value in zip(active, ratio.tolist(), strict=True):
+            self._results[cell]["peak_loss_ratio"] = value
+
+    def diverged(self, cell: int, step: int, peak: float) -> None:
+        """Mark a cell as diverged; its final measures are void."""
+        kept = ("lr_absolute", "lr_sharpness", "lambda_max_init", "initial_train_loss", "parameters")
+        result = self._results[cell]
+        early = ("ntk_limit_distance", *(f"{name}_init" for name in AT_INIT))
+        best = {name: v for name, v in result.items() if name.startswith("best_") or name in early}
+        self._results[cell] = {
+            "status": "diverged",
+            "diverged_step": step,
+            "peak_loss_ratio": peak,
+            **{name: result[name] for name in kept},
+            **best,
+        }
+
+    def rows(self) -> dict[str, list[dict[str, Any]]]:
+        """Return what has been recorded, as plain values."""
+        return {"results": self._results, "trace": self._trace, "layers": self._layer_rows}
+
+    def restore(self, rows: Mapping[str, list[dict[str, Any]]]) -> None:
+        """Go on from what :meth:`rows` returned."""
+        if len(rows["results"]) != len(self._ids):
+            raise ValueError(f"{len(rows['results'])} rows for {len(self._ids)} cells")
+        self._results, self._trace, self._layer_rows = rows["results"], rows["trace"], rows["layers"]
+
+    def tables(self, seconds: float, device: torch.device) -> PackTables:
+        """Return the tables.
+
+        Args:
+            seconds: Wall time per cell.
+            device: Where the pack was trained.
+        """
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        measured: dict[str, list[dict[str, Any]]] = {}
+        for row in self._trace:
+            measured.setdefault(row["cell_id"], []).append(row)
+        rows = [
+            row | {"train_seconds": seconds, "device": name} | delay(measured.get(cell_id, []))
+            for cell_id, row in zip(self._ids, self._results, strict=True)
+        ]
+        return PackTables(rows, _columns(self._trace), _columns(self._layer_rows))
+
+
+def delay(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return when a cell had fitted train and test, and how much later the latter was: grokking.
+
+    Args:
+        rows: The cell's rows of ``trace``, by step.
+
+    Returns:
+        ``train_fit_step`` and ``test_fit_step``, the first measured steps at ``FITTED``, and
+        ``generalization_delay``, their ratio; infinite if test never was, nothing where train never was.
+
+    References:
+        Power et al. (2022), "Grokking", arXiv 2201.02177; Kumar et al. (2023), arXiv 2310.06110.
+    """
+    train, test = (_fit_step(rows, split) for split in ("train", "test"))
+    steps = {"train_fit_step": train, "test_fit_step": test}
+    if train is None:
+        return steps
+    return steps | {"generalization_delay": math.inf if test is None else test / max(train, 1)}
+
+
+def _fit_step(rows: Sequence[Mapping[str, Any]], split: str) -> int | None:
+    """First measured step at which a split is fitted."""
+    if not rows:
+        return None
+    key = f"{split}_error" if f"{split}_error" in rows[0] else f"{split}_loss"
+    limit = FITTED * (1.0 if key.endswith("error") else rows[0][key])
+    return next((row["step"] for row in rows if row[key] <= limit), None)
+
+
+def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Turn rows into columns; a value that a row lacks is None."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}

@@ -1,0 +1,207 @@
+"""A pack in training: what its cells share, how a step is taken, what is measured and how it is saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from runner import data, layers
+from runner.data.order import BatchOrder
+from runner.grid import instantiate
+from runner.grid.cell import Cell
+from runner.measures import Snapshot, lambda_max
+from runner.measures.schedule import scheduled
+from runner.models.ensemble import Ensemble
+from runner.numerics import losses
+from runner.numerics.precision import set_precision
+from runner.training.checkpoint import State
+from runner.training.descent import Descent, descent_of
+from runner.training.record import Recorder
+
+DIVERGED_LOSS_RATIO = 1e6
+"""A loss this many times its start counts as diverged: far above any catapult, which peaks near the width."""
+
+
+class Run:
+    """A pack in training: the ensemble, its start, and which cells are still in it.
+
+    Args:
+        cells: Cells with one ``pack_key``.
+        sections: Their settings.
+        dataset: What they train on.
+        device: Where.
+    """
+
+    def __init__(
+        self, cells: Sequence[Cell], sections: Mapping[str, Any], dataset: data.Dataset, device: torch.device
+    ) -> None:
+        self.shape = cells[0]
+        batch = self.shape.batch_size or len(dataset.train)
+        set_precision(self.shape.dtype, batch * self.shape.width**2)
+        self.loss = losses.LOSSES[self.shape.loss]
+        self.measures = scheduled(sections["measure"])
+        # Cells that differ in lr or gamma alone start alike: what is measured at init is measured once.
+        starts = {(c.exponents, c.base_width, c.seed): i for i, c in reversed(list(enumerate(cells)))}
+        order = {key: k for k, key in enumerate(starts)}
+        index = torch.tensor([order[c.exponents, c.base_width, c.seed] for c in cells], device=device)
+        self.ensemble = Ensemble([cells[i] for i in starts.values()], sections["model"], dataset, device)
+        self.start = Snapshot(self.ensemble, 0, keep=True)
+        lambda_init = lambda_max(self.start, self.start).trace["lambda_max"]
+        for split in self.ensemble.inputs:
+            self.start.raw_outputs(split)
+        for measure in self.measures.values():
+            measure.function(self.start, self.start)
+        self.ensemble.select(index, cells)
+        self.start.select(index)
+        if self.shape.center_output:
+            self.ensemble.center({split: self.start.raw_outputs(split) for split in self.ensemble.inputs})
+
+        lambda_init = lambda_init[index].double()
+        swept = torch.tensor([c.lr for c in cells], dtype=torch.float64, device=device)
+        sharp = torch.tensor([c.lr_unit == "sharpness" for c in cells], device=device)
+        rate = torch.where(sharp, swept / lambda_init, swept)
+        self.ensemble.lr = rate
+        self.optimizer = optimizer_of(sections, self.ensemble.model, cells, rate)
+        # lambda_max is a scale of the learning rate for gradient descent alone.
+        descends = getattr(self.optimizer, "family", "sgd") == "sgd"
+        self.descent: Descent | None = None
+        # To look at a loss is to wait for the GPU.
+        self._look_every = 4 if device.type == "cuda" else 1
+        self._unseen: list[Tensor] = []
+        self.batches = None
+        if self.shape.batch_size is not None:
+            seeds = [cell.seed for cell in cells]
+            self.batches = BatchOrder(seeds, len(dataset.train), self.shape.batch_size, device)
+
+        self.active = list(range(len(cells)))
+        self.initial_loss = self.loss(self.start.outputs("train"), self.ensemble.targets["train"])
+        self.peak = torch.ones_like(self.initial_loss)
+        self.recorder = Recorder(
+            [layer.name for layer in layers.layers_of(self.ensemble.model)],
+            [layer.role for layer in layers.layers_of(self.ensemble.model)],
+            cells,
+            {
+                "lr_absolute": rate.tolist(),
+                "lr_sharpness": (rate * lambda_init).tolist() if descends else [None] * len(cells),
+                "lambda_max_init": lambda_init.tolist(),
+                "initial_train_loss": self.initial_loss.tolist(),
+                "parameters": [layers.parameter_count(self.ensemble.model)] * len(cells),
+            },
+        )
+
+    def advance(self, step: int) -> None:
+        """Take one optimizer step; cells that diverged are retired at it, or soon after on a GPU."""
+        index = self.batches.next() if self.batches else None
+        self.optimizer.begin()
+        if self.descent is None:
+            self.descent = descent_of(self.ensemble, self.optimizer)
+        self._unseen.append(self.descent(index))
+        if len(self._unseen) == self._look_every:
+            self.look(step)
+
+    def look(self, step: int) -> None:
+        """Follow the losses of the steps up to this one, and retire the cells that diverged at them."""
+        if self._unseen:
+            seen, self._unseen = torch.stack(self._unseen), []
+            self._watch(seen, step)
+
+    def measure(self, step: int) -> None:
+        """Measure every cell that is still training."""
+        self.look(step - 1)
+        if not self.active:
+            return
+        now = Snapshot(self.ensemble, step) if step else self.start
+        train_loss = self.loss(now.outputs("train"), self.ensemble.targets["train"])
+        if self._watch(train_loss[None], step):
+            if not self.active:
+                return
+            now = Snapshot(self.ensemble, step)
+            train_loss = self.loss(now.outputs("train"), self.ensemble.targets["train"])
+        trace = {"train_loss": train_loss}
+        trace["test_loss"] = self.loss(now.outputs("test"), self.ensemble.targets["test"])
+        if self.ensemble.classification:
+            for split in ("train", "test"):
+                trace[f"{split}_error"] = losses.error_rate(now.outputs(split), self.ensemble.targets[split])
+        if step == 0:
+            trace |= lambda_max(now, now).trace
+        per_layer: dict[str, Mapping[str, Tensor]] = {}
+        for measure in self.measures.values():
+            if measure.due(step, self.shape.steps):
+                measured = measure.function(now, self.start)
+                trace |= measured.trace
+                per_layer |= measured.layers
+        self.recorder.add(step, self.active, trace, per_layer)
+
+    def state(self, step: int, seconds: float) -> State:
+        """Return all that is needed to go on from here, on top of the cells."""
+        self.look(step - 1)
+        parts = {"model": self.ensemble.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        parts["guesses"] = self.start.guesses
+        if self.batches:
+            parts["batches"] = self.batches.state_dict()
+        tensors = {
+            f"{part}/{name}": value for part, values in parts.items() for name, value in values.items()
+        }
+        return State(step, seconds, self.active, self.recorder.rows(), tensors | {"peak": self.peak})
+
+    def restore(self, state: State) -> None:
+        """Go back to a state; raises where it is not one of this pack."""
+        kept = [self.active.index(cell) for cell in state.active]
+        self._select(torch.tensor(kept, dtype=torch.int64, device=self.peak.device))
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "guesses": {}, "batches": {}}
+        for name, value in state.tensors.items():
+            if name != "peak":
+                part, _, rest = name.partition("/")
+                parts[part][rest] = value.to(self.peak.device)
+        self.ensemble.model.load_state_dict(parts["model"])
+        self.optimizer.load_state_dict(parts["optimizer"])
+        self.start.guesses = parts["guesses"]
+        if self.batches:
+            self.batches.load_state_dict(parts["batches"])
+        self.peak = state.tensors["peak"].to(self.peak)
+        self.recorder.restore(state.rows)
+
+    def _watch(self, seen: Float[Tensor, "step cell"], last: int) -> bool:
+        """Follow the peak of the loss; retire cells beyond the limit and say whether there were any.
+
+        Args:
+            seen: Losses of the last steps.
+            last: The last of them.
+        """
+        ratio = seen / self.initial_loss
+        # False for NaN, too.
+        fine = ratio <= DIVERGED_LOSS_RATIO
+        if bool(fine.all()):
+            self.peak = torch.maximum(self.peak, ratio.amax(0))
+            return False
+        # What a cell did after it diverged does not count.
+        before = fine.int().cumprod(0).bool()
+        counts = before.sum(0)
+        ratio = torch.where(ratio.isfinite(), ratio, torch.inf)
+        met = torch.cat([torch.ones_like(before[:1]), before[:-1]])
+        self.peak = torch.maximum(self.peak, torch.where(met, ratio, 0.0).amax(0))
+        bad = ~fine.all(0)
+        for position in bad.nonzero()[:, 0].tolist():
+            step = last - len(seen) + 1 + int(counts[position])
+            self.recorder.diverged(self.active[position], step, float(self.peak[position]))
+        self._select((~bad).nonzero()[:, 0])
+        return True
+
+    def _select(self, index: Int[Tensor, "kept"]) -> None:
+        for part in (self.ensemble, self.start, self.optimizer, self.batches):
+            if part is not None:
+                part.select(index)
+        self.descent = None
+        self.active = [self.active[i] for i in index.tolist()]
+        self.peak, self.initial_loss = self.peak[index], self.initial_loss[index]
+
+
+def optimizer_of(
+    sections: Mapping[str, Any], model: nn.Module, cells: Sequence[Cell], lr: Float[Tensor, "cell"]
+) -> Any:
+    """Return the optimizer of a pack, as its settings name it."""
+    return instantiate.call("optimizer", sections["optimizer"], model=model, cells=cells, lr=lr)

@@ -1,0 +1,111 @@
+"""The critical learning rate in a phase diagram: theory's lines, and the second axis that they make."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from runner.analysis.phase import SHARPNESS_CRITICAL, Axes
+from runner.views.charts.scales import Scale
+from runner.views.charts.style import INK, PAPER, Layout, rows_of, theme
+
+CRITICAL = "2/λmax"
+CATAPULT = 2.0
+"""Up to this multiple of the critical learning rate wide networks catapult instead of diverging: 4/λmax."""
+
+
+def critical_lines(
+    part: pd.DataFrame, axes: Axes, x: Scale, y: Scale, scales: tuple[Any, Any], layout: Layout
+) -> tuple[list[Any], list[Any]]:
+    """Return the lines of the critical learning rate in a panel, and their labels at its right or in it.
+
+    Args:
+        part: The points of the panel.
+        axes: The axes of the diagram.
+        x: Scale across.
+        y: Scale upwards.
+        scales: Their channels.
+        layout: In print the labels are left out, for the caption says what the dashes mean.
+
+    References:
+        Lewkowycz et al., arXiv 2003.02218, for 4 / lambda_max.
+    """
+    import altair as alt
+
+    known = part.dropna(subset=["critical"]).groupby(axes.x, observed=True)["critical"].median()
+    if known.empty:
+        return [], []
+    line = _to_borders(known.index.to_numpy(float), known.to_numpy(float), x)
+    ticks, tick_labels = _second_axis(line, x, y, scales)
+    drawn = [*ticks, *_dashed(line.assign(y=CATAPULT * line["y"]), scales, 1.2, [2, 2])]
+    drawn += _dashed(line, scales, 1.8, [5, 4])
+    inside = line[line["y"].between(*y.domain)]
+    if layout.paper:
+        return drawn, []
+    if inside.empty:
+        return drawn, tick_labels
+    at_border = inside["x"].iloc[-1] == x.domain[1]
+    place: dict[str, Any] = {"align": "left", "dx": 3} if at_border else {"align": "left", "dx": 6, "dy": -12}
+    base = alt.Chart(rows_of(inside.iloc[[-1]])).encode(x=scales[0], y=scales[1])
+    halo = base.mark_text(
+        text=CRITICAL, fontSize=10, stroke=theme("paper"), strokeWidth=4, strokeJoin="round", **place
+    )
+    return drawn, [
+        *tick_labels,
+        halo,
+        base.mark_text(text=CRITICAL, fontSize=10, color=theme("ink"), **place),
+    ]
+
+
+def _dashed(line: pd.DataFrame, scales: tuple[Any, Any], width: float, dash: list[int]) -> list[Any]:
+    """Return a dashed line over its casing."""
+    import altair as alt
+
+    base = alt.Chart(rows_of(line))
+    return [
+        base.mark_line(
+            clip=True, stroke=color, strokeWidth=thick, strokeDash=pattern
+        ).encode(x=scales[0], y=scales[1])
+        for color, thick, pattern in ((PAPER, width + 2.2, [1, 0]), (INK, width, dash))
+    ]  # fmt: skip
+
+
+def _second_axis(
+    critical: pd.DataFrame, x: Scale, y: Scale, scales: tuple[Any, Any]
+) -> tuple[list[Any], list[Any]]:
+    """Return the second axis of an absolute lr, lr * lambda_max: thin lines in decades off 2, labelled.
+
+    Where y is in units of the critical lr already, the first axis says the same.
+    """
+    import altair as alt
+
+    if (critical["y"] == SHARPNESS_CRITICAL).all():
+        return [], []
+    lines, labels = [], []
+    for decade in (-2, -1, 1, 2):
+        line = critical.assign(y=critical["y"] * 10.0**decade)
+        base = alt.Chart(rows_of(line))
+        lines.append(
+            base.mark_line(
+                clip=True, stroke=INK, strokeWidth=0.7, strokeDash=[1, 3]
+            ).encode(x=scales[0], y=scales[1])
+        )  # fmt: skip
+        end = line.iloc[[-1]]
+        if end["y"].between(*y.domain).all() and end["x"].iloc[0] == x.domain[1]:
+            text = f"{SHARPNESS_CRITICAL * 10.0**decade:g}/λmax"
+            mark = alt.Chart(rows_of(end)).mark_text(
+                text=text, fontSize=8, color=theme("ink"), align="left", dx=3
+            )
+            labels.append(mark.encode(x=scales[0], y=scales[1]))
+    return lines, labels
+
+
+def _to_borders(x: np.ndarray, y: np.ndarray, axis: Scale) -> pd.DataFrame:
+    """Return a line through the points, carried on straight to the borders of the panel."""
+    across, up = np.log(x) if axis.log else x, np.log(y)
+    ends = np.log(axis.domain) if axis.log else np.asarray(axis.domain)
+    slopes = np.diff(up) / np.diff(across) if len(x) > 1 else np.zeros(1)
+    first, last = up[0] + slopes[0] * (ends[0] - across[0]), up[-1] + slopes[-1] * (ends[1] - across[-1])
+    return pd.DataFrame({"x": [axis.domain[0], *x, axis.domain[1]], "y": np.exp([first, *up, last])})

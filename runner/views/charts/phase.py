@@ -1,0 +1,306 @@
+"""The phase diagram: which regime, or which value of a measure, at each point of the grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import pandas as pd
+
+from runner.analysis.columns import distinct, groups
+from runner.analysis.phase import Axes, boundary, edges
+from runner.analysis.regime import COLORS, LETTERS, REGIMES, TEXT_COLORS
+from runner.analysis.selection import facet_label
+from runner.views.charts.critical import critical_lines
+from runner.views.charts.scales import column_title, number_scale, shared_scale
+from runner.views.charts.style import INK, PAPER, Layout, concat, layered, parameter, rounded, rows_of, theme
+
+if TYPE_CHECKING:
+    import altair as alt
+
+_PALE = 0.45
+CELLS, LETTERED, PICKED = "cells", "letters", "picked"
+"""What the names of layers begin with, and the parameter that says which point is chosen: for the page."""
+_HALO = 0.3
+
+
+def phase_chart(
+    grid: pd.DataFrame,
+    axes: Axes,
+    title: str = "",
+    lr_unit: str | None = None,
+    layout: Layout | None = None,
+    measures: Sequence[str] = (),
+) -> alt.ConcatChart:
+    """Return the phase diagram: one panel per facet.
+
+    Rectangles reach to the midpoints between neighbouring points, coloured by regime (with its letter, so
+    that the figure reads without colour) or by the median of a numeric column; solid lines mark where the
+    regime changes, a dashed one the critical learning rate 2 / lambda_max, a finer one 4 / lambda_max, and
+    dotted ones lr * lambda_max in decades off 2: the second axis of an absolute lr.
+
+    Args:
+        grid: As returned by :func:`runner.analysis.phase.phase_grid`.
+        axes: The axes of the grid.
+        title: Heading of the figure.
+        lr_unit: Unit of ``lr`` in all cells, for the axis titles.
+        layout: The room for it.
+        measures: Columns of the grid to show when the pointer is over a point.
+    """
+    layout = layout or Layout()
+    panels = list(groups(grid, [grid[facet] for facet in axes.facets]))
+    x, y = (shared_scale(grid, key, panels, column_title(key, lr_unit)) for key in (axes.x, axes.y))
+    lines = boundary(grid, axes)
+    lines_by_facet = dict(groups(lines, [lines[facet] for facet in axes.facets]))
+    columns = layout.columns_of(len(panels))
+    color = _color(axes, grid, columns if layout.paper else None)
+    charts = [
+        _panel(
+            place, facet_label(axes.facets, values), part, lines_by_facet.get(values),
+            _Context(axes, x, y, color, layout, columns, measures),
+        )
+        for place, (values, part) in enumerate(panels)
+    ]  # fmt: skip
+    figure = concat(charts, layout, title=title, subtitle=subtitle(grid, axes))
+    if not layout.paper:
+        figure.params = [*cast(list[Any], figure.params), parameter(PICKED, -1)]
+    return figure
+
+
+def color_channels(grid: pd.DataFrame, measures: Sequence[str]) -> dict[str, Any]:
+    """Return, for each measure, the color channel that shows it in a chart made with these measures."""
+    found = {}
+    for place, measure in enumerate(measures):
+        channel = _numeric_color(grid[measure], f"m{place}", column_title(measure)).to_dict()
+        found[measure] = {"field": f"m{place}", "color": channel}
+    return found
+
+
+def subtitle(grid: pd.DataFrame, axes: Axes) -> str:
+    """Return what the reader must know beyond the legend."""
+    seeds = int(grid["seeds"].max())
+    if axes.color != "regime":
+        return f"median of {seeds} seeds" if seeds > 1 else "one seed"
+    pale = "; pale: seeds disagree" if (grid["share"] < 1).any() else ""
+    return f"majority of {seeds} seeds{pale}" if seeds > 1 else "one seed"
+
+
+class _Context:
+    """What all panels of one diagram have in common."""
+
+    def __init__(
+        self, axes: Axes, x: Any, y: Any, color: Any, layout: Layout, columns: int, measures: Sequence[str]
+    ) -> None:
+        self.axes, self.x, self.y, self.color = axes, x, y, color
+        self.layout, self.columns, self.measures = layout, columns, measures
+
+
+def _panel(place: int, title: str, part: pd.DataFrame, lines: pd.DataFrame | None, context: _Context) -> Any:
+    """Return one facet: cells, then lines, then letters, then what is chosen."""
+    import altair as alt
+
+    axes, layout = context.axes, context.layout
+    # On a screen the page may put panels below each other: each has its labels then.
+    labels = not layout.paper or place % context.columns == 0
+    scales = (context.x.encode(alt.X, "x"), context.y.encode(alt.Y, "y", labels=labels))
+    width, height = _size(part, axes, layout)
+    frame = _rectangles(part, axes, context.measures).assign(panel=title)
+    line, label = critical_lines(part, axes, context.x, context.y, scales, layout)
+    letter = _letter_size(part, axes, layout, width, height)
+    layers = [
+        *_white(frame, scales, axes),
+        _cells(frame, context, scales).properties(name=f"{CELLS}{place}"),
+        *_lines(lines, scales),
+        *line,
+        *(_letters(frame, scales, letter, place) if axes.color == "regime" else ()),
+        *label,
+        *(() if layout.paper else _on_screen(frame, scales, context)),
+    ]  # fmt: skip
+    return layered(layers, title, width, height)
+
+
+def _rectangles(part: pd.DataFrame, axes: Axes, measures: Sequence[str]) -> pd.DataFrame:
+    """Return the points of a panel with the borders of their rectangles."""
+    frame = pd.DataFrame({"x": part[axes.x].astype(float), "y": part[axes.y].astype(float)})
+    for name in ("x", "y"):
+        values = np.array(distinct(frame[name]))
+        borders = edges(values)
+        index = np.searchsorted(values, frame[name])
+        frame[f"{name}0"], frame[f"{name}1"] = borders[index], borders[index + 1]
+    regime = part["regime"].astype(object).where(part["regime"].notna(), None)
+    agreed = (part["share"] == 1).to_numpy()
+    fills = [
+        PAPER if name is None else COLORS[name] if whole else _pale(COLORS[name])
+        for name, whole in zip(regime, agreed, strict=True)
+    ]
+    inks = [TEXT_COLORS[name] if name and whole else INK for name, whole in zip(regime, agreed, strict=True)]
+    return frame.assign(
+        id=part.index,
+        regime=regime,
+        letter=regime.map(LETTERS).where(regime.notna(), np.where(part["failed"] > 0, "!", "")),
+        agreed=agreed,
+        fill=fills,
+        ink=inks,
+        share=part["share"],
+        seeds=part["seeds"],
+        value=part["value"],
+        **{f"m{place}": part[measure].map(_short) for place, measure in enumerate(measures)},
+    )
+
+
+def _white(frame: pd.DataFrame, scales: tuple[Any, Any], axes: Axes) -> list[Any]:
+    """Return white below the pale points, which are pale on a dark page, too."""
+    import altair as alt
+
+    pale = frame[~frame["agreed"]]
+    if pale.empty or axes.color != "regime":
+        return []
+    base = alt.Chart(rows_of(pale)).mark_rect(fill=PAPER)
+    return [base.encode(x=_renamed(scales[0], "x0"), x2="x1", y=_renamed(scales[1], "y0"), y2="y1")]
+
+
+def _short(value: Any) -> Any:
+    """Return a number to the four digits that a reader sees."""
+    value = rounded(value)
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def _cells(frame: pd.DataFrame, context: _Context, scales: tuple[Any, Any]) -> Any:
+    """Return the rectangles of a panel."""
+    import altair as alt
+
+    axes, shown = context.axes, "regime" if context.axes.color == "regime" else "value"
+    x, y = _renamed(scales[0], "x0"), _renamed(scales[1], "y0")
+    rects = (
+        alt.Chart(rows_of(frame))
+        .mark_rect(stroke=theme("paper"), strokeWidth=0.5)
+        .transform_filter(f"isValid(datum.{shown})")
+        .encode(x=x, x2="x1", y=y, y2="y1", color=context.color)
+    )
+    if axes.color != "regime":
+        return rects
+    return rects.encode(fillOpacity=alt.condition("datum.agreed", alt.value(1.0), alt.value(_PALE)))
+
+
+def _tooltips(context: _Context) -> list[Any]:
+    """Return what is said of the point under the pointer."""
+    import altair as alt
+
+    axes = context.axes
+    shown = [alt.Tooltip("panel:N", title=", ".join(axes.facets))] if axes.facets else []
+    shown += [alt.Tooltip(f"{name}:Q", title=key) for name, key in (("x", axes.x), ("y", axes.y))]
+    shown += [
+        alt.Tooltip("regime:N", title="regime"),
+        alt.Tooltip("share:Q", title="seeds that agree", format=".0%"),
+        alt.Tooltip("seeds:Q", title="seeds"),
+    ]
+    if axes.color != "regime":
+        shown.append(alt.Tooltip("value:Q", title=axes.color, format=".3~g"))
+    return shown + [
+        alt.Tooltip(f"m{place}:Q", title=measure, format=".3~g")
+        for place, measure in enumerate(context.measures)
+    ]
+
+
+def _letters(frame: pd.DataFrame, scales: tuple[Any, Any], size: float, place: int) -> list[Any]:
+    """Return the letters of a panel, each over a halo that keeps lines from striking it out."""
+    import altair as alt
+
+    if size < 5:
+        return []
+    base = alt.Chart(rows_of(frame)).encode(x=scales[0], y=scales[1], text="letter:N")
+    style: dict[str, Any] = {"fontSize": size, "fontWeight": "bold"}
+    halo = base.mark_text(
+        **style, strokeWidth=_HALO * size, strokeJoin="round"
+    ).encode(stroke=alt.Stroke("fill:N", scale=None), color=alt.Color("fill:N", scale=None))  # fmt: skip
+    letter = base.mark_text(**style).encode(color=alt.Color("ink:N", scale=None))
+    return [
+        halo.properties(name=f"{LETTERED}{place}_halo"),
+        letter.properties(name=f"{LETTERED}{place}"),
+    ]
+
+
+def _on_screen(frame: pd.DataFrame, scales: tuple[Any, Any], context: _Context) -> list[Any]:
+    """Return the frame around the chosen point, and on top what the pointer meets wherever it is over one."""
+    import altair as alt
+
+    base = alt.Chart(rows_of(frame)).encode(
+        x=_renamed(scales[0], "x0"), x2="x1", y=_renamed(scales[1], "y0"), y2="y1"
+    )
+    picked = [
+        base.mark_rect(fill=None, stroke=color, strokeWidth=width).transform_filter(f"datum.id === {PICKED}")
+        for color, width in ((PAPER, 5), (INK, 2.5))
+    ]
+    target = base.mark_rect(fill="transparent", stroke=None, cursor="pointer")
+    return [*picked, target.encode(tooltip=_tooltips(context))]
+
+
+def _pale(color: str) -> str:
+    """Return what a colour looks like on white at the opacity that says that seeds disagree."""
+    parts = (int(color[i : i + 2], 16) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(_PALE * part + (1 - _PALE) * 255):02X}" for part in parts)
+
+
+def _lines(lines: pd.DataFrame | None, scales: tuple[Any, Any]) -> list[Any]:
+    """Return the regime boundary of a panel, dark over a light casing so that it shows on any colour."""
+    import altair as alt
+
+    if lines is None:
+        return []
+    base = alt.Chart(rows_of(lines[["x", "y", "x2", "y2"]]))
+    encoding = {"x": scales[0], "x2": "x2", "y": scales[1], "y2": "y2"}
+    return [
+        base.mark_rule(
+            clip=True, stroke=color, strokeWidth=width, strokeCap="round"
+        ).encode(**encoding)
+        for color, width in ((PAPER, 3.4), (INK, 1.6))
+    ]  # fmt: skip
+
+
+def _color(axes: Axes, grid: pd.DataFrame, columns: int | None) -> Any:
+    """Return the color channel: regimes by name, or a number on viridis."""
+    import altair as alt
+
+    if axes.color != "regime":
+        return _numeric_color(grid["value"], "value", column_title(axes.color))
+    present = [regime for regime in REGIMES if (grid["regime"] == regime).any()] or list(REGIMES)
+    scale = alt.Scale(domain=present, range=[COLORS[regime] for regime in present])
+    labels = " : ".join(f"datum.value == '{regime}' ? '{LETTERS[regime]}  {regime}'" for regime in REGIMES)
+    legend = alt.Legend(
+        title=None, orient="top", offset=2, symbolType="square", symbolStrokeWidth=0,
+        labelExpr=f"{labels} : datum.value", columns=2 * columns - (columns > 1) if columns else len(present),
+    )  # fmt: skip
+    return alt.Color("regime:N", scale=scale, legend=legend)
+
+
+def _numeric_color(column: pd.Series, field: str, title: str) -> Any:
+    """Return the color channel of a number, on a logarithmic scale where it spans a decade."""
+    import altair as alt
+
+    values = column.dropna()
+    log = len(values) > 0 and values.min() > 0 and values.max() > 10 * values.min()
+    scale = number_scale(log, scheme="viridis", nice=False)
+    legend = alt.Legend(title=title, format=".3~g", tickCount=5)
+    return alt.Color(f"{field}:Q", scale=scale, legend=legend)
+
+
+def _size(part: pd.DataFrame, axes: Axes, layout: Layout) -> tuple[float, float]:
+    """Return width and height of a panel that leave room for a letter in each rectangle."""
+    across, up = part[axes.x].nunique(), part[axes.y].nunique()
+    if layout.panel is None:
+        return float(np.clip(34 * across, 150, 420)), float(np.clip(22 * up, 130, 420))
+    return layout.panel, float(np.clip(np.clip(0.65 * layout.panel / across, 7, 22) * up, 60, 420))
+
+
+def _letter_size(part: pd.DataFrame, axes: Axes, layout: Layout, width: float, height: float) -> float:
+    """Return the size of a letter that fits into a rectangle."""
+    most = 11.0 if layout.paper is False else layout.font
+    return round(min(most, 0.75 * width / part[axes.x].nunique(), 0.85 * height / part[axes.y].nunique()), 1)
+
+
+def _renamed(channel: Any, field: str) -> Any:
+    """Return the same channel over another field."""
+    copy = channel.copy()
+    copy.shorthand = f"{field}:Q"
+    return copy

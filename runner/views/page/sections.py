@@ -1,0 +1,196 @@
+"""The parts of the page that are text and tables."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from runner.analysis.estimate import Tables
+from runner.analysis.phase import Axes
+from runner.analysis.regime import COLORS, LETTERS, REGIMES, TEXT_COLORS
+from runner.analysis.regime_table import regime_table
+from runner.schema import CELLS
+from runner.views.claims import claim_rows
+from runner.views.tables import count_line
+
+if TYPE_CHECKING:
+    from runner.store import Store
+
+REGIME_TEXTS = {
+    "lazy": "Weights, features and kernel barely moved: training is kernel regression with the tangent "
+    "kernel of init (Jacot et al., arXiv 1806.07572; Chizat et al., arXiv 1812.07956).",
+    "crossover": "Between the two: the kernel or the features moved, but not by their own size.",
+    "rich": "The kernel or the features moved by more than half their size: the network learned features "
+    "(Yang & Hu, arXiv 2011.14522; Geiger et al., arXiv 1906.08034).",
+    "untrained": "The loss hardly fell in these steps, so that nothing can be said of the regime.",
+    "diverged": "The loss grew beyond its limit: a learning rate above the stable ones (Lewkowycz et al., "
+    "arXiv 2003.02218).",
+}
+PAPERS = {
+    "ntk_change": "Jacot et al., arXiv 1806.07572",
+    "kernel_distance": "Fort et al., arXiv 2010.15110",
+    "cka": "Kornblith et al., arXiv 1905.00414",
+    "feature_cka": "Kornblith et al., arXiv 1905.00414",
+    "target_alignment": "Cristianini et al., NeurIPS 2001",
+    "linearization_error": "Lee et al., arXiv 1902.06720",
+    "kernel_gd_error": "Lee et al., arXiv 1902.06720",
+    "lambda_max_init": "Lewkowycz et al., arXiv 2003.02218",
+    "sharpness": "Cohen et al., arXiv 2103.00065",
+    "effective_rank": "Roy & Vetterli, EUSIPCO 2007",
+    "feature_movement": "Yang & Hu, arXiv 2011.14522",
+    "param_movement": "Chizat et al., arXiv 1812.07956",
+    "ntk_limit_distance": "Jacot et al., arXiv 1806.07572",
+}
+
+
+def sections(
+    store: Store,
+    cells: pd.DataFrame,
+    axes: Axes,
+    where: Sequence[str],
+    notes: Mapping[str, str],
+    left_out: Sequence[str],
+    charts: Sequence[str],
+) -> dict[str, str]:
+    """Return the HTML of each part by its name in the template; every name in it is escaped."""
+    record = _record(store)
+    seeds = cells["seed"].nunique()
+    scope = f"; only {' and '.join(where)}" if where else ""
+    return {
+        "counts": _text(f"{count_line(cells)}; {seeds} seed{'s' if seeds > 1 else ''}{scope}"),
+        "left_out": "".join(f"<p class=note>Not on this page: {_text(line)}</p>" for line in left_out),
+        "axes": _text(f"{axes.y} over {axes.x}" + (f", by {', '.join(axes.facets)}" if axes.facets else "")),
+        "regimes": _regimes(),
+        "measures": _measures(cells),
+        "scaling": _chart("scaling", charts, notes),
+        "transfer": _chart("transfer", charts, notes),
+        "spectrum": _optional(
+            "spectrum", "Spectrum of the kernel", charts,
+            "Eigenvalues of the tangent kernel on the training set at init, one point per network.",
+        ),
+        "gain": _optional(
+            "gain", "What training won over the kernel", charts,
+            "Against the change of the kernel, a point per cell: what the network gained over regression "
+            "with its kernel at init, and what its features are worth on other labels.",
+        ),
+        "beside": _beside(cells, store),
+        "claims": _claims(store.path),
+        "provenance": _provenance(store, record),
+        "command": _text(str(record.get("command", f"runner sweep name={store.path.name}"))),
+        "store": _text(str(store.path)),
+    }  # fmt: skip
+
+
+def html_table(head: Sequence[str], rows: Iterable[Sequence[Any]], first_is_head: bool = True) -> str:
+    """Return a table of text, escaped.
+
+    Args:
+        head: Headings of the columns.
+        rows: Cells, one sequence a row.
+        first_is_head: Whether the first cell of a row names it.
+    """
+    lines = ["<div class=scroll><table><thead><tr>"]
+    lines += [f"<th scope=col>{_text(name)}</th>" for name in head]
+    lines.append("</tr></thead><tbody>")
+    for row in rows:
+        first, *rest = (_text(str(value)) for value in row)
+        opening = f"<th scope=row>{first}</th>" if first_is_head else f"<td>{first}</td>"
+        lines.append(f"<tr>{opening}{''.join(f'<td>{value}</td>' for value in rest)}</tr>")
+    return "".join([*lines, "</tbody></table></div>"])
+
+
+def _text(value: str) -> str:
+    return html.escape(value, quote=True)
+
+
+def _chart(name: str, charts: Sequence[str], notes: Mapping[str, str]) -> str:
+    """Return the place of a chart with what must be known of it, or why there is none."""
+    note = notes.get(name, "")
+    command = notes.get(f"{name} command", "")
+    words = f"<p class=note>{_text(note)}</p>" if note else ""
+    words += f"<pre>{_text(command)}</pre>" if command else ""
+    return (f'<div class=chart id="{name}"></div>' if name in charts else "") + words
+
+
+def _optional(name: str, title: str, charts: Sequence[str], text: str) -> str:
+    if name not in charts:
+        return ""
+    return (
+        f'<section><h2>{_text(title)}</h2><p>{_text(text)}</p><div class=chart id="{name}"></div></section>'
+    )
+
+
+def _regimes() -> str:
+    items = [
+        f'<dt><span class=chip style="background:{COLORS[name]};color:{TEXT_COLORS[name]}">{LETTERS[name]}'
+        f"</span> {name}</dt><dd>{_text(REGIME_TEXTS[name])}</dd>"
+        for name in REGIMES
+    ]
+    return f"<dl>{''.join(items)}</dl>"
+
+
+def _measures(cells: pd.DataFrame) -> str:
+    """Return the measures that some cell has, each in a sentence."""
+    keys = {column.name for column in CELLS if not column.nullable}
+    rows = [
+        (column.name, column.meaning, PAPERS.get(column.name, ""))
+        for column in CELLS
+        if column.type == "float64" and column.name not in keys
+        if column.name in cells and cells[column.name].notna().any()
+    ]
+    return html_table(("measure", "meaning", "paper"), rows)
+
+
+def _beside(cells: pd.DataFrame, store: Store) -> str:
+    found = regime_table(Tables(cells, store.trace, store.layers))
+    return html_table([str(name) for name in found.columns], found.to_numpy().tolist())
+
+
+def _claims(store: Path) -> str:
+    """Return the table of claims that lies in, above or beside the store, if there is one."""
+    for folder in (store, store.parent, store.parent / "claims"):
+        path = folder / "claims.parquet"
+        if path.is_file():
+            rows = claim_rows(pd.read_parquet(path))
+            head = (
+                "claim",
+                "statement",
+                "shown by",
+                "prediction",
+                "measured",
+                "95% interval",
+                "cells",
+                "verdict",
+            )
+            table = html_table(head, [row[: len(head)] for row in rows])
+            return f"<section><h2>Claims of the theory</h2><p>From {_text(str(path))}.</p>{table}</section>"
+    return ""
+
+
+def _record(store: Store) -> dict[str, Any]:
+    from runner.store.launches import read_launch
+
+    return read_launch(store.path, store.launches[-1]) if store.launches else {}
+
+
+def _provenance(store: Store, record: Mapping[str, Any]) -> str:
+    versions, git = record.get("versions") or {}, record.get("git") or {}
+    commit = f"{git.get('commit', '')}{' with changes' if git.get('dirty') else ''}" if git else "not in git"
+    rows = [
+        ("launches", f"{len(store.launches)}, newest {record.get('id', '-')}"),
+        ("started", record.get("started", "-")),
+        ("device", record.get("device") or "-"),
+        ("folder", record.get("folder", "-")),
+        ("git commit", commit),
+        ("versions", ", ".join(f"{name} {version}" for name, version in versions.items()) or "-"),
+    ]
+    import yaml
+
+    config = yaml.safe_dump(store.config, sort_keys=False, allow_unicode=True, width=100)
+    return (
+        html_table(("", ""), rows) + f"<details><summary>Config</summary><pre>{_text(config)}</pre></details>"
+    )
