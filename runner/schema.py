@@ -1,142 +1,38 @@
 """Every column of every table: type, unit, meaning.
 
-This is data, free of pyarrow and pandas, so that ``runner schema`` answers in a blink and the store,
+Columns of measures are declared with them, in :mod:`runner.measures.catalog`; the others are declared here.
+This is data, free of pyarrow, pandas and torch, so that ``runner schema`` answers in a blink and the store,
 the docs and the tests read the same declaration.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from runner.measures.catalog import MEASURES
+from runner.measures.declaration import Column, ColumnType
 
 SCHEMA_VERSION = 1
 """Stored in the metadata of every part; a reader refuses a store with a newer one."""
+
+__all__ = ["CELLS", "KEYS", "LAYERS", "RENAMED", "SCHEMA_VERSION", "TABLES", "TRACE", "Column"]
 
 RENAMED: dict[int, dict[str, dict[str, str]]] = {}
 """What a version renamed, {version: {table: {old: new}}}: applied to older parts when they are read.
 
 Columns that a version added are null in them."""
 
-ColumnType = Literal["string", "int64", "float64", "bool"]
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column of a table.
-
-    Attributes:
-        name: As in the Parquet files.
-        type: Arrow type name.
-        unit: Physical or logical unit; ``1`` for a pure ratio, empty for names.
-        meaning: One sentence.
-        nullable: Whether null (not NaN) is a legitimate value: "not measured" or "does not apply".
-    """
-
-    name: str
-    type: ColumnType
-    unit: str
-    meaning: str
-    nullable: bool = True
-
 
 def _key(name: str, type: ColumnType, unit: str, meaning: str) -> Column:
     return Column(name, type, unit, meaning, nullable=False)
 
 
-_MEASURES = (
+_RESULTS = (
     Column("train_loss", "float64", "loss", "Loss on the whole training set"),
     Column("test_loss", "float64", "loss", "Loss on the test set"),
     Column("train_error", "float64", "fraction", "Misclassified training samples; null for regression"),
     Column("test_error", "float64", "fraction", "Misclassified test samples; null for regression"),
-    Column(
-        "param_movement",
-        "float64",
-        "1",
-        "norm(theta_t - theta_0) / norm(theta_0), raw parameters, all layers",
-    ),
-    Column(
-        "ntk_change",
-        "float64",
-        "1",
-        "norm_F(Theta_t - Theta_0) / norm_F(Theta_0), lr-weighted kernel on probes",
-    ),
-    Column(
-        "kernel_distance",
-        "float64",
-        "1",
-        "1 - cos(Theta_t, Theta_0) on probes (Fort et al., arXiv 2010.15110)",
-    ),
-    Column(
-        "feature_movement", "float64", "1", "Relative RMS change of the last hidden activations on probes"
-    ),
-    Column("cka", "float64", "1", "Centred alignment of Theta_t with Theta_0 on probes (arXiv 1905.00414)"),
-    Column(
-        "feature_cka", "float64", "1", "Centred alignment of the last hidden activations with init, probes"
-    ),
-    Column("target_alignment", "float64", "1", "Centred alignment of Theta_t with y y^T on probes"),
-    Column(
-        "linearization_error",
-        "float64",
-        "1",
-        "RMS(f_t - [f_0 + J_0 (theta_t - theta_0)]) / RMS(f_t - f_0) on probes",
-    ),
-    Column(
-        "kernel_gd_error",
-        "float64",
-        "1",
-        "RMS(f_t - g_t) / RMS(g_t - f_0) on probes, g_t after t steps of GD under the fixed Theta_0",
-    ),
-    Column(
-        "kernel_regression_loss",
-        "float64",
-        "loss",
-        "Test MSE loss of ridge regression of y with Theta_t, its ridge chosen on a split of train",
-    ),
-    Column(
-        "kernel_regression_error",
-        "float64",
-        "fraction",
-        "Misclassified test samples of that regression; null for regression tasks",
-    ),
-    Column("ntk_gain", "float64", "loss", "Test loss of ridge regression with Theta_0 minus the network's"),
-    Column(
-        "lambda_min",
-        "float64",
-        "1/lr",
-        "Smallest eigenvalue of the lr-weighted train kernel / N: of its trace over outputs / O, or of the "
-        "full kernel if `measure.functions.spectrum.kernel` is full",
-    ),
-    Column(
-        "condition_number",
-        "float64",
-        "1",
-        "Largest over smallest eigenvalue of the kernel of lambda_min; inf where rounding hides the smallest",
-    ),
-    Column(
-        "effective_rank",
-        "float64",
-        "1",
-        "Exponential of the entropy of that kernel's eigenvalues over their sum (Roy & Vetterli 2007)",
-    ),
-    Column(
-        "sharpness",
-        "float64",
-        "1/lr",
-        "Top eigenvalue of the lr-weighted Hessian of the train loss; lr * sharpness = 2 is the edge",
-    ),
-    Column(
-        "transfer_gain",
-        "float64",
-        "fraction",
-        "Test error on a second labelling of a linear probe on the last hidden features: at init minus now",
-    ),
-    Column(
-        "ntk_limit_distance",
-        "float64",
-        "1",
-        "norm_F(Theta_0 - Theta_inf) / norm_F(Theta_inf) on probes at init, Theta_inf of infinite width",
-    ),
+    *(column for measure in MEASURES if measure.in_cells for column in measure.trace),
 )
+"""Measured along training; the last values are in ``cells``."""
 
 CELLS = (
     _key("cell_id", "string", "", "Versioned hash of the resolved config values"),
@@ -170,30 +66,12 @@ CELLS = (
     _key("dtype", "string", "", "float32, float64, or tf32: float32 multiplied in TF32 by a GPU"),
     _key("exponents", "string", "JSON", "The parameterization's abc table"),
     _key("settings", "string", "JSON", "The other keys of the groups model, data, optimizer and measure"),
-    *_MEASURES,
+    *_RESULTS,
     Column("initial_train_loss", "float64", "loss", "Loss on the whole training set at init"),
     Column("best_test_loss", "float64", "loss", "Smallest test loss at a measured step"),
     Column("best_test_error", "float64", "fraction", "Smallest test error at a measured step"),
-    Column(
-        "lambda_max_init",
-        "float64",
-        "1/lr",
-        "Top eigenvalue of the full lr-weighted train kernel / N at init",
-    ),
-    Column("lambda_min_init", "float64", "1/lr", "lambda_min at init"),
-    Column("condition_number_init", "float64", "1", "condition_number at init"),
-    Column(
-        "kernel_regression_loss_init",
-        "float64",
-        "loss",
-        "Test MSE loss of ridge regression with Theta_0, its ridge chosen on a split of train",
-    ),
-    Column(
-        "kernel_regression_error_init",
-        "float64",
-        "fraction",
-        "Misclassified test samples of that regression; null for regression tasks",
-    ),
+    # Stores have had them in this order since the first version.
+    *(column for measure in reversed(MEASURES) for column in measure.init),
     Column(
         "train_fit_step",
         "int64",
@@ -220,8 +98,8 @@ CELLS = (
 TRACE = (
     _key("cell_id", "string", "", "As in cells"),
     _key("step", "int64", "steps", "Optimizer steps done when measured; 0 is init"),
-    *_MEASURES,
-    Column("lambda_max", "float64", "1/lr", "Top eigenvalue of the full lr-weighted train kernel / N"),
+    *_RESULTS,
+    *(column for measure in MEASURES if not measure.in_cells for column in measure.trace),
 )
 
 LAYERS = (
@@ -230,15 +108,7 @@ LAYERS = (
     _key("layer", "string", "", "Name of the layer in the model"),
     _key("layer_index", "int64", "", "Place of the layer in the forward pass, from 0"),
     _key("role", "string", "", "Role of the layer's weight: input, hidden, output or vector"),
-    Column("movement_frobenius", "float64", "1", "norm_F(w_t - w_0) / norm_F(w_0) of the layer's weight"),
-    Column("movement_spectral", "float64", "1", "norm_2(w_t - w_0) / norm_2(w_0) of the layer's weight"),
-    Column("feature_movement", "float64", "1", "Relative RMS change of the layer's activations on probes"),
-    Column(
-        "update_size",
-        "float64",
-        "activation",
-        "RMS change of the layer's activations on probes; of the outputs f for the last layer",
-    ),
+    *(column for measure in MEASURES for column in measure.layers),
 )
 
 TABLES: dict[str, tuple[Column, ...]] = {"cells": CELLS, "trace": TRACE, "layers": LAYERS}

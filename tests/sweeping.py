@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 from runner.commands import sweep
-from runner.training import train
+from runner.training import preflight, train
 from runner.training.record import PackTables
 
 TINY = ("data=xor", "data.train_size=16", "data.test_size=8", "data.probe_size=8", "data.dim=4", "steps=4")
@@ -17,7 +17,7 @@ class Engine:
         self.error_at = {}
         # A stand-in does not reach other processes.
         monkeypatch.setattr(launch, "worker_count", lambda *_: 1)
-        monkeypatch.setattr(train, "inspect", self.inspect)
+        monkeypatch.setattr(preflight, "inspect", self.inspect)
         monkeypatch.setattr(train, "train_pack", self.train_pack)
 
     def inspect(self, cell):

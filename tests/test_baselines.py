@@ -11,7 +11,8 @@ from sklearn.svm import SVC
 
 from runner import data
 from runner.errors import UserError
-from runner.training.train import inspect, train_pack
+from runner.training.preflight import inspect
+from runner.training.train import train_pack
 
 CPU = torch.device("cpu")
 MLP = {"activation": "tanh", "bias": False, "sigma_weight": 1.0, "sigma_bias": 0.0, "normalize_input": False}

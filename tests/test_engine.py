@@ -14,8 +14,10 @@ from runner.data.order import BatchOrder
 from runner.errors import UserError
 from runner.measures import Snapshot, empirical_ntk, lambda_max
 from runner.measures.kernel import empirical_ntk_full
+from runner.measures.schedule import measuring_steps
 from runner.models.ensemble import Ensemble
-from runner.training.train import inspect, measuring_steps, train_pack
+from runner.training.preflight import inspect
+from runner.training.train import train_pack
 
 CPU = torch.device("cpu")
 EXACT = TOLERANCE["cpu", "float64"]
@@ -366,7 +368,6 @@ def test_init_has_the_asked_variance():
         ({"data": {"seed": -1}}, "data.seed must be an integer >= 0"),
         ({"batch_size": 25}, "batch_size must be at most data.train_size = 24"),
         ({"loss": "cross_entropy"}, "loss must be mse for a regression task"),
-        ({"depth": 0}, "depth must be an integer >= 1"),
         ({"optimizer": {"_target_": "runner.optim.SGDD"}}, "optimizer._target_ must be importable"),
         ({"measure": {"points": 1}}, "measure.points must be an integer >= 2"),
         (

@@ -15,7 +15,8 @@ from runner.layers import kernel_memory
 from runner.measures import Snapshot, kernel_descent, spectrum, transfer_gain
 from runner.measures.kernel import empirical_ntk, empirical_ntk_full
 from runner.measures.ridge import kernel_ridge
-from runner.training.train import inspect, train_pack
+from runner.training.preflight import inspect
+from runner.training.train import train_pack
 
 SUITE = {
     name: {"_target_": f"runner.measures.{name}"}

@@ -17,7 +17,8 @@ from runner.layers import kernel_memory, layers_of, parameters_of
 from runner.layers.contraction import Pairing, contraction_costs, dense_kernel
 from runner.measures.kernel import empirical_ntk, empirical_ntk_full
 from runner.models.ensemble import Ensemble
-from runner.training.train import inspect, train_pack
+from runner.training.preflight import inspect
+from runner.training.train import train_pack
 
 CPU = torch.device("cpu")
 SMALL = DIGITS | {"train_size": 12, "test_size": 6, "probe_size": 5}

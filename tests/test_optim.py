@@ -21,8 +21,9 @@ from runner.optim.checks import below_one, flag, not_negative, two_below_one
 from runner.optim.schedule import Schedule
 from runner.planning.plan import make_plan
 from runner.scaling.parameterization import gradient_scale
+from runner.training.preflight import inspect
 from runner.training.run import Run
-from runner.training.train import inspect, train_pack
+from runner.training.train import train_pack
 
 CPU = torch.device("cpu")
 STEPS = 25

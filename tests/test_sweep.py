@@ -21,7 +21,7 @@ from runner.grid.cell import FIELDS
 from runner.launching import launch, workers
 from runner.planning.machine import USUAL
 from runner.store import launches
-from runner.training import train
+from runner.training import preflight
 
 LINE = ("width=8,16,32", "lr=0.1,1,1000", "seed=0,1", "steps=4", "store=out")
 RESULTS = [*FIELDS, "cell_id", "status", "regime", "train_loss", "ntk_change", "device"]
@@ -395,7 +395,7 @@ def test_a_real_sweep(quiet):
     assert cells[["ntk_change", "feature_movement", "train_loss", "lambda_max_init"]].notna().all(axis=None)
     assert set(store.load("out").trace["step"]) == {0, 1, 2, 3, 4}
     assert set(store.load("out").layers["cell_id"]) == set(cells["cell_id"])
-    assert train.inspect.__module__ == "runner.training.train"
+    assert preflight.inspect.__module__ == "runner.training.preflight"
 
 
 @pytest.mark.slow

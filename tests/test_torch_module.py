@@ -15,7 +15,8 @@ from runner.layers import layers_of
 from runner.measures import Snapshot
 from runner.measures.kernel import empirical_ntk, empirical_ntk_full
 from runner.models.ensemble import Ensemble
-from runner.training.train import inspect, train_pack
+from runner.training.preflight import inspect
+from runner.training.train import train_pack
 
 CPU = torch.device("cpu")
 SMALL = DIGITS | {"train_size": 12, "test_size": 6, "probe_size": 5}

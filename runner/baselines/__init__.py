@@ -31,7 +31,6 @@ from runner.measures.ridge import HELD_OUT, LEAST_SAMPLES, kernel_ridge
 from runner.models import build
 from runner.models.ensemble import Ensemble
 from runner.numerics import losses
-from runner.training.record import PackTables
 
 Scores = tuple[Tensor, Tensor]
 """Of the training and of the test samples, ``[sample, output]`` in float64."""
@@ -138,22 +137,22 @@ def check(baseline: Baseline, dataset: Dataset, width: int, depth: int) -> None:
     baseline.check(dataset, width, depth)
 
 
-def fit_pack(cells: Sequence[Cell], device: torch.device) -> PackTables:
+def fit_cells(cells: Sequence[Cell], device: torch.device) -> list[dict[str, Any]]:
     """Fit the baseline of a pack, once for cells that share everything it looks at.
 
     Args:
         cells: Cells with one ``pack_key`` whose model is a baseline.
-        device: Where a kernel is computed.
+        device: The device that kernels are computed on.
 
     Returns:
-        One row per cell with losses and errors; measures are absent, as are rows of ``trace`` and ``layers``.
+        One row of ``cells`` per cell with losses and errors; measures are absent.
     """
     rows = []
     for cell in cells:
         began = time.perf_counter()
         rows.append({"status": "ok", **_fit(_Question(cell), str(device)), "device": device.type})
         rows[-1]["train_seconds"] = time.perf_counter() - began
-    return PackTables(rows, {}, {})
+    return rows
 
 
 class _Question:

@@ -75,7 +75,7 @@ def check_keys(
             raise UserError(f"{section}.{name} must be given; add +{section}.{name}=...")
 
 
-def partial(section: str, settings: Mapping[str, Any], **given: Any) -> Callable[..., Any]:
+def partial(section: str, settings: Mapping[str, Any], **given: Any) -> functools.partial[Any]:
     """Return the target of a config section with its other keys bound.
 
     Args:

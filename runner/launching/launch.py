@@ -105,7 +105,7 @@ def launch(
         UserError: For anything wrong in the grid, the device or the store.
     """
     from runner.analysis.regime import check_thresholds
-    from runner.training.train import resolve_device
+    from runner.training.preflight import resolve_device
 
     device = resolve_device(config["device"])
     check_thresholds(config["regime"])
@@ -210,12 +210,12 @@ def run_shard(store: Path, launch: str, shard: int, progress: Progress | None = 
     import pyarrow as pa
     import torch
 
-    from runner.training import train
+    from runner.training import preflight
 
     progress = progress or Silence()
     config = launches.read_config(store, launch)
     record = launches.read_launch(store, launch)
-    device = train.resolve_device(config["device"], shard)
+    device = preflight.resolve_device(config["device"], shard)
     if device.index is not None:
         torch.cuda.set_device(device)
     trainer = PackTrainer(Leases(store, launch, shard), device, config)
@@ -224,7 +224,7 @@ def run_shard(store: Path, launch: str, shard: int, progress: Progress | None = 
     rows = launches.read_plan(store, launch, shard=shard)
     machine = from_record(record.get("machine")) or USUAL
     machine = replace(machine, threads=min(machine.threads, cores()))
-    packs = packs_of_rows(rows, train.inspect, machine, record.get("threaded", ()))
+    packs = packs_of_rows(rows, preflight.inspect, machine, record.get("threaded", ()))
     todo = packs.only(~is_in(rows["cell_id"], finished))
     total = record["cells"] if record["shards"] <= 1 else rows.num_rows
     del rows, finished  # a training takes long, and a grid may be large: what it grows by, is given back

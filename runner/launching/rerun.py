@@ -40,12 +40,12 @@ def rerun(store: Path, count: int, trust: bool = False) -> tuple[int, list[Probl
     Raises:
         UserError: The store names code that is not of this package, or lacks the plan of a cell.
     """
-    from runner.training import train
+    from runner.training import preflight, train
 
     compared, problems = 0, []
     for launch, cells, threads in _packs(store, count):
         _check_targets(cells, trust)
-        device = train.resolve_device(launches.read_config(store, launch)["device"])
+        device = preflight.resolve_device(launches.read_config(store, launch)["device"])
         set_up_torch(threads)
         result = train.train_pack(cells, device)
         compared += len(cells)

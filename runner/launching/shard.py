@@ -8,6 +8,8 @@ trains or has trained: leases and the table itself tell.
 from __future__ import annotations
 
 import gc
+import json
+import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
+    from runner.measures.declaration import Column
     from runner.training.record import PackTables
 
 STATUSES = ("ok", "diverged", "failed")
@@ -108,18 +111,16 @@ class PackTrainer:
             halves = pack.halves()
             if not halves:
                 return Counter(self.fail(pack, error).counts)
-            memory = "memory" in f"{type(error).__name__} {error}".lower()
         else:
             rows = self._finished(pack, result)
             # Cells last: a cell is finished by its row there.
-            self._write("trace", pack, result.trace)
-            self._write("layers", pack, result.layers)
-            self._write("cells", pack, rows)
+            self._write("trace", pack, result.trace, _declared(pack, "trace"))
+            self._write("layers", pack, result.layers, _declared(pack, "layers"))
+            self._write("cells", pack, rows, _declared(pack, "trace"))
             checkpoint.remove()
             return Counter(rows["status"])
         # Here the error is forgotten, and with it the frames that hold the pack's tensors.
-        if memory:
-            _free_memory(self.device)
+        _free_memory(self.device)
         counts: Counter[str] = Counter()
         for half in halves:
             counts += self._train(half, on_progress, stop)
@@ -147,12 +148,27 @@ class PackTrainer:
         columns["finished_at"] = [datetime.now(UTC).isoformat(timespec="seconds")] * len(pack.cells)
         return columns
 
-    def _write(self, table: str, pack: Pack, columns: Mapping[str, Sequence[Any]]) -> None:
-        tables.write_part(self.leases.store, table, columns, f"{self.leases.launch}-{pack.name}")
+    def _write(
+        self,
+        table: str,
+        pack: Pack,
+        columns: Mapping[str, Sequence[Any]],
+        declared: Sequence[Column] = (),
+    ) -> None:
+        name = f"{self.leases.launch}-{pack.name}"
+        tables.write_part(self.leases.store, table, columns, name, declared)
+
+
+def _declared(pack: Pack, table: str) -> list[Column]:
+    """Return the columns of ``trace`` or ``layers`` that the measures of a pack declare."""
+    from runner.measures.schedule import scheduled
+
+    measures = scheduled(json.loads(pack.cells[0].settings).get("measure", {})).values()
+    return [column for measure in measures for column in getattr(measure.declared, table)]
 
 
 def _free_memory(device: torch.device) -> None:
-    """Give back what a pack that raised still holds, so that its halves find room."""
+    """Give back what a pack that raised still holds: it may have raised for want of memory."""
     gc.collect()
     if device.type == "cuda":
         import torch
@@ -167,4 +183,8 @@ def _nullable(values: pd.Series) -> list[Any]:
 
 def _is_cancellation(error: Exception) -> bool:
     """Whether a launcher asks the job to stop by raising inside it, as submitit does: not a failure."""
-    return any(kind.__name__ == "UncompletedJobError" for kind in type(error).__mro__)
+    if "submitit" not in sys.modules:  # then none of its errors is on its way
+        return False
+    from submitit.core.utils import UncompletedJobError
+
+    return isinstance(error, UncompletedJobError)

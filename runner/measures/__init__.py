@@ -1,39 +1,32 @@
-"""What is measured: pure functions ``measure(now, start) -> Measurement``, one file per family."""
+"""What is measured: functions ``measure(now, start) -> Measurement``, one file per family.
 
-from runner.measures.alignment import cka, target_alignment
-from runner.measures.features import feature_movement, update_size
-from runner.measures.kernel import empirical_ntk, kernel_distance, lambda_max, ntk_change
-from runner.measures.kernel_descent import kernel_gd_error
-from runner.measures.limit import limit_kernels, ntk_limit_distance
-from runner.measures.linearization import linearization_error
-from runner.measures.movement import layer_movement, param_movement
-from runner.measures.regression import kernel_regression, ntk_gain
-from runner.measures.sharpness import sharpness
-from runner.measures.snapshot import Measure, Measurement, Snapshot
-from runner.measures.spectrum import spectrum
-from runner.measures.transfer import transfer_gain
+``catalog`` declares each of them: columns, requirements, cost, what cells that start alike share. Names are
+loaded when they are asked for, so that the catalog can be read without torch.
+"""
 
-__all__ = [
-    "Measure",
-    "Measurement",
-    "Snapshot",
-    "cka",
-    "empirical_ntk",
-    "feature_movement",
-    "kernel_distance",
-    "kernel_gd_error",
-    "kernel_regression",
-    "lambda_max",
-    "layer_movement",
-    "limit_kernels",
-    "linearization_error",
-    "ntk_change",
-    "ntk_gain",
-    "ntk_limit_distance",
-    "param_movement",
-    "sharpness",
-    "spectrum",
-    "target_alignment",
-    "transfer_gain",
-    "update_size",
-]
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from runner.measures.catalog import BY_NAME
+from runner.measures.declaration import Cost, Sizes, declare
+
+if TYPE_CHECKING:
+    from runner.measures.snapshot import Measurement, Snapshot
+
+__all__ = ["Cost", "Measurement", "Sizes", "Snapshot", "declare"]
+
+_MODULES = {
+    "Measurement": "snapshot",
+    "Snapshot": "snapshot",
+    "empirical_ntk": "kernel",
+    "limit_kernels": "limit",
+}
+
+
+def __getattr__(name: str) -> Any:
+    module = BY_NAME[name].module if name in BY_NAME else _MODULES.get(name)
+    if module is None:
+        raise AttributeError(f"module 'runner.measures' has no attribute {name!r}")
+    return getattr(import_module(f"runner.measures.{module}"), name)

@@ -26,7 +26,7 @@ def cka(now: Snapshot, start: Snapshot) -> Measurement:
         Kornblith et al. (2019), arXiv 1905.00414, eq. 3 and 4; Cortes, Mohri & Rostamizadeh (2012),
         arXiv 1203.0550, definition 4.
     """
-    trace = {"cka": _cosine(_centred_ntk(now), _centred_ntk(start))}
+    trace = {"cka": _cosine(centred_ntk(now), centred_ntk(start))}
     if now.features():
         trace["feature_cka"] = _cosine(_centred_features(now), _centred_features(start))
     return Measurement(trace=trace)
@@ -47,11 +47,19 @@ def target_alignment(now: Snapshot, start: Snapshot) -> Measurement:
     """
     targets = now.ensemble.targets["probe"]
     return Measurement(
-        trace={"target_alignment": _cosine(_centred_ntk(now), _unit(_centred(targets @ targets.mT)))}
+        trace={"target_alignment": _cosine(centred_ntk(now), _unit(_centred(targets @ targets.mT)))}
     )
 
 
-def _centred_ntk(snapshot: Snapshot) -> Float[Tensor, "cell probe probe"]:
+def prepare(start: Snapshot) -> None:
+    """Compute what :func:`cka` compares with."""
+    centred_ntk(start)
+    if start.features():
+        _centred_features(start)
+
+
+def centred_ntk(snapshot: Snapshot) -> Float[Tensor, "cell probe probe"]:
+    """Return the centred kernel on probes, divided by its Frobenius norm."""
     return snapshot.cached("ntk/centred", lambda: _unit(_centred(probe_ntk(snapshot))))
 
 

@@ -48,6 +48,12 @@ def kernel_gd_error(now: Snapshot, start: Snapshot) -> Measurement:
     return Measurement(trace={"kernel_gd_error": relative_error(actual - expected, expected)})
 
 
+def prepare(start: Snapshot) -> None:
+    """Compute the modes of the kernel at init, which every later step takes."""
+    for what in ("targets",) if start.ensemble.cells[0].center_output else ("targets", "outputs"):
+        start.shared(f"kernel_gd/{what}", lambda what=what: _modes(start, what))  # type: ignore[misc]
+
+
 def _descended(now: Snapshot, start: Snapshot, what: str) -> Float[Tensor, "cell probe output"]:
     """How much y, or the raw outputs at init, move the probes in the steps until now."""
     (values, components, pushed), origin = start.shared(f"kernel_gd/{what}", lambda: _modes(start, what))

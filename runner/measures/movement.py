@@ -58,6 +58,17 @@ def layer_movement(now: Snapshot, start: Snapshot) -> Measurement:
     return Measurement(layers={"movement_frobenius": frobenius, "movement_spectral": spectral})
 
 
+def prepare_norms(start: Snapshot) -> None:
+    """Compute the norms that :func:`param_movement` divides by."""
+    for path in start.parameters:
+        _norm(start, path)
+
+
+def prepare_layers(start: Snapshot) -> None:
+    """Compute the norms that :func:`layer_movement` divides by, and begin its search for singular vectors."""
+    layer_movement(start, start)
+
+
 def _norm(snapshot: Snapshot, path: str) -> Float[Tensor, "cell"]:
     """Frobenius norm of a parameter."""
     return snapshot.cached(f"norm/{path}", lambda: snapshot.parameters[path].flatten(1).norm(dim=1))

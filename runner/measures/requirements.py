@@ -1,25 +1,20 @@
-"""What a measure asks of a cell, checked before anything is trained."""
+"""What a measure asks of a cell, checked before anything is trained.
+
+A requirement is called with the measure's name and a :class:`Setting`, and raises UserError where the measure
+would have no meaning. Free of torch until one is called.
+"""
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from runner.data import Dataset
 from runner.errors import UserError
-from runner.measures.alignment import cka, target_alignment
-from runner.measures.kernel_descent import kernel_gd_error
-from runner.measures.limit import ntk_limit_distance
-from runner.measures.linearization import linearization_error
-from runner.measures.regression import kernel_regression, ntk_gain
-from runner.measures.ridge import LEAST_SAMPLES
-from runner.measures.schedule import Scheduled
-from runner.measures.spectrum import kernel_rows, spectrum
-from runner.measures.transfer import transfer_gain
-from runner.optim import SGD
+
+if TYPE_CHECKING:
+    from runner.data import Dataset
 
 MAX_KERNEL_SIZE = 4096
 """Rows of the largest kernel all of whose eigenvalues are computed: some seconds and 134 MB in float64."""
@@ -30,9 +25,9 @@ class Setting:
     """What requirements look at.
 
     Attributes:
-        dataset: What the cell trains on.
-        optimizer: The ``optimizer`` section.
-        loss: Name of the loss.
+        dataset: The data set of the cell.
+        optimizer: The ``optimizer`` section of its config.
+        loss: ``mse`` or ``cross_entropy``.
         batch_size: Samples per step; None for full batch.
         options: Keyword arguments of the measure.
     """
@@ -44,23 +39,11 @@ class Setting:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def check(measures: Mapping[str, Scheduled], setting: Setting) -> None:
-    """Raise UserError for a measure that has no meaning in a setting.
-
-    Args:
-        measures: Name to measure.
-        setting: Of the cell.
-    """
-    for name, measure in measures.items():
-        function, asked = measure.function, setting
-        if isinstance(function, functools.partial):
-            asked = replace(setting, options=function.keywords)
-            function = function.func
-        for require in REQUIREMENTS.get(function, ()):
-            require(name, asked)
+Requirement = Callable[[str, Setting], None]
 
 
-def _enough_probes(name: str, setting: Setting) -> None:
+def enough_probes(name: str, setting: Setting) -> None:
+    """Ask for as many probes as the network has outputs, and for two."""
     least = max(2, setting.dataset.outputs)
     if len(setting.dataset.probe) < least:
         raise UserError(
@@ -69,7 +52,8 @@ def _enough_probes(name: str, setting: Setting) -> None:
         )
 
 
-def _full_batch(name: str, setting: Setting) -> None:
+def full_batch(name: str, setting: Setting) -> None:
+    """Ask for full-batch training."""
     if setting.batch_size is not None:
         raise UserError(
             f"batch_size must be null for the measure {name}, got {setting.batch_size}; "
@@ -77,7 +61,8 @@ def _full_batch(name: str, setting: Setting) -> None:
         )
 
 
-def _mse(name: str, setting: Setting) -> None:
+def mse(name: str, setting: Setting) -> None:
+    """Ask for the squared error."""
     if setting.loss != "mse":
         raise UserError(
             f"loss must be mse for the measure {name}, got {setting.loss}; "
@@ -85,7 +70,10 @@ def _mse(name: str, setting: Setting) -> None:
         )
 
 
-def _plain_sgd(name: str, setting: Setting) -> None:
+def plain_sgd(name: str, setting: Setting) -> None:
+    """Ask for gradient descent without momentum, decay, clipping and schedule."""
+    from runner.optim import SGD
+
     target = setting.optimizer.get("_target_")
     defaults = inspect.signature(SGD).parameters
     extras = {
@@ -101,7 +89,10 @@ def _plain_sgd(name: str, setting: Setting) -> None:
         )
 
 
-def _enough_to_split(name: str, setting: Setting) -> None:
+def enough_to_split(name: str, setting: Setting) -> None:
+    """Ask for a training set that can be split to choose a ridge."""
+    from runner.measures.ridge import LEAST_SAMPLES
+
     if len(setting.dataset.train) < LEAST_SAMPLES:
         raise UserError(
             f"data.train_size must be at least {LEAST_SAMPLES} for the measure {name}, which chooses a ridge "
@@ -109,7 +100,8 @@ def _enough_to_split(name: str, setting: Setting) -> None:
         )
 
 
-def _second_labels(name: str, setting: Setting) -> None:
+def second_labels(name: str, setting: Setting) -> None:
+    """Ask for a second labelling of the data."""
     if setting.dataset.train.second is None or setting.dataset.test.second is None:
         raise UserError(
             f"data must have a second labelling for the measure {name}, got none; give Split.second in train "
@@ -117,7 +109,10 @@ def _second_labels(name: str, setting: Setting) -> None:
         )
 
 
-def _decomposable(name: str, setting: Setting) -> None:
+def decomposable(name: str, setting: Setting) -> None:
+    """Ask for a kernel of which all eigenvalues can be computed."""
+    from runner.measures.kernel_spectrum import kernel_rows
+
     samples, outputs = len(setting.dataset.train), setting.dataset.outputs
     kernel = setting.options.get("kernel", "full")
     rows = kernel_rows(kernel, samples, outputs)
@@ -128,16 +123,3 @@ def _decomposable(name: str, setting: Setting) -> None:
             f"data.train_size must be at most {MAX_KERNEL_SIZE * samples // rows} for the measure "
             f"{name}{of}, got {samples}; {instead} or leave {name} out of measure"
         )
-
-
-REQUIREMENTS: dict[Callable[..., Any], tuple[Callable[[str, Setting], None], ...]] = {
-    cka: (_enough_probes,),
-    target_alignment: (_enough_probes,),
-    linearization_error: (_enough_probes,),
-    kernel_gd_error: (_full_batch, _mse, _plain_sgd, _enough_probes),
-    kernel_regression: (_enough_to_split,),
-    ntk_gain: (_mse, _enough_to_split),
-    spectrum: (_decomposable,),
-    transfer_gain: (_second_labels, _enough_to_split),
-    ntk_limit_distance: (_enough_probes,),
-}

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import torch
 
 from runner.errors import UserError, unknown
 from runner.grid import instantiate
+from runner.measures.catalog import declaration_of
+from runner.measures.declaration import Measure
+from runner.measures.requirements import Setting
 
 SCHEDULES = ("every", "ends", "init")
 """Every measured step; init and the last step; init alone."""
+POINTS = 12
+"""Measured steps of a run whose config does not say how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,16 +26,24 @@ class Scheduled:
     """A measure and when it is taken.
 
     Attributes:
-        function: Compares now with the start.
+        function: Compares now with the start; its options are bound.
         at: ``every``, ``ends`` or ``init``.
+        declared: What the measure says of itself.
+        options: Keyword arguments of the function that the config gives.
     """
 
     function: Callable[..., Any]
     at: str
+    declared: Measure
+    options: Mapping[str, Any]
 
     def due(self, step: int, last: int) -> bool:
         """Return whether it is taken at a measured step of a run that ends at step ``last``."""
         return step == 0 or self.at == "every" or (self.at == "ends" and step == last)
+
+    def times(self, points: int) -> int:
+        """Return how often it is taken after init in a run with so many measured steps."""
+        return {"every": points - 1, "ends": 1, "init": 0}[self.at]
 
 
 def scheduled(settings: Mapping[str, Any]) -> dict[str, Scheduled]:
@@ -40,15 +56,49 @@ def scheduled(settings: Mapping[str, Any]) -> dict[str, Scheduled]:
     Raises:
         UserError: If a measure does not exist, or the section asks for something impossible.
     """
-    points = settings.get("points", 12)
-    if not isinstance(points, int) or isinstance(points, bool) or points < 2:
-        raise UserError(
-            f"measure.points must be an integer >= 2, got {points!r}; give a number of measured steps"
-        )
+    points(settings)
     return {
         name: _scheduled(f"measure.functions.{name}", section)
         for name, section in (settings.get("functions") or {}).items()
     }
+
+
+def points(settings: Mapping[str, Any]) -> int:
+    """Return how many steps are measured at most, as a ``measure`` section says.
+
+    Raises:
+        UserError: If it is not an integer >= 2.
+    """
+    found = settings.get("points", POINTS)
+    if not isinstance(found, int) or isinstance(found, bool) or found < 2:
+        raise UserError(
+            f"measure.points must be an integer >= 2, got {found!r}; give a number of measured steps"
+        )
+    return found
+
+
+def measuring_steps(steps: int, points: int) -> list[int]:
+    """Return the measured steps: 0, the last, and log-spaced ones between.
+
+    Args:
+        steps: Steps of the run.
+        points: How many at most, at least 2.
+    """
+    count = points - 1 if points > 2 else 0
+    spaced = torch.logspace(0, math.log10(steps), count, dtype=torch.float64).round()
+    return sorted({0, steps, *(int(value) for value in spaced.tolist() if value < steps)})
+
+
+def check(measures: Mapping[str, Scheduled], setting: Setting) -> None:
+    """Raise UserError for a measure that has no meaning in a setting.
+
+    Args:
+        measures: Name to measure.
+        setting: Data, optimizer, loss and batch of the cell.
+    """
+    for name, measure in measures.items():
+        for require in measure.declared.requires:
+            require(name, replace(setting, options=measure.options))
 
 
 def _scheduled(key: str, section: Mapping[str, Any]) -> Scheduled:
@@ -56,4 +106,5 @@ def _scheduled(key: str, section: Mapping[str, Any]) -> Scheduled:
     if at not in SCHEDULES:
         raise unknown(f"{key}.at", str(at), SCHEDULES)
     keys = {name: value for name, value in section.items() if name != "at"}
-    return Scheduled(instantiate.partial(key, keys, now=None, start=None), at)
+    function = instantiate.partial(key, keys, now=None, start=None)
+    return Scheduled(function, at, declaration_of(function.func), function.keywords)

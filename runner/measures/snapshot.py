@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -179,12 +179,3 @@ class Snapshot:
         self.guesses = {key: value[index] for key, value in self.guesses.items()}
         self._cache = {key: value[index] for key, value in self._cache.items()}
         self._shared = {key: (values, which[index]) for key, (values, which) in self._shared.items()}
-
-
-@runtime_checkable
-class Measure(Protocol):
-    """A measure: compares now with the start, for all cells of a pack at once."""
-
-    def __call__(self, now: Snapshot, start: Snapshot) -> Measurement:
-        """Return the measured columns."""
-        ...

@@ -29,13 +29,28 @@ def transfer_gain(now: Snapshot, start: Snapshot) -> Measurement:
         Alain & Bengio (2016), "Understanding intermediate layers using linear classifier probes",
         arXiv 1610.01644.
     """
-    if not {"train", "test"} <= now.ensemble.second.keys() or not now.features():
+    if not _has_transfer(start):
         return Measurement()
-    before, after = (s.cached("transfer_error", lambda s=s: _probe_error(s)) for s in (start, now))  # type: ignore[misc]
-    return Measurement(trace={"transfer_gain": before - after})
+    return Measurement(trace={"transfer_gain": _probe_error(start) - _probe_error(now)})
+
+
+def prepare(start: Snapshot) -> None:
+    """Compute the error at init, which later errors are subtracted from."""
+    if _has_transfer(start):
+        _probe_error(start)
+
+
+def _has_transfer(snapshot: Snapshot) -> bool:
+    """Whether there are second labels to learn and hidden features to learn them from."""
+    return {"train", "test"} <= snapshot.ensemble.second.keys() and bool(snapshot.features())
 
 
 def _probe_error(snapshot: Snapshot) -> Float[Tensor, "cell"]:
+    """Error of the linear probe on a moment's features, kept on the snapshot."""
+    return snapshot.cached("transfer_error", lambda: _fitted_error(snapshot))
+
+
+def _fitted_error(snapshot: Snapshot) -> Float[Tensor, "cell"]:
     inputs, second = snapshot.ensemble.inputs, snapshot.ensemble.second
     count = second["train"].shape[1]
     features = snapshot.features_of(torch.cat([inputs["train"], inputs["test"]], 1))

@@ -13,6 +13,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from runner.grid.cell import Cell
+from runner.measures.catalog import BY_NAME
+from runner.measures.declaration import Sizes
+from runner.measures.schedule import points, scheduled
 from runner.planning.machine import Machine
 
 MAX_CELLS = 512
@@ -21,13 +24,8 @@ _PACK_SECONDS = 0.05  # of data, regimes and three files that have reached the d
 _STEP_CALLS = 15  # operations of a step, per weight matrix
 _STEP_PASSES = 12  # over weights and activations in a step, beside the products
 _STEP_SHARE = 0.9  # of the speed of square products, that a step's own reach
-_SEARCH_STEPS = {"lambda_max": 13, "sharpness": 22}  # steps of training that a top eigenvalue is worth
-_DESCENT_STEPS = 40  # steps that a Krylov space of the kernel at init is worth
-_INIT_STEPS = 15  # steps that other measures at init are worth: spectral norms of random matrices, kernels
-_SPECTRUM = 2.1  # n^3 float64 operations, at the speed of products, that all eigenvalues are worth
-_RIDGE = 4  # such sets of eigenvalues that a ridge regression is worth
-_PROBED = ("ntk_change", "kernel_distance", "cka", "target_alignment")  # share a kernel on probes
-_ONCE = ("kernel_gd_error", "ntk_gain")  # what is dear in them is done at init
+_INIT_STEPS = 15  # steps that what all cells do at init is worth: spectral norms, kernels
+_DECOMPOSITION = 2.1  # n^3 float64 operations, at the speed of products, that all eigenvalues are worth
 _INIT_CALLS = 5_000  # operations before the first step
 _POINT_CALLS = 1_500  # operations at a measured step
 _KERNEL_SHARE = 0.9  # of the speed of square products, that kernels reach
@@ -38,7 +36,7 @@ core busy to the end, and lose less when they are stopped."""
 
 @runtime_checkable
 class Shape(Protocol):
-    """What the planner asks of ``train.PackShape``."""
+    """What the planner asks of :class:`runner.training.preflight.PackShape`."""
 
     @property
     def parameters(self) -> int:
@@ -97,7 +95,6 @@ class Costs:
         self._step_call = _STEP_CALLS * (cell.depth + 1) * machine.call
         self._step_products = products / _STEP_SHARE
         on_all = products * shape.train_size / max(batch, 1)
-        due, self._points, full = _due(cell)
         train, outputs = shape.train_size, shape.outputs
         pulled = shape.flops_per_step / (3 * max(batch, 1)) * outputs
         double = machine.rate(cell.width, "float64") / flops_per_second
@@ -106,26 +103,16 @@ class Costs:
             paired = 2.0 * pairs * samples * columns * outputs * shape.activations
             return (samples * pulled + paired) / flops_per_second / _KERNEL_SHARE
 
-        def decomposed(rows: int) -> float:
-            return _SPECTRUM * float(rows) ** 3 / machine.rate(rows, "float64")
+        def decomposition(rows: int) -> float:
+            return _DECOMPOSITION * float(rows) ** 3 / machine.rate(rows, "float64")
 
-        ridge = _RIDGE * decomposed(train)
-        regression = kernel(train + shape.test_size, train) + ridge
-        each = {name: steps * on_all for name, steps in _SEARCH_STEPS.items()} | {
-            "spectrum": kernel(train, train, (outputs if full else 1) / double)
-            + decomposed(train * (outputs if full else 1)),
-            "kernel_regression": regression,
-            "ntk_gain": regression if "kernel_regression" not in due else 0.0,
-            "kernel_gd_error": _DESCENT_STEPS * on_all * (1 + shape.probe_size / train),
-            "transfer_gain": ridge,
-        }
-        self._init = _INIT_STEPS * on_all + sum(each.get(name, 0.0) for name in {"lambda_max", *due})
-        probed = max((due.get(name, 0) for name in _PROBED), default=0)
-        self._measures = (
-            probed * kernel(shape.probe_size, shape.probe_size)
-            + self._points * on_all
-            + sum(due.get(name, 0) * seconds for name, seconds in each.items() if name not in _ONCE)
-        )
+        sizes = Sizes(
+            train, shape.test_size, shape.probe_size, outputs, on_all, kernel,
+            lambda pairs: kernel(train, train, pairs / double), decomposition,
+        )  # fmt: skip
+        self._points, at_init, after = _measures(cell, sizes)
+        self._init = _INIT_STEPS * on_all + at_init
+        self._measures = self._points * on_all + after
 
     def seconds(self, counts: np.ndarray | int, starts: np.ndarray | int = 1) -> np.ndarray:
         """Return the seconds that packs take.
@@ -154,12 +141,17 @@ class Costs:
         return int(counts[np.argmax(each <= _NEAR_BEST * each.min())])
 
 
-def _due(cell: Cell) -> tuple[dict[str, int], int, bool]:
-    """Return how often each measure is taken after init, the measured steps, and whether spectra are full."""
-    section = json.loads(cell.settings).get("measure", {})
-    points = min(section.get("points", 12), cell.steps + 1)
-    times = {"every": points - 1, "ends": 1, "init": 0}
-    functions = (section.get("functions") or {}).values()
-    by_name = {str(f.get("_target_")).rpartition(".")[2]: f for f in functions}
-    due = {name: times.get(f.get("at", "every"), 0) for name, f in by_name.items()}
-    return due, points, by_name.get("spectrum", {}).get("kernel", "full") == "full"
+def _measures(cell: Cell, sizes: Sizes) -> tuple[int, float, float]:
+    """Return the measured steps and the seconds of measures at init and after it; shared work counts once."""
+    section = json.loads(cell.settings)["measure"]
+    count = min(points(section), cell.steps + 1)
+    init = dict(BY_NAME["lambda_max"].price(sizes, {}).init)  # every cell needs it, measured or not
+    times: dict[str, int] = {}
+    each: dict[str, float] = {}
+    for measure in scheduled(section).values():
+        cost = measure.declared.price(sizes, measure.options)
+        init |= cost.init
+        each |= cost.point
+        for work in cost.point:
+            times[work] = max(times.get(work, 0), measure.times(count))
+    return count, sum(init.values()), sum(times[work] * seconds for work, seconds in each.items())

@@ -104,7 +104,7 @@ def make_plan(
 
     Args:
         cells: The whole grid; repeated cells count once.
-        shape_of: Size of a cell; ``train.inspect`` by default, which checks model and data too.
+        shape_of: Size of a cell; ``preflight.inspect`` by default, which checks model and data too.
         shards: How many; None for jobs of about `SHARD_SECONDS`.
         finished: Ids of cells that need no training.
         machine: Where they train: packs are formed for it, so a launch resumed needs the same.
@@ -115,7 +115,7 @@ def make_plan(
     if not cells:
         raise UserError("the grid must have at least one cell, got none; give every axis a value")
     if shape_of is None:
-        from runner.training.train import inspect
+        from runner.training.preflight import inspect
 
         shape_of = inspect
     whole = form_packs(cells, shape_of, machine)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from runner.schema import SCHEMA_VERSION, Column
@@ -20,7 +21,7 @@ _PANDAS_NULLABLE = {"int64": "Int64", "bool": "boolean"}
 
 
 def arrow_schema(
-    declared: Sequence[Column], extras: Sequence[str] = (), metadata: Mapping[str, Any] | None = None
+    declared: Sequence[Column], extras: Sequence[Column] = (), metadata: Mapping[str, Any] | None = None
 ) -> pa.Schema:
     """Return the Arrow schema of declared columns, followed by extra float columns of users' measures.
 
@@ -30,13 +31,12 @@ def arrow_schema(
 
     Args:
         declared: Columns as in ``runner.schema``.
-        extras: Names of further float64 columns.
+        extras: Columns of users' measures, as they declare them.
         metadata: Further entries of the schema's metadata, stored as JSON.
     """
     import pyarrow as pa
 
-    more = [Column(name, "float64", "", "From a user's measure") for name in extras]
-    columns = [*declared, *more]
+    columns = [*declared, *extras]
     fields = [
         pa.field(
             column.name,
@@ -51,6 +51,18 @@ def arrow_schema(
     ]
     entries = {"schema_version": SCHEMA_VERSION, "pandas": _pandas_entry(columns), **(metadata or {})}
     return pa.schema(fields, metadata={key: json.dumps(value) for key, value in entries.items()})
+
+
+def undeclared(name: str) -> Column:
+    """Return what is known of a column whose measure declares nothing."""
+    return Column(name, "float64", "", "From a user's measure")
+
+
+def column_of(field: pa.Field) -> Column:
+    """Return a column of a user's measure as :func:`arrow_schema` wrote it down."""
+    entries = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
+    known = {key: entries[key] for key in ("unit", "meaning") if key in entries}
+    return replace(undeclared(field.name), **known)
 
 
 def _pandas_entry(columns: Sequence[Column]) -> dict[str, Any]:
@@ -77,6 +89,7 @@ def to_arrow(
     columns: Mapping[str, Sequence[Any]],
     declared: Sequence[Column],
     metadata: Mapping[str, Any] | None = None,
+    extras: Sequence[Column] = (),
 ) -> pa.Table:
     """Build a table with exactly the declared types; None is null and nan stays NaN.
 
@@ -85,6 +98,7 @@ def to_arrow(
             one that is not declared is kept as float64.
         declared: Columns as in ``runner.schema``.
         metadata: As in :func:`arrow_schema`.
+        extras: What users' measures declare of the columns that ``declared`` lacks.
 
     Raises:
         ValueError: Lengths differ, a value has the wrong type, or one that must be there is null.
@@ -92,7 +106,9 @@ def to_arrow(
     import pyarrow as pa
 
     names = {column.name for column in declared}
-    schema = arrow_schema(declared, sorted(set(columns) - names), metadata)
+    known = {column.name: column for column in extras}
+    more = [known.get(name) or undeclared(name) for name in sorted(set(columns) - names)]
+    schema = arrow_schema(declared, more, metadata)
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"columns must have one length, got {lengths}")

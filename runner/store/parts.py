@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from runner.errors import UserError
-from runner.schema import KEYS, RENAMED, SCHEMA_VERSION, TABLES
-from runner.store.arrow import WRITE_OPTIONS, arrow_mask, arrow_schema, conform, to_arrow
+from runner.schema import KEYS, RENAMED, SCHEMA_VERSION, TABLES, Column
+from runner.store.arrow import WRITE_OPTIONS, arrow_mask, arrow_schema, column_of, conform, to_arrow
 from runner.store.digest import KEY, ContentDigest
 from runner.store.files import atomic
 
@@ -36,7 +36,13 @@ _SCAN_BACKOFF_SECONDS = 0.02
 _SMALL_ROWS = 10_000
 
 
-def write_part(store: Path, table: str, columns: Mapping[str, Sequence[Any]], name: str) -> Path:
+def write_part(
+    store: Path,
+    table: str,
+    columns: Mapping[str, Sequence[Any]],
+    name: str,
+    extras: Sequence[Column] = (),
+) -> Path:
     """Write rows as one new part of a table, whole or not at all; a part of the same name is replaced.
 
     A part must hold all the rows of its cells: when a cell is in several parts, readers take it from the
@@ -47,6 +53,7 @@ def write_part(store: Path, table: str, columns: Mapping[str, Sequence[Any]], na
         table: ``cells``, ``trace`` or ``layers``.
         columns: As in :func:`to_arrow`.
         name: Unique to the launch and pack; becomes ``part-<name>.parquet``.
+        extras: What users' measures declare of their columns.
 
     Returns:
         The path of the part.
@@ -56,7 +63,7 @@ def write_part(store: Path, table: str, columns: Mapping[str, Sequence[Any]], na
         ValueError: The columns do not fit the schema, or two rows have one key.
     """
     identity = {"part": uuid.uuid4().hex, "written": time.time_ns(), "supersedes": []}
-    rows = to_arrow(columns, TABLES[table], identity)
+    rows = to_arrow(columns, TABLES[table], identity, extras)
     keys = [rows[key].to_pylist() for key in KEYS[table]]
     if len(set(zip(*keys, strict=True))) < rows.num_rows:
         raise ValueError(f"{table} must have one row for each {', '.join(KEYS[table])}, got several")
@@ -108,6 +115,7 @@ class Part:
         written: Unix time in ns; orders the parts.
         supersedes: Ids of the parts that it replaces.
         names: All columns in the file.
+        extras: Those of them that are of users' measures.
         rows: The columns asked for.
     """
 
@@ -117,6 +125,7 @@ class Part:
     written: int
     supersedes: frozenset[str]
     names: tuple[str, ...]
+    extras: tuple[Column, ...]
     rows: pa.Table
 
 
@@ -168,6 +177,8 @@ def read_part(path: Path, table: str, columns: Sequence[str] | None = None) -> P
         version = json.loads(entries.get("schema_version", b"0"))
         check_version(version, path)
         names = names_today(schema.names, table, version)
+        declared = {column.name for column in TABLES[table]}
+        renamed = set(schema.names) - set(names)
         if missing := set(KEYS[table]) - set(names):
             raise ValueError(f"no column {', '.join(sorted(missing))}")
         return Part(
@@ -177,6 +188,7 @@ def read_part(path: Path, table: str, columns: Sequence[str] | None = None) -> P
             written=json.loads(entries["written"]) if "written" in entries else identity[1],
             supersedes=frozenset(json.loads(entries.get("supersedes", b"[]"))),
             names=tuple(names),
+            extras=tuple(column_of(field) for field in schema if field.name not in declared | renamed),
             rows=read_columns(file, names, columns),
         )
 
@@ -303,6 +315,5 @@ def select(rows: pa.Table, kept: np.ndarray) -> pa.Table:
 
 def merged_schema(table: str, parts: Sequence[Part], metadata: Mapping[str, Any] | None = None) -> pa.Schema:
     """Return the schema that holds every column of the parts."""
-    declared = {column.name for column in TABLES[table]}
-    extras = {name for part in parts for name in part.names} - declared
-    return arrow_schema(TABLES[table], sorted(extras), metadata)
+    extras = {column.name: column for part in parts for column in part.extras}
+    return arrow_schema(TABLES[table], [extras[name] for name in sorted(extras)], metadata)

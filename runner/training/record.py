@@ -12,9 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from runner.grid.cell import Cell
+from runner.measures.catalog import MEASURES
 
-AT_INIT = ("lambda_min", "condition_number", "kernel_regression_loss", "kernel_regression_error")
-"""Measures whose value at init has a column of its own in ``cells``."""
+_TRACE_ONLY = {column.name for measure in MEASURES if not measure.in_cells for column in measure.trace}
+_AT_INIT = [column.name for measure in MEASURES for column in measure.init]
+_OF_INIT = {*_AT_INIT, *(column.name for measure in MEASURES if measure.of_init for column in measure.trace)}
+"""What holds of the init, and is kept of a cell that diverges."""
 FITTED = 0.1
 """A split is fitted at this error rate or, in regression, at this share of its loss at init."""
 
@@ -83,9 +86,10 @@ class Recorder:
             key = {"cell_id": self._ids[cell], "step": step}
             values = {name: column[position] for name, column in columns.items()}
             self._trace.append(key | values)
-            self._results[cell] |= {name: v for name, v in values.items() if name != "lambda_max"}
+            self._results[cell] |= {name: v for name, v in values.items() if name not in _TRACE_ONLY}
             if step == 0:
-                self._results[cell] |= {f"{name}_init": values[name] for name in AT_INIT if name in values}
+                at_init = ((name, name.removesuffix("_init")) for name in _AT_INIT)
+                self._results[cell] |= {name: values[now] for name, now in at_init if now in values}
             for which in ("loss", "error"):
                 if f"test_{which}" in values:
                     best = min(
@@ -106,8 +110,7 @@ class Recorder:
         """Mark a cell as diverged; its final measures are void."""
         kept = ("lr_absolute", "lr_sharpness", "lambda_max_init", "initial_train_loss", "parameters")
         result = self._results[cell]
-        early = ("ntk_limit_distance", *(f"{name}_init" for name in AT_INIT))
-        best = {name: v for name, v in result.items() if name.startswith("best_") or name in early}
+        best = {name: v for name, v in result.items() if name.startswith("best_") or name in _OF_INIT}
         self._results[cell] = {
             "status": "diverged",
             "diverged_step": step,

@@ -13,8 +13,9 @@ from runner import data, layers
 from runner.data.order import BatchOrder
 from runner.grid import instantiate
 from runner.grid.cell import Cell
-from runner.measures import Snapshot, lambda_max
+from runner.measures.kernel import lambda_max
 from runner.measures.schedule import scheduled
+from runner.measures.snapshot import Snapshot
 from runner.models.ensemble import Ensemble
 from runner.numerics import losses
 from runner.numerics.precision import set_precision
@@ -54,7 +55,7 @@ class Run:
         for split in self.ensemble.inputs:
             self.start.raw_outputs(split)
         for measure in self.measures.values():
-            measure.function(self.start, self.start)
+            measure.declared.prepare_start(self.start, measure.options)
         self.ensemble.select(index, cells)
         self.start.select(index)
         if self.shape.center_output:

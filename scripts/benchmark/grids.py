@@ -17,7 +17,7 @@ from runner.grid.config import cell_from_config, conf_dir
 from runner.launching.workers import cores
 from runner.planning.costs import Costs
 from runner.planning.machine import this_machine
-from runner.training.train import inspect
+from runner.training.preflight import inspect
 
 
 def composed(*overrides: str) -> dict[str, Any]:

@@ -8,15 +8,14 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
-from shutil import which
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 if TYPE_CHECKING:
@@ -118,22 +117,15 @@ class GridSweeper(Sweeper):
     def _runs_here(self) -> bool:
         """Whether the launcher is Hydra's own, which runs one job after another in this process."""
         assert self.config is not None
-        return str(self.config.hydra.launcher._target_).endswith(".BasicLauncher")
+        return str(self.config.hydra.runtime.choices["hydra/launcher"]) == "basic"
 
     def _check_launcher(self, config: Mapping[str, Any]) -> None:
         from runner.errors import UserError
 
         assert self.config is not None
         launcher = self.config.hydra.launcher
-        if str(launcher._target_).endswith(".ArrayLauncher"):
-            if find_spec("submitit") is None:
-                raise UserError(
-                    "hydra/launcher must be installed, got slurm; pip install 'regime-runner[slurm]'"
-                )
-            if which("sbatch") is None:
-                raise UserError(
-                    "hydra/launcher must find sbatch, got slurm; launch from a login node of Slurm"
-                )
+        if check := getattr(get_class(launcher._target_), "check", None):
+            check()
         if not config["wait"] and "wait" not in launcher:
             raise UserError(
                 "wait must be true with a launcher that cannot leave its jobs alone, got false; "

@@ -10,7 +10,9 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 from typing import TYPE_CHECKING, Any
 
 try:
@@ -37,6 +39,16 @@ class ArrayLauncher(Submitit):  # type: ignore[misc]
     def __init__(self, hours: float = 1.0, wait: bool = True, **params: Any) -> None:
         super().__init__(**params, timeout_min=max(1, round(60 * hours)))
         self._wait = wait
+
+    @staticmethod
+    def check() -> None:
+        """Raise UserError if jobs cannot be submitted from here."""
+        from runner.errors import UserError
+
+        if find_spec("submitit") is None:
+            raise UserError("hydra/launcher must be installed, got slurm; pip install 'regime-runner[slurm]'")
+        if which("sbatch") is None:
+            raise UserError("hydra/launcher must find sbatch, got slurm; launch from a login node of Slurm")
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Submit the jobs, and wait for them unless told not to.

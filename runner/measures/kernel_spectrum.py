@@ -53,7 +53,7 @@ def spectrum(now: Snapshot, start: Snapshot, *, kernel: str = "full") -> Measure
     References:
         Roy & Vetterli (2007), "The effective rank", EUSIPCO, eq. 2.
     """
-    values = now.cached(f"spectrum/{kernel}", lambda: _eigenvalues(now, kernel))
+    values = eigenvalues(now, kernel=kernel)
     low, high = values[:, 0], values[:, -1]
     rounding = torch.finfo(values.dtype).eps * values.shape[1] * high
     share = values / values.sum(1, keepdim=True)
@@ -64,6 +64,16 @@ def spectrum(now: Snapshot, start: Snapshot, *, kernel: str = "full") -> Measure
             "effective_rank": torch.special.entr(share).sum(1).exp(),
         }
     )
+
+
+def eigenvalues(snapshot: Snapshot, *, kernel: str = "full") -> Float[Tensor, "cell mode"]:
+    """Return all eigenvalues of the train kernel over N, ascending, kept on the snapshot.
+
+    Args:
+        snapshot: The moment.
+        kernel: ``full`` or ``trace``, as for :func:`spectrum`.
+    """
+    return snapshot.cached(f"spectrum/{kernel}", lambda: _eigenvalues(snapshot, kernel))
 
 
 def _eigenvalues(snapshot: Snapshot, kernel: str) -> Float[Tensor, "cell mode"]:

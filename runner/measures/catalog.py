@@ -1,0 +1,366 @@
+"""Every measure of this package, declared: one entry each, in the order of the tables' columns.
+
+Free of torch and pandas, so that ``runner schema`` answers at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from runner.measures.declaration import Column, Cost, Measure, Sizes
+from runner.measures.requirements import (
+    decomposable,
+    enough_probes,
+    enough_to_split,
+    full_batch,
+    mse,
+    plain_sgd,
+    second_labels,
+)
+
+_KERNEL_SEARCH = 13
+"""Training steps that a search for the kernel's top eigenvalue is worth."""
+_HESSIAN_SEARCH = 22
+"""The same for the Hessian's."""
+_DESCENT = 40
+"""Training steps that a Krylov space of the kernel at init is worth."""
+_RIDGE = 4
+"""Decompositions that a ridge regression with a choice of its ridge is worth."""
+
+
+def _column(name: str, unit: str, meaning: str, paper: str = "") -> Column:
+    return Column(name, "float64", unit, meaning, paper=paper)
+
+
+def _kernel_search(sizes: Sizes, options: Mapping[str, Any]) -> Cost:
+    return Cost.always("kernel search", _KERNEL_SEARCH * sizes.passes)
+
+
+def _hessian_search(sizes: Sizes, options: Mapping[str, Any]) -> Cost:
+    return Cost.always("hessian search", _HESSIAN_SEARCH * sizes.passes)
+
+
+def _probe_kernel(sizes: Sizes, options: Mapping[str, Any]) -> Cost:
+    return Cost(point={"probe kernel": sizes.kernel(sizes.probe, sizes.probe)})
+
+
+def _spectrum(sizes: Sizes, options: Mapping[str, Any]) -> Cost:
+    outputs = sizes.outputs if options.get("kernel", "full") == "full" else 1
+    return Cost.always("spectrum", sizes.precise_kernel(outputs) + sizes.decomposition(sizes.train * outputs))
+
+
+def _ridge(sizes: Sizes) -> float:
+    return _RIDGE * sizes.decomposition(sizes.train)
+
+
+def _regression(sizes: Sizes, options: Mapping[str, Any]) -> Cost:
+    seconds = sizes.kernel(sizes.train + sizes.test, sizes.train) + _ridge(sizes)
+    return Cost.always("kernel regression", seconds)
+
+
+def _regression_at_init(sizes: Sizes, options: Mapping[str, Any]) -> Cost:
+    return Cost(init=_regression(sizes, options).init)
+
+
+def _descent(sizes: Sizes, options: Mapping[str, Any]) -> Cost:
+    return Cost(init={"kernel descent": _DESCENT * sizes.passes * (1 + sizes.probe / sizes.train)})
+
+
+def _linear_probe(sizes: Sizes, options: Mapping[str, Any]) -> Cost:
+    return Cost.always("linear probe", _ridge(sizes))
+
+
+MEASURES: tuple[Measure, ...] = (
+    Measure(
+        "param_movement",
+        "movement",
+        trace=(
+            _column(
+                "param_movement",
+                "1",
+                "norm(theta_t - theta_0) / norm(theta_0), raw parameters, all layers",
+                "Chizat et al., arXiv 1812.07956",
+            ),
+        ),
+        prepare="movement.prepare_norms",
+    ),
+    Measure(
+        "layer_movement",
+        "movement",
+        layers=(
+            _column("movement_frobenius", "1", "norm_F(w_t - w_0) / norm_F(w_0) of the layer's weight"),
+            _column("movement_spectral", "1", "norm_2(w_t - w_0) / norm_2(w_0) of the layer's weight"),
+        ),
+        prepare="movement.prepare_layers",
+    ),
+    Measure(
+        "ntk_change",
+        "kernel",
+        trace=(
+            _column(
+                "ntk_change",
+                "1",
+                "norm_F(Theta_t - Theta_0) / norm_F(Theta_0), lr-weighted kernel on probes",
+                "Jacot et al., arXiv 1806.07572",
+            ),
+        ),
+        cost=_probe_kernel,
+        prepare="kernel.probe_ntk",
+    ),
+    Measure(
+        "kernel_distance",
+        "kernel",
+        trace=(
+            _column(
+                "kernel_distance",
+                "1",
+                "1 - cos(Theta_t, Theta_0) on probes (Fort et al., arXiv 2010.15110)",
+                "Fort et al., arXiv 2010.15110",
+            ),
+        ),
+        cost=_probe_kernel,
+        prepare="kernel.probe_ntk",
+    ),
+    Measure(
+        "feature_movement",
+        "features",
+        trace=(
+            _column(
+                "feature_movement",
+                "1",
+                "Relative RMS change of the last hidden activations on probes",
+                "Yang & Hu, arXiv 2011.14522",
+            ),
+        ),
+        layers=(
+            _column("feature_movement", "1", "Relative RMS change of the layer's activations on probes"),
+        ),
+        prepare="snapshot.Snapshot.features",
+    ),
+    Measure(
+        "update_size",
+        "features",
+        layers=(
+            _column(
+                "update_size",
+                "activation",
+                "RMS change of the layer's activations on probes; of the outputs f for the last layer",
+            ),
+        ),
+        prepare="snapshot.Snapshot.features",
+    ),
+    Measure(
+        "cka",
+        "alignment",
+        trace=(
+            _column(
+                "cka",
+                "1",
+                "Centred alignment of Theta_t with Theta_0 on probes (arXiv 1905.00414)",
+                "Kornblith et al., arXiv 1905.00414",
+            ),
+            _column(
+                "feature_cka",
+                "1",
+                "Centred alignment of the last hidden activations with init, probes",
+                "Kornblith et al., arXiv 1905.00414",
+            ),
+        ),
+        requires=(enough_probes,),
+        cost=_probe_kernel,
+        prepare="alignment.prepare",
+    ),
+    Measure(
+        "target_alignment",
+        "alignment",
+        trace=(
+            _column(
+                "target_alignment",
+                "1",
+                "Centred alignment of Theta_t with y y^T on probes",
+                "Cristianini et al., NeurIPS 2001",
+            ),
+        ),
+        requires=(enough_probes,),
+        cost=_probe_kernel,
+        prepare="alignment.centred_ntk",
+    ),
+    Measure(
+        "linearization_error",
+        "linearization",
+        trace=(
+            _column(
+                "linearization_error",
+                "1",
+                "RMS(f_t - [f_0 + J_0 (theta_t - theta_0)]) / RMS(f_t - f_0) on probes",
+                "Lee et al., arXiv 1902.06720",
+            ),
+        ),
+        requires=(enough_probes,),
+    ),
+    Measure(
+        "kernel_gd_error",
+        "kernel_descent",
+        trace=(
+            _column(
+                "kernel_gd_error",
+                "1",
+                "RMS(f_t - g_t) / RMS(g_t - f_0) on probes, g_t after t steps of GD under the fixed Theta_0",
+                "Lee et al., arXiv 1902.06720",
+            ),
+        ),
+        requires=(full_batch, mse, plain_sgd, enough_probes),
+        cost=_descent,
+        prepare="kernel_descent.prepare",
+    ),
+    Measure(
+        "kernel_regression",
+        "regression",
+        trace=(
+            _column(
+                "kernel_regression_loss",
+                "loss",
+                "Test MSE loss of ridge regression of y with Theta_t, its ridge chosen on a split of train",
+            ),
+            _column(
+                "kernel_regression_error",
+                "fraction",
+                "Misclassified test samples of that regression; null for regression tasks",
+            ),
+        ),
+        init=(
+            _column(
+                "kernel_regression_loss_init",
+                "loss",
+                "Test MSE loss of ridge regression with Theta_0, its ridge chosen on a split of train",
+            ),
+            _column(
+                "kernel_regression_error_init",
+                "fraction",
+                "Misclassified test samples of that regression; null for regression tasks",
+            ),
+        ),
+        requires=(enough_to_split,),
+        cost=_regression,
+        prepare="regression.ntk_regression",
+    ),
+    Measure(
+        "ntk_gain",
+        "regression",
+        trace=(
+            _column("ntk_gain", "loss", "Test loss of ridge regression with Theta_0 minus the network's"),
+        ),
+        requires=(mse, enough_to_split),
+        cost=_regression_at_init,
+        prepare="regression.ntk_regression",
+    ),
+    Measure(
+        "spectrum",
+        "kernel_spectrum",
+        trace=(
+            _column(
+                "lambda_min",
+                "1/lr",
+                "Smallest eigenvalue of the lr-weighted train kernel / N: of its trace over outputs / O, or "
+                "of the full kernel if `measure.functions.spectrum.kernel` is full",
+            ),
+            _column(
+                "condition_number",
+                "1",
+                "Largest over smallest eigenvalue of the kernel of lambda_min; inf where rounding hides the "
+                "smallest",
+            ),
+            _column(
+                "effective_rank",
+                "1",
+                "Exponential of the entropy of that kernel's eigenvalues over their sum (Roy & Vetterli "
+                "2007)",
+                "Roy & Vetterli, EUSIPCO 2007",
+            ),
+        ),
+        init=(
+            _column("lambda_min_init", "1/lr", "lambda_min at init"),
+            _column("condition_number_init", "1", "condition_number at init"),
+        ),
+        requires=(decomposable,),
+        cost=_spectrum,
+        prepare="kernel_spectrum.eigenvalues",
+    ),
+    Measure(
+        "lambda_max",
+        "kernel",
+        trace=(_column("lambda_max", "1/lr", "Top eigenvalue of the full lr-weighted train kernel / N"),),
+        init=(
+            _column(
+                "lambda_max_init",
+                "1/lr",
+                "Top eigenvalue of the full lr-weighted train kernel / N at init",
+                "Lewkowycz et al., arXiv 2003.02218",
+            ),
+        ),
+        in_cells=False,
+        cost=_kernel_search,
+    ),
+    Measure(
+        "sharpness",
+        "curvature",
+        trace=(
+            _column(
+                "sharpness",
+                "1/lr",
+                "Top eigenvalue of the lr-weighted Hessian of the train loss; lr * sharpness = 2 is the edge",
+                "Cohen et al., arXiv 2103.00065",
+            ),
+        ),
+        cost=_hessian_search,
+    ),
+    Measure(
+        "transfer_gain",
+        "transfer",
+        trace=(
+            _column(
+                "transfer_gain",
+                "fraction",
+                "Test error on a second labelling of a linear probe on the last hidden features: at init "
+                "minus now",
+            ),
+        ),
+        requires=(second_labels, enough_to_split),
+        cost=_linear_probe,
+        prepare="transfer.prepare",
+    ),
+    Measure(
+        "ntk_limit_distance",
+        "limit",
+        trace=(
+            _column(
+                "ntk_limit_distance",
+                "1",
+                "norm_F(Theta_0 - Theta_inf) / norm_F(Theta_inf) on probes at init, Theta_inf of infinite "
+                "width",
+                "Jacot et al., arXiv 1806.07572",
+            ),
+        ),
+        of_init=True,
+        requires=(enough_probes,),
+        prepare="kernel.probe_ntk",
+    ),
+)
+BY_NAME: dict[str, Measure] = {measure.name: measure for measure in MEASURES}
+
+
+def declaration_of(function: Any) -> Measure:
+    """Return the declaration of a measure's function; an empty one for a function that has none.
+
+    Args:
+        function: As ``_target_`` names it, without its options.
+    """
+    own = getattr(function, "__measure__", None)
+    if isinstance(own, Measure):
+        return own
+    name = getattr(function, "__name__", "")
+    known = BY_NAME.get(name)
+    if known is not None and getattr(function, "__module__", "") == f"runner.measures.{known.module}":
+        return known
+    return Measure(name)

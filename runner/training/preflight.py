@@ -1,0 +1,117 @@
+"""What is checked before anything is trained: that data, model, optimizer and measures fit together.
+
+What a key may be by itself is checked where the cell is made, in :mod:`runner.grid.rules`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import nn
+
+from runner import baselines, data, layers
+from runner.errors import UserError
+from runner.grid.cell import Cell
+from runner.measures.consistency import check_layers
+from runner.measures.requirements import Setting
+from runner.measures.schedule import check as check_measures
+from runner.measures.schedule import scheduled
+from runner.models import build, check
+from runner.training.run import optimizer_of
+
+
+@dataclass(frozen=True)
+class PackShape:
+    """What the planner needs to know of a cell.
+
+    Attributes:
+        parameters: Trainable parameters.
+        train_size: Training samples.
+        test_size: Test samples.
+        probe_size: Samples that kernels are measured on.
+        inputs: Input features.
+        outputs: Network outputs.
+        activations: Numbers that the layers return for one sample.
+        flops_per_step: 6 * multiplications * batch: forward, and backward for weights and for inputs.
+    """
+
+    parameters: int
+    train_size: int
+    test_size: int
+    probe_size: int
+    inputs: int
+    outputs: int
+    activations: int
+    flops_per_step: float
+
+
+def resolve_device(name: str, shard: int = 0) -> torch.device:
+    """Return the device that a name stands for.
+
+    Args:
+        name: ``auto``, ``cpu`` or ``cuda``.
+        shard: Number of the shard: shards take several GPUs in turn.
+
+    Raises:
+        UserError: If CUDA is asked for and absent.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "device must be available, got 'cuda' on a machine without a CUDA device; use device=cpu or auto"
+        )
+    if name == "cuda" and (count := torch.cuda.device_count()) > 1:
+        return torch.device(name, shard % count)
+    return torch.device(name)
+
+
+def inspect(cell: Cell) -> PackShape:
+    """Return the shape of a cell's pack, having checked everything that could fail before training.
+
+    Args:
+        cell: Any cell of the pack, or one for each `lr_unit` and parameterization in it.
+
+    Raises:
+        UserError: If data, model, optimizer or measures do not fit together.
+    """
+    sections = json.loads(cell.settings)
+    if not baselines.baseline_of(sections["model"]):
+        # Without layers there is nothing to update: this checks the settings against the cell.
+        optimizer_of(sections, nn.Module(), [cell], torch.ones(1))
+    return _inspect(*(getattr(cell, name) for name in ("settings", "width", "depth", "loss", "batch_size")))
+
+
+@lru_cache(maxsize=4096)
+def _inspect(settings: str, width: int, depth: int, loss: str, batch_size: int | None) -> PackShape:
+    sections = json.loads(settings)
+    dataset = data.load(sections["data"])
+    if loss == "cross_entropy" and dataset.task == "regression":
+        raise UserError(
+            "loss must be mse for a regression task, got 'cross_entropy'; use loss=mse or another data set"
+        )
+    train_size, test_size, probe_size = (len(split) for split in (dataset.train, dataset.test, dataset.probe))
+    if batch_size is not None and batch_size > train_size:
+        raise UserError(
+            f"batch_size must be at most data.train_size = {train_size}, got {batch_size}; "
+            "use batch_size=null for full batch"
+        )
+    inputs = dataset.train.inputs[0].numel()
+    if baseline := baselines.baseline_of(sections["model"]):
+        baselines.check(baseline, dataset, width, depth)
+        return PackShape(0, train_size, test_size, probe_size, inputs, dataset.outputs, 0, 0.0)
+    model = build(
+        sections["model"], width=width, depth=depth, inputs=dataset.input_shape, outputs=dataset.outputs
+    )
+    size = check(model, dataset)
+    check_layers(model, dataset)
+    setting = Setting(dataset, sections["optimizer"], loss, batch_size)
+    check_measures(scheduled(sections["measure"]), setting)
+    count = layers.parameter_count(model)
+    flops = 6.0 * size.multiplications * (batch_size or train_size)
+    return PackShape(
+        count, train_size, test_size, probe_size, inputs, dataset.outputs, size.activations, flops
+    )
