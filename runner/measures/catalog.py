@@ -346,6 +346,27 @@ MEASURES: tuple[Measure, ...] = (
         requires=(enough_probes,),
         prepare="kernel.probe_ntk",
     ),
+    Measure(
+        "pattern_change",
+        "features",
+        trace=(
+            _column(
+                "pattern_change",
+                "1",
+                "Share of (unit of the last hidden layer, probe) pairs whose pre-activation changed its sign "
+                "since init; null without a thresholded activation",
+                "Kunin et al., arXiv 2406.06158",
+            ),
+        ),
+        layers=(
+            _column(
+                "pattern_change",
+                "1",
+                "Share of (unit of the layer, probe) pairs whose pre-activation changed its sign since init",
+            ),
+        ),
+        prepare="features.pattern",
+    ),
 )
 BY_NAME: dict[str, Measure] = {measure.name: measure for measure in MEASURES}
 
