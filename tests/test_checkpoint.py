@@ -1,6 +1,7 @@
 """A pack stopped and gone on with equals the pack undisturbed, bit for bit; what is no checkpoint is none."""
 
 import json
+import logging
 import math
 import os
 import signal
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from runner import preemption
 from runner.preemption import Stopped
 from runner.schema import KEYS, TABLES
-from runner.training import train
+from runner.training import run, train
 from runner.training.checkpoint import Checkpoint, State, read_checkpoint
 
 CPU = torch.device("cpu")
@@ -123,10 +124,42 @@ def test_what_is_saved_is_loaded(tmp_path):
     assert all(torch.equal(state.tensors[name], value) for name, value in STATE.tensors.items())
 
 
-def test_a_checkpoint_of_another_version_is_not_used(tmp_path, monkeypatch):
+@pytest.fixture
+def heard(monkeypatch):
+    """Hydra, in another test, may have silenced the loggers that were there."""
+    monkeypatch.setattr(logging.getLogger("runner.training.checkpoint"), "disabled", False)
+
+
+@pytest.mark.usefixtures("heard")
+def test_a_checkpoint_of_another_version_is_not_used(tmp_path, monkeypatch, caplog):
     checkpoint = saved(tmp_path)
+    before = torch.__version__
     monkeypatch.setattr(torch, "__version__", "0.1")
     assert checkpoint.load() is None
+    (line,) = caplog.messages
+    assert line.endswith(f"their checkpoint does not fit: torch was {before} and is 0.1")
+
+
+@pytest.mark.usefixtures("heard")
+def test_a_damaged_checkpoint_is_not_used_and_says_so(tmp_path, caplog):
+    checkpoint = saved(tmp_path)
+    checkpoint.path.write_bytes(b"nothing")
+    assert checkpoint.load() is None
+    assert "it is damaged" in caplog.text
+
+
+def test_want_of_memory_is_no_reason_to_start_over(tmp_path, monkeypatch):
+    cells = cells_of({})
+    checkpoint = Checkpoint(tmp_path, cells, CPU)
+    checkpoint.save(STATE)
+
+    def restore(*_):
+        raise torch.OutOfMemoryError("of the device")
+
+    monkeypatch.setattr(run.Run, "restore", restore)
+    with pytest.raises(torch.OutOfMemoryError):
+        train.train_pack(cells, CPU, checkpoint=checkpoint)
+    assert checkpoint.path.exists()
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

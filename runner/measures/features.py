@@ -101,7 +101,9 @@ def _patterns(snapshot: Snapshot) -> dict[str, Float[Tensor, "cell pair"]]:
 
     def listen(module: Activation, given: tuple[Tensor, ...]) -> None:
         if tape:
-            found[tape[-1].layer.name] = (given[0] > 0).to(given[0]).flatten(1)
+            name = tape[-1].layer.name
+            found.pop(name, None)  # a layer called again: in the place of its last call
+            found[name] = (given[0] > 0).to(given[0]).flatten(1)
 
     activations = [
         module

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -27,6 +28,7 @@ from runner.grid.cell import Cell
 from runner.preemption import Stopped
 from runner.store.files import atomic
 
+_log = logging.getLogger(__name__)
 FOLDER = "checkpoints"
 _FORMAT = "2"
 
@@ -110,12 +112,26 @@ class Checkpoint:
             file.write(save(tensors, metadata))
 
     def load(self) -> State | None:
-        """Return the state to go on from; None if there is none that fits."""
+        """Return the state to go on from; None if there is none that fits, with a line in the log why."""
         read = read_checkpoint(self.path)
         if read is None:
+            if self.path.exists():
+                self.give_up("it is damaged")
             return None
         metadata, state = read
-        return state if self._made_with().items() <= metadata.items() else None
+        changed = [
+            f"{name} was {metadata.get(name)} and is {value}"
+            for name, value in self._made_with().items()
+            if metadata.get(name) != value
+        ]
+        if changed:
+            self.give_up(", ".join(changed))
+            return None
+        return state
+
+    def give_up(self, reason: str) -> None:
+        """Say why the pack starts over."""
+        _log.warning("%d cells start over, their checkpoint does not fit: %s", len(self.cells), reason)
 
     def remove(self) -> None:
         """Remove the file: the pack is written."""

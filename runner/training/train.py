@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,7 +16,6 @@ from runner.training.checkpoint import Checkpoint
 from runner.training.record import PackTables
 from runner.training.run import Run
 
-_log = logging.getLogger(__name__)
 _REPORT_SECONDS = 0.2
 
 
@@ -79,7 +77,7 @@ def _begin(
     """Return the pack, the step to go on from and the seconds that it took to get there."""
     run = Run(cells, sections, dataset, device)
     state = checkpoint.load() if checkpoint else None
-    if state is None:
+    if checkpoint is None or state is None:
         return run, 0, 0.0
     # What measures keep from the start is made again, by all cells of the start, hence to the same bits.
     run.measure(0)
@@ -88,7 +86,6 @@ def _begin(
     except torch.OutOfMemoryError:
         raise
     except (KeyError, ValueError, TypeError, IndexError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        _log.warning("%d cells start over: their checkpoint is of other code: %s", len(cells), reason)
+        checkpoint.give_up(" ".join(str(error).split()))
         return Run(cells, sections, dataset, device), 0, 0.0
     return run, state.step, state.seconds
