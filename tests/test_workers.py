@@ -11,8 +11,7 @@ import torch
 from cells import make_cell
 
 from runner.errors import UserError
-from runner.launching.launch import Silence
-from runner.launching.workers import Outcome, train_packs, worker_count
+from runner.launching.workers import Outcome, Progress, train_packs, worker_count
 from runner.planning.packs import Pack
 from runner.preemption import Stopped
 
@@ -49,7 +48,7 @@ class Writer:
         return Outcome({"ok": 0, "diverged": 0, "failed": 1})
 
 
-class Watch(Silence):
+class Watch(Progress):
     """Remembers what it is told."""
 
     def __init__(self):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -39,25 +39,6 @@ class SweepIncompleteError(Exception):
 
 class SweepInterrupted(KeyboardInterrupt):
     """Ctrl-C during a launch; the message says how far it got."""
-
-
-class Silence:
-    """A progress that shows nothing."""
-
-    def begin(self, packs: Sequence[Pack], done: int, total: int) -> None:
-        """Ignore."""
-
-    def begin_pack(self, pack: Pack) -> None:
-        """Ignore."""
-
-    def step(self, pack: Pack, step: int, diverged: int) -> None:
-        """Ignore."""
-
-    def end_pack(self, pack: Pack, ok: int, diverged: int, failed: int) -> None:
-        """Ignore."""
-
-    def end(self) -> None:
-        """Ignore."""
 
 
 class Launched(NamedTuple):
@@ -212,7 +193,7 @@ def run_shard(store: Path, launch: str, shard: int, progress: Progress | None = 
 
     from runner.training import preflight
 
-    progress = progress or Silence()
+    progress = progress or Progress()
     config = launches.read_config(store, launch)
     record = launches.read_launch(store, launch)
     device = preflight.resolve_device(config["device"], shard)
@@ -242,7 +223,8 @@ def run_shard(store: Path, launch: str, shard: int, progress: Progress | None = 
     stop.obey()
 
 
-class _Beating(NamedTuple):
+@dataclass
+class _Beating(Progress):
     """Passes progress on, and keeps the shard's heartbeat."""
 
     progress: Progress

@@ -61,9 +61,8 @@ class Trainer(Protocol):
         """Record a pack as failed."""
 
 
-@runtime_checkable
-class Progress(Protocol):
-    """What a shard tells whoever watches it."""
+class Progress:
+    """What a shard tells whoever watches it; this one shows nothing."""
 
     def begin(self, packs: Sequence[Pack], done: int, total: int) -> None:
         """Say what is to be done; ``done`` of ``total`` cells are finished already."""

@@ -1,7 +1,8 @@
 """What is measured: functions ``measure(now, start) -> Measurement``, one file per family.
 
-``catalog`` declares each of them: columns, requirements, cost, what cells that start alike share. Names are
-loaded when they are asked for, so that the catalog can be read without torch.
+Each is given a snapshot of the pack at a measured step and one of its init, and returns one value per cell,
+or per layer and cell, by column. ``catalog`` declares each of them: columns, requirements, cost, what cells
+that start alike share. Names are loaded when they are asked for: the catalog can be read without torch.
 """
 
 from __future__ import annotations

@@ -15,10 +15,6 @@ def cka(now: Snapshot, start: Snapshot) -> Measurement:
     <H K H, H L H> / (norm_F(H K H) norm_F(H L H)) with H = 1 - 1/M, on probes: of K = Theta_t with
     L = Theta_0, and of the Gram matrices of the last hidden activations.
 
-    Args:
-        now: The moment.
-        start: Init.
-
     Returns:
         ``cka`` and, where there is a hidden layer, ``feature_cka`` per cell.
 
@@ -34,10 +30,6 @@ def cka(now: Snapshot, start: Snapshot) -> Measurement:
 
 def target_alignment(now: Snapshot, start: Snapshot) -> Measurement:
     """Return the centred alignment of Theta_t with y y^T on probes.
-
-    Args:
-        now: The moment.
-        start: Init; not used.
 
     Returns:
         ``target_alignment`` per cell.

@@ -16,10 +16,6 @@ THRESHOLDED = ("relu",)
 def feature_movement(now: Snapshot, start: Snapshot) -> Measurement:
     """Return the relative RMS change of hidden activations on probes, norm(x_t - x_0) / norm(x_0).
 
-    Args:
-        now: The moment.
-        start: Init.
-
     Returns:
         ``feature_movement`` per layer and cell, and of the last hidden layer per cell.
 
@@ -43,10 +39,6 @@ def update_size(now: Snapshot, start: Snapshot) -> Measurement:
     In a network that learns features at every width, all of them change by an amount that does not depend on
     width after a few steps; in the lazy regime hidden ones change by width^(-1/2).
 
-    Args:
-        now: The moment.
-        start: Init.
-
     Returns:
         ``update_size`` per layer and cell: of the representation that follows it or, for the last layer, of
         the outputs.
@@ -66,10 +58,6 @@ def pattern_change(now: Snapshot, start: Snapshot) -> Measurement:
     This is the normalized Hamming distance of activation patterns. Where it is 0, a network of relus is the
     same linear function of its weights, layer by layer, as at init. A unit of an image is a channel at a
     position, one of a sequence a feature of a token.
-
-    Args:
-        now: The moment.
-        start: Init.
 
     Returns:
         ``pattern_change`` per layer and cell, of the pre-activations that follow from the layer, and of the

@@ -93,10 +93,6 @@ def ntk_bytes(snapshot: Snapshot, samples: int) -> int:
 def ntk_change(now: Snapshot, start: Snapshot) -> Measurement:
     """Return norm_F(Theta_t - Theta_0) / norm_F(Theta_0) on probes.
 
-    Args:
-        now: The moment.
-        start: Init.
-
     Returns:
         ``ntk_change`` per cell.
     """
@@ -106,10 +102,6 @@ def ntk_change(now: Snapshot, start: Snapshot) -> Measurement:
 
 def kernel_distance(now: Snapshot, start: Snapshot) -> Measurement:
     """Return 1 - cos(Theta_t, Theta_0) on probes: blind to a change of scale, unlike ``ntk_change``.
-
-    Args:
-        now: The moment.
-        start: Init.
 
     Returns:
         ``kernel_distance`` per cell.

@@ -29,10 +29,6 @@ def kernel_gd_error(now: Snapshot, start: Snapshot) -> Measurement:
     most t dimensions: its Ritz values and vectors stand for l and Q, and the matrix is never formed. Neither
     gamma nor the parameterization occurs in it: both are in the lr-weighted kernel.
 
-    Args:
-        now: The moment.
-        start: Init.
-
     Returns:
         ``kernel_gd_error`` per cell; 0 at init.
 

@@ -36,8 +36,6 @@ def spectrum(now: Snapshot, start: Snapshot, *, kernel: str = "full") -> Measure
     With eigenvalues l_i and shares p_i = l_i / sum_j l_j, the effective rank is exp(-sum_i p_i log p_i).
 
     Args:
-        now: The moment.
-        start: Init; not used.
         kernel: ``full``, of all samples and outputs; or ``trace``, over outputs and divided by their number,
             the one that is inverted in kernel regression. For one output they are the same, for more they
             are at infinite width, where the full one has each eigenvalue of the trace once per output; at

@@ -96,10 +96,6 @@ def limit_kernels(ensemble: Ensemble, x: Float[Tensor, "1 sample *inputs"]) -> L
 def ntk_limit_distance(now: Snapshot, start: Snapshot) -> Measurement:
     """Return norm_F(Theta - Theta_inf) / norm_F(Theta_inf) on probes; meant for init.
 
-    Args:
-        now: The moment.
-        start: Init; not used.
-
     Returns:
         ``ntk_limit_distance`` per cell; nothing where :func:`limit_kernels` knows no limit.
     """

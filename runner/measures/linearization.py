@@ -16,10 +16,6 @@ def linearization_error(now: Snapshot, start: Snapshot) -> Measurement:
     J_0 (theta_t - theta_0) is one pass of forward-mode differentiation. Probes are held out: on training
     points both models fit the targets in the end, and the error would vanish for any network.
 
-    Args:
-        now: The moment.
-        start: Init.
-
     Returns:
         ``linearization_error`` per cell; 0 where nothing has moved.
 

@@ -17,10 +17,6 @@ def param_movement(now: Snapshot, start: Snapshot) -> Measurement:
     In a wide network the hidden matrices dominate this norm, so that it can fall with width although the
     network learns features: read it beside the movement per layer.
 
-    Args:
-        now: The moment.
-        start: Init.
-
     Returns:
         ``param_movement`` per cell.
 
@@ -35,10 +31,6 @@ def param_movement(now: Snapshot, start: Snapshot) -> Measurement:
 
 def layer_movement(now: Snapshot, start: Snapshot) -> Measurement:
     """Return the relative movement of every layer's weight in Frobenius and in spectral norm.
-
-    Args:
-        now: The moment.
-        start: Init.
 
     Returns:
         ``movement_frobenius`` and ``movement_spectral`` per layer and cell.

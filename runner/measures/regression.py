@@ -21,10 +21,6 @@ from runner.numerics import losses
 def kernel_regression(now: Snapshot, start: Snapshot) -> Measurement:
     """Return test loss and error of ridge regression with Theta_t.
 
-    Args:
-        now: The moment.
-        start: Init; not used.
-
     Returns:
         ``kernel_regression_loss`` and, for classification, ``kernel_regression_error`` per cell.
 
@@ -41,10 +37,6 @@ def kernel_regression(now: Snapshot, start: Snapshot) -> Measurement:
 
 def ntk_gain(now: Snapshot, start: Snapshot) -> Measurement:
     """Return the test loss of ridge regression with Theta_0 minus the network's: what learning features won.
-
-    Args:
-        now: The moment.
-        start: Init.
 
     Returns:
         ``ntk_gain`` per cell.

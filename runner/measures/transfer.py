@@ -17,10 +17,6 @@ def transfer_gain(now: Snapshot, start: Snapshot) -> Measurement:
     The probe is ridge regression with an intercept, fitted to the second labels of the training inputs; its
     error is the share of test inputs on the wrong side. Each data set says what its second labelling is.
 
-    Args:
-        now: The moment.
-        start: Init.
-
     Returns:
         ``transfer_gain`` per cell: error on the features at init minus error now; nothing for a data set
         without a second labelling or a network without hidden layers.

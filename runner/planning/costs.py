@@ -8,7 +8,7 @@ constants are shares and counts that hold on every machine; its speeds are measu
 from __future__ import annotations
 
 import json
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from runner.measures.catalog import BY_NAME
 from runner.measures.declaration import Sizes
 from runner.measures.schedule import points, scheduled
 from runner.planning.machine import Machine
+
+if TYPE_CHECKING:
+    from runner.training.preflight import PackShape
 
 MAX_CELLS = 512
 
@@ -34,43 +37,6 @@ _NEAR_BEST = 1.05
 core busy to the end, and lose less when they are stopped."""
 
 
-@runtime_checkable
-class Shape(Protocol):
-    """What the planner asks of :class:`runner.training.preflight.PackShape`."""
-
-    @property
-    def parameters(self) -> int:
-        """Trainable parameters of a cell."""
-
-    @property
-    def train_size(self) -> int:
-        """Training samples."""
-
-    @property
-    def test_size(self) -> int:
-        """Test samples."""
-
-    @property
-    def probe_size(self) -> int:
-        """Samples that kernels are measured on."""
-
-    @property
-    def inputs(self) -> int:
-        """Input features."""
-
-    @property
-    def outputs(self) -> int:
-        """Network outputs."""
-
-    @property
-    def activations(self) -> int:
-        """Numbers that the layers return for one sample."""
-
-    @property
-    def flops_per_step(self) -> float:
-        """Floating-point operations of one optimizer step of one cell."""
-
-
 class Costs:
     """Costs of packs of cells of one shape.
 
@@ -84,7 +50,7 @@ class Costs:
         cache_bytes: What the caches hold, or may be taken of a GPU's memory.
     """
 
-    def __init__(self, cell: Cell, shape: Shape, machine: Machine) -> None:
+    def __init__(self, cell: Cell, shape: PackShape, machine: Machine) -> None:
         self._machine, self._steps = machine, cell.steps
         self.cache_bytes = machine.cache_bytes
         batch = min(cell.batch_size or shape.train_size, shape.train_size)
@@ -143,7 +109,7 @@ class Costs:
 
 def _measures(cell: Cell, sizes: Sizes) -> tuple[int, float, float]:
     """Return the measured steps and the seconds of measures at init and after it; shared work counts once."""
-    section = json.loads(cell.settings)["measure"]
+    section = json.loads(cell.settings).get("measure", {})
     count = min(points(section), cell.steps + 1)
     init = dict(BY_NAME["lambda_max"].price(sizes, {}).init)  # every cell needs it, measured or not
     times: dict[str, int] = {}

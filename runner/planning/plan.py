@@ -18,13 +18,15 @@ import numpy as np
 from runner.errors import UserError
 from runner.grid.cell import PACK_FIELDS, Cell
 from runner.grid.cells import Cells
-from runner.planning.costs import MAX_CELLS, Costs, Shape
+from runner.planning.costs import MAX_CELLS, Costs
 from runner.planning.machine import USUAL, Machine
 from runner.planning.packs import Packs, total_cost
 from runner.store.arrow import from_numpy, is_in, to_numpy
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from runner.training.preflight import PackShape
 
 SHARD_SECONDS = 450.0
 """Length of a launcher's job: long beside the start of a job, short beside a time limit."""
@@ -92,7 +94,7 @@ class Plan:
 
 def make_plan(
     cells: Collection[Cell],
-    shape_of: Callable[[Cell], Shape] | None = None,
+    shape_of: Callable[[Cell], PackShape] | None = None,
     shards: int | None = 1,
     finished: Collection[str] = frozenset(),
     machine: Machine = USUAL,
@@ -128,7 +130,9 @@ def make_plan(
     return Plan(packs, shard_of, whole.cells, ids, missing, threaded)
 
 
-def form_packs(cells: Iterable[Cell], shape_of: Callable[[Cell], Shape], machine: Machine = USUAL) -> Packs:
+def form_packs(
+    cells: Iterable[Cell], shape_of: Callable[[Cell], PackShape], machine: Machine = USUAL
+) -> Packs:
     """Return the packs of a grid, in canonical order."""
     grid = Cells.of(cells)
     grid = grid.take(grid.order(_CANONICAL))
@@ -227,7 +231,7 @@ def _threaded(packs: Packs, machine: Machine) -> tuple[int, ...]:
 
 def packs_of_rows(
     rows: Mapping[str, Any] | pa.Table,
-    shape_of: Callable[[Cell], Shape],
+    shape_of: Callable[[Cell], PackShape],
     machine: Machine = USUAL,
     threaded: Collection[int] = (),
 ) -> Packs:

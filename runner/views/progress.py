@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
+from runner.launching.workers import Progress
 from runner.planning.packs import Pack, costs_by_kind
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Running(NamedTuple):
         )
 
 
-class Tally:
+class Tally(Progress):
     """Counts cells and estimates the time left, from the packs' costs and what they took.
 
     A cost is an estimate; packs of one kind err alike, so each kind is corrected by those of it that have
