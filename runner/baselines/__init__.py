@@ -142,7 +142,6 @@ def fit_cells(cells: Sequence[Cell], device: torch.device) -> list[dict[str, Any
 
     Args:
         cells: Cells with one ``pack_key`` whose model is a baseline.
-        device: The device that kernels are computed on.
 
     Returns:
         One row of ``cells`` per cell with losses and errors; measures are absent.

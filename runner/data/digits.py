@@ -31,10 +31,6 @@ def digits(
         train_size: Training images.
         test_size: Test images; the same ones whatever the training size.
         probe_size: Probe images, likewise.
-        classes: As in :class:`runner.data.labelled.Choice`.
-        binary: Likewise.
-        label_noise: Likewise.
-        standardize: Likewise.
 
     Raises:
         UserError: If the splits ask for more than the 1797 images there are.

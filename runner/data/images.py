@@ -70,10 +70,6 @@ def images(
         train_size: Training images.
         test_size: Test images; the same ones whatever the training size.
         probe_size: Probe images, likewise.
-        classes: As in :class:`runner.data.labelled.Choice`.
-        binary: Likewise.
-        label_noise: Likewise.
-        standardize: Likewise.
 
     Raises:
         UserError: If the images cannot be had, or not as many of them.

@@ -88,10 +88,6 @@ def classification(source: Labelled, choice: Choice) -> Dataset:
 
     Targets are one-hot with mean zero, or one column of -1 and +1 with ``binary``.
 
-    Args:
-        source: What to choose from.
-        choice: The keys of the section.
-
     Raises:
         UserError: If the keys contradict each other or ask for more than there is.
     """

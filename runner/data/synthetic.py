@@ -2,6 +2,9 @@
 
 Every task has a second labelling of its inputs, -1 or +1, in the same few directions as the first: features
 that found these directions make it easy, random ones do not.
+
+Keys that tasks share: ``seed`` of all that is random, ``inputs`` (``sphere``, ``gaussian`` or ``hypercube``), and
+``train_size``, ``test_size`` and ``probe_size``, the samples of the splits.
 """
 
 from __future__ import annotations
@@ -35,15 +38,10 @@ def xor(
     hypercube, where all are equally far, the majority sign(x1 x2 + x3 + x4).
 
     Args:
-        seed: Of inputs.
         dim: Input dimension, at least 2 (3 with a linear part).
         linear: Strength of the linear part; other than 0 it makes the task a regression.
         standardize: Whether y is shifted and scaled to mean 0 and variance 1 on the training set, which
             also makes it a regression.
-        inputs: ``sphere``, ``gaussian`` or ``hypercube``.
-        train_size: Training samples.
-        test_size: Test samples.
-        probe_size: Probe samples.
 
     Raises:
         UserError: If dim is too small or inputs unknown.
@@ -83,10 +81,6 @@ def single_index(
         seed: Of inputs and of w.
         dim: Input dimension.
         degree: Of the probabilists' Hermite polynomial, 1 to 4; variance 1 under a Gaussian.
-        inputs: ``sphere``, ``gaussian`` or ``hypercube``.
-        train_size: Training samples.
-        test_size: Test samples.
-        probe_size: Probe samples.
 
     Raises:
         UserError: If degree, dim or inputs are out of range.
@@ -131,8 +125,6 @@ def polynomial(
         seed: Of inputs and of w.
         dim: Input dimension.
         train_size: Training samples; between dim, which a network needs, and dim^2, which a kernel needs.
-        test_size: Test samples.
-        probe_size: Probe samples.
 
     Raises:
         UserError: If dim is out of range.
@@ -164,13 +156,8 @@ def staircase(
     The second labelling is s2 s3 ... s_degree, or s1 if that is empty.
 
     Args:
-        seed: Of inputs.
         dim: Input dimension, at least degree.
         degree: Steps of the staircase.
-        inputs: ``hypercube``, ``sphere`` or ``gaussian``.
-        train_size: Training samples.
-        test_size: Test samples.
-        probe_size: Probe samples.
 
     Raises:
         UserError: If degree, dim or inputs are out of range.
@@ -201,13 +188,8 @@ def parity(
     The second labelling is s1 s2 ... s_(degree - 1), or s1 if that is empty.
 
     Args:
-        seed: Of inputs.
         dim: Input dimension, at least degree.
         degree: Signs multiplied.
-        inputs: ``hypercube``, ``sphere`` or ``gaussian``.
-        train_size: Training samples.
-        test_size: Test samples.
-        probe_size: Probe samples.
 
     Raises:
         UserError: If degree, dim or inputs are out of range.
@@ -238,10 +220,6 @@ def teacher(
         seed: Of inputs and of the teacher.
         dim: Input dimension.
         teacher_width: Hidden units of the teacher.
-        inputs: ``sphere``, ``gaussian`` or ``hypercube``.
-        train_size: Training samples.
-        test_size: Test samples.
-        probe_size: Probe samples.
 
     Raises:
         UserError: If dim, teacher_width or inputs are out of range.

@@ -41,7 +41,6 @@ def call(section: str, settings: Mapping[str, Any], **given: Any) -> Any:
     """Call the target of a config section with its other keys and what the caller gives.
 
     Args:
-        section: Name of the section, for messages.
         settings: The section: ``_target_`` and keyword arguments.
         **given: Further keyword arguments, which the section may not repeat.
 
@@ -79,8 +78,6 @@ def partial(section: str, settings: Mapping[str, Any], **given: Any) -> functool
     """Return the target of a config section with its other keys bound.
 
     Args:
-        section: Name of the section, for messages.
-        settings: The section.
         **given: Names of the arguments that the caller will pass; values are not used.
 
     Raises:

@@ -178,12 +178,6 @@ def run_shard(store: Path, launch: str, shard: int, progress: Progress | None = 
     Cells that another run of the same shard has finished (Slurm requeues jobs) are skipped, a pack that it
     had to leave is gone on with.
 
-    Args:
-        store: Folder of the store.
-        launch: Id of the launch.
-        shard: Which shard.
-        progress: Who watches; nobody by default.
-
     Raises:
         KeyboardInterrupt: On Ctrl-C, when what was in training is saved.
         SystemExit: Likewise, on another signal to stop.

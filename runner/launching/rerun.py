@@ -30,7 +30,6 @@ def rerun(store: Path, count: int, trust: bool = False) -> tuple[int, list[Probl
     """Train random finished cells again, each in the pack that it was trained in, and compare every number.
 
     Args:
-        store: Folder of the store.
         count: Cells to draw; all cells of their packs are trained and compared.
         trust: Whether to call what the store names with ``_target_`` though it is not of this package.
 

@@ -61,7 +61,6 @@ class PackTrainer:
         """Train the cells of a pack that nobody else trains, and write their parts.
 
         Args:
-            pack: Which.
             on_progress: Called with (steps done, cells diverged so far) now and then.
             stop: Says whether to stop; the pack is then saved, and :class:`Stopped` raised.
         """

@@ -16,13 +16,6 @@ def build(
 ) -> nn.Module:
     """Build the model that the ``model`` section describes.
 
-    Args:
-        settings: The section: ``_target_`` and the keys that its constructor takes.
-        width: Hidden units, channels, or features of a token.
-        depth: Hidden layers or blocks.
-        inputs: Shape of one sample.
-        outputs: Network outputs.
-
     Returns:
         A module that maps ``[cell or 1, sample, *inputs]`` to ``[cell, sample, outputs]``, without cells.
 

@@ -41,7 +41,6 @@ def check(model: nn.Module, dataset: Dataset) -> Size:
 
     Args:
         model: Built without cells; it has none that matter afterwards.
-        dataset: What it will be trained on.
 
     Returns:
         What one sample costs.

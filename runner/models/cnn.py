@@ -19,15 +19,11 @@ class CNN(nn.Module):
         width: Channels.
         depth: Convolutions, at least 1; there are ``depth + 1`` weights.
         inputs: Shape of one sample, (channels, height, width).
-        outputs: Network outputs.
         activation: ``relu`` (times sqrt 2), ``gelu``, ``tanh``, ``erf`` or ``linear``.
         kernel_size: Side of a patch.
         stride: Step of every convolution after the first.
         pool: Side of the average pooling after every convolution but the last; 1 for none.
-        bias: Whether layers have a bias.
         sigma_weight: Init standard deviation of a weight times sqrt(fan_in), at base width.
-        sigma_bias: Init standard deviation of a bias.
-        normalize_input: Divide images by sqrt(the size of a patch) and draw input weights as much larger.
 
     Raises:
         UserError: If samples are no images, or too small.

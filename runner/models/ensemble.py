@@ -87,8 +87,6 @@ class Ensemble:
 
         Args:
             raw: h on a split, or on some samples of it.
-            split: Which.
-            index: The samples, if not all.
         """
         if self.offset:
             raw = raw - take(self.offset[split], index)

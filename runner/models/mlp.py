@@ -19,11 +19,8 @@ class MLP(nn.Module):
         width: Hidden units per layer.
         depth: Hidden layers, at least 1; there are ``depth + 1`` weight matrices.
         inputs: Shape of one sample; it is flattened.
-        outputs: Network outputs.
         activation: ``relu`` (times sqrt 2), ``gelu``, ``tanh``, ``erf`` or ``linear``.
-        bias: Whether layers have a bias.
         sigma_weight: Init standard deviation of a weight times sqrt(fan_in), at base width.
-        sigma_bias: Init standard deviation of a bias.
         normalize_input: Divide samples by sqrt(their dimension d) and draw input weights sqrt(d) larger, as
             papers on the NTK do. The function at init stays; the input layer learns d times more slowly,
             and no longer dominates the kernel.

@@ -22,13 +22,9 @@ class ResidualMLP(nn.Module):
         width: Hidden units per layer.
         depth: Hidden layers, at least 1; there are ``depth + 1`` weight matrices, as in the MLP.
         inputs: Shape of one sample; it is flattened.
-        outputs: Network outputs.
         activation: ``relu`` (times sqrt 2), ``gelu``, ``tanh``, ``erf`` or ``linear``.
         depth_scaling: Whether beta is 1 / sqrt(depth).
-        bias: Whether layers have a bias.
         sigma_weight: Init standard deviation of a weight times sqrt(fan_in), at base width.
-        sigma_bias: Init standard deviation of a bias.
-        normalize_input: As for the MLP.
 
     References:
         Bordelon et al. (2024), "Depthwise Hyperparameter Transfer in Residual Networks", arXiv 2309.16620,

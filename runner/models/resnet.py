@@ -24,14 +24,10 @@ class ResNet(nn.Module):
         width: Channels of the first stage.
         depth: Blocks, at least 1; each adds two convolutions to the stem and the readout.
         inputs: Shape of one sample, (channels, height, width).
-        outputs: Network outputs.
         activation: ``relu`` (times sqrt 2), ``gelu``, ``tanh``, ``erf`` or ``linear``.
         stages: Groups of blocks with one size of image, at most ``depth``.
         depth_scaling: Whether beta is 1 / sqrt(depth) instead of 1.
-        bias: Whether layers have a bias.
         sigma_weight: Init standard deviation of a weight times sqrt(fan_in), at base width.
-        sigma_bias: Init standard deviation of a bias.
-        normalize_input: Divide images by sqrt(the size of a patch) and draw input weights as much larger.
 
     Raises:
         UserError: If samples are no images, or too small.
@@ -89,11 +85,8 @@ class Block(nn.Module):
     """Two convolutions beside a skip connection.
 
     Args:
-        channels_in: Channels of the input.
         channels_out: Channels returned; if more, the image is halved.
-        activation: Name of the nonlinearity.
         branch_scale: Factor beta of the branch.
-        weights: Keywords of the convolutions.
     """
 
     def __init__(

@@ -24,7 +24,6 @@ class Transformer(nn.Module):
         width: Features of a token, d_model.
         depth: Blocks of attention and a two-layer network, at least 1.
         inputs: Shape of one sample.
-        outputs: Network outputs.
         heads: Heads per block; they share the width evenly.
         head_size: Features of a head, in place of ``heads``: then their number grows with width.
         causal: Whether a position sees only itself and those before it.
@@ -32,10 +31,7 @@ class Transformer(nn.Module):
         patch_size: Side of an image's patches.
         hidden_ratio: Hidden units of a block's network over the width.
         activation: ``relu`` (times sqrt 2), ``gelu``, ``tanh``, ``erf`` or ``linear``.
-        bias: Whether maps have a bias.
         sigma_weight: Init standard deviation of a weight times sqrt(fan_in), at base width.
-        sigma_bias: Init standard deviation of a bias.
-        normalize_input: Divide features by sqrt(their number) and draw input weights as much larger.
 
     Raises:
         UserError: If width and heads, or image and patches, do not fit, or a name is unknown.

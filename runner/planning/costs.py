@@ -40,11 +40,6 @@ core busy to the end, and lose less when they are stopped."""
 class Costs:
     """Costs of packs of cells of one shape.
 
-    Args:
-        cell: One of the cells.
-        shape: Its sizes.
-        machine: Where it trains.
-
     Attributes:
         cell_bytes: Working set of a cell: its weights and one batch of activations.
         cache_bytes: What the caches hold, or may be taken of a GPU's memory.

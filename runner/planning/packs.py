@@ -100,11 +100,7 @@ class Packs(Sequence[Pack]):
         return self.cells[int(self.stops[place] - self.sizes[place])]
 
     def only(self, kept: np.ndarray) -> Packs:
-        """Return the packs with some of their cells alone; a pack with none left vanishes.
-
-        Args:
-            kept: A mask over all cells.
-        """
+        """Return the packs with some of their cells alone; a pack with none left vanishes."""
         sizes = np.add.reduceat(kept, self.stops - self.sizes, dtype=np.int64) if len(self) else self.sizes
         there = sizes > 0
         costs = self.costs * sizes / np.maximum(1, self.sizes)

@@ -42,8 +42,6 @@ def descent_of(ensemble: Ensemble, optimizer: Optimizer, *, graphed: bool = True
     GPU, steps of models and optimizers that are known to allow it are recorded and replayed.
 
     Args:
-        ensemble: The pack.
-        optimizer: Of its parameters.
         graphed: Whether to record where that is possible.
     """
     model = ensemble.model
@@ -59,12 +57,7 @@ def descent_of(ensemble: Ensemble, optimizer: Optimizer, *, graphed: bool = True
 
 
 class AutogradDescent:
-    """Steps of any model.
-
-    Args:
-        ensemble: The pack.
-        optimizer: Of its parameters.
-    """
+    """Steps of any model."""
 
     def __init__(self, ensemble: Ensemble, optimizer: Optimizer) -> None:
         self._ensemble, self._optimizer = ensemble, optimizer
@@ -86,8 +79,6 @@ class ChainDescent:
     """Steps of a dense chain, each layer updated as soon as its gradient is known.
 
     Args:
-        ensemble: The pack.
-        model: Its model.
         optimizer: Of its parameters; must not clip.
     """
 
@@ -126,9 +117,6 @@ class GraphedDescent:
     The first steps are taken as they are, on a stream of their own, as a recording asks for; then one is
     recorded as a CUDA graph. Whatever changes from step to step lies in tensors that are overwritten: the
     optimizer's rates and the indices of the batch.
-
-    Args:
-        descent: What to record.
 
     References:
         "CUDA Graphs" in PyTorch's notes on CUDA semantics.

@@ -130,12 +130,7 @@ class Recorder:
         self._results, self._trace, self._layer_rows = rows["results"], rows["trace"], rows["layers"]
 
     def tables(self, seconds: float, device: torch.device) -> PackTables:
-        """Return the tables.
-
-        Args:
-            seconds: Wall time per cell.
-            device: Where the pack was trained.
-        """
+        """Return the tables."""
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
         measured: dict[str, list[dict[str, Any]]] = {}
         for row in self._trace:

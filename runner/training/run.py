@@ -32,9 +32,6 @@ class Run:
 
     Args:
         cells: Cells with one ``pack_key``.
-        sections: Their settings.
-        dataset: What they train on.
-        device: Where.
     """
 
     def __init__(
