@@ -3,7 +3,7 @@
 Every task has a second labelling of its inputs, -1 or +1, in the same few directions as the first: features
 that found these directions make it easy, random ones do not.
 
-Keys that tasks share: ``seed`` of all that is random, ``inputs`` (``sphere``, ``gaussian`` or ``hypercube``), and
+Keys that tasks share: ``seed`` of all that is random; ``inputs``, ``sphere``, ``gaussian`` or ``hypercube``;
 ``train_size``, ``test_size`` and ``probe_size``, the samples of the splits.
 """
 
