@@ -27,7 +27,7 @@ def digits(
     The second labelling is the parity of the digit: -1 for odd, +1 for even.
 
     Args:
-        seed: Of the split.
+        seed: Seed of the split.
         train_size: Training images.
         test_size: Test images; the same ones whatever the training size.
         probe_size: Probe images, likewise.

@@ -54,9 +54,9 @@ def draw(
     """Draw the splits of a task and label them.
 
     Args:
-        label: From inputs to targets.
-        second: From inputs to numbers whose sign is the second labelling.
-        seed: Of inputs.
+        label: Maps inputs to targets.
+        second: Maps inputs to numbers whose sign is the second labelling.
+        seed: Seed of the inputs.
         dim: Input dimension.
         inputs: ``sphere``, ``gaussian`` or ``hypercube``.
         sizes: Training, test and probe samples.

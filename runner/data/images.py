@@ -23,8 +23,8 @@ class Known(NamedTuple):
     """What is known of a data set before it is read.
 
     Attributes:
-        openml: Its name there.
-        shape: Of an image.
+        openml: Name on openml.org.
+        shape: Shape of an image, (channels, height, width).
         train: How many of its images come first and are to be trained on; the others are for tests.
         total: How many there are.
         second: The classes that the second labelling calls +1.
@@ -66,7 +66,7 @@ def images(
         dataset: ``mnist``, ``fashion_mnist`` or ``cifar10``.
         path: Local file or folder to read, see :func:`runner.data.files.read`; None for OpenML, whose answer
             is kept in scikit-learn's cache.
-        seed: Of the choice.
+        seed: Seed of the choice.
         train_size: Training images.
         test_size: Test images; the same ones whatever the training size.
         probe_size: Probe images, likewise.

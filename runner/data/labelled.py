@@ -34,9 +34,9 @@ class Labelled:
     """Everything there is to choose from.
 
     Attributes:
-        name: Of its random streams.
+        name: Name of its random streams.
         train: Of which the train and probe splits are drawn, and the test split if ``test`` is None.
-        test: Of which the test split is drawn.
+        test: Samples that the test split is drawn from; None to draw it from ``train``.
         classes: How many; labels go from 0 to this, exclusively.
         second: The classes that a second labelling calls +1; where that would say nothing new of the chosen
             classes, the upper half of all classes takes its place.
@@ -54,7 +54,7 @@ class Choice:
     """What a ``data`` section asks of a source, as YAML gives it.
 
     Attributes:
-        seed: Of the choice, and of the noise.
+        seed: Seed of the choice and of the label noise.
         train_size: Training samples; a larger set extends a smaller one and leaves the other splits alone.
         test_size: Test samples.
         probe_size: Probe samples.

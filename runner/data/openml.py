@@ -27,7 +27,7 @@ def fetched(name: str) -> Path:
     read; the archive lies beside it, so that every process after the first has it at once.
 
     Args:
-        name: Of the data set on openml.org, in its first version.
+        name: Name of the data set on openml.org, in its first version.
 
     Raises:
         UserError: If it is neither in the cache nor to be had.

@@ -78,7 +78,7 @@ def single_index(
     the median of its absolute value for an odd one.
 
     Args:
-        seed: Of inputs and of w.
+        seed: Seed of the inputs and of w.
         dim: Input dimension.
         degree: Of the probabilists' Hermite polynomial, 1 to 4; variance 1 under a Gaussian.
 
@@ -122,7 +122,7 @@ def polynomial(
     The second labelling is the sign of <w, x>.
 
     Args:
-        seed: Of inputs and of w.
+        seed: Seed of the inputs and of w.
         dim: Input dimension.
         train_size: Training samples; between dim, which a network needs, and dim^2, which a kernel needs.
 
@@ -217,7 +217,7 @@ def teacher(
     The second labelling is the sign of another random output on the same hidden layer; its weights sum to 0.
 
     Args:
-        seed: Of inputs and of the teacher.
+        seed: Seed of the inputs and of the teacher.
         dim: Input dimension.
         teacher_width: Hidden units of the teacher.
 

@@ -52,7 +52,7 @@ class Cells(Sequence[Cell]):
     """Cells in some order, which may repeat; slices are views.
 
     Args:
-        columns: By field, all of one length.
+        columns: Column of each field, all of one length.
     """
 
     __slots__ = ("_columns",)
@@ -74,7 +74,7 @@ class Cells(Sequence[Cell]):
         """Return the product of fields' values, the last one varying fastest.
 
         Args:
-            cell: Holds the other fields.
+            cell: Gives the fields that are no axis.
             axes: Distinct values by field.
         """
         shape = tuple(map(len, axes.values()))

@@ -45,7 +45,7 @@ class Launched(NamedTuple):
     """A launch as recorded in the store.
 
     Attributes:
-        launch: Its id.
+        launch: Id of the launch.
         shards: Jobs to run; 0 when every cell is finished.
         missing: Cells to train.
         total: Cells of the grid.
@@ -180,7 +180,7 @@ def run_shard(store: Path, launch: str, shard: int, progress: Progress | None = 
 
     Raises:
         KeyboardInterrupt: On Ctrl-C, when what was in training is saved.
-        SystemExit: Likewise, on another signal to stop.
+        SystemExit: On another signal to stop, when that is done.
     """
     import pyarrow as pa
     import torch

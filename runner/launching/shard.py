@@ -39,8 +39,8 @@ class PackTrainer:
     """Trains packs of one shard.
 
     Attributes:
-        leases: Of the shard.
-        device: Where.
+        leases: Leases of the shard: which cells are its own for now.
+        device: Device to train on.
         config: The launch's snapshot; ``regime``, ``checkpoint_minutes``, ``kernel_memory_mb`` and
             ``retry`` count here.
         settled: Cells that have a result.

@@ -144,7 +144,7 @@ def train_packs(
         packs: What to train.
         trainer: Trains one; an exception of the training itself is its own business.
         count: Processes; 1 trains in this one.
-        progress: Who watches.
+        progress: Is told what happens.
         stop: Says whether to stop.
 
     Raises:

@@ -28,7 +28,7 @@ class Column:
         unit: Physical or logical unit; ``1`` for a pure ratio, empty for names.
         meaning: One sentence.
         nullable: Whether null (not NaN) is a legitimate value: "not measured" or "does not apply".
-        paper: Where the quantity is defined.
+        paper: Paper that defines the quantity.
     """
 
     name: str
@@ -87,10 +87,10 @@ class Measure:
     """The declaration of a measure.
 
     Attributes:
-        name: Of the function.
-        module: Of :mod:`runner.measures` that holds the function; empty for a user's own.
-        trace: Its columns of ``trace``, whose last values are also in ``cells``.
-        layers: Its columns of ``layers``.
+        name: Name of the function.
+        module: Module of :mod:`runner.measures` that holds the function; empty for a user's own.
+        trace: Columns of ``trace``, whose last values are also in ``cells``.
+        layers: Columns of ``layers``.
         init: Columns of ``cells`` that keep the values of ``trace`` columns at init, named ``<column>_init``.
         in_cells: Whether the last values of ``trace`` columns are in ``cells``.
         of_init: Whether it says something of the init alone, which holds for a cell that diverges, too.

@@ -19,8 +19,8 @@ def kernel_rows(kernel: str, samples: int, outputs: int) -> int:
 
     Args:
         kernel: ``full`` or ``trace``.
-        samples: Of the training set.
-        outputs: Of the network.
+        samples: Training samples.
+        outputs: Network outputs.
 
     Raises:
         UserError: If there is no such kernel.

@@ -54,7 +54,7 @@ def jacobian_product(passed: Pass) -> Callable[[Mapping[str, Tensor]], Float[Ten
     """Return what multiplies the Jacobian of the outputs by a direction, given as path to tensor.
 
     Args:
-        passed: Where; it serves every product.
+        passed: Recorded pass at whose parameters the Jacobian is taken; it serves every product.
     """
     if layers.is_chain(passed.tape, passed.outputs):
         return layers.ChainDerivatives(passed.tape, passed.weights).push

@@ -85,7 +85,7 @@ class Snapshot:
         """Yield model and parameters of some cells after the others, so that what is large fits in memory.
 
         Args:
-            bytes_per_cell: Of what will be computed for them.
+            bytes_per_cell: Memory that a cell needs for what will be computed.
         """
         for _, piece in self.pieces(bytes_per_cell, layers.kernel_bytes()):
             yield piece.ensemble.model, piece.parameters
@@ -94,7 +94,7 @@ class Snapshot:
         """Yield the places and a snapshot of some cells after the others; all of them at once if they fit.
 
         Args:
-            bytes_per_cell: Of what will be computed for them.
+            bytes_per_cell: Memory that a cell needs for what will be computed.
             limit: Bytes for those of a piece, but for a single cell.
         """
         count = len(self.ensemble.cells)

@@ -29,7 +29,7 @@ class Size:
 
     Attributes:
         activations: Numbers that layers return.
-        multiplications: Of a forward pass, in layers that multiply by a matrix.
+        multiplications: Multiplications of a forward pass of one sample, in layers that multiply by a matrix.
     """
 
     activations: int

@@ -26,11 +26,11 @@ class Ensemble:
         cells: Cells with one ``pack_key``.
         model_settings: The ``model`` section.
         dataset: What they train on.
-        device: Where.
+        device: Device of parameters and data.
 
     Attributes:
         inputs: Samples of each split, with a ``cell`` axis of length 1.
-        targets: Their targets, likewise.
+        targets: Their targets, with a ``cell`` axis of length 1.
         second: Another labelling of them, likewise, for the splits that have one.
         classification: Whether an error rate has a meaning.
         lr: Absolute base learning rate of every cell; NaN until it is known.
@@ -96,7 +96,7 @@ class Ensemble:
         """Keep the cells at ``index``, in that order; an index may occur more than once.
 
         Args:
-            index: Of the cells.
+            index: Places of the cells to keep.
             cells: Others of the same start, in their places; they may differ in lr and gamma.
         """
         layers.select(self.model, index)

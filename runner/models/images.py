@@ -30,7 +30,7 @@ def check_pooling(side: int, factors: Sequence[int]) -> None:
     """Raise UserError if an image is divided into less than one pixel.
 
     Args:
-        side: Of the image, the shorter one.
+        side: Length of the image's shorter side, in pixels.
         factors: What it is divided by, one after the other.
     """
     left = side

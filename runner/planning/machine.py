@@ -49,7 +49,7 @@ class Machine:
         float64: Share of that speed which products in float64 reach.
         gains: How many times faster they are on all threads, by `WIDTHS`.
         cached: Bytes per second that are read and written within the caches.
-        uncached: Likewise, beyond them.
+        uncached: Bytes per second beyond the caches.
         cache_bytes: What stays in the caches of one core, or may be taken of a GPU's memory.
     """
 
@@ -109,8 +109,8 @@ def this_machine(device: torch.device, threads: int) -> Machine:
     """Return what was measured here before, or measure it now and keep it.
 
     Args:
-        device: That cells train on.
-        threads: That may train them: as many as there are cores for a job; 1 on a GPU.
+        device: Device that cells train on.
+        threads: Threads that may train a pack: as many as there are cores for a job; 1 on a GPU.
     """
     import torch
 
@@ -145,7 +145,7 @@ def measure(device: torch.device, threads: int, name: str) -> Machine:
 
     Args:
         device: What to time.
-        threads: To time products on, beside one.
+        threads: Threads to time products on, beside one.
         name: What to call it.
     """
     import torch

@@ -24,7 +24,7 @@ class Pack:
         index: Place in the plan of the whole grid.
         cells: Those that are still to be trained.
         cost: Estimated seconds.
-        threads: That train it.
+        threads: Threads that train the pack.
     """
 
     index: int
@@ -55,11 +55,11 @@ class Packs(Sequence[Pack]):
     """Packs over columns of cells: each is made when asked for, so that a million cells take little room.
 
     Args:
-        cells: Of all packs, one pack after the other.
+        cells: Cells of all packs, one pack after the other.
         sizes: Cells of each pack; at least one.
         indices: Place of each in the plan of the whole grid.
         costs: Estimated seconds of each.
-        threads: That train each; one by default.
+        threads: Threads that train each; one by default.
     """
 
     __slots__ = ("cells", "costs", "indices", "sizes", "stops", "threads")

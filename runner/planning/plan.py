@@ -52,8 +52,8 @@ class Plan:
         packs: With cells to train, in canonical order.
         shard_of: The shard of each pack.
         grid: All cells in canonical order, the finished ones included.
-        ids: Their ids, as Arrow's strings.
-        missing_cells: Which of them are to be trained: those of the packs, in the same order.
+        ids: Ids of all cells of the grid, Arrow strings.
+        missing_cells: Mask over the grid of the cells to be trained: those of the packs, in the same order.
         threaded: Indices of the packs to be trained on all cores, one after the other, before the others.
     """
 
@@ -238,7 +238,7 @@ def packs_of_rows(
     """Return the packs of a shard from its rows of a stored plan, in order.
 
     Args:
-        rows: Of the shard.
+        rows: Rows of the plan that are of the shard.
         shape_of: Size of a cell.
         machine: What the plan was made for.
         threaded: Indices of the packs that are trained on all its cores.

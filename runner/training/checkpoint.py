@@ -58,8 +58,8 @@ class Checkpoint:
 
     Attributes:
         store: Folder of the store.
-        cells: Of the pack, in order.
-        device: Where it trains.
+        cells: Cells of the pack, in order.
+        device: Device that the pack trains on.
         minutes: Time between two checkpoints; None for one only when told to stop.
         stop: Says whether the job was told to stop.
     """

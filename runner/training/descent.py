@@ -79,7 +79,7 @@ class ChainDescent:
     """Steps of a dense chain, each layer updated as soon as its gradient is known.
 
     Args:
-        optimizer: Of its parameters; must not clip.
+        optimizer: Updates one parameter at a time; must not clip.
     """
 
     def __init__(self, ensemble: Ensemble, model: MLP, optimizer: Optimizer) -> None:

@@ -42,7 +42,7 @@ class Recorder:
 
     Args:
         layer_names: Layers in the order of the forward pass.
-        layer_roles: Their roles.
+        layer_roles: Roles of their weights.
         cells: Cells of the pack.
         known: Columns known at init, one value per cell.
     """
