@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from runner.measures.declaration import Column, Cost, Measure, Sizes
+from runner.measures.declaration import Cost, Measure, Sizes, columns
 from runner.measures.requirements import (
     decomposable,
     enough_probes,
@@ -27,10 +27,6 @@ _DESCENT = 40
 """Training steps that a Krylov space of the kernel at init is worth."""
 _RIDGE = 4
 """Decompositions that a ridge regression with a choice of its ridge is worth."""
-
-
-def _column(name: str, unit: str, meaning: str, paper: str = "") -> Column:
-    return Column(name, "float64", unit, meaning, paper=paper)
 
 
 def _kernel_search(sizes: Sizes, options: Mapping[str, Any]) -> Cost:
@@ -75,75 +71,54 @@ MEASURES: tuple[Measure, ...] = (
     Measure(
         "param_movement",
         "movement",
-        trace=(
-            _column(
-                "param_movement",
-                "1",
-                "norm(theta_t - theta_0) / norm(theta_0), raw parameters, all layers",
-                "Chizat et al., arXiv 1812.07956",
-            ),
+        trace=columns(
+            param_movement=("1", "norm(theta_t - theta_0) / norm(theta_0), raw parameters, all layers"),
         ),
         prepare="movement.prepare_norms",
+        paper="Chizat et al., arXiv 1812.07956",
     ),
     Measure(
         "layer_movement",
         "movement",
-        layers=(
-            _column("movement_frobenius", "1", "norm_F(w_t - w_0) / norm_F(w_0) of the layer's weight"),
-            _column("movement_spectral", "1", "norm_2(w_t - w_0) / norm_2(w_0) of the layer's weight"),
+        layers=columns(
+            movement_frobenius=("1", "norm_F(w_t - w_0) / norm_F(w_0) of the layer's weight"),
+            movement_spectral=("1", "norm_2(w_t - w_0) / norm_2(w_0) of the layer's weight"),
         ),
         prepare="movement.prepare_layers",
     ),
     Measure(
         "ntk_change",
         "kernel",
-        trace=(
-            _column(
-                "ntk_change",
-                "1",
-                "norm_F(Theta_t - Theta_0) / norm_F(Theta_0), lr-weighted kernel on probes",
-                "Jacot et al., arXiv 1806.07572",
-            ),
+        trace=columns(
+            ntk_change=("1", "norm_F(Theta_t - Theta_0) / norm_F(Theta_0), lr-weighted kernel on probes"),
         ),
         cost=_probe_kernel,
         prepare="kernel.probe_ntk",
+        paper="Jacot et al., arXiv 1806.07572",
     ),
     Measure(
         "kernel_distance",
         "kernel",
-        trace=(
-            _column(
-                "kernel_distance",
-                "1",
-                "1 - cos(Theta_t, Theta_0) on probes (Fort et al., arXiv 2010.15110)",
-                "Fort et al., arXiv 2010.15110",
-            ),
+        trace=columns(
+            kernel_distance=("1", "1 - cos(Theta_t, Theta_0) on probes (Fort et al., arXiv 2010.15110)"),
         ),
         cost=_probe_kernel,
         prepare="kernel.probe_ntk",
+        paper="Fort et al., arXiv 2010.15110",
     ),
     Measure(
         "feature_movement",
         "features",
-        trace=(
-            _column(
-                "feature_movement",
-                "1",
-                "Relative RMS change of the last hidden activations on probes",
-                "Yang & Hu, arXiv 2011.14522",
-            ),
-        ),
-        layers=(
-            _column("feature_movement", "1", "Relative RMS change of the layer's activations on probes"),
-        ),
+        trace=columns(feature_movement=("1", "Relative RMS change of the last hidden activations on probes")),
+        layers=columns(feature_movement=("1", "Relative RMS change of the layer's activations on probes")),
         prepare="snapshot.Snapshot.features",
+        paper="Yang & Hu, arXiv 2011.14522",
     ),
     Measure(
         "update_size",
         "features",
-        layers=(
-            _column(
-                "update_size",
+        layers=columns(
+            update_size=(
                 "activation",
                 "RMS change of the layer's activations on probes; of the outputs f for the last layer",
             ),
@@ -153,90 +128,69 @@ MEASURES: tuple[Measure, ...] = (
     Measure(
         "cka",
         "alignment",
-        trace=(
-            _column(
-                "cka",
-                "1",
-                "Centred alignment of Theta_t with Theta_0 on probes (arXiv 1905.00414)",
-                "Kornblith et al., arXiv 1905.00414",
-            ),
-            _column(
-                "feature_cka",
-                "1",
-                "Centred alignment of the last hidden activations with init, probes",
-                "Kornblith et al., arXiv 1905.00414",
-            ),
+        trace=columns(
+            cka=("1", "Centred alignment of Theta_t with Theta_0 on probes (arXiv 1905.00414)"),
+            feature_cka=("1", "Centred alignment of the last hidden activations with init, probes"),
         ),
         requires=(enough_probes,),
         cost=_probe_kernel,
         prepare="alignment.prepare",
+        paper="Kornblith et al., arXiv 1905.00414",
     ),
     Measure(
         "target_alignment",
         "alignment",
-        trace=(
-            _column(
-                "target_alignment",
-                "1",
-                "Centred alignment of Theta_t with y y^T on probes",
-                "Cristianini et al., NeurIPS 2001",
-            ),
-        ),
+        trace=columns(target_alignment=("1", "Centred alignment of Theta_t with y y^T on probes")),
         requires=(enough_probes,),
         cost=_probe_kernel,
         prepare="alignment.centred_ntk",
+        paper="Cristianini et al., NeurIPS 2001",
     ),
     Measure(
         "linearization_error",
         "linearization",
-        trace=(
-            _column(
-                "linearization_error",
+        trace=columns(
+            linearization_error=(
                 "1",
                 "RMS(f_t - [f_0 + J_0 (theta_t - theta_0)]) / RMS(f_t - f_0) on probes",
-                "Lee et al., arXiv 1902.06720",
             ),
         ),
         requires=(enough_probes,),
+        paper="Lee et al., arXiv 1902.06720",
     ),
     Measure(
         "kernel_gd_error",
         "kernel_descent",
-        trace=(
-            _column(
-                "kernel_gd_error",
+        trace=columns(
+            kernel_gd_error=(
                 "1",
                 "RMS(f_t - g_t) / RMS(g_t - f_0) on probes, g_t after t steps of GD under the fixed Theta_0",
-                "Lee et al., arXiv 1902.06720",
             ),
         ),
         requires=(full_batch, mse, plain_sgd, enough_probes),
         cost=_descent,
         prepare="kernel_descent.prepare",
+        paper="Lee et al., arXiv 1902.06720",
     ),
     Measure(
         "kernel_regression",
         "regression",
-        trace=(
-            _column(
-                "kernel_regression_loss",
+        trace=columns(
+            kernel_regression_loss=(
                 "loss",
                 "Test MSE loss of ridge regression of y with Theta_t, its ridge chosen on a split of train",
             ),
-            _column(
-                "kernel_regression_error",
+            kernel_regression_error=(
                 "fraction",
                 "Misclassified test samples of that regression; null for regression tasks",
             ),
         ),
-        init=(
-            _column(
-                "kernel_regression_loss_init",
+        init=columns(
+            kernel_regression_loss_init=(
                 "loss",
                 "Test MSE loss of ridge regression with Theta_0, its ridge chosen on a split of train",
             ),
-            _column(
-                "kernel_regression_error_init",
+            kernel_regression_error_init=(
                 "fraction",
                 "Misclassified test samples of that regression; null for regression tasks",
             ),
@@ -248,9 +202,7 @@ MEASURES: tuple[Measure, ...] = (
     Measure(
         "ntk_gain",
         "regression",
-        trace=(
-            _column("ntk_gain", "loss", "Test loss of ridge regression with Theta_0 minus the network's"),
-        ),
+        trace=columns(ntk_gain=("loss", "Test loss of ridge regression with Theta_0 minus the network's")),
         requires=(mse, enough_to_split),
         cost=_regression_at_init,
         prepare="regression.ntk_regression",
@@ -258,30 +210,26 @@ MEASURES: tuple[Measure, ...] = (
     Measure(
         "spectrum",
         "kernel_spectrum",
-        trace=(
-            _column(
-                "lambda_min",
+        trace=columns(
+            lambda_min=(
                 "1/lr",
-                "Smallest eigenvalue of the lr-weighted train kernel / N: of its trace over outputs / O, or "
-                "of the full kernel if `measure.functions.spectrum.kernel` is full",
+                "Smallest eigenvalue of the lr-weighted train kernel / N: of its trace over outputs / O, "
+                "or of the full kernel if `measure.functions.spectrum.kernel` is full",
             ),
-            _column(
-                "condition_number",
+            condition_number=(
                 "1",
-                "Largest over smallest eigenvalue of the kernel of lambda_min; inf where rounding hides the "
-                "smallest",
+                "Largest over smallest eigenvalue of the kernel of lambda_min; inf where rounding hides "
+                "the smallest",
             ),
-            _column(
-                "effective_rank",
+            effective_rank=(
                 "1",
                 "Exponential of the entropy of that kernel's eigenvalues over their sum (Roy & Vetterli "
                 "2007)",
-                "Roy & Vetterli, EUSIPCO 2007",
             ),
         ),
-        init=(
-            _column("lambda_min_init", "1/lr", "lambda_min at init"),
-            _column("condition_number_init", "1", "condition_number at init"),
+        init=columns(
+            lambda_min_init=("1/lr", "lambda_min at init"),
+            condition_number_init=("1", "condition_number at init"),
         ),
         requires=(decomposable,),
         cost=_spectrum,
@@ -290,37 +238,31 @@ MEASURES: tuple[Measure, ...] = (
     Measure(
         "lambda_max",
         "kernel",
-        trace=(_column("lambda_max", "1/lr", "Top eigenvalue of the full lr-weighted train kernel / N"),),
-        init=(
-            _column(
-                "lambda_max_init",
-                "1/lr",
-                "Top eigenvalue of the full lr-weighted train kernel / N at init",
-                "Lewkowycz et al., arXiv 2003.02218",
-            ),
+        trace=columns(lambda_max=("1/lr", "Top eigenvalue of the full lr-weighted train kernel / N")),
+        init=columns(
+            lambda_max_init=("1/lr", "Top eigenvalue of the full lr-weighted train kernel / N at init"),
         ),
         in_cells=False,
         cost=_kernel_search,
+        paper="Lewkowycz et al., arXiv 2003.02218",
     ),
     Measure(
         "sharpness",
         "curvature",
-        trace=(
-            _column(
-                "sharpness",
+        trace=columns(
+            sharpness=(
                 "1/lr",
                 "Top eigenvalue of the lr-weighted Hessian of the train loss; lr * sharpness = 2 is the edge",
-                "Cohen et al., arXiv 2103.00065",
             ),
         ),
         cost=_hessian_search,
+        paper="Cohen et al., arXiv 2103.00065",
     ),
     Measure(
         "transfer_gain",
         "transfer",
-        trace=(
-            _column(
-                "transfer_gain",
+        trace=columns(
+            transfer_gain=(
                 "fraction",
                 "Test error on a second labelling of a linear probe on the last hidden features: at init "
                 "minus now",
@@ -333,39 +275,36 @@ MEASURES: tuple[Measure, ...] = (
     Measure(
         "ntk_limit_distance",
         "limit",
-        trace=(
-            _column(
-                "ntk_limit_distance",
+        trace=columns(
+            ntk_limit_distance=(
                 "1",
                 "norm_F(Theta_0 - Theta_inf) / norm_F(Theta_inf) on probes at init, Theta_inf of infinite "
                 "width",
-                "Jacot et al., arXiv 1806.07572",
             ),
         ),
         of_init=True,
         requires=(enough_probes,),
         prepare="kernel.probe_ntk",
+        paper="Jacot et al., arXiv 1806.07572",
     ),
     Measure(
         "pattern_change",
         "features",
-        trace=(
-            _column(
-                "pattern_change",
+        trace=columns(
+            pattern_change=(
                 "1",
-                "Share of (unit of the last hidden layer, probe) pairs whose pre-activation changed its sign "
-                "since init; null without a thresholded activation",
-                "Kunin et al., arXiv 2406.06158",
+                "Share of (unit of the last hidden layer, probe) pairs whose pre-activation changed its "
+                "sign since init; null without a thresholded activation",
             ),
         ),
-        layers=(
-            _column(
-                "pattern_change",
+        layers=columns(
+            pattern_change=(
                 "1",
                 "Share of (unit of the layer, probe) pairs whose pre-activation changed its sign since init",
             ),
         ),
         prepare="features.pattern",
+        paper="Kunin et al., arXiv 2406.06158",
     ),
 )
 BY_NAME: dict[str, Measure] = {measure.name: measure for measure in MEASURES}

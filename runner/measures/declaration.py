@@ -28,7 +28,6 @@ class Column:
         unit: Physical or logical unit; ``1`` for a pure ratio, empty for names.
         meaning: One sentence.
         nullable: Whether null (not NaN) is a legitimate value: "not measured" or "does not apply".
-        paper: Paper that defines the quantity.
     """
 
     name: str
@@ -36,7 +35,6 @@ class Column:
     unit: str
     meaning: str
     nullable: bool = True
-    paper: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +98,7 @@ class Measure:
         prepare: What computes, of the start alone, all that later calls take from it; called once, with the
             distinct starts of a pack and the options, and kept on the snapshot of the start. A name inside
             :mod:`runner.measures` or a function ``prepare(start, **options)``.
+        paper: Paper that defines the quantity.
     """
 
     name: str
@@ -112,6 +111,7 @@ class Measure:
     requires: tuple[Requirement, ...] = ()
     cost: Callable[[Sizes, Mapping[str, Any]], Cost] | None = None
     prepare: str | Callable[..., object] | None = None
+    paper: str = ""
 
     def price(self, sizes: Sizes, options: Mapping[str, Any]) -> Cost:
         """Return what the measure takes with these options; nothing where it declares no cost."""
@@ -127,6 +127,11 @@ class Measure:
         if self.prepare is not None:
             prepare = _named(self.prepare) if isinstance(self.prepare, str) else self.prepare
             prepare(start, **options)
+
+
+def columns(**declared: tuple[str, str]) -> tuple[Column, ...]:
+    """Return columns of numbers from name to unit and meaning."""
+    return tuple(Column(name, "float64", unit, meaning) for name, (unit, meaning) in declared.items())
 
 
 def declare(
@@ -147,14 +152,11 @@ def declare(
         prepare: As in :class:`Measure`.
     """
 
-    def columns(given: Mapping[str, tuple[str, str]] | None) -> tuple[Column, ...]:
-        return tuple(Column(name, "float64", unit, text) for name, (unit, text) in (given or {}).items())
-
     def decorate(function: Function) -> Function:
         function.__measure__ = Measure(  # type: ignore[attr-defined]
             getattr(function, "__name__", "measure"),
-            trace=columns(trace),
-            layers=columns(layers),
+            trace=columns(**trace or {}),
+            layers=columns(**layers or {}),
             requires=requires,
             cost=cost,
             prepare=prepare,
