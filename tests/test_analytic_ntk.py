@@ -10,7 +10,7 @@ from test_engine import CPU, ensemble_of
 from runner import layers
 from runner.measures import Snapshot, empirical_ntk, limit_kernels, ntk_limit_distance
 from runner.measures.limit import MOMENTS
-from runner.scaling.parameterization import init_std
+from runner.scaling.parameterization import Scaling
 from runner.training.train import train_pack
 
 NAMES = ["sp", "ntk", "mean_field", "mup"]
@@ -137,7 +137,7 @@ def test_limit_is_the_mean_of_two_hundred_wide_networks(depth):
     for _ in range(count):
         # Drawing the weights is most of the work: in float32, and once for both activations.
         for _, spec, parameter, _ in layers.parameters_of(ensemble.model):
-            std = init_std(ensemble.cells, spec.role, spec.fan_in, spec.sigma).item()
+            std = Scaling(ensemble.cells).init_std(spec.role, spec.fan_in, spec.sigma).item()
             parameter.data.normal_(0, std, generator=generator)
         for name, kernels in sampled.items():
             ensemble.model.activation = layers.Activation(name)

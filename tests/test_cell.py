@@ -6,7 +6,9 @@ import hashlib
 import pytest
 from sweeping import cells_of
 
-from runner.grid.cell import FIELDS, ID_VERSION, Cell, canonical_json
+from runner.errors import UserError
+from runner.grid.cell import FIELDS, ID_VERSION, OPTIONAL, Cell, canonical_json
+from runner.grid.rules import check_value
 
 BASE = Cell(
     width=64,
@@ -48,9 +50,13 @@ def test_ids_are_pinned(cell_id, cell):
     )
 
 
-def test_id_is_the_hash_of_the_canonical_row():
-    expected = hashlib.sha256(canonical_json(BASE.row()).encode()).hexdigest()[:20]
-    assert BASE.cell_id == f"{ID_VERSION}-{expected}"
+@pytest.mark.parametrize("given", [{}, {"base_depth": 4}])
+def test_id_is_the_hash_of_the_canonical_row(given):
+    """A field that came later is left out while it has its default: older cells keep their ids."""
+    cell = dataclasses.replace(BASE, **given)
+    row = {name: value for name, value in cell.row().items() if name not in OPTIONAL} | given
+    expected = hashlib.sha256(canonical_json(row).encode()).hexdigest()[:20]
+    assert cell.cell_id == f"{ID_VERSION}-{expected}"
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -62,6 +68,21 @@ def test_every_field_is_part_of_the_id(name):
 
 def test_a_cell_survives_its_row():
     assert Cell.from_row({**BASE.row(), "train_loss": 1.0}) == BASE
+    older = {name: value for name, value in BASE.row().items() if name not in OPTIONAL}
+    assert Cell.from_row(older) == BASE
+
+
+def test_cells_start_alike_whatever_their_lr_and_gamma():
+    assert dataclasses.replace(BASE, lr=7.0, gamma=3.0, lr_unit="sharpness").start_key == BASE.start_key
+    for name, other in (("seed", 1), ("base_width", 8), ("base_depth", 1), ("parameterization", "mup")):
+        assert dataclasses.replace(BASE, **{name: other}).start_key != BASE.start_key
+
+
+def test_a_base_depth_is_refused_while_nothing_depends_on_it(monkeypatch):
+    (cell,) = cells_of(monkeypatch, "width=8", "lr=1")
+    assert cell.base_depth is None
+    with pytest.raises(UserError, match="base_depth must be null, for no parameterization has exponents"):
+        check_value("base_depth", 2)
 
 
 def test_equal_numbers_are_one_cell(monkeypatch):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_cell import BASE, PINNED
 
-from runner.grid.cell import FIELDS, Cell
+from runner.grid.cell import FIELDS, OPTIONAL, Cell
 from runner.grid.cells import Cells
 from runner.schema import CELLS as CELLS_TABLE
 from runner.store.arrow import to_arrow
@@ -21,6 +21,7 @@ VALUES = {
     "gamma": (0.5, 1.0),
     "seed": (0, 1, 10, 2),
     "batch_size": (None, 1, 32),
+    "base_depth": (None, 2),
     "center_output": (True, False),
     "model": ("mlp", "größe,"),
     "settings": ('{"data":{"seed":0}}', '{"data":{"seed":1}}'),
@@ -73,6 +74,15 @@ def test_cells_survive_arrow(cells):
     assert Cells.from_arrow(arrays) == cells
     stored = to_arrow(arrays, [column for column in CELLS_TABLE if column.name in FIELDS])
     assert Cells.from_arrow(pa.concat_tables([stored, stored.slice(0, 1)])) == [*cells, cells[0]]
+
+
+@given(st.lists(CELLS, min_size=1))
+@settings(deadline=None)
+def test_rows_of_an_older_store_lack_what_came_later(cells):
+    cells = [dataclasses.replace(cell, base_depth=None) for cell in cells]
+    arrays = {name: array for name, array in Cells.of(cells).arrow().items() if name not in OPTIONAL}
+    assert Cells.from_arrow(arrays) == cells
+    assert Cells.from_arrow(pa.table(arrays)) == cells
 
 
 def test_the_last_axis_varies_fastest():

@@ -20,7 +20,7 @@ from runner.optim import Optimizer
 from runner.optim.checks import below_one, flag, not_negative, two_below_one
 from runner.optim.schedule import Schedule
 from runner.planning.plan import make_plan
-from runner.scaling.parameterization import gradient_scale
+from runner.scaling.parameterization import Scaling
 from runner.training.preflight import inspect
 from runner.training.run import Run
 from runner.training.train import train_pack
@@ -230,8 +230,8 @@ def test_signum_is_the_sign_of_a_running_mean():
 class HalfSGD(Optimizer):
     """An optimizer of one's own."""
 
-    def update(self, slot, parameter, gradient, factor):
-        parameter.addcmul_(gradient, slot.minus_lr, value=factor / 2)
+    def update(self, slot, parameter, gradient):
+        parameter.addcmul_(gradient, slot.rate, value=0.5)
 
 
 def test_an_optimizer_of_ones_own():
@@ -336,7 +336,7 @@ def test_eps_scales_as_the_gradients_do(name):
         sizes.append(torch.stack([g.square().mean().sqrt() for g in gradients]))
     measured = (sizes[1] / sizes[0]).log() / math.log(8)
     cell = make_cell(**changes | {"width": 256})
-    expected = [math.log(gradient_scale([cell], role).item(), 8) for role in ROLES]
+    expected = [math.log(Scaling([cell]).gradient(role).item(), 8) for role in ROLES]
     if name == "sp":  # as PyTorch has it: one eps, though gradients shrink
         assert expected == [0, 0, 0]
     else:

@@ -166,7 +166,7 @@ class _Question:
             cell.loss,
         )
         if isinstance(baseline_of(self.sections["model"]), RidgeNTK):
-            self.key += (cell.width, cell.depth, cell.exponents, cell.base_width, cell.seed, cell.dtype)
+            self.key += (cell.width, cell.depth, cell.dtype, *cell.start_key)
 
     def __hash__(self) -> int:
         return hash(self.key)

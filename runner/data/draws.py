@@ -16,7 +16,7 @@ from torch import Tensor
 
 from runner.data.dataset import Dataset, Split
 from runner.errors import UserError, unknown
-from runner.layers import generator
+from runner.numerics.generators import generator
 
 Inputs = Float64[Tensor, "sample dim"]
 Labels = Float64[Tensor, "sample"]

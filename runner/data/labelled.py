@@ -14,7 +14,7 @@ from torch import Tensor
 
 from runner.data.dataset import Dataset, Split, one_hot
 from runner.errors import UserError
-from runner.layers import generator
+from runner.numerics.generators import generator
 
 
 class Samples(NamedTuple):

@@ -8,7 +8,7 @@ from torch.nn import functional
 from runner.data.dataset import Dataset, Split, one_hot
 from runner.data.draws import at_least
 from runner.errors import UserError
-from runner.layers import generator
+from runner.numerics.generators import generator
 
 MOST = 256
 """Largest p: all p^2 pairs are held, as 2 p^3 numbers."""

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from runner.layers import generator
+from runner.numerics.generators import generator
 
 
 class BatchOrder:

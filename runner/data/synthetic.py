@@ -19,7 +19,7 @@ from torch import Tensor
 from runner.data.dataset import Dataset
 from runner.data.draws import Inputs, Labels, at_least, draw
 from runner.errors import unknown
-from runner.layers import generator
+from runner.numerics.generators import generator
 
 
 def xor(

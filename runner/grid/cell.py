@@ -11,7 +11,7 @@ import functools
 import hashlib
 import json
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,7 @@ class Cell:
         parameterization: Name of the parameterization.
         exponents: The parameterization's abc table, canonical JSON.
         settings: The other keys of the groups (model, data, optimizer, measure), canonical JSON.
+        base_depth: Depth at which every parameterization is the same network; None where none depends on it.
     """
 
     width: int
@@ -62,13 +63,17 @@ class Cell:
     parameterization: str
     exponents: str
     settings: str
+    base_depth: int | None = None
 
     @property
     def cell_id(self) -> str:
-        """Versioned hash of the resolved values."""
-        # The text is canonical_json(self.row()), put together from cached pieces: 10 times faster.
+        """Versioned hash of the resolved values; a field that has its default is left out."""
+        # The text is canonical_json of these values, put together from cached pieces: 10 times faster.
         # `Cells.ids` does the same for a whole grid.
-        text = _ID_TEXT % tuple(map(encoded, _ID_VALUES(self)))
+        text, values = _id_parts(
+            tuple(name for name, default in OPTIONAL.items() if getattr(self, name) != default)
+        )
+        text %= tuple(map(encoded, values(self)))
         return f"{ID_VERSION}-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
 
     @property
@@ -79,6 +84,14 @@ class Cell:
         """
         return tuple(getattr(self, name) for name in PACK_FIELDS)
 
+    @property
+    def start_key(self) -> tuple[object, ...]:
+        """What cells must share, beside the pack, to start as the same network: weights and raw outputs.
+
+        Learning rate and gamma do not matter: all that is computed at init is computed once for them.
+        """
+        return tuple(getattr(self, name) for name in START_FIELDS)
+
     def row(self) -> dict[str, Any]:
         """Return the fields as a dict, in declaration order."""
         return {name: getattr(self, name) for name in FIELDS}
@@ -86,14 +99,26 @@ class Cell:
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Cell:
         """Build a cell from a mapping that holds at least its fields."""
-        return cls(**{name: row[name] for name in FIELDS})
+        return cls(**{name: row[name] for name in FIELDS if name in row or name not in OPTIONAL})
 
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Cell))
-PER_CELL_FIELDS = frozenset({"lr", "lr_unit", "gamma", "base_width", "seed", "parameterization", "exponents"})
+OPTIONAL = {
+    field.name: field.default
+    for field in dataclasses.fields(Cell)
+    if field.default is not dataclasses.MISSING
+}
+"""Fields that came later, with the values that they have where they are not given; older stores lack them."""
+START_FIELDS = ("parameterization", "exponents", "base_width", "base_depth", "seed")
+PER_CELL_FIELDS = frozenset({"lr", "lr_unit", "gamma", *START_FIELDS})
 PACK_FIELDS = tuple(name for name in FIELDS if name not in PER_CELL_FIELDS)
-_ID_VALUES = operator.attrgetter(*sorted(FIELDS))
-_ID_TEXT = "{" + ",".join(f'"{name}":%s' for name in sorted(FIELDS)) + "}"
+
+
+@functools.lru_cache
+def _id_parts(given: tuple[str, ...]) -> tuple[str, Callable[[Cell], tuple[object, ...]]]:
+    """Return the text that is hashed, with places for values, and what takes them from a cell."""
+    names = sorted(name for name in FIELDS if name not in OPTIONAL or name in given)
+    return "{" + ",".join(f'"{name}":%s' for name in names) + "}", operator.attrgetter(*names)
 
 
 def canonical_json(value: object) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 
-from runner.grid.cell import FIELDS, ID_VERSION, Cell, encoded
+from runner.grid.cell import FIELDS, ID_VERSION, OPTIONAL, Cell, encoded
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -103,7 +103,14 @@ class Cells(Sequence[Cell]):
         Args:
             rows: Arrow's arrays by name, with at least the fields of a cell.
         """
-        return cls({name: _from_arrow(rows[name]) for name in FIELDS})
+        length = len(rows[FIELDS[0]])
+        there = rows.column_names if hasattr(rows, "column_names") else rows
+        return cls(
+            {
+                name: _from_arrow(rows[name]) if name in there else _constant(OPTIONAL[name], (length,))
+                for name in FIELDS
+            }
+        )
 
     def column(self, name: str) -> Column:
         """Return a field."""
@@ -176,6 +183,11 @@ class Cells(Sequence[Cell]):
         before = "{"
         for name in sorted(FIELDS):
             values, codes = self._columns[name]
+            if name in OPTIONAL and OPTIONAL[name] in values:  # which is left out
+                words = ["" if value == OPTIONAL[name] else f'"{name}":{encoded(value)},' for value in values]
+                pieces.append(([f"{before}{text}".encode() for text in words], codes))
+                before = ""
+                continue
             before += f'"{name}":'
             if len(values) > 1:
                 pieces.append(([f"{before}{encoded(value)}".encode() for value in values], codes))

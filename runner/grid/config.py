@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import UserError, unknown
-from runner.grid.cell import Cell, canonical_json
+from runner.grid.cell import OPTIONAL, Cell, canonical_json
 from runner.grid.rules import EXECUTION_RULES, RULES, check_value, number, shown, unknown_key
 
 GROUPS = ("model", "data", "optimizer", "measure", "parameterization")
@@ -86,7 +86,8 @@ def cell_from_config(config: Mapping[str, Any]) -> Cell:
     for key in config:
         if key not in TOP_KEYS:
             raise unknown_key(str(key), config[key], TOP_KEYS)
-    values = {key: check_value(key, _required(config, key)) for key in RULES}
+    given = OPTIONAL | dict(config)  # a config of an older version lacks what came later
+    values = {key: check_value(key, _required(given, key)) for key in RULES}
     groups = {key: _group(config, key) for key in GROUPS}
     for key in ("model", "data", "optimizer", "parameterization"):
         values[key] = _name(key, groups[key])

@@ -82,6 +82,11 @@ RULES: dict[str, Rule] = {
     "gamma": _positive_rule("gamma=1"),
     "center_output": Rule("true or false", "e.g. center_output=true", _boolean),
     "base_width": _whole_rule(1, "base_width=1"),
+    "base_depth": Rule(
+        "null, for no parameterization has exponents of depth",
+        "leave it out",
+        lambda value: None if value is None else _whole(None, 0),
+    ),
     "seed": _whole_rule(0, "seed=0"),
     "steps": _whole_rule(1, "steps=200"),
     "batch_size": Rule(

@@ -11,7 +11,7 @@ A model is built without cells (so that building it costs no memory) and filled 
 
 from runner.layers.activation import ACTIVATIONS, Activation
 from runner.layers.attention import Attention
-from runner.layers.base import Call, Layer, ParameterSpec, generator, hidden, per_cell, record
+from runner.layers.base import Call, Layer, ParameterSpec, hidden, per_cell, record
 from runner.layers.chain import DenseChain, Product
 from runner.layers.contraction import Pairing
 from runner.layers.convolution import Conv2d
@@ -30,6 +30,7 @@ from runner.layers.population import (
     select,
     some,
 )
+from runner.numerics.generators import generator
 
 __all__ = [
     "ACTIVATIONS",

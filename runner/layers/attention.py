@@ -13,7 +13,7 @@ from runner.errors import UserError
 from runner.grid.cell import Cell
 from runner.layers.base import Layer, per_cell
 from runner.layers.dense import Linear
-from runner.scaling.parameterization import attention_factor
+from runner.scaling.parameterization import Scaling
 
 
 class Attention(Layer):
@@ -66,7 +66,7 @@ class Attention(Layer):
 
     def populate(self, cells: Sequence[Cell], like: Tensor) -> None:
         """Set the factor of the logits."""
-        self.register_buffer("logit_factor", attention_factor(cells).to(like), persistent=False)
+        self.register_buffer("logit_factor", Scaling(cells).attention().to(like), persistent=False)
 
     def forward(
         self, x: Float[Tensor, "cell sample position size"]

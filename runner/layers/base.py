@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +12,8 @@ from torch import Tensor, nn
 
 from runner.grid.cell import Cell
 from runner.layers.contraction import Pairing
-from runner.scaling.parameterization import Role, init_std, lr_factor, multiplier
+from runner.numerics.generators import generator
+from runner.scaling.parameterization import Role, Scaling
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Layer(nn.Module):
         """Add a parameter, without cells as yet."""
         self.specs[name] = spec
         self.register_parameter(name, nn.Parameter(torch.empty(0, *spec.shape)))
-        for factor in ("multiplier", "lr_factor"):
+        for factor in ("multiplier", "kernel_weight"):
             self.register_buffer(f"{name}_{factor}", torch.empty(0), persistent=False)
 
     @property
@@ -134,27 +134,27 @@ class Layer(nn.Module):
             cells: One entry per cell of the pack.
             like: Has the dtype and the device of the parameters.
         """
+        scaling = Scaling(cells)
         for name, spec in self.specs.items():
             path = f"{self.name}.{name}"
             draws = {cell.seed: _draw(cell.seed, path, spec.shape) for cell in cells}
-            std = init_std(cells, spec.role, spec.fan_in, spec.sigma)
+            std = scaling.init_std(spec.role, spec.fan_in, spec.sigma)
             value = torch.stack([draws[cell.seed] * s for cell, s in zip(cells, std, strict=True)])
             if spec.mean:
-                mean = init_std(cells, spec.role, spec.fan_in, spec.mean)
+                mean = scaling.init_std(spec.role, spec.fan_in, spec.mean)
                 value += per_cell(mean, value.dim())
             self.register_parameter(name, nn.Parameter(value.to(like)))
-            self.register_buffer(
-                f"{name}_multiplier", multiplier(cells, spec.role).to(like), persistent=False
-            )
-            self.register_buffer(f"{name}_lr_factor", lr_factor(cells, spec.role).to(like), persistent=False)
+            for factor in ("multiplier", "kernel_weight"):
+                value = getattr(scaling, factor)(spec.role).to(like)
+                self.register_buffer(f"{name}_{factor}", value, persistent=False)
 
     def scale(self, name: str, value: Float[Tensor, "cell ..."]) -> Float[Tensor, "cell ..."]:
         """Multiply by the parameterization's factor r^(-a) of a parameter."""
         return value * per_cell(getattr(self, f"{name}_multiplier"), value.dim())
 
     def kernel_factor(self, name: str) -> Float[Tensor, "cell"]:
-        """Return r^(-c) r^(-2a): SGD's learning rate factor times the square of the multiplier."""
-        factor: Tensor = getattr(self, f"{name}_lr_factor") * getattr(self, f"{name}_multiplier") ** 2
+        """Return r^(-c) r^(-2a): the weight in the kernel times the square of the multiplier."""
+        factor: Tensor = getattr(self, f"{name}_kernel_weight") * getattr(self, f"{name}_multiplier") ** 2
         return factor
 
     def remember(
@@ -213,12 +213,6 @@ class Layer(nn.Module):
 def per_cell(factor: Float[Tensor, "cell"], dim: int) -> Tensor:
     """View a per-cell factor so that it broadcasts against a tensor of ``dim`` dimensions."""
     return factor.view(-1, *(1,) * (dim - 1))
-
-
-def generator(seed: int, purpose: str) -> torch.Generator:
-    """Return a CPU generator whose stream is named by a seed and a purpose."""
-    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 def _draw(seed: int, path: str, shape: tuple[int, ...]) -> Tensor:

@@ -31,7 +31,7 @@ from runner.measures.kernel import probe_ntk
 from runner.measures.snapshot import Measurement, Snapshot
 from runner.models import MLP
 from runner.models.ensemble import Ensemble
-from runner.scaling.parameterization import init_std
+from runner.scaling.parameterization import Scaling
 
 Kernel = Float64[Tensor, "cell sample sample"]
 
@@ -149,7 +149,7 @@ def _normalized(q: Kernel) -> tuple[Kernel, Kernel]:
 def _variance(ensemble: Ensemble, layer: Linear, name: str) -> Float64[Tensor, "cell 1 1"]:
     """Variance of a parameter in force, (r^(-a) std)^2."""
     spec = layer.specs[name]
-    std = init_std(ensemble.cells, spec.role, spec.fan_in, spec.sigma)
+    std = Scaling(ensemble.cells).init_std(spec.role, spec.fan_in, spec.sigma)
     scale: Tensor = getattr(layer, f"{name}_multiplier")
     return ((std.to(scale.device) * scale.double()) ** 2)[:, None, None]
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from runner.layers import generator
+from runner.numerics.generators import generator
 from runner.numerics.precision import batch_product, vector_products
 
 Product = Callable[[Float[Tensor, "cell n"]], Float[Tensor, "cell n"]]

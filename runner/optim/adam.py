@@ -41,7 +41,6 @@ class Adam(Optimizer):
     """
 
     family: ClassVar[OptimizerFamily] = "adam"
-    capturable: ClassVar[bool] = True
     remembers = ("mean", "square")
 
     def __init__(
@@ -71,7 +70,7 @@ class Adam(Optimizer):
             torch.mul(slot.minus_lr, self.factor * math.sqrt(second) / first, out=slot.rate)
             torch.mul(slot.eps, math.sqrt(second), out=slot.eps_now)
 
-    def update(self, slot: Slot, parameter: Tensor, gradient: Tensor, factor: float) -> None:
+    def update(self, slot: Slot, parameter: Tensor, gradient: Tensor) -> None:
         """Update one parameter in place; see :meth:`runner.optim.Optimizer.update`."""
         first, second = self.betas
         mean = slot.state["mean"].lerp_(gradient, 1 - first)

@@ -41,7 +41,7 @@ from runner.layers import Product, parameters_of
 from runner.optim.checks import not_negative, positive
 from runner.optim.clipping import clip_factor, gradient_norm
 from runner.optim.schedule import Schedule
-from runner.scaling.parameterization import OptimizerFamily, gamma_of, gradient_scale, lr_factor
+from runner.scaling.parameterization import OptimizerFamily, Scaling
 
 _GAMMA_POWER: dict[OptimizerFamily, int] = {"sgd": 2, "adam": 1}
 
@@ -105,8 +105,6 @@ class Optimizer:
         family: Which row of the abc table's c it reads.
         remembers: Names of the state kept for every parameter.
         decoupled: Whether decay bypasses the gradient.
-        capturable: Whether :meth:`update` uses ``slot.rate`` in place of its argument ``factor`` and nothing
-            else that changes from step to step, so that a recording of it can be replayed.
         taken: Steps done.
         factor: Of the learning rate at the step at hand.
 
@@ -116,7 +114,6 @@ class Optimizer:
 
     family: ClassVar[OptimizerFamily] = "sgd"
     decoupled: ClassVar[bool] = False
-    capturable: ClassVar[bool] = False
     remembers: tuple[str, ...] = ()
     eps: float = 0.0
 
@@ -183,7 +180,7 @@ class Optimizer:
             parameter.addcmul_(parameter, slot.shrink)
         elif self.weight_decay:
             gradient = torch.addcmul(gradient, parameter, slot.ridge, out=slot.scratch)
-        self.update(slot, parameter, gradient, self.factor)
+        self.update(slot, parameter, gradient)
 
     @torch.no_grad()
     def apply_product(self, slot: Slot, parameter: Tensor, gradient: Product) -> None:
@@ -191,14 +188,13 @@ class Optimizer:
         left, right, factor = gradient
         self.apply(slot, parameter, slot.product.baddbmm_(left, right, beta=0, alpha=factor))
 
-    def update(self, slot: Slot, parameter: Tensor, gradient: Tensor, factor: float) -> None:
+    def update(self, slot: Slot, parameter: Tensor, gradient: Tensor) -> None:
         """Update one parameter in place.
 
         Args:
             slot: What is held of it.
             parameter: The parameter.
             gradient: Clipped, coupled decay added; may lie in ``slot.scratch``.
-            factor: Of the learning rate at this step.
         """
         raise NotImplementedError
 
@@ -235,14 +231,15 @@ class Optimizer:
         self.taken = int(state["step"])
 
     def _slots(self, model: nn.Module, cells: Sequence[Cell], lr: Float[Tensor, "cell"]) -> list[Slot]:
-        gamma = gamma_of(cells)
+        scaling = Scaling(cells)
+        gamma = scaling.gamma
         base = lr.double().cpu() * gamma ** _GAMMA_POWER[self.family]
         slots = []
         for path, spec, parameter, _ in parameters_of(model):
-            weighted = lr_factor(cells, spec.role)
+            weighted = scaling.kernel_weight(spec.role)
             per_weight = (-1, *(1,) * len(spec.shape))
-            lr_of_role = base * lr_factor(cells, spec.role, self.family)
-            eps = self.eps * gradient_scale(cells, spec.role)
+            lr_of_role = base * scaling.lr(spec.role, self.family)
+            eps = self.eps * scaling.gradient(spec.role)
             numbers = {
                 "minus_lr": -lr_of_role,
                 "rate": -lr_of_role,
@@ -275,7 +272,7 @@ class Optimizer:
             slot.product = product[:size].view(count, *slot.shape)
 
     def _check_cells(self, cells: Sequence[Cell]) -> None:
-        lr_factor(cells, "hidden", self.family)
+        Scaling(cells).lr("hidden", self.family)  # raises where the table has no row for it
         if self.family != "sgd" and any(cell.lr_unit == "sharpness" for cell in cells):
             raise UserError(
                 f"lr_unit must be absolute for {type(self).__name__}, got sharpness; lambda_max is a scale "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -40,8 +39,6 @@ class SGD(Optimizer):
         in deep learning". Its critical lr: Cohen et al. (2021), arXiv 2103.00065, appendix B.
     """
 
-    capturable: ClassVar[bool] = True
-
     def __init__(
         self,
         model: nn.Module,
@@ -64,7 +61,7 @@ class SGD(Optimizer):
             model, cells, lr, weight_decay=weight_decay, clip=clip, warmup=warmup, schedule=schedule
         )
 
-    def update(self, slot: Slot, parameter: Tensor, gradient: Tensor, factor: float) -> None:
+    def update(self, slot: Slot, parameter: Tensor, gradient: Tensor) -> None:
         """Update one parameter in place; see :meth:`runner.optim.Optimizer.update`."""
         if self.momentum:
             past = slot.state["momentum"].mul_(self.momentum).add_(gradient)

@@ -36,7 +36,6 @@ class SignSGD(Optimizer):
 
     family: ClassVar[OptimizerFamily] = "adam"
     decoupled: ClassVar[bool] = True
-    capturable: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -56,7 +55,7 @@ class SignSGD(Optimizer):
             model, cells, lr, weight_decay=weight_decay, clip=clip, warmup=warmup, schedule=schedule
         )
 
-    def update(self, slot: Slot, parameter: Tensor, gradient: Tensor, factor: float) -> None:
+    def update(self, slot: Slot, parameter: Tensor, gradient: Tensor) -> None:
         """Update one parameter in place; see :meth:`runner.optim.Optimizer.update`."""
         if self.momentum:
             gradient = slot.state["mean"].lerp_(gradient, 1 - self.momentum)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runner.errors import UserError
-from runner.grid.cell import PACK_FIELDS, Cell
+from runner.grid.cell import PACK_FIELDS, START_FIELDS, Cell
 from runner.grid.cells import Cells
 from runner.planning.costs import MAX_CELLS, Costs
 from runner.planning.machine import USUAL, Machine
@@ -151,8 +151,7 @@ def form_packs(
 
 
 _KIND = ("lr_unit", "exponents")
-_INIT = ("parameterization", "exponents", "base_width", "seed")
-_CANONICAL = (*PACK_FIELDS, *_INIT, "lr_unit", "gamma", "lr")
+_CANONICAL = (*PACK_FIELDS, *START_FIELDS, "lr_unit", "gamma", "lr")
 
 
 def _chunks(members: Cells, costs: Costs) -> np.ndarray:
@@ -161,7 +160,7 @@ def _chunks(members: Cells, costs: Costs) -> np.ndarray:
     The engine does the work at init once per group, so cutting one open repeats that work: a group somewhat
     beyond the caches stays whole, unless that is estimated to cost much more.
     """
-    groups = np.diff(members.starts(_INIT), append=len(members))
+    groups = np.diff(members.starts(START_FIELDS), append=len(members))
     largest, limit = int(groups.max()), costs.pack_limit()
     if limit < largest <= min(MAX_CELLS, min(_WHOLE_BYTES, _BEYOND * costs.cache_bytes) // costs.cell_bytes):
         part = _even(largest, limit)
@@ -184,7 +183,7 @@ def _even(count: Any, limit: int) -> Any:
 
 def _seconds(members: Cells, sizes: np.ndarray, costs: Costs) -> np.ndarray:
     """Return the cost of packs that these cells are cut into."""
-    inits, stops = members.starts(_INIT), np.cumsum(sizes)
+    inits, stops = members.starts(START_FIELDS), np.cumsum(sizes)
     begun_before = np.searchsorted(inits, stops - sizes, side="right") - 1
     return costs.seconds(sizes, np.searchsorted(inits, stops) - begun_before)
 

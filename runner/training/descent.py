@@ -39,7 +39,7 @@ def descent_of(ensemble: Ensemble, optimizer: Optimizer, *, graphed: bool = True
     """Return the fastest way to take steps: without autograd where the model is a dense chain.
 
     Clipping needs the gradients of all parameters before it changes any, so it is left to autograd. On a
-    GPU, steps of models and optimizers that are known to allow it are recorded and replayed.
+    GPU, steps of this package's own models and optimizers are recorded and replayed.
 
     Args:
         graphed: Whether to record where that is possible.
@@ -51,7 +51,9 @@ def descent_of(ensemble: Ensemble, optimizer: Optimizer, *, graphed: bool = True
         descent = ChainDescent(ensemble, model, optimizer)
     else:
         descent = AutogradDescent(ensemble, optimizer)
-    if graphed and ensemble.device.type == "cuda" and optimizer.capturable and is_built_in(model):
+    # Code of others may do at a step what a recording would not repeat.
+    ours = is_built_in(model) and type(optimizer).__module__.startswith("runner.optim.")
+    if graphed and ours and ensemble.device.type == "cuda":
         return GraphedDescent(descent)
     return descent
 

@@ -43,9 +43,9 @@ class Run:
         self.loss = losses.LOSSES[self.shape.loss]
         self.measures = scheduled(sections["measure"])
         # Cells that differ in lr or gamma alone start alike: what is measured at init is measured once.
-        starts = {(c.exponents, c.base_width, c.seed): i for i, c in reversed(list(enumerate(cells)))}
-        order = {key: k for k, key in enumerate(starts)}
-        index = torch.tensor([order[c.exponents, c.base_width, c.seed] for c in cells], device=device)
+        starts = {cell.start_key: place for place, cell in reversed(list(enumerate(cells)))}
+        order = {key: place for place, key in enumerate(starts)}
+        index = torch.tensor([order[cell.start_key] for cell in cells], device=device)
         self.ensemble = Ensemble([cells[i] for i in starts.values()], sections["model"], dataset, device)
         self.start = Snapshot(self.ensemble, 0, keep=True)
         lambda_init = lambda_max(self.start, self.start).trace["lambda_max"]
