@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from runner.commands import claims, curves, export, fit, phase, report, transfer, verify
-from runner.commands.options import Parser, add_store, store_of
-from runner.errors import UserError, printable, unknown
+from runner.commands.registry import COMMANDS
+from runner.errors import UserError, unknown
 
 EPILOGUE = """\
 STORE is a folder written by `runner sweep`; the newest under outputs/ if left out.
@@ -25,11 +23,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0] in ("-sc", "--shell-completion"):
+        if _complete():
+            return 0
         words.insert(0, "sweep")  # Hydra's completion calls the bare program
     if words[:1] == ["sweep"]:
-        from runner.commands import sweep
-
-        return sweep.main(words[1:])
+        return COMMANDS["sweep"].main(words[1:])
     debug = "--debug" in words
     try:
         code = _dispatch([word for word in words if word != "--debug"])
@@ -54,93 +52,38 @@ def _dispatch(words: list[str]) -> int:
         print(_overview())
         return 0
     if words[0] in ("-V", "--version"):
-        from runner import __version__
+        from runner.version import __version__
 
         print(f"runner {__version__}")
         return 0
     if words[0] not in COMMANDS:
-        raise unknown("command", words[0], ["sweep", *COMMANDS])
-    run, parser_of = COMMANDS[words[0]][1:]
-    parser = parser_of(
-        Parser(prog=f"runner {words[0]}", formatter_class=argparse.RawDescriptionHelpFormatter)
-    )
-    return run(parser.parse_args(words[1:]))
-
-
-def _status(options: argparse.Namespace) -> int:
-    from runner.store.status import status
-    from runner.views.listing import status_json, status_lines
-
-    report = status(store_of(options))
-    if options.json:
-        print(status_json(report))
-    else:
-        print("\n".join(map(printable, status_lines(report, options.failures))))
-    return 0
-
-
-def _schema(options: argparse.Namespace) -> int:
-    from runner.schema import TABLES
-    from runner.views.listing import schema_json, schema_lines
-
-    if options.table is not None and options.table not in TABLES:
-        raise unknown("TABLE", options.table, TABLES)
-    tables = [options.table] if options.table else list(TABLES)
-    print(schema_json(tables) if options.json else "\n".join(schema_lines(tables)))
-    return 0
-
-
-def _status_parser(parser: Parser) -> Parser:
-    parser.description = "How far a store is: cells done, diverged, failed and missing, jobs at work."
-    parser.epilog = "examples:\n  runner status\n  runner status outputs/digits --failures"
-    add_store(parser)
-    parser.add_argument(
-        "--failures", action="store_true", help="show every failed cell and where its traceback is"
-    )
-    return parser
-
-
-def _schema_parser(parser: Parser) -> Parser:
-    parser.description = "Every column of the tables: type, unit, meaning."
-    parser.epilog = "examples:\n  runner schema\n  runner schema layers\n  runner schema cells --json"
-    parser.add_argument("table", nargs="?", metavar="TABLE", help="cells, trace or layers")
-    parser.add_argument("--json", action="store_true", help="for machines")
-    return parser
+        raise unknown("command", words[0], COMMANDS)
+    return COMMANDS[words[0]].main(words[1:])
 
 
 def _overview() -> str:
     lines = ["usage: runner COMMAND ...", "", "Phase diagrams of lazy and feature-learning training.", ""]
-    rows = [
-        ("sweep [OVERRIDES]", "train a grid: runner sweep width=64,256 lr=0.1,1 parameterization=ntk,mup")
-    ]
-    rows += [(usage, help) for usage, help in ((COMMANDS[name][0], _HELP[name]) for name in COMMANDS)]
-    return "\n".join([*lines, *(f"  {usage:<20}{help}" for usage, help in rows), "", EPILOGUE])
+    lines += [f"  {command.usage:<20}{command.help}" for command in COMMANDS.values()]
+    return "\n".join([*lines, "", EPILOGUE])
 
 
-_HELP = {
-    "status": "how far a store is, and what failed",
-    "phase": "the phase diagram, in the terminal or as SVG, PNG, PDF",
-    "fit": "exponents against width, with intervals, beside theory",
-    "curves": "measures over training, in the terminal or as a figure",
-    "transfer": "the best learning rate at each width, and its drift",
-    "report": "one HTML page to look at, offline: diagram, curves, fits, provenance",
-    "export": "the cells as CSV, or as runs for wandb, mlflow, tensorboard",
-    "claims": "the theory put to the test: 17 claims, measured, with verdicts",
-    "verify": "whether a store can be trusted: every byte read, and held against the plans",
-    "schema": "every column of the tables: type, unit, meaning",
-}
-COMMANDS: dict[str, tuple[str, Callable[[argparse.Namespace], int], Callable[[Parser], Parser]]] = {
-    "status": ("status [STORE]", _status, _status_parser),
-    "phase": ("phase [STORE]", phase.run, phase.parser_of),
-    "fit": ("fit [STORE]", fit.run, fit.parser_of),
-    "curves": ("curves [STORE]", curves.run, curves.parser_of),
-    "transfer": ("transfer [STORE]", transfer.run, transfer.parser_of),
-    "report": ("report [STORE]", report.run, report.parser_of),
-    "export": ("export [STORE]", export.run, export.parser_of),
-    "claims": ("claims [IDS]", claims.run, claims.parser_of),
-    "verify": ("verify [STORE]", verify.run, verify.parser_of),
-    "schema": ("schema [TABLE]", _schema, _schema_parser),
-}
+def _complete() -> bool:
+    """Complete the command itself; for the words after ``sweep``, hide that word from Hydra.
+
+    Hydra's completion knows an app and its overrides, but no word in between. Returns whether all is done.
+    """
+    line = os.environ.get("COMP_LINE")
+    if line is None:
+        return False
+    program, _, rest = line.lstrip().partition(" ")
+    word, space, after = rest.lstrip().partition(" ")
+    if word == "sweep" and space:
+        os.environ["COMP_LINE"] = f"{program} {after}"
+        return False
+    if not space:
+        print(" ".join(command for command in COMMANDS if command.startswith(word)))
+    return True
+
 
 if __name__ == "__main__":
     sys.exit(main())

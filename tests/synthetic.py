@@ -8,10 +8,10 @@ import yaml
 
 from runner.analysis.regime import classify
 from runner.grid.cell import Cell, canonical_json
-from runner.grid.config import conf_dir
+from runner.grid.config import conf_dir, load_thresholds
 from runner.schema import TABLES
 
-THRESHOLDS = {"untrained": 0.9, "lazy": 0.1, "rich": 0.5, "catapult": 1.5}
+THRESHOLDS = load_thresholds("default")
 SLOPES = {
     # lambda_max, ntk_change, features, then Frobenius per role and the hidden layers' spectral norm
     "ntk": {

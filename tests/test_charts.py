@@ -10,13 +10,14 @@ from synthetic import LRS, WIDTHS, frames, grid
 from runner.analysis.phase import Axes, phase_grid
 from runner.analysis.regime import COLORS, REGIMES
 from runner.errors import UserError
-from runner.views.charts import phase_chart
-from runner.views.charts.curves import curve_panel
-from runner.views.charts.scales import column_title
-from runner.views.charts.style import Layout
+from runner.views.curves import curve_panel
 from runner.views.figures import render, write_figure
+from runner.views.phase.chart import phase_chart
+from runner.views.scales import column_title
+from runner.views.style import Layout
 
 BY_NAME = Axes(facets=("parameterization",))
+SCREEN = Layout()
 MAGIC = {".svg": b"<svg", ".png": b"\x89PNG", ".pdf": b"%PDF"}
 
 
@@ -27,7 +28,7 @@ def cells():
 
 @pytest.fixture(scope="module")
 def chart(cells):
-    return phase_chart(phase_grid(cells, BY_NAME), BY_NAME, "digits", "absolute")
+    return phase_chart(phase_grid(cells, BY_NAME), BY_NAME, "digits", "absolute", SCREEN)
 
 
 def _layers(chart, mark):
@@ -82,19 +83,20 @@ def test_an_absolute_lr_has_a_second_axis_in_units_of_the_critical_one(chart, ce
     critical = first["[5, 4]"][0]
     assert sorted(y / critical for y in first["[1, 3]"][:4]) == pytest.approx([0.01, 0.1, 10, 100])
     assert any(text["mark"].get("text") == "0.2/λmax" for text in _layers(chart, "text"))
-    relative = phase_chart(phase_grid(cells.assign(lr_unit="sharpness"), BY_NAME), BY_NAME, "", "sharpness")
+    grid = phase_grid(cells.assign(lr_unit="sharpness"), BY_NAME)
+    relative = phase_chart(grid, BY_NAME, "", "sharpness", SCREEN)
     assert not [line for line in _layers(relative, "line") if line["mark"]["strokeDash"] == [1, 3]]
 
 
 def test_no_critical_line_without_lr(cells):
     one = cells[(cells["lr"] == 0.1) & (cells["parameterization"] == "ntk")]
     axes = Axes(y="gamma")
-    assert not _layers(phase_chart(phase_grid(one, axes), axes), "line")
+    assert not _layers(phase_chart(phase_grid(one, axes), axes, "", None, SCREEN), "line")
 
 
 def test_numeric_color_has_no_letters(cells):
     axes = Axes(facets=("parameterization",), color="ntk_change")
-    found = phase_chart(phase_grid(cells, axes), axes)
+    found = phase_chart(phase_grid(cells, axes), axes, "", None, SCREEN)
     color = _cells(found)[0]["encoding"]["color"]
     assert color["scale"]["scheme"] == "viridis"
     assert color["scale"]["type"] == "log"
@@ -105,7 +107,7 @@ def test_numeric_color_has_no_letters(cells):
 def test_points_without_a_regime_stay_empty(cells):
     holed = cells.copy()
     holed.loc[holed["width"] == 64, "regime"] = None
-    rects = _cells(phase_chart(phase_grid(holed, BY_NAME), BY_NAME))
+    rects = _cells(phase_chart(phase_grid(holed, BY_NAME), BY_NAME, "", None, SCREEN))
     drawn = [row for row in rects[0]["rows"] if row["regime"] is not None]
     assert rects[0]["transform"] == [{"filter": "isValid(datum.regime)"}]
     assert len(drawn) == (len(WIDTHS) - 1) * len(LRS)
@@ -114,7 +116,8 @@ def test_points_without_a_regime_stay_empty(cells):
 
 def test_one_point():
     cells = frames(grid(width=64, lr=0.1))[0]
-    assert len(_cells(phase_chart(phase_grid(cells, Axes()), Axes()))[0]["rows"]) == 1
+    chart = phase_chart(phase_grid(cells, Axes()), Axes(), "", None, SCREEN)
+    assert len(_cells(chart)[0]["rows"]) == 1
 
 
 @pytest.mark.parametrize("suffix", MAGIC)
@@ -132,7 +135,7 @@ def test_bytes_do_not_depend_on_the_process(chart, tmp_path):
         "import sys; sys.path.insert(0, sys.argv[2])\n"
         "from pathlib import Path; from test_charts import *\n"
         "cells = frames(grid(width=WIDTHS, lr=LRS, parameterization=('ntk', 'sp'), seed=(0, 1)))[0]\n"
-        "chart = phase_chart(phase_grid(cells, BY_NAME), BY_NAME, 'digits', 'absolute')\n"
+        "chart = phase_chart(phase_grid(cells, BY_NAME), BY_NAME, 'digits', 'absolute', SCREEN)\n"
         "[write_figure(chart, Path(sys.argv[1]) / f'phase{suffix}') for suffix in MAGIC]\n"
     )
     here = str(Path(__file__).parent)

@@ -10,7 +10,7 @@ from synthetic import WIDTHS, exponents, frames, grid
 from runner.analysis.exponents import DEFAULT_METRICS, fit, loglog_slope
 from runner.analysis.theory import family, predicted_slope
 from runner.errors import UserError
-from runner.views.terminal import print_fit
+from runner.views.fit import print_fit
 
 NAMES = ("ntk", "mup", "mean_field", "sp")
 

@@ -20,7 +20,7 @@ from runner.commands import sweep
 from runner.schema import KEYS, TABLES
 from runner.store import launches, status
 from runner.store.verify import verify
-from runner.views import terminal
+from runner.views import summary
 
 TINY = (
     "data=xor", "data.dim=4", "data.train_size=16", "data.test_size=8", "data.probe_size=8", "width=8,12,16",
@@ -38,7 +38,7 @@ FORKS = multiprocessing.get_context("forkserver")
 def folder(tmp_path, monkeypatch):
     """Every test runs in an empty folder, without figures."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(terminal, "print_launch_summary", lambda *_: None)
+    monkeypatch.setattr(summary, "print_launch_summary", lambda *_: None)
     return tmp_path
 
 
@@ -138,7 +138,7 @@ def tiny(tmp_path_factory):
     """A finished store of the tiny sweep, and its tables."""
     store = tmp_path_factory.mktemp("tiny") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(terminal, "print_launch_summary", lambda *_: None)
+        patch.setattr(summary, "print_launch_summary", lambda *_: None)
         patch.setattr("runner.store.compact", lambda *_: None)
         assert sweep.main([*TINY, f"store={store}"]) == 0
     return store, frames(store)

@@ -3,6 +3,7 @@
 import pytest
 from sweeping import cells_of
 
+from runner import cli
 from runner.commands import sweep
 from runner.grid.cell import canonical_json
 from runner.grid.config import conf_dir
@@ -229,13 +230,13 @@ def test_help_names_every_group(capsys):
 )
 def test_tab_completion(monkeypatch, capsys, line, expected):
     monkeypatch.setenv("COMP_LINE", line)
-    assert sweep.main(["-sc", "query=bash"]) == 0
+    assert cli.main(["-sc", "query=bash"]) == 0
     assert capsys.readouterr().out.strip() == expected
 
 
 def test_tab_completion_installs(monkeypatch, capsys):
     monkeypatch.delenv("COMP_LINE", raising=False)
-    assert sweep.main(["-sc", "install=bash"]) == 0
+    assert cli.main(["-sc", "install=bash"]) == 0
     assert "complete -o nospace -o default -F hydra_bash_completion runner" in capsys.readouterr().out
 
 

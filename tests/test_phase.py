@@ -10,7 +10,7 @@ from runner.analysis.columns import column, group_keys
 from runner.analysis.phase import Axes, boundary, edges, phase_grid
 from runner.analysis.selection import VaryingError, require_no_other_varying, select
 from runner.errors import UserError
-from runner.views.terminal import print_phase
+from runner.views.phase.terminal import print_phase
 
 BY_NAME = Axes(facets=("parameterization",))
 

@@ -18,6 +18,7 @@ from runner import store
 from runner.commands import sweep
 from runner.errors import UserError
 from runner.grid.cell import FIELDS
+from runner.grid.config import load_thresholds
 from runner.launching import launch, workers
 from runner.planning.machine import USUAL
 from runner.store import launches
@@ -42,10 +43,10 @@ def engine(monkeypatch):
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
     """The summary of a launch is tested with the report."""
-    from runner.views import terminal
+    from runner.views import summary
 
     shown = []
-    monkeypatch.setattr(terminal, "print_launch_summary", lambda *arguments: shown.append(arguments))
+    monkeypatch.setattr(summary, "print_launch_summary", lambda *arguments: shown.append(arguments))
     return shown
 
 
@@ -362,7 +363,7 @@ def test_no_cells(engine):
     assert not Path("out").exists()
 
 
-THRESHOLDS = {"untrained": 0.9, "lazy": 0.1, "rich": 0.5, "catapult": 1.5}
+THRESHOLDS = load_thresholds("default")
 
 
 def test_debug_shows_the_traceback(engine, capsys):

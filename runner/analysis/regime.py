@@ -27,6 +27,28 @@ TEXT_COLORS = {regime: "#FFFFFF" if regime == "diverged" else "#000000" for regi
 THRESHOLDS = ("untrained", "lazy", "rich", "catapult")
 
 
+def regime_texts(thresholds: Mapping[str, Any]) -> dict[str, str]:
+    """Return what each regime means, in a sentence that quotes the thresholds.
+
+    Args:
+        thresholds: As in ``conf/regime/default.yaml``.
+    """
+    limit = check_thresholds(thresholds)
+    return {
+        "lazy": f"Kernel and features moved by less than {limit['lazy']:.3g} of their size: training is "
+        "kernel regression with the tangent kernel of init (Jacot et al., arXiv 1806.07572; Chizat et al., "
+        "arXiv 1812.07956).",
+        "crossover": "Between the two: the kernel or the features moved, but neither by more than "
+        f"{limit['rich']:.3g} of its size.",
+        "rich": f"The kernel or the features moved by more than {limit['rich']:.3g} of their size: the "
+        "network learned features (Yang & Hu, arXiv 2011.14522; Geiger et al., arXiv 1906.08034).",
+        "untrained": f"The loss stayed above {limit['untrained']:.3g} of its start, so that nothing can be "
+        "said of the regime.",
+        "diverged": "The loss grew beyond its limit: a learning rate above the stable ones (Lewkowycz et "
+        "al., arXiv 2003.02218).",
+    }
+
+
 def check_thresholds(thresholds: Mapping[str, Any]) -> dict[str, float]:
     """Return the four thresholds as floats.
 

@@ -144,6 +144,21 @@ def facet_label(facets: Sequence[str], values: Sequence[Any]) -> str:
     return ", ".join(parts)
 
 
+def with_series(frame: pd.DataFrame, facets: Sequence[str]) -> pd.DataFrame:
+    """Return the rows with the heading of their facet as ``series``.
+
+    Args:
+        frame: A table with the facets as columns or group keys.
+        facets: Keys that separate it.
+
+    Raises:
+        UserError: If a facet is unknown.
+    """
+    keys = [column(frame, facet, "--facet") for facet in facets]
+    rows = zip(*keys, strict=True) if keys else [()] * len(frame)
+    return frame.assign(series=[facet_label(facets, values) for values in rows])
+
+
 def _matches(value: Any, text: str) -> bool:
     """Return whether a cell's value is the one that the user typed."""
     if isinstance(value, str):

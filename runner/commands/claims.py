@@ -14,6 +14,8 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner.commands.command import Parsed
+from runner.commands.options import Parser, add_json
 from runner.errors import UserError
 
 if TYPE_CHECKING:
@@ -118,22 +120,11 @@ def side_by_side(frames: Mapping[str, Tables]) -> Any:
     return regime_table(frames["claim_tasks"]) if "claim_tasks" in frames else None
 
 
-def parser_of(parser: Any) -> Any:
-    """Return the parser of ``runner claims``."""
-    parser.description = (
-        "Put the theory to the test: each claim an experiment, a rule and a verdict. Trains what is missing "
-        f"into {OUT}; the table goes there as Markdown and Parquet, too."
-    )
-    parser.epilog = """\
-examples:
-  runner claims --quick
-  runner claims C8 C16
-  runner claims C1,C6 --quick --json"""
+def _options(parser: Parser) -> None:
     parser.add_argument("ids", nargs="*", type=_ids, action=_Flat, metavar="IDS", help="C1 to C17 (all)")
     parser.add_argument("--quick", action="store_true", help="smaller grids: under 5 minutes on two cores")
-    parser.add_argument("--json", action="store_true", help="for machines")
+    add_json(parser)
     parser.add_argument("--out", type=Path, default=OUT, metavar="DIR", help=f"folder of the results ({OUT})")
-    return parser
 
 
 class _Flat(argparse.Action):
@@ -146,3 +137,14 @@ class _Flat(argparse.Action):
 
 def _ids(text: str) -> Iterable[str]:
     return tuple(part.strip().upper() for part in text.split(",") if part.strip())
+
+
+COMMAND = Parsed(
+    "claims [IDS]",
+    "the theory put to the test: 17 claims, measured, with verdicts",
+    "Put the theory to the test: each claim an experiment, a rule and a verdict. Trains what is missing "
+    f"into {OUT}; the table goes there as Markdown and Parquet, too.",
+    ("runner claims --quick", "runner claims C8 C16", "runner claims C1,C6 --quick --json"),
+    _options,
+    run,
+)

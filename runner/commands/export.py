@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from runner.commands.command import Parsed
 from runner.commands.options import Parser, add_selection, add_store, store_of
 from runner.errors import unknown
 
@@ -34,20 +35,26 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def parser_of(parser: Parser) -> Parser:
-    """Return the parser of the command."""
-    parser.description = (
-        "A store's cells as CSV or as runs of an experiment tracker, each with its config, curves and "
-        "results. Nothing is sent anywhere: the files are for the tracker's own tools."
-    )
-    parser.epilog = """\
-examples:
-  runner export --to csv
-  runner export outputs/digits --to tensorboard --where parameterization=mup
-  runner export outputs/digits --to mlflow --out runs     # then: mlflow ui --backend-store-uri sqlite:///runs/mlflow.db
-  runner export --to wandb --out runs                     # then: wandb sync runs/wandb/offline-*"""
+def _options(parser: Parser) -> None:
     add_store(parser)
     parser.add_argument("--to", required=True, metavar="|".join(FORMATS), help="the format")
-    add_selection(parser, facet=False)
+    add_selection(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder (STORE/export/FORMAT)")
-    return parser
+
+
+COMMAND = Parsed(
+    "export [STORE]",
+    "the cells as CSV, or as runs for wandb, mlflow, tensorboard",
+    (
+        "A store's cells as CSV or as runs of an experiment tracker, each with its config, curves and "
+        "results. Nothing is sent anywhere: the files are for the tracker's own tools."
+    ),
+    (
+        "runner export --to csv",
+        "runner export outputs/digits --to tensorboard --where parameterization=mup",
+        "runner export outputs/digits --to mlflow --out runs     # then: mlflow ui --backend-store-uri sqlite:///runs/mlflow.db",
+        "runner export --to wandb --out runs                     # then: wandb sync runs/wandb/offline-*",
+    ),
+    _options,
+    run,
+)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from runner.commands.options import Parser, add_selection, store_of
+from runner.commands.command import Parsed
+from runner.commands.options import Parser, add_selection, add_store, store_of
 
 
 def run(options: argparse.Namespace) -> int:
@@ -24,20 +25,24 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def parser_of(parser: Parser) -> Parser:
-    """Return the parser of the command."""
-    parser.description = (
+def _options(parser: Parser) -> None:
+    add_store(parser, json=False)
+    add_selection(parser)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the page (STORE/report.html)")
+
+
+COMMAND = Parsed(
+    "report [STORE]",
+    "one HTML page to look at, offline: diagram, curves, fits, provenance",
+    (
         "One HTML file that works offline: phase diagram, curves of every cell, fits, best learning rates, "
         "provenance."
-    )
-    parser.epilog = """\
-examples:
-  runner report
-  runner report outputs/digits --out digits.html
-  runner report --where data=xor --all"""
-    parser.add_argument(
-        "store", nargs="?", type=Path, metavar="STORE", help="folder (the newest under outputs/)"
-    )
-    add_selection(parser, facet=False)
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the page (STORE/report.html)")
-    return parser
+    ),
+    (
+        "runner report",
+        "runner report outputs/digits --out digits.html",
+        "runner report --where data=xor --all",
+    ),
+    _options,
+    run,
+)

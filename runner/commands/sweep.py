@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runner.commands.command import Command
 from runner.errors import UserError, printable
-from runner.grid.axes import expand_logspace
-from runner.grid.config import conf_dir
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -68,8 +67,6 @@ def run_shard_job(store: str, launch: str, shard: int) -> None:
 
 def _run(arguments: list[str]) -> int:
     completes = any(argument in _COMPLETION for argument in arguments)
-    if completes and _complete_command():
-        return 0
     shows = completes or any(argument.split("=")[0] in _SHOWING for argument in arguments)
     line = [_normalized(argument) for argument in arguments]
     if not shows:
@@ -83,6 +80,8 @@ def _run(arguments: list[str]) -> int:
 
 def _call_hydra(line: list[str]) -> int:
     import hydra
+
+    from runner.grid.config import conf_dir
 
     with _environment(["runner", *line]):
         _see_working_directory()
@@ -121,6 +120,8 @@ def _see_working_directory() -> None:
 
 def _normalized(argument: str) -> str:
     """Expand logspace, which Hydra does not know, and spare people the + of an experiment."""
+    from runner.grid.axes import expand_logspace
+
     key, equals, value = argument.partition("=")
     if key.startswith("-") or not equals:
         return argument
@@ -131,6 +132,8 @@ def _normalized(argument: str) -> str:
 def _with_default_experiment(line: list[str]) -> list[str]:
     """Add the default grid when the line names neither an experiment nor a key of that grid."""
     import yaml
+
+    from runner.grid.config import conf_dir
 
     content = yaml.safe_load((conf_dir() / "experiment" / f"{DEFAULT_EXPERIMENT}.yaml").read_text("utf-8"))
     params = content["hydra"]["sweeper"]["params"]
@@ -166,26 +169,6 @@ def _without_axes(line: list[str]) -> list[str]:
     return [argument for argument in kept if argument not in axes]
 
 
-def _complete_command() -> bool:
-    """Complete the command itself; for the words after ``sweep``, hide that word from Hydra.
-
-    Hydra's completion knows an app and its overrides, but no word in between. Returns whether all is done.
-    """
-    from runner.cli import COMMANDS
-
-    line = os.environ.get("COMP_LINE")
-    if line is None:
-        return False
-    program, _, rest = line.lstrip().partition(" ")
-    word, space, after = rest.lstrip().partition(" ")
-    if word == "sweep" and space:
-        os.environ["COMP_LINE"] = f"{program} {after}"
-        return False
-    if not space:
-        print(" ".join(command for command in ("sweep", *COMMANDS) if command.startswith(word)))
-    return True
-
-
 # -- errors ------------------------------------------------------------------------------------------
 
 
@@ -208,3 +191,19 @@ def _explain(error: Exception) -> tuple[str | None, int]:
 
 def _one_line(error: object) -> str:
     return printable(" ".join(str(error).split()))
+
+
+class _Sweep(Command):
+    """The command whose words are Hydra's."""
+
+    __slots__ = ()
+
+    def main(self, words: Sequence[str]) -> int:
+        """Run the sweep, its errors said here."""
+        return main(words)
+
+
+COMMAND = _Sweep(
+    "sweep [OVERRIDES]",
+    "train a grid: runner sweep width=64,256 lr=0.1,1 parameterization=ntk,mup",
+)

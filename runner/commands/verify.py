@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
+from runner.commands.command import Parsed
+from runner.commands.options import Parser, add_store, store_of
 from runner.errors import UserError, printable
 
 
@@ -17,12 +17,11 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UserError: There is no store, it cannot be written, or a newer version wrote it.
     """
-    from runner.store import default_store
     from runner.store.verify import repair, verify
 
     if options.rerun < 0:
         raise UserError(f"--rerun must be a number of cells >= 0, got {options.rerun}; e.g. --rerun 3")
-    store = options.store if options.store is not None else default_store()
+    store = store_of(options)
     done = repair(store) if options.repair else ()
     report = verify(store)
     compared = 0
@@ -49,20 +48,8 @@ def run(options: argparse.Namespace) -> int:
     return int(bool(report.problems))
 
 
-def parser_of(parser: Any) -> Any:
-    """Return the parser of ``runner verify``."""
-    parser.description = (
-        "Read every byte of a store: checksums, schema, ids, rows that are missing or there twice, cells of "
-        "the plans that have no result. Says how to repair; changes nothing without --repair."
-    )
-    parser.epilog = """\
-examples:
-  runner verify
-  runner verify outputs/digits --repair
-  runner verify outputs/digits --rerun 3"""
-    parser.add_argument(
-        "store", nargs="?", type=Path, metavar="STORE", help="folder (the newest under outputs/)"
-    )
+def _options(parser: Parser) -> None:
+    add_store(parser)
     parser.add_argument(
         "--repair",
         action="store_true",
@@ -80,5 +67,14 @@ examples:
         action="store_true",
         help="with --rerun: call code that the store names and that is not runner's",
     )
-    parser.add_argument("--json", action="store_true", help="for machines")
-    return parser
+
+
+COMMAND = Parsed(
+    "verify [STORE]",
+    "whether a store can be trusted: every byte read, and held against the plans",
+    "Read every byte of a store: checksums, schema, ids, rows that are missing or there twice, cells of the "
+    "plans that have no result. Says how to repair; changes nothing without --repair.",
+    ("runner verify", "runner verify outputs/digits --repair", "runner verify outputs/digits --rerun 3"),
+    _options,
+    run,
+)

@@ -16,7 +16,7 @@ def versions() -> dict[str, str]:
     """Return the versions of runner, Python and what the results may depend on, importing none of them."""
     from importlib import metadata
 
-    from runner import __version__
+    from runner.version import __version__
 
     found = {"runner": __version__, "python": sys.version.split()[0]}
     for package in _PACKAGES:

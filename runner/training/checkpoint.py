@@ -22,11 +22,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from runner import __version__
 from runner.errors import UserError
 from runner.grid.cell import Cell
 from runner.preemption import Stopped
 from runner.store.files import atomic
+from runner.version import __version__
 
 _log = logging.getLogger(__name__)
 FOLDER = "checkpoints"

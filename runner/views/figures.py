@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import UserError, unknown
-from runner.views.charts.style import Layout
+from runner.views.style import Layout
 
 if TYPE_CHECKING:
     import altair as alt

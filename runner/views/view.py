@@ -1,19 +1,23 @@
-"""A result in its three forms: a table, the chart that shows it, and the caption that says what is shown."""
+"""A result in its forms: a table, the chart that shows it, the caption that says what is shown, and text."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.views.charts.style import Layout
+import pandas as pd
+
+from runner.analysis.columns import plain, records
 from runner.views.figures import check_figure_path, fitted_layout, write_figure, write_text
 from runner.views.sizes import COLUMN
+from runner.views.style import Layout
 
 if TYPE_CHECKING:
     import altair as alt
-    import pandas as pd
+    from rich.console import Console
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +29,18 @@ class View:
         caption: What is shown: the sweep, its cells and seeds, the statistic.
         make: From a layout to the chart.
         panels: How many panels the chart has.
+        print: Prints the table for people to a console.
+        asked: What was asked for: the head of the JSON.
+        more: Further tables of the JSON.
     """
 
     table: pd.DataFrame
     caption: str
     make: Callable[[Layout], Any]
     panels: int
+    print: Callable[[Console], None]
+    asked: Mapping[str, Any]
+    more: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
     @property
     def chart(self) -> alt.ConcatChart:
@@ -57,6 +67,14 @@ class View:
         caption = path.with_suffix(".caption.txt")
         write_text(caption, self.caption + "\n")
         return caption
+
+    def json(self) -> str:
+        """Return what was asked for and the tables as lists of rows; NaN is null, for JSON knows no NaN."""
+        tables = {
+            name: [{key: plain(value) for key, value in row.items()} for row in records(table)]
+            for name, table in {"rows": self.table, **self.more}.items()
+        }
+        return json.dumps({**self.asked, **tables}, indent=1)
 
     def _repr_mimebundle_(self, *args: Any, **keywords: Any) -> Any:
         """Return what a notebook shows: the chart."""

@@ -21,9 +21,8 @@ from runner.analysis.estimate import (
     trained,
 )
 from runner.analysis.exponents import LEAST_WIDTHS
+from runner.grid.config import load_thresholds
 
-THRESHOLDS = (0.1, 0.5)
-"""Lazy below, rich above: those of ``conf/regime/default.yaml``; a crossover is their geometric middle."""
 MAJORITY = 0.5
 
 
@@ -61,12 +60,12 @@ def time_makes_features(frames: Frames) -> Sequence[Check]:
     return [
         above(
             "share of mup cells lazy at the first step",
-            lambda: share(_moved(mup, 0) < THRESHOLDS[0]),
+            lambda: share(_moved(mup, 0) < _thresholds()[0]),
             MAJORITY,
         ),
         above(
             "share of mup cells rich at the last step",
-            lambda: share(_moved(mup, -1) > THRESHOLDS[1]),
+            lambda: share(_moved(mup, -1) > _thresholds()[1]),
             MAJORITY,
         ),
     ]
@@ -163,10 +162,17 @@ def _plain(tables: Tables) -> Tables:
 
 def _crossover_slope(tables: Tables) -> Estimate:
     """Return the log-log slope of the crossover gamma against width."""
-    level = float(np.sqrt(THRESHOLDS[0] * THRESHOLDS[1]))
+    lazy, rich = _thresholds()
+    level = float(np.sqrt(lazy * rich))
     found = crossover_gamma(trained(tables.cells), level).assign(status="ok")
     found["cell_id"] = [f"{width}-{seed}" for width, seed in zip(found["width"], found["seed"], strict=True)]
     if found["gamma"].isna().all():
         raise Unsupported("no width crosses over within the gammas of the grid")
     line = slope(Tables(found, found, found), "gamma")
     return Estimate(line.value, line.low, line.high, len(trained(tables.cells)))
+
+
+def _thresholds() -> tuple[float, float]:
+    """Return below what a cell is lazy and above what it is rich; a crossover is their geometric middle."""
+    limits = load_thresholds("default")
+    return limits["lazy"], limits["rich"]

@@ -12,29 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from runner.analysis.axes import calmest, largest_facets, measured_columns, natural_axes
-from runner.analysis.columns import column, distinct, numeric_column, plain, show
-from runner.analysis.exponents import DEFAULT_METRICS, fit, fit_points
+from runner.analysis.axes import largest_facets, measured_columns, natural_axes
+from runner.analysis.columns import column, numeric_column, plain
 from runner.analysis.phase import Axes, phase_grid
-from runner.analysis.selection import choose, default_facets, select
-from runner.analysis.transfer import lr_curves, transfer
+from runner.analysis.selection import choose, default_facets
 from runner.errors import UserError
-from runner.views.captions import common_words, sweep_words
-from runner.views.charts import (
-    Layout,
-    color_channels,
-    gain_chart,
-    phase_chart,
-    scaling_chart,
-    spectrum_chart,
-    transfer_chart,
-)
-from runner.views.charts.curves import FIELDS, curve_panel
-from runner.views.charts.style import concat
+from runner.views.captions import common_words
+from runner.views.curves import FIELDS, curve_panel
 from runner.views.figures import specification, write_text
 from runner.views.page.packing import layer_measure, pack_curves
-from runner.views.page.sections import sections
-from runner.views.views import lr_unit
+from runner.views.page.sections import picture_section, sections
+from runner.views.phase.chart import color_channels, phase_chart
+from runner.views.picture import Part, Section
+from runner.views.pictures import SECTIONS
+from runner.views.scales import lr_unit
+from runner.views.style import Layout, concat
 
 if TYPE_CHECKING:
     from runner.store import Store
@@ -63,7 +55,7 @@ class _Content:
     """What the script of the page gets: specifications, their data by name, and curves by point."""
 
     charts: dict[str, Any] = field(default_factory=dict)
-    notes: dict[str, str] = field(default_factory=dict)
+    rooms: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     datasets: dict[str, Any] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
 
@@ -98,13 +90,8 @@ def write_page(store: Store, path: str | Path, where: Sequence[str] = (), everyt
             f"{dropped} of {dropped + MOST_PANELS} facets ({', '.join(axes.facets)}): choose with --where"
         )
     extra = _phase(content, store, shown, axes)
-    _scaling(content, store, shown, axes)
-    _transfer(content, shown, axes)
-    for name, chart in (("spectrum", spectrum_chart), ("gain", gain_chart)):
-        drawn = chart(shown, axes.facets)
-        if drawn is not None:
-            content.add(name, drawn)
-    text = _document(store, cells, axes, where, content, extra)
+    pictures = "\n".join(_section(content, section, store, shown, axes) for section in SECTIONS)
+    text = _document(store, cells, axes, where, content, extra | {"rooms": content.rooms}, pictures)
     write_text(path, text)
     return Page(path, len(text.encode()), tuple(content.left_out))
 
@@ -113,7 +100,7 @@ def _phase(content: _Content, store: Store, cells: pd.DataFrame, axes: Axes) -> 
     """Add the diagram and the empty panels of the curves; return the colours and the packed curves."""
     measures = measured_columns(cells)
     grid = phase_grid(cells, axes, measures)
-    content.add("phase", phase_chart(grid, axes, lr_unit=lr_unit(cells), measures=measures))
+    content.add("phase", phase_chart(grid, axes, "", lr_unit(cells), Layout(), measures))
     points = _points(cells, grid, axes)
     placed = points.dropna().index
     chosen = cells.loc[placed]
@@ -159,40 +146,17 @@ def _key(values: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(plain(value) for value in values)
 
 
-def _scaling(content: _Content, store: Store, cells: pd.DataFrame, axes: Axes) -> None:
-    """Add the exponents at the learning rate that most cells survived."""
-    facets = axes.facets
+def _section(content: _Content, section: Section, store: Store, cells: pd.DataFrame, axes: Axes) -> str:
+    """Add a picture's chart; return its section as HTML, empty where there is nothing to show."""
     try:
-        where = [
-            f"{key}={show(calmest(cells, key))}"
-            for key in (axes.x, axes.y)
-            if key != "width" and key in cells and len(distinct(cells[key])) > 1
-        ]
-        part = select(cells, where)
-        points = fit_points(part, store.trace, store.layers, DEFAULT_METRICS, facets)
-        if points.empty:
-            raise UserError("nothing was measured that could be fitted")
-        fits = fit(part, store.trace, store.layers, DEFAULT_METRICS, facets)
+        part = section.draw(store, cells, axes)
     except UserError as error:
-        content.notes["scaling"] = f"No fits: {error}."
-        return
-    content.add("scaling", scaling_chart(points, fits[fits["cells"] > 0], facets))
-    words = " ".join(f"--where {condition}" for condition in where)
-    if facets != default_facets(store, ("width",)):
-        words += f" --facet {','.join(facets) or 'none'}"
-    content.notes["scaling"] = sweep_words(part, store.config, where, ("width", *facets))
-    content.notes["scaling command"] = f"runner fit {store.path} {words}".strip()
-
-
-def _transfer(content: _Content, cells: pd.DataFrame, axes: Axes) -> None:
-    """Add the best learning rates."""
-    try:
-        metric = "train_loss"
-        losses, best = lr_curves(cells, metric, axes.facets), transfer(cells, metric, axes.facets)
-    except UserError as error:
-        content.notes["transfer"] = f"No best learning rates: {error}."
-        return
-    content.add("transfer", transfer_chart(losses, best, axes.facets, metric, lr_unit(cells)))
+        return picture_section(section, Part(None, f"{section.lacking}: {error}."))
+    if part is None:
+        return ""
+    content.add(section.name, part.chart)
+    content.rooms[section.name] = section.room
+    return picture_section(section, part)
 
 
 def _document(
@@ -202,6 +166,7 @@ def _document(
     where: Sequence[str],
     content: _Content,
     extra: dict[str, Any],
+    pictures: str,
 ) -> str:
     """Return the page as text."""
     import vl_convert
@@ -217,7 +182,8 @@ def _document(
         "vega": _in_script(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")),
         # No < in the data: neither the end of the script nor a comment can begin in a name.
         "data": json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
-        **sections(store, cells, axes, where, content.notes, content.left_out, [*content.charts]),
+        "pictures": pictures,
+        **sections(store, cells, axes, where, content.left_out),
     }
     text = (folder / "page.html").read_text("utf-8")
     pieces = text.split("{{")

@@ -1,5 +1,5 @@
 // The page's own script: draws the charts, and shows the curves of the point that is chosen.
-// Specifications and data come from runner/report/charts; nothing is drawn here.
+// Specifications and data come from runner/views; nothing is drawn here.
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
 const clone = (value) => JSON.parse(JSON.stringify(value));
@@ -202,10 +202,8 @@ byId("phase").addEventListener("keydown", (event) => {
 
 // -- the rest -----------------------------------------------------------------------------------------
 
-const ROOM = { scaling: [105, 190, 290], transfer: [125, 180, 290], spectrum: [105, 190, 290], gain: [105, 220, 400] };
-
 function drawRest(id) {
-  return draw(id, arranged(clone(data.charts[id]), id, ...ROOM[id]));
+  return draw(id, arranged(clone(data.charts[id]), id, ...data.rooms[id]));
 }
 
 // Charts further down are drawn when they come near.
@@ -219,7 +217,7 @@ const waiting = new IntersectionObserver(
   },
   { rootMargin: "400px" },
 );
-const rest = Object.keys(ROOM).filter((id) => data.charts[id] && byId(id));
+const rest = Object.keys(data.rooms);
 
 async function drawAll() {
   await drawPhase();

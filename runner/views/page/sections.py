@@ -11,25 +11,17 @@ import pandas as pd
 
 from runner.analysis.estimate import Tables
 from runner.analysis.phase import Axes
-from runner.analysis.regime import COLORS, LETTERS, REGIMES, TEXT_COLORS
+from runner.analysis.regime import COLORS, LETTERS, REGIMES, TEXT_COLORS, regime_texts
 from runner.analysis.regime_table import regime_table
+from runner.grid.config import load_thresholds
 from runner.schema import CELLS
-from runner.views.claims import claim_rows
-from runner.views.tables import count_line
+from runner.views.captions import count_line
+from runner.views.claims import HEADINGS, claim_rows
+from runner.views.picture import Part, Section
 
 if TYPE_CHECKING:
     from runner.store import Store
 
-REGIME_TEXTS = {
-    "lazy": "Weights, features and kernel barely moved: training is kernel regression with the tangent "
-    "kernel of init (Jacot et al., arXiv 1806.07572; Chizat et al., arXiv 1812.07956).",
-    "crossover": "Between the two: the kernel or the features moved, but not by their own size.",
-    "rich": "The kernel or the features moved by more than half their size: the network learned features "
-    "(Yang & Hu, arXiv 2011.14522; Geiger et al., arXiv 1906.08034).",
-    "untrained": "The loss hardly fell in these steps, so that nothing can be said of the regime.",
-    "diverged": "The loss grew beyond its limit: a learning rate above the stable ones (Lewkowycz et al., "
-    "arXiv 2003.02218).",
-}
 PAPERS = {
     "ntk_change": "Jacot et al., arXiv 1806.07572",
     "kernel_distance": "Fort et al., arXiv 2010.15110",
@@ -52,9 +44,7 @@ def sections(
     cells: pd.DataFrame,
     axes: Axes,
     where: Sequence[str],
-    notes: Mapping[str, str],
     left_out: Sequence[str],
-    charts: Sequence[str],
 ) -> dict[str, str]:
     """Return the HTML of each part by its name in the template; every name in it is escaped."""
     record = _record(store)
@@ -64,19 +54,8 @@ def sections(
         "counts": _text(f"{count_line(cells)}; {seeds} seed{'s' if seeds > 1 else ''}{scope}"),
         "left_out": "".join(f"<p class=note>Not on this page: {_text(line)}</p>" for line in left_out),
         "axes": _text(f"{axes.y} over {axes.x}" + (f", by {', '.join(axes.facets)}" if axes.facets else "")),
-        "regimes": _regimes(),
+        "regimes": _regimes(store.config.get("regime")),
         "measures": _measures(cells),
-        "scaling": _chart("scaling", charts, notes),
-        "transfer": _chart("transfer", charts, notes),
-        "spectrum": _optional(
-            "spectrum", "Spectrum of the kernel", charts,
-            "Eigenvalues of the tangent kernel on the training set at init, one point per network.",
-        ),
-        "gain": _optional(
-            "gain", "What training won over the kernel", charts,
-            "Against the change of the kernel, a point per cell: what the network gained over regression "
-            "with its kernel at init, and what its features are worth on other labels.",
-        ),
         "beside": _beside(cells, store),
         "claims": _claims(store.path),
         "provenance": _provenance(store, record),
@@ -107,27 +86,21 @@ def _text(value: str) -> str:
     return html.escape(value, quote=True)
 
 
-def _chart(name: str, charts: Sequence[str], notes: Mapping[str, str]) -> str:
-    """Return the place of a chart with what must be known of it, or why there is none."""
-    note = notes.get(name, "")
-    command = notes.get(f"{name} command", "")
-    words = f"<p class=note>{_text(note)}</p>" if note else ""
-    words += f"<pre>{_text(command)}</pre>" if command else ""
-    return (f'<div class=chart id="{name}"></div>' if name in charts else "") + words
+def picture_section(section: Section, part: Part) -> str:
+    """Return the section of a picture: its place, what must be known of it, or why there is no chart."""
+    chart = f'<div class=chart id="{section.name}"></div>' if part.chart is not None else ""
+    note = f"<p class=note>{_text(part.note)}</p>" if part.note else ""
+    command = f"<pre>{_text(part.command)}</pre>" if part.command else ""
+    words = f"<h2>{_text(section.title)}</h2>\n<p>{_text(section.text)}</p>"
+    return f"<section>\n{words}\n{chart}{note}{command}\n</section>"
 
 
-def _optional(name: str, title: str, charts: Sequence[str], text: str) -> str:
-    if name not in charts:
-        return ""
-    return (
-        f'<section><h2>{_text(title)}</h2><p>{_text(text)}</p><div class=chart id="{name}"></div></section>'
-    )
-
-
-def _regimes() -> str:
+def _regimes(thresholds: Mapping[str, Any] | None) -> str:
+    """Return what the regimes are, by the thresholds that judged the newest launch."""
+    texts = regime_texts(thresholds or load_thresholds("default"))
     items = [
         f'<dt><span class=chip style="background:{COLORS[name]};color:{TEXT_COLORS[name]}">{LETTERS[name]}'
-        f"</span> {name}</dt><dd>{_text(REGIME_TEXTS[name])}</dd>"
+        f"</span> {name}</dt><dd>{_text(texts[name])}</dd>"
         for name in REGIMES
     ]
     return f"<dl>{''.join(items)}</dl>"
@@ -156,16 +129,7 @@ def _claims(store: Path) -> str:
         path = folder / "claims.parquet"
         if path.is_file():
             rows = claim_rows(pd.read_parquet(path))
-            head = (
-                "claim",
-                "statement",
-                "shown by",
-                "prediction",
-                "measured",
-                "95% interval",
-                "cells",
-                "verdict",
-            )
+            head = ("claim", "statement", "shown by", *HEADINGS[1:])
             table = html_table(head, [row[: len(head)] for row in rows])
             return f"<section><h2>Claims of the theory</h2><p>From {_text(str(path))}.</p>{table}</section>"
     return ""

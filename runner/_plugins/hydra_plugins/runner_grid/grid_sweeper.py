@@ -209,7 +209,7 @@ def _container(value: Any) -> Any:
 
 
 def _print_summary(store: Path, launch: str) -> None:
-    from runner.views.terminal import print_launch_summary
+    from runner.views.summary import print_launch_summary
 
     print_launch_summary(store, launch)
 

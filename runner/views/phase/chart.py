@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -12,9 +13,9 @@ from runner.analysis.columns import distinct, groups
 from runner.analysis.phase import Axes, boundary, edges
 from runner.analysis.regime import COLORS, LETTERS, REGIMES, TEXT_COLORS
 from runner.analysis.selection import facet_label
-from runner.views.charts.critical import critical_lines
-from runner.views.charts.scales import column_title, number_scale, shared_scale
-from runner.views.charts.style import INK, PAPER, Layout, concat, layered, parameter, rounded, rows_of, theme
+from runner.views.phase.critical import critical_lines
+from runner.views.scales import Scale, column_title, number_scale, shared_scale
+from runner.views.style import INK, PAPER, Layout, concat, layered, parameter, rounded, rows_of, theme
 
 if TYPE_CHECKING:
     import altair as alt
@@ -28,9 +29,9 @@ _HALO = 0.3
 def phase_chart(
     grid: pd.DataFrame,
     axes: Axes,
-    title: str = "",
-    lr_unit: str | None = None,
-    layout: Layout | None = None,
+    title: str,
+    lr_unit: str | None,
+    layout: Layout,
     measures: Sequence[str] = (),
 ) -> alt.ConcatChart:
     """Return the phase diagram: one panel per facet.
@@ -48,7 +49,6 @@ def phase_chart(
         layout: The room for it.
         measures: Columns of the grid to show when the pointer is over a point.
     """
-    layout = layout or Layout()
     panels = list(groups(grid, [grid[facet] for facet in axes.facets]))
     x, y = (shared_scale(grid, key, panels, column_title(key, lr_unit)) for key in (axes.x, axes.y))
     lines = boundary(grid, axes)
@@ -62,7 +62,7 @@ def phase_chart(
         )
         for place, (values, part) in enumerate(panels)
     ]  # fmt: skip
-    figure = concat(charts, layout, title=title, subtitle=subtitle(grid, axes))
+    figure = concat(charts, layout, title=title, subtitle=_subtitle(grid, axes))
     if not layout.paper:
         figure.params = [*cast(list[Any], figure.params), parameter(PICKED, -1)]
     return figure
@@ -77,7 +77,7 @@ def color_channels(grid: pd.DataFrame, measures: Sequence[str]) -> dict[str, Any
     return found
 
 
-def subtitle(grid: pd.DataFrame, axes: Axes) -> str:
+def _subtitle(grid: pd.DataFrame, axes: Axes) -> str:
     """Return what the reader must know beyond the legend."""
     seeds = int(grid["seeds"].max())
     if axes.color != "regime":
@@ -86,14 +86,17 @@ def subtitle(grid: pd.DataFrame, axes: Axes) -> str:
     return f"majority of {seeds} seeds{pale}" if seeds > 1 else "one seed"
 
 
+@dataclass(frozen=True, slots=True)
 class _Context:
     """What all panels of one diagram have in common."""
 
-    def __init__(
-        self, axes: Axes, x: Any, y: Any, color: Any, layout: Layout, columns: int, measures: Sequence[str]
-    ) -> None:
-        self.axes, self.x, self.y, self.color = axes, x, y, color
-        self.layout, self.columns, self.measures = layout, columns, measures
+    axes: Axes
+    x: Scale
+    y: Scale
+    color: Any
+    layout: Layout
+    columns: int
+    measures: Sequence[str]
 
 
 def _panel(place: int, title: str, part: pd.DataFrame, lines: pd.DataFrame | None, context: _Context) -> Any:

@@ -47,6 +47,22 @@ def number_scale(log: bool, **more: Any) -> Any:
     return alt.Scale(type="log", **more) if log else alt.Scale(type="linear", zero=False, **more)
 
 
+def value_channel(log: bool, title: str | None = None, field: str = "value") -> Any:
+    """Return the channel of a measured value upwards."""
+    import altair as alt
+
+    axis = alt.Axis(title=title, format="~g", tickCount=4)
+    return alt.Y(f"{field}:Q", scale=number_scale(log), axis=axis)
+
+
+def range_bars(base: Any, x: Any, color: Any) -> Any:
+    """Return bars from ``low`` to ``high`` on a logarithmic axis."""
+    import altair as alt
+
+    y = alt.Y("low:Q", scale=number_scale(log=True))
+    return base.mark_rule(strokeWidth=1.4).encode(x=x, y=y, y2="high", color=color)
+
+
 def shared_scale(
     grid: pd.DataFrame, key: str, panels: Sequence[tuple[Any, pd.DataFrame]], title: str
 ) -> Scale:
@@ -82,6 +98,12 @@ def column_title(key: str, lr_unit: str | None = None) -> str:
     unit = next((column.unit for column in CELLS if column.name == key), "")
     named = f" ({unit})" if unit not in ("", "1", "lr", "lr_unit", "fraction", "loss", "JSON") else ""
     return words.get(key, key.rpartition(".")[2].replace("_", " ")) + named
+
+
+def lr_unit(cells: pd.DataFrame) -> str | None:
+    """Return the unit of the learning rate, None where there are several."""
+    units = cells["lr_unit"].unique()
+    return str(units[0]) if len(units) == 1 else None
 
 
 def width_scale(widths: pd.Series) -> Scale:

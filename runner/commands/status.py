@@ -1,30 +1,37 @@
-"""What needs neither pandas nor rich and answers in a blink: a store's status, the columns of its tables."""
+"""``runner status``: how far a store is; needs neither pandas nor rich, and answers in a blink."""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
-import textwrap
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from runner.schema import SCHEMA_VERSION, TABLES
+from runner.commands.command import Parsed
+from runner.commands.options import Parser, add_store, store_of
+from runner.errors import printable
 
 if TYPE_CHECKING:
     from runner.store.status import Counts, StatusReport
 
-_WIDTH = 100
 _MOST_LAUNCHES = 10
 
 
-def status_lines(report: StatusReport, failures: bool) -> Iterator[str]:
-    """Yield how far a store is, line by line.
+def run(options: argparse.Namespace) -> int:
+    """Print how far a store is."""
+    from runner.store.status import status
 
-    Args:
-        report: As returned by :func:`runner.store.status.status`.
-        failures: Whether to show every failed cell, not only how many there are.
-    """
+    report = status(store_of(options))
+    if options.json:
+        print(json.dumps(dataclasses.asdict(report) | {"running": report.running}, indent=1, default=str))
+    else:
+        print("\n".join(map(printable, _lines(report, options.failures))))
+    return 0
+
+
+def _lines(report: StatusReport, failures: bool) -> Iterator[str]:
+    """Yield how far a store is, line by line; every failed cell, or only the last error."""
     yield f"store     {report.path}"
     yield f"newest    {_counts(report.newest)}"
     if report.all != report.newest:
@@ -64,46 +71,6 @@ def status_lines(report: StatusReport, failures: bool) -> Iterator[str]:
                 yield f"    {failure.traceback}"
 
 
-def status_json(report: StatusReport) -> str:
-    """Return the report as JSON."""
-    content = dataclasses.asdict(report) | {"running": report.running}
-    return json.dumps(
-        content, indent=1, default=lambda value: str(value) if isinstance(value, Path) else value
-    )
-
-
-def schema_lines(tables: list[str]) -> Iterator[str]:
-    """Yield the columns of tables: name, type, unit, meaning."""
-    for table in tables:
-        columns = TABLES[table]
-        name, unit = (max(len(getattr(column, key)) for column in columns) for key in ("name", "unit"))
-        yield f"{table}: one row per {_ROWS[table]}"
-        for column in columns:
-            lead = f"  {column.name:<{name}}  {column.type:<7}  {column.unit:<{unit}}  "
-            meaning = column.meaning + ("" if column.nullable else " (never null)")
-            yield from textwrap.wrap(
-                meaning,
-                _WIDTH,
-                initial_indent=lead,
-                subsequent_indent=" " * len(lead),
-                break_on_hyphens=False,
-            )
-        yield ""
-    yield "Columns of your own measures follow these. --where, --facet, --x and --y also take the dotted keys"
-    yield "of a config's groups: model.activation, data.train_size, parameterization.a.hidden."
-
-
-def schema_json(tables: list[str]) -> str:
-    """Return the columns of tables as JSON."""
-    content: dict[str, Any] = {
-        table: [dataclasses.asdict(column) for column in TABLES[table]] for table in tables
-    }
-    return json.dumps({"version": SCHEMA_VERSION, "tables": content}, indent=1)
-
-
-_ROWS = {"cells": "cell", "trace": "cell and measured step", "layers": "cell, measured step and layer"}
-
-
 def _counts(counts: Counts) -> str:
     """Return counts of cells in words; what there is none of is left out, but not what was planned."""
     parts = [f"{counts.done} of {counts.planned} cells done"]
@@ -111,3 +78,20 @@ def _counts(counts: Counts) -> str:
         if getattr(counts, name):
             parts.append(f"{getattr(counts, name)} {name}")
     return ", ".join(parts)
+
+
+def _options(parser: Parser) -> None:
+    add_store(parser)
+    parser.add_argument(
+        "--failures", action="store_true", help="show every failed cell and where its traceback is"
+    )
+
+
+COMMAND = Parsed(
+    "status [STORE]",
+    "how far a store is, and what failed",
+    "How far a store is: cells done, diverged, failed and missing, jobs at work.",
+    ("runner status", "runner status outputs/digits --failures"),
+    _options,
+    run,
+)

@@ -41,6 +41,17 @@ class Layout:
     font: float = 10
     paper: bool = False
 
+    def size(self, usual: float = 210, ratio: float = 0.72, least: float = 90) -> tuple[float, float]:
+        """Return width and height of a panel.
+
+        Args:
+            usual: Width in points, if the layout does not say.
+            ratio: Height over width.
+            least: Height in points that it never falls below.
+        """
+        width = self.panel or usual
+        return width, max(least, ratio * width)
+
     def columns_of(self, panels: int, most: int = 4) -> int:
         """Return how many panels stand side by side: two rows of four rather than five and three."""
         if self.columns:

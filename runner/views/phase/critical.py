@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from runner.analysis.phase import SHARPNESS_CRITICAL, Axes
-from runner.views.charts.scales import Scale
-from runner.views.charts.style import INK, PAPER, Layout, rows_of, theme
+from runner.views.scales import Scale
+from runner.views.style import INK, PAPER, Layout, rows_of, theme
 
 CRITICAL = "2/λmax"
 CATAPULT = 2.0

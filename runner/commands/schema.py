@@ -1,0 +1,66 @@
+"""``runner schema``: the columns of the tables; needs neither pandas nor rich, and answers in a blink."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import textwrap
+from collections.abc import Iterator
+
+from runner.commands.command import Parsed
+from runner.commands.options import Parser, add_json
+from runner.errors import unknown
+from runner.schema import SCHEMA_VERSION, TABLES
+
+_WIDTH = 100
+_ROWS = {"cells": "cell", "trace": "cell and measured step", "layers": "cell, measured step and layer"}
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the columns of one table or of all."""
+    if options.table is not None and options.table not in TABLES:
+        raise unknown("TABLE", options.table, TABLES)
+    tables = [options.table] if options.table else list(TABLES)
+    if options.json:
+        content = {table: [dataclasses.asdict(column) for column in TABLES[table]] for table in tables}
+        print(json.dumps({"version": SCHEMA_VERSION, "tables": content}, indent=1))
+    else:
+        print("\n".join(_lines(tables)))
+    return 0
+
+
+def _lines(tables: list[str]) -> Iterator[str]:
+    """Yield the columns of tables: name, type, unit, meaning."""
+    for table in tables:
+        columns = TABLES[table]
+        name, unit = (max(len(getattr(column, key)) for column in columns) for key in ("name", "unit"))
+        yield f"{table}: one row per {_ROWS[table]}"
+        for column in columns:
+            lead = f"  {column.name:<{name}}  {column.type:<7}  {column.unit:<{unit}}  "
+            meaning = column.meaning + ("" if column.nullable else " (never null)")
+            yield from textwrap.wrap(
+                meaning,
+                _WIDTH,
+                initial_indent=lead,
+                subsequent_indent=" " * len(lead),
+                break_on_hyphens=False,
+            )
+        yield ""
+    yield "Columns of your own measures follow these. --where, --facet, --x and --y also take the dotted keys"
+    yield "of a config's groups: model.activation, data.train_size, parameterization.a.hidden."
+
+
+def _options(parser: Parser) -> None:
+    parser.add_argument("table", nargs="?", metavar="TABLE", help="cells, trace or layers")
+    add_json(parser)
+
+
+COMMAND = Parsed(
+    "schema [TABLE]",
+    "every column of the tables: type, unit, meaning",
+    "Every column of the tables: type, unit, meaning.",
+    ("runner schema", "runner schema layers", "runner schema cells --json"),
+    _options,
+    run,
+)

@@ -1,0 +1,188 @@
+"""Training curves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from runner.views.picture import METRICS, Picture, conditions, names
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+
+    from runner.store import Store
+    from runner.views.style import Layout
+    from runner.views.view import View
+
+FIELDS = ("series", "line", "step", "value", "low", "high")
+"""What a row of a panel's data holds; ``line`` tells apart curves of one series."""
+_TICKS = [0, 1, 10, 100, 1000, 10_000, 100_000, 1_000_000]
+
+
+def curves(
+    store: Store,
+    metrics: str | Sequence[str] | None = None,
+    by: str = "width",
+    facet: str | Sequence[str] | None = None,
+    where: str | Sequence[str] = (),
+    all: bool = False,
+) -> View:
+    """Return training curves: measures over steps, median and range of the seeds.
+
+    Args:
+        store: An opened store.
+        metrics: Columns of trace or layers; ``layers.NAME`` where both have one of that name.
+        by: One curve per value of this key.
+        facet: One panel per value of these keys, ``none`` for a single one (the config's ``facet``).
+        where: Conditions that choose cells, ``lr=0.1`` or ``width=64,128``.
+        all: Whether to take the cells of all launches, not only those of the newest.
+    """
+    from runner.analysis.curves import DEFAULT_METRICS
+    from runner.analysis.curves import curves as over_steps
+    from runner.analysis.selection import choose, default_facets
+    from runner.views.captions import sweep_words
+    from runner.views.view import View
+
+    where = conditions(where)
+    cells = choose(store, where, all)
+    facets = default_facets(store, (by,)) if facet is None else names(facet)
+    chosen = names(metrics or DEFAULT_METRICS)
+    table = over_steps(cells, store.trace, store.layers, chosen, by, facets)
+    return View(
+        table,
+        f"{', '.join(chosen)} over optimizer steps, one curve per {by}. "
+        f"{sweep_words(cells, store.config, where, (by, *facets))} Curves are medians over "
+        "the seeds that were still training, bands reach from the smallest to the largest.",
+        lambda layout: _chart(table, facets, by, layout),
+        len(table.drop_duplicates([*facets, "metric", "layer"])),
+        lambda out: _print(table, facets, by, out),
+        {"facets": facets, "by": by},
+    )
+
+
+def _chart(table: pd.DataFrame, facets: Sequence[str], by: str, layout: Layout) -> Any:
+    """Return one panel per facet and measure (and layer), with a curve and its range per value of ``by``."""
+    from runner.analysis.columns import distinct, groups, show
+    from runner.analysis.selection import facet_label
+    from runner.views.style import concat
+
+    values = distinct(table[by])
+    series = [show(value) for value in values]
+    ordered = all(isinstance(value, (int, float)) for value in values)
+    table = table.assign(series=table[by].map(show), line=table[by].map(show))
+    charts, most = [], 1
+    for facet, part in groups(table, [table[key] for key in facets]):
+        kinds = _kinds(part)
+        most = max(most, min(len(kinds), 4))
+        for words, rows in kinds:
+            name = " ".join(words).replace("_", " ")
+            heading = ", ".join(word for word in (facet_label(facets, facet), name) if word)
+            charts.append(curve_panel(rows, heading, by, series, ordered, layout))
+    return concat(charts, layout, most=most if most > 1 else 4)
+
+
+def _kinds(part: pd.DataFrame) -> list[tuple[list[str], pd.DataFrame]]:
+    """Return measure (and layer) and their rows, in the order asked for, layers as they follow each other."""
+    from runner.analysis.columns import plain, records
+
+    keys = [(row["metric"], plain(row["layer"])) for row in records(part)]
+    return [
+        ([word for word in kind if word], part[[key == kind for key in keys]]) for kind in dict.fromkeys(keys)
+    ]
+
+
+def curve_panel(
+    rows: pd.DataFrame, title: str, by: str, series: Sequence[str] | None, ordered: bool, layout: Layout
+) -> Any:
+    """Return one measure over steps.
+
+    Args:
+        rows: Columns :data:`FIELDS`.
+        title: Heading of the panel.
+        by: What the series are.
+        series: Their names, in order; None lets the data say.
+        ordered: Whether they are numbers.
+        layout: The room for it.
+    """
+    import altair as alt
+
+    from runner.views.scales import value_channel
+    from runner.views.style import DASHES, layered, rows_of, series_scales
+
+    legend = alt.Legend(
+        title=by,
+        orient="top",
+        columns=3 if layout.paper else 6,
+        symbolType="stroke",
+        symbolStrokeWidth=2,
+        symbolOpacity=1,
+    )
+    if series is None:
+        colors: Any = alt.Scale(range=list(series_scales(range(6), ordered=False)["color"].range))
+        dashes: Any = alt.Scale(range=list(DASHES))
+    else:
+        colors = series_scales(series, ordered)["color"]
+        dashes = alt.Scale(domain=list(series), range=[DASHES[i % 6] for i in range(len(series))])
+    # A movement is zero at step 0, where a logarithm is not; an error may reach zero, and is drawn linearly.
+    later = rows[rows["step"] > 0]
+    positive = bool((later["value"].dropna() > 0).all()) and bool((rows["value"].dropna() >= 0).all())
+    if positive:
+        rows = rows[rows["value"] > 0]
+        rows = rows.assign(low=rows["low"].where(rows["low"] > 0, rows["value"]))
+    x = alt.X(
+        "step:Q",
+        scale=alt.Scale(type="symlog"),
+        # One format per label: a common one would give all of them the prefix of the largest.
+        axis=alt.Axis(title="step", values=_TICKS, labelExpr="format(datum.value, '~s')"),
+    )
+    y, color = value_channel(positive), alt.Color("series:N", scale=colors, legend=legend)
+    dash = alt.StrokeDash("series:N", scale=dashes, legend=legend if series else None)
+    base = alt.Chart(rows_of(rows[list(FIELDS)])).encode(x=x, color=color)
+    area = base.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", title=None), y2="high", detail="line:N")
+    line = base.mark_line(strokeWidth=1.6, strokeJoin="round").encode(y=y, detail="line:N", strokeDash=dash)
+    layers = [area, line]
+    if not layout.paper:
+        tooltip = [
+            alt.Tooltip("series:N", title=by), alt.Tooltip("step:Q", title="step"),
+            alt.Tooltip("value:Q", title="value", format=".3~g"),
+        ]  # fmt: skip
+        layers.append(base.mark_point(filled=True, size=22, opacity=1).encode(y=y, tooltip=tooltip))
+    return layered(layers, title, *layout.size(220, 0.62, 80))
+
+
+def _print(table: pd.DataFrame, facets: Sequence[str], by: str, out: Console) -> None:
+    """Print one table per facet and measure (and layer): curves downwards, steps across.
+
+    Steps that do not fit are left out, never the first and the last.
+    """
+    from runner.analysis.columns import distinct, groups, show
+    from runner.analysis.selection import facet_label
+    from runner.views.terminal import plain_table, short, some
+
+    for values, part in groups(table, [table[facet] for facet in facets]):
+        for words, rows in _kinds(part):
+            view = plain_table(", ".join(word for word in (facet_label(facets, values), *words) if word))
+            steps = some(distinct(rows["step"]), max(2, (out.width - len(by) - 4) // 10))
+            view.add_column(by, justify="right", header_style="dim")
+            for step in steps:
+                view.add_column(f"{step:g}", justify="right", no_wrap=True, header_style="dim")
+            for value, curve in groups(rows, [rows[by]]):
+                at = dict(zip(curve["step"], curve["value"], strict=True))
+                view.add_row(show(value[0]), *(short(at.get(step)) for step in steps))
+            out.print(view)
+            out.print()
+    seeds = int(table["seeds"].max()) if len(table) else 0
+    out.print(f"median of {seeds} seeds at measured steps; --json and --csv have their range", style="dim")
+
+
+PICTURE = Picture(
+    curves,
+    "measures over training, in the terminal or as a figure",
+    (
+        "runner curves outputs/digits --where lr=0.1 --where parameterization=ntk,mup",
+        "runner curves --by lr --where width=256 --metric train_loss,ntk_change --out curves.pdf",
+        "runner curves --by seed --where width=256 --where lr=0.1 --metric movement_spectral --csv",
+    ),
+    {"metrics": METRICS},
+)

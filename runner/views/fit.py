@@ -1,0 +1,284 @@
+"""Exponents: measures against width, with their fits, their seeds' range and the slope that theory gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from runner.views.picture import METRICS, Part, Picture, Section, conditions, names
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+
+    from runner.analysis.phase import Axes
+    from runner.store import Store
+    from runner.views.style import Layout
+    from runner.views.view import View
+
+
+def fit(
+    store: Store,
+    metrics: str | Sequence[str] | None = None,
+    facet: str | Sequence[str] | None = None,
+    where: str | Sequence[str] = (),
+    all: bool = False,
+) -> View:
+    """Return exponents: log-log slopes against width, with bootstrap intervals, beside theory.
+
+    Args:
+        store: An opened store.
+        metrics: Numeric columns of any table; ``layers.NAME`` where two tables have one of that name.
+        facet: One fit per value of these keys, ``none`` for a single one (the config's ``facet``).
+        where: Conditions that choose cells, ``lr=0.1`` or ``width=64,128``.
+        all: Whether to take the cells of all launches, not only those of the newest.
+    """
+    from runner.analysis.exponents import DEFAULT_METRICS, fit_points
+    from runner.analysis.exponents import fit as exponents
+    from runner.analysis.selection import choose, default_facets
+    from runner.views.captions import sweep_words
+    from runner.views.view import View
+
+    where = conditions(where)
+    cells = choose(store, where, all)
+    facets = default_facets(store, ("width",)) if facet is None else names(facet)
+    chosen = names(metrics or DEFAULT_METRICS)
+    fits = exponents(cells, store.trace, store.layers, chosen, facets)
+    points = fit_points(cells, store.trace, store.layers, chosen, facets)
+    return View(
+        fits,
+        _caption(
+            fits[fits["cells"] > 0], facets, sweep_words(cells, store.config, where, ("width", *facets))
+        ),
+        lambda layout: chart(points, fits, facets, layout),
+        len(points.drop_duplicates(["metric", "layer", "role"])),
+        lambda out: print_fit(fits, facets, out),
+        {"facets": facets},
+    )
+
+
+def chart(points: pd.DataFrame, fits: pd.DataFrame, facets: Sequence[str], layout: Layout) -> Any:
+    """Return one log-log panel per metric (and role of a layer): points, fitted lines, theory's slopes.
+
+    A point is the geometric mean of the seeds, its bar their range; the line is the fit, its legend the
+    slope; dotted is theory's slope, drawn through the middle of the fit.
+    """
+    from runner.analysis.selection import with_series
+    from runner.views.style import concat
+
+    points, fits = with_series(points, facets), with_series(fits, facets)
+    series = list(dict.fromkeys(fits["series"]))
+    charts = []
+    for key in dict.fromkeys(_panel_keys(fits)):  # in the order asked for, which sorting would lose
+        part = points[[found == key for found in _panel_keys(points)]]
+        if len(part):
+            same = fits[[found == key for found in _panel_keys(fits)]]
+            charts.append(_panel(key, part, same, series, layout))
+    return concat(charts, layout, most=3)
+
+
+def _panel_keys(frame: pd.DataFrame) -> list[tuple[Any, ...]]:
+    """Return metric, role and layer of each row."""
+    from runner.analysis.columns import plain, records
+
+    return [tuple(plain(row[key]) for key in ("metric", "role", "layer")) for row in records(frame)]
+
+
+def _panel(
+    values: tuple[Any, ...], points: pd.DataFrame, fits: pd.DataFrame, series: Sequence[str], layout: Layout
+) -> Any:
+    """Return the panel of one metric."""
+    import altair as alt
+
+    from runner.views.scales import range_bars, value_channel, width_scale
+    from runner.views.style import layered, rows_of, series_scales
+
+    channels = series_scales(series, ordered=False)
+    legend = alt.Legend(title=None, orient="top", columns=4, symbolSize=50, symbolOpacity=1)
+    color = alt.Color("series:N", scale=channels["color"], legend=legend)
+    x, y = width_scale(points["width"]).encode(alt.X, "width"), value_channel(log=True)
+    base = alt.Chart(rows_of(points[["width", "value", "low", "high", "seeds", "series"]]))
+    marks = base.mark_point(filled=True, size=36, opacity=1).encode(
+        x=x, y=y, color=color, shape=alt.Shape("series:N", scale=channels["shape"], legend=legend),
+        tooltip=["series:N", "width:Q", alt.Tooltip("value:Q", format=".3~g"), "seeds:Q"],
+    )  # fmt: skip
+    fitted, predicted = _lines(points, fits)
+    layers = [range_bars(base, x, color)]
+    for frame, style in (
+        (predicted, {"strokeDash": [2, 3], "strokeWidth": 1.6, "opacity": 0.75}),
+        (fitted, {"strokeWidth": 1.4}),
+    ):
+        if len(frame):
+            layers.append(alt.Chart(rows_of(frame)).mark_line(**style).encode(x=x, y=y, color=color))
+    metric, role, layer = values
+    name = f"{metric}, {layer} ({role})" if layer is not None else str(metric)
+    # In print the caption says the slopes.
+    slopes: dict[str, Any] = {} if layout.paper else {"subtitle": _slope_lines(fits)}
+    heading = alt.TitleParams(name.replace("_", " "), **slopes)
+    return layered([*layers, marks], heading, *layout.size())
+
+
+def _lines(points: pd.DataFrame, fits: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the ends of the fitted lines and of theory's, which cross in the middle of the points."""
+    import numpy as np
+    import pandas as pd
+
+    from runner.analysis.columns import plain, records
+
+    fitted: list[dict[str, Any]] = []
+    predicted: list[dict[str, Any]] = []
+    for fit in records(fits):
+        part = points[points["series"] == fit["series"]]
+        if plain(fit["slope"]) is None or part.empty:
+            continue
+        widths, logs = part["width"].to_numpy(float), np.log(part["value"].to_numpy(float))
+        middle, height = np.log(widths).mean(), logs.mean()
+        for slope, rows in ((fit["slope"], fitted), (plain(fit["theory"]), predicted)):
+            for width in () if slope is None else (widths.min(), widths.max()):
+                value = float(np.exp(height + slope * (np.log(width) - middle)))
+                rows.append({"width": width, "value": value, "series": fit["series"]})
+    return pd.DataFrame(fitted), pd.DataFrame(predicted)
+
+
+def _slope_lines(fits: pd.DataFrame) -> list[str]:
+    """Return the fitted slopes with their intervals and theory's, one line per series."""
+    from runner.analysis.columns import plain, records
+
+    lines = []
+    for fit in records(fits):
+        slope, low, theory = plain(fit["slope"]), plain(fit["low"]), plain(fit["theory"])
+        if slope is None:
+            lines.append(f"{fit['series']}: fewer than three widths")
+            continue
+        interval = "" if low is None else f" [{low:.2f}, {fit['high']:.2f}]"
+        lines.append(
+            f"{fit['series']}: {slope:.2f}{interval}" + ("" if theory is None else f", theory {theory:g}")
+        )
+    return lines
+
+
+def _caption(fits: pd.DataFrame, facets: Sequence[str], shared: str) -> str:
+    """Return the caption, the fitted slopes included."""
+    from runner.analysis.columns import plain, records
+    from runner.analysis.selection import with_series
+
+    named = with_series(fits, facets)
+    slopes = []
+    for key in dict.fromkeys((row["metric"], plain(row["layer"])) for row in records(named)):
+        same = [(row["metric"], plain(row["layer"])) == key for row in records(named)]
+        slopes.append(f"{' of '.join(word for word in key if word)}: {'; '.join(_slope_lines(named[same]))}")
+    return (
+        f"Measures against width. {shared} Points are geometric means over seeds of cells that trained, bars "
+        "reach from the smallest to the largest seed, solid lines are least-squares fits in both logarithms, "
+        "dotted ones have theory's slope. Slopes with 95 % bootstrap intervals over seeds: "
+        f"{'. '.join(slopes)}."
+    )
+
+
+def print_fit(fits: pd.DataFrame, facets: Sequence[str], out: Console) -> None:
+    """Print the exponents, one table per facet, theory beside measurement; a narrow one has no counts."""
+    from runner.analysis.columns import groups, records
+    from runner.analysis.selection import facet_label
+    from runner.views.terminal import plain_table
+
+    headings = (
+        "metric",
+        "layer",
+        "slope",
+        "95% interval",
+        "theory",
+        *(("data", "out") if out.width >= 64 else ()),
+    )
+    for values, part in groups(fits, [fits[facet] for facet in facets]):
+        view = plain_table(facet_label(facets, values))
+        for heading in headings:
+            named = heading in ("metric", "layer")
+            view.add_column(
+                heading,
+                justify="left" if named else "right",
+                no_wrap=not named,
+                overflow="fold",
+                header_style="dim",
+            )
+        # A metric that this facet never measured says nothing here; --json has the row.
+        for row in records(part[part["cells"] > 0]):
+            view.add_row(*_row(row)[: len(headings)])
+        out.print(view)
+        out.print()
+    notes = ["slope of log metric against log width; interval: bootstrap over seeds", "data: seeds x widths"]
+    if fits["low"].isna().any():
+        notes.append("no interval with one seed at a width, no slope with fewer than three widths")
+    if (fits["left_out"] > 0).any():
+        notes.append("out: cells left out (diverged, failed, or a value that is zero or null)")
+    out.print("\n".join(notes), style="dim")
+
+
+def _row(row: dict[str, Any]) -> list[str]:
+    """Return the cells of one line of the table of exponents."""
+    from runner.analysis.columns import plain
+
+    slope, low, high, theory = (plain(row[key]) for key in ("slope", "low", "high", "theory"))
+    layer = "" if plain(row["layer"]) is None else str(row["layer"])
+    role = "" if plain(row["role"]) is None or str(row["role"]) in layer else f" ({row['role']})"
+    return [
+        row["metric"],
+        layer + role,
+        "-" if slope is None else f"{slope:.2f}",
+        "-" if low is None else f"[{low:.2f}, {high:.2f}]",
+        "" if theory is None else f"{theory:g}",
+        f"{row['seeds']}x{row['widths']}",
+        str(row["left_out"] or ""),
+    ]
+
+
+def _on_page(store: Store, cells: pd.DataFrame, axes: Axes) -> Part:
+    """Return the exponents at the learning rate that most cells survived."""
+    from runner.analysis.axes import calmest
+    from runner.analysis.columns import distinct, show
+    from runner.analysis.exponents import DEFAULT_METRICS, fit_points
+    from runner.analysis.exponents import fit as exponents
+    from runner.analysis.selection import default_facets, select
+    from runner.errors import UserError
+    from runner.views.captions import sweep_words
+    from runner.views.style import Layout
+
+    where = [
+        f"{key}={show(calmest(cells, key))}"
+        for key in (axes.x, axes.y)
+        if key != "width" and key in cells and len(distinct(cells[key])) > 1
+    ]
+    part = select(cells, where)
+    tables = (part, store.trace, store.layers, DEFAULT_METRICS, axes.facets)
+    points = fit_points(*tables)
+    if points.empty:
+        raise UserError("nothing was measured that could be fitted")
+    fits = exponents(*tables)
+    words = " ".join(f"--where {condition}" for condition in where)
+    if axes.facets != default_facets(store, ("width",)):
+        words += f" --facet {','.join(axes.facets) or 'none'}"
+    return Part(
+        chart(points, fits[fits["cells"] > 0], axes.facets, Layout()),
+        sweep_words(part, store.config, where, ("width", *axes.facets)),
+        f"runner fit {store.path} {words}".strip(),
+    )
+
+
+PICTURE = Picture(
+    fit,
+    "exponents against width, with intervals, beside theory",
+    (
+        "runner fit outputs/width_scaling",
+        "runner fit --metric ntk_change,feature_movement --where lr=1 --out fit.pdf",
+        "runner fit --metric layers.feature_movement --facet parameterization,depth --json",
+    ),
+    {"metrics": METRICS},
+)
+SECTION = Section(
+    "scaling",
+    "Width scaling",
+    "Points: geometric means over seeds, bars: their range. Solid: fitted slopes; dotted: theory's, through "
+    "the middle of the points. In brackets, 95 % bootstrap intervals over seeds.",
+    _on_page,
+    (105, 190, 290),
+    "No fits",
+)

@@ -1,0 +1,125 @@
+"""The phase diagram: which regime, or which value of a measure, at each point of the grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runner.views.picture import COLUMN, Option, Picture, conditions, names
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from runner.analysis.phase import Axes
+    from runner.store import Store
+    from runner.views.view import View
+
+
+def phase(
+    store: Store,
+    x: str = "width",
+    y: str = "lr",
+    color: str = "regime",
+    facet: str | Sequence[str] | None = None,
+    where: str | Sequence[str] = (),
+    all: bool = False,
+    regime: str | Path | None = None,
+) -> View:
+    """Return the phase diagram: which regime at each point of the grid.
+
+    Args:
+        store: An opened store.
+        x: Numeric key across.
+        y: Numeric key upwards.
+        color: ``regime``, or a numeric column.
+        facet: One panel per value of these keys, ``none`` for a single one (the config's ``facet``).
+        where: Conditions that choose cells, ``lr=0.1`` or ``width=64,128``.
+        all: Whether to take the cells of all launches, not only those of the newest.
+        regime: Thresholds to judge anew by: ``conf/regime/NAME.yaml`` or a YAML file.
+    """
+    from runner.analysis.phase import Axes
+    from runner.analysis.selection import choose, default_facets
+
+    where = conditions(where)
+    facets = default_facets(store, (x, y)) if facet is None else names(facet)
+    cells = choose(store, where, all)
+    if regime is not None:
+        from runner.analysis.regime import classify
+        from runner.grid.config import load_thresholds
+
+        judged = classify(cells, load_thresholds(regime))
+        cells = cells.drop(columns=["regime", "catapult"]).join(judged)
+    return phase_view(store, cells, Axes(x, y, facets, color), where)
+
+
+def phase_view(store: Store, cells: pd.DataFrame, axes: Axes, where: Sequence[str] = ()) -> View:
+    """Return the phase diagram of some cells.
+
+    Args:
+        store: The store that they are of.
+        cells: Rows of its ``cells``.
+        axes: What is shown.
+        where: The conditions that chose them, for the caption.
+
+    Raises:
+        UserError: If there is nothing to show, a key is unknown, or another key varies.
+    """
+    from runner.analysis.phase import boundary, phase_grid
+    from runner.views.captions import common_words, sweep_words
+    from runner.views.phase.chart import phase_chart
+    from runner.views.phase.terminal import print_phase
+    from runner.views.scales import lr_unit
+    from runner.views.view import View
+
+    grid = phase_grid(cells, axes)
+    keys = (axes.x, axes.y, *axes.facets)
+    title, unit = common_words(cells, keys), lr_unit(cells)
+    return View(
+        grid,
+        _caption(grid, axes, sweep_words(cells, store.config, where, keys)),
+        lambda layout: phase_chart(grid, axes, "" if layout.paper else title, unit, layout),
+        len(grid.drop_duplicates(list(axes.facets))) if axes.facets else 1,
+        lambda out: print_phase(grid, axes, out),
+        {"x": axes.x, "y": axes.y, "facets": axes.facets, "color": axes.color},
+        {"boundary": boundary(grid, axes)},
+    )
+
+
+def _caption(grid: pd.DataFrame, axes: Axes, shared: str) -> str:
+    """Return the caption of a phase diagram."""
+    from runner.analysis.regime import LETTERS
+    from runner.views.scales import column_title
+
+    what = "Regime" if axes.color == "regime" else f"{column_title(axes.color).capitalize()}"
+    panels = f", one panel per {' and '.join(axes.facets)}" if axes.facets else ""
+    several = int(grid["seeds"].max()) > 1
+    rule = "Each point is one seed"
+    if axes.color == "regime":
+        if several:
+            rule = "Each point shows the regime of the majority of its seeds, pale where they disagree"
+        letters = ", ".join(f"{letter} {regime}" for regime, letter in LETTERS.items())
+        rule += f"; letters name the regimes ({letters}), solid lines mark where they change"
+    elif several:
+        rule = "Each point shows the median over its seeds that trained"
+    lines = ""
+    if grid["critical"].notna().any():
+        lines = (
+            " Dashed: the critical learning rate 2/lambda_max of full-batch descent on MSE at init, median "
+            "over seeds; finer dashes: 4/lambda_max; dotted: lr * lambda_max in decades off 2."
+        )
+    return f"{what} over {axes.x} and {axes.y}{panels}. {shared} {len(grid)} points. {rule}.{lines}"
+
+
+PICTURE = Picture(
+    phase,
+    "the phase diagram, in the terminal or as SVG, PNG, PDF",
+    (
+        "runner phase",
+        "runner phase outputs/digits --out phase.pdf",
+        "runner phase --color ntk_change --where parameterization=ntk,mup",
+        "runner phase --y lr_sharpness --facet parameterization,depth --where model.activation=relu",
+        "runner phase --x gamma --where width=256 --regime my_thresholds.yaml",
+    ),
+    {"color": COLUMN, "regime": Option("NAME|FILE")},
+)

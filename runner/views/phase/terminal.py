@@ -1,0 +1,122 @@
+"""The phase diagram on a terminal: letters with colour, and a legend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from rich.columns import Columns
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from runner.analysis.columns import distinct, groups, plain, records, show
+from runner.analysis.phase import SHARPNESS_CRITICAL, Axes
+from runner.analysis.regime import COLORS, LETTERS, REGIMES, TEXT_COLORS
+from runner.analysis.selection import facet_label
+from runner.views.terminal import MISSING, plain_table, short
+
+_CRITICAL = "2/lambda"
+
+
+def print_phase(grid: pd.DataFrame, axes: Axes, out: Console) -> None:
+    """Print one table per facet, y downwards from its largest value and x across, and the legend.
+
+    Args:
+        grid: As returned by :func:`runner.analysis.phase.phase_grid`.
+        axes: The axes of the grid.
+        out: Where to; a table that is too wide for it is continued below.
+    """
+    tables = [
+        table
+        for values, part in groups(grid, [grid[facet] for facet in axes.facets])
+        for table in _facet_tables(part, axes, facet_label(axes.facets, values), out.width)
+    ]
+    out.print(Columns(tables, padding=(0, 2)))
+    out.print(phase_legend(grid, axes))
+
+
+def _facet_tables(part: pd.DataFrame, axes: Axes, title: str, width: int) -> list[Table]:
+    """Return the table of one facet, in as many pieces as the width of the terminal asks for."""
+    xs, ys = distinct(part[axes.x]), distinct(part[axes.y])[::-1]
+    texts = {(plain(row[axes.x]), plain(row[axes.y])): _cell(row, axes) for row in records(part)}
+    heads, labels = dict(zip(xs, _labels(xs), strict=True)), dict(zip(ys, _labels(ys), strict=True))
+    critical = _critical_row(part, axes)
+    room = 1 + max(
+        len(text) for text in [*heads.values(), *critical.values(), *(text.plain for text in texts.values())]
+    )
+    lead = 1 + max(len(text) for text in [*labels.values(), axes.y, axes.x, _CRITICAL if critical else ""])
+    each = max(1, (width - lead) // room)
+    tables = []
+    for start in range(0, len(xs), each):
+        piece = xs[start : start + each]
+        heading = f"{title} (continued)".strip() if start else title
+        view = plain_table(heading, show_header=False, padding=0, pad_edge=True)
+        for place in range(len(piece) + 1):
+            view.add_column(no_wrap=True, width=room if place else lead)
+        view.add_row(Text(f"{axes.y:>{lead - 1}}"))
+        for y in ys:
+            view.add_row(
+                f"{labels[y]:>{lead - 1}}", *(_centred(texts.get((x, y), Text(MISSING)), room) for x in piece)
+            )
+        if critical:
+            view.add_row(_CRITICAL, *(_centred(Text(critical.get(x, "")), room) for x in piece), style="dim")
+        view.add_row(f"{axes.x:>{lead - 1}}", *(_centred(Text(heads[x], style="bold"), room) for x in piece))
+        tables.append(view)
+    return tables
+
+
+def _labels(values: Sequence[Any]) -> list[str]:
+    """Return the values of an axis, to three digits where that tells them apart."""
+    short = [f"{value:.3g}" if isinstance(value, float) else show(value) for value in values]
+    return short if len(set(short)) == len(values) else [show(value) for value in values]
+
+
+def _critical_row(part: pd.DataFrame, axes: Axes) -> dict[Any, str]:
+    """Return the critical lr of each x, nothing where it is 2 everywhere by its unit."""
+    known = part.dropna(subset=["critical"])
+    if (known["critical"] == SHARPNESS_CRITICAL).all():
+        return {}
+    medians = known.groupby(axes.x, observed=True)["critical"].median()
+    texts = {plain(x): (f"{value:.2g}", f"{value:.1g}") for x, value in medians.items()}
+    # No wider than a letter with its share: two tables then stand side by side on 80 columns.
+    return {x: exact if len(exact) <= 5 else rough for x, (exact, rough) in texts.items()}
+
+
+def _cell(row: Mapping[str, Any], axes: Axes) -> Text:
+    """Return the text of one point, with its regime as background."""
+    if axes.color != "regime":
+        return Text(short(row["value"]))
+    regime = plain(row["regime"])
+    if regime is None:
+        return Text("!" if row["failed"] else MISSING)
+    share = f" {100 * row['share']:.0f}%" if row["share"] < 1 else ""
+    return Text(LETTERS[regime] + share, style=f"{TEXT_COLORS[regime]} on {COLORS[regime]}")
+
+
+def _centred(text: Text, room: int) -> Text:
+    """Return the text in the middle of its field, the background reaching to both ends."""
+    left = (room - len(text)) // 2
+    return Text(" " * left + text.plain + " " * (room - left - len(text)), style=text.style)
+
+
+def phase_legend(grid: pd.DataFrame, axes: Axes) -> Text:
+    """Return what the letters and the last row mean."""
+    seeds = int(grid["seeds"].max())
+    legend = Text()
+    if axes.color == "regime":
+        for regime in REGIMES:
+            legend.append(f" {LETTERS[regime]} ", style=f"{TEXT_COLORS[regime]} on {COLORS[regime]}")
+            legend.append(f" {regime}  ")
+        if (grid["failed"] > 0).any():
+            legend.append(" !  failed")
+        if seeds > 1:
+            legend.append(f"\nmajority of {seeds} seeds, share where they disagree", style="dim")
+    else:
+        legend.append(f"{axes.color}" + (f", median of {seeds} seeds" if seeds > 1 else ""), style="dim")
+    critical = grid["critical"].dropna()
+    if len(critical):
+        at = "2" if (critical == SHARPNESS_CRITICAL).all() else f"the row {_CRITICAL}"
+        legend.append(f"\ncritical lr (MSE, full batch): 2 / lambda_max at init, here {at}", style="dim")
+    return legend

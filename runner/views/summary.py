@@ -1,0 +1,140 @@
+"""What a sweep says at its end: the phase diagram, where everything lies, and what to run next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from runner.analysis.columns import config_columns, distinct, records, show
+from runner.analysis.exponents import LEAST_WIDTHS
+from runner.analysis.phase import Axes
+from runner.analysis.selection import VaryingError, choose, default_facets
+from runner.errors import UserError
+from runner.views.captions import count_line
+from runner.views.phase import phase_view
+from runner.views.sizes import PAGE
+from runner.views.terminal import console, short
+from runner.views.view import View
+
+if TYPE_CHECKING:
+    from runner.store import Store
+
+
+def print_launch_summary(store: Path, launch: str) -> None:
+    """Print what a launch found and where it lies, and draw its figure.
+
+    Never raises for what the cells are like: a finished sweep does not end in an error of its summary.
+
+    Args:
+        store: Folder of the store.
+        launch: Id of the launch.
+    """
+    from runner.store import load
+
+    out = console()
+    try:
+        opened = load(store)
+        planned = opened.launch_cells(launch)
+        cells = choose(opened, launch=launch)
+    except UserError as error:
+        _say(out, f"no results to show: {error}")
+        return
+    try:
+        drawn = _print_diagram(opened, cells, launch, out)
+        _say(out, count_line(cells, len(planned)))
+        _print_places(store, cells, drawn, out)
+    except Exception as error:  # whatever it is, the results are safe in the store
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        _say(out, f"summary cut short: {reason}; `runner phase {_word(store)} --debug` shows where")
+
+
+def _print_diagram(store: Store, cells: pd.DataFrame, launch: str, out: Console) -> Path | None:
+    """Print the diagram of a launch, or a table where there is none; return the figure's path."""
+    axes = Axes(facets=default_facets(store, ("width", "lr"), launch))
+    if cells["width"].nunique() < 2 and cells["lr"].nunique() < 2:
+        config = config_columns(cells)
+        names = ("exponents", "settings", "parameterization.")
+        varying = [
+            str(key) for key in config if len(distinct(config[key])) > 1 and not str(key).startswith(names)
+        ]
+        keys = [key for key in varying if key in cells] or ["width", "lr"]
+        out.print(_results_table(cells, keys))
+        return None
+    try:
+        view = phase_view(store, cells, axes)
+    except VaryingError as error:
+        command = f"runner phase {_word(store.path)} --facet {','.join([*error.keys, *axes.facets])}"
+        _say(out, f"no phase diagram: {', '.join(error.keys)} varied too; {command}")
+        return None
+    except UserError as error:
+        _say(out, f"no phase diagram: {error}")
+        return None
+    view.print(out)
+    return _draw(view, store.path, out)
+
+
+def _draw(view: View, store: Path, out: Console) -> Path | None:
+    """Draw the figure of a finished sweep, or say in a line why not."""
+    path = store / "figures" / "phase.svg"
+    try:
+        view.save(path, PAGE)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        _say(out, f"no figure: {reason}; `runner phase {_word(store)} --out phase.svg` tries again")
+        return None
+    return path
+
+
+def _results_table(cells: pd.DataFrame, keys: Sequence[str], most: int = 12) -> Table:
+    """Return the main results of a few cells, one row each; the keys are columns that tell them apart."""
+    shown = [*keys, "status", "regime", "train_loss", "ntk_change", "feature_movement"]
+    view = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for key in shown:
+        view.add_column(key, justify="left" if key in ("status", "regime", "parameterization") else "right")
+    for row in records(cells.head(most)):
+        view.add_row(*(short(row[key]) for key in shown))
+    if len(cells) > most:
+        view.caption = f"{len(cells) - most} more"
+    return view
+
+
+def _print_places(store: Path, cells: pd.DataFrame, figure: Path | None, out: Console) -> None:
+    """Print where the results lie and the commands that go on from here."""
+    name = _word(store)
+    rows = [("tables", f"{store}/cells, trace, layers (Parquet)")]
+    if figure:
+        rows += [("figure", str(figure)), ("", f"runner phase {name} --out phase.pdf")]
+    rows.append(("report", f"runner report {name}"))
+    if cells["width"].nunique() >= LEAST_WIDTHS:
+        rows.append(("fit", f"runner fit {name}{_fit_choice(cells)}"))
+    if (cells["status"] == "failed").any():
+        rows.append(("errors", f"runner status {name} --failures"))
+    for heading, text in rows:
+        _say(out, f"{heading:<8}{text}")
+
+
+def _fit_choice(cells: pd.DataFrame) -> str:
+    """Return the condition that leaves one lr for a fit: the largest at which the fewest cells diverged."""
+    if cells["lr"].nunique() < 2:
+        return ""
+    diverged = (cells["status"] != "ok").groupby(cells["lr"]).mean()
+    best = diverged[diverged == diverged.min()].index.max()
+    return f" --where lr={show(float(best))}"
+
+
+def _say(out: Console, text: str) -> None:
+    """Print a line whole, however long: a command in it can then be copied."""
+    out.print(Text(text), soft_wrap=True)
+
+
+def _word(path: Path) -> str:
+    """Return a path as one word of a shell command."""
+    return shlex.quote(str(path))
