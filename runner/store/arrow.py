@@ -86,7 +86,7 @@ def _pandas_entry(columns: Sequence[Column]) -> dict[str, Any]:
 
 
 def to_arrow(
-    columns: Mapping[str, Sequence[Any]],
+    columns: Mapping[str, Sequence[Any] | pa.Array],
     declared: Sequence[Column],
     metadata: Mapping[str, Any] | None = None,
     extras: Sequence[Column] = (),
@@ -123,7 +123,7 @@ def to_arrow(
     return pa.table(arrays, schema=schema)
 
 
-def _array(field: pa.Field, values: Sequence[Any]) -> pa.Array:
+def _array(field: pa.Field, values: Sequence[Any] | pa.Array) -> pa.Array:
     """One column; raises ValueError where the values are not of its type."""
     import pyarrow as pa
 

@@ -39,7 +39,7 @@ _SMALL_ROWS = 10_000
 def write_part(
     store: Path,
     table: str,
-    columns: Mapping[str, Sequence[Any]],
+    columns: Mapping[str, Sequence[Any] | pa.Array],
     name: str,
     extras: Sequence[Column] = (),
 ) -> Path:
