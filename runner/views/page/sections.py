@@ -14,7 +14,9 @@ from runner.analysis.phase import Axes
 from runner.analysis.regime import COLORS, LETTERS, REGIMES, TEXT_COLORS, regime_texts
 from runner.analysis.regime_table import regime_table
 from runner.grid.config import load_thresholds
+from runner.measures.catalog import MEASURES
 from runner.schema import CELLS
+from runner.store.arrow import column_of
 from runner.views.captions import count_line
 from runner.views.claims import HEADINGS, claim_rows
 from runner.views.picture import Part, Section
@@ -22,21 +24,8 @@ from runner.views.picture import Part, Section
 if TYPE_CHECKING:
     from runner.store import Store
 
-PAPERS = {
-    "ntk_change": "Jacot et al., arXiv 1806.07572",
-    "kernel_distance": "Fort et al., arXiv 2010.15110",
-    "cka": "Kornblith et al., arXiv 1905.00414",
-    "feature_cka": "Kornblith et al., arXiv 1905.00414",
-    "target_alignment": "Cristianini et al., NeurIPS 2001",
-    "linearization_error": "Lee et al., arXiv 1902.06720",
-    "kernel_gd_error": "Lee et al., arXiv 1902.06720",
-    "lambda_max_init": "Lewkowycz et al., arXiv 2003.02218",
-    "sharpness": "Cohen et al., arXiv 2103.00065",
-    "effective_rank": "Roy & Vetterli, EUSIPCO 2007",
-    "feature_movement": "Yang & Hu, arXiv 2011.14522",
-    "param_movement": "Chizat et al., arXiv 1812.07956",
-    "ntk_limit_distance": "Jacot et al., arXiv 1806.07572",
-}
+PAPERS = {column.name: measure.paper for measure in MEASURES for column in (*measure.trace, *measure.init)}
+"""Column to the paper that its measure is of."""
 
 
 def sections(
@@ -55,7 +44,7 @@ def sections(
         "left_out": "".join(f"<p class=note>Not on this page: {_text(line)}</p>" for line in left_out),
         "axes": _text(f"{axes.y} over {axes.x}" + (f", by {', '.join(axes.facets)}" if axes.facets else "")),
         "regimes": _regimes(store.config.get("regime")),
-        "measures": _measures(cells),
+        "measures": _measures(cells, store),
         "beside": _beside(cells, store),
         "claims": _claims(store.path),
         "provenance": _provenance(store, record),
@@ -106,16 +95,18 @@ def _regimes(thresholds: Mapping[str, Any] | None) -> str:
     return f"<dl>{''.join(items)}</dl>"
 
 
-def _measures(cells: pd.DataFrame) -> str:
-    """Return the measures that some cell has, each in a sentence."""
+def _measures(cells: pd.DataFrame, store: Store) -> str:
+    """Return the measures that some cell has, each in a sentence; those of users as they declare them."""
     keys = {column.name for column in CELLS if not column.nullable}
+    own = sorted(set(cells.columns) - {column.name for column in CELLS} - {"regime", "catapult"})
+    extras = [column_of(field) for field in store.table("cells", own).schema] if own else []
     rows = [
-        (column.name, column.meaning, PAPERS.get(column.name, ""))
-        for column in CELLS
+        (column.name, column.meaning, column.unit, PAPERS.get(column.name, ""))
+        for column in (*CELLS, *extras)
         if column.type == "float64" and column.name not in keys
         if column.name in cells and cells[column.name].notna().any()
     ]
-    return html_table(("measure", "meaning", "paper"), rows)
+    return html_table(("measure", "meaning", "unit", "paper"), rows)
 
 
 def _beside(cells: pd.DataFrame, store: Store) -> str:
