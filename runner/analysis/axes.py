@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from runner.analysis.columns import config_columns, distinct, groups, plain
+from runner.analysis.columns import config_columns, distinct, groups, plain, show
 from runner.analysis.phase import Axes
 from runner.analysis.selection import VaryingError, require_no_other_varying
 from runner.schema import CELLS
@@ -56,6 +56,15 @@ def calmest(cells: pd.DataFrame, key: str) -> Any:
     """Return the largest value of a key at which the fewest cells were lost."""
     lost = (cells["status"].astype(object) != "ok").groupby(cells[key]).mean()
     return plain(lost[lost == lost.min()].index.max())
+
+
+def calm_conditions(cells: pd.DataFrame, axes: Axes) -> list[str]:
+    """Return conditions that leave the width free and fix what else is an axis, where the fewest were lost."""
+    return [
+        f"{key}={show(calmest(cells, key))}"
+        for key in (axes.x, axes.y)
+        if key != "width" and key in cells and len(distinct(cells[key])) > 1
+    ]
 
 
 def largest_facets(cells: pd.DataFrame, keys: Sequence[pd.Series], most: int) -> tuple[pd.DataFrame, int]:

@@ -233,8 +233,7 @@ def _row(row: dict[str, Any]) -> list[str]:
 
 def _on_page(store: Store, cells: pd.DataFrame, axes: Axes) -> Part:
     """Return the exponents at the learning rate that most cells survived."""
-    from runner.analysis.axes import calmest
-    from runner.analysis.columns import distinct, show
+    from runner.analysis.axes import calm_conditions
     from runner.analysis.exponents import DEFAULT_METRICS, fit_points
     from runner.analysis.exponents import fit as exponents
     from runner.analysis.selection import default_facets, select
@@ -242,11 +241,7 @@ def _on_page(store: Store, cells: pd.DataFrame, axes: Axes) -> Part:
     from runner.views.captions import sweep_words
     from runner.views.style import Layout
 
-    where = [
-        f"{key}={show(calmest(cells, key))}"
-        for key in (axes.x, axes.y)
-        if key != "width" and key in cells and len(distinct(cells[key])) > 1
-    ]
+    where = calm_conditions(cells, axes)
     part = select(cells, where)
     tables = (part, store.trace, store.layers, DEFAULT_METRICS, axes.facets)
     points = fit_points(*tables)
