@@ -59,7 +59,7 @@ def calmest(cells: pd.DataFrame, key: str) -> Any:
 
 
 def calm_conditions(cells: pd.DataFrame, axes: Axes) -> list[str]:
-    """Return conditions that leave the width free and fix what else is an axis, where the fewest were lost."""
+    """Return conditions that fix all axes but the width, where the fewest cells were lost."""
     return [
         f"{key}={show(calmest(cells, key))}"
         for key in (axes.x, axes.y)
