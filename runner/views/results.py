@@ -14,6 +14,7 @@ from runner.views.curves import curves
 from runner.views.fit import fit
 from runner.views.phase import phase
 from runner.views.picture import conditions
+from runner.views.profile import profile
 from runner.views.transfer import transfer
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Results(Store):
     fit = fit
     curves = curves
     transfer = transfer
+    profile = profile
 
     def report(
         self, path: str | Path | None = None, where: str | Sequence[str] = (), all: bool = False
