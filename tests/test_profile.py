@@ -13,7 +13,8 @@ from runner.views.profile import along_depth
 
 SWEEP = [
     "sweep", "width=8,16", "lr=0.1", "seed=0,1", "depth=3", "steps=6", "workers=1",
-    "parameterization=ntk,mup", "data=xor", "data.dim=6", "data.train_size=24", "data.test_size=16", "data.probe_size=8", "store=out",
+    "parameterization=ntk,mup", "data=xor", "data.dim=6", "data.train_size=24", "data.test_size=16",
+    "data.probe_size=8", "store=out",
 ]  # fmt: skip
 
 
