@@ -136,11 +136,14 @@ def _panel(
     rows = rows.assign(series=rows[by].map(show))
     fields = ["series", "layer_index", "layer", "role", "value", "low", "high", "seeds"]
     ordered = all(isinstance(value, (int, float)) for value in values)
-    legend = alt.Legend(title=by, orient="top", columns=3 if layout.paper else 6, symbolType="stroke")
+    legend = alt.Legend(
+        title=by, orient="top", columns=3 if layout.paper else 6, symbolType="stroke", symbolOpacity=1
+    )
     scale = series_scales([show(value) for value in values], ordered)["color"]
     color = alt.Color("series:N", scale=scale, legend=legend)
-    ticks = list(range(int(rows["layer_index"].max()) + 1))
-    x = alt.X("layer_index:Q", axis=alt.Axis(title="layer", values=ticks, format="d"))
+    last = int(rows["layer_index"].max())
+    axis = alt.Axis(title="layer", values=list(range(last + 1)), format="d")
+    x = alt.X("layer_index:Q", scale=alt.Scale(domain=[-0.2, last + 0.2], nice=False), axis=axis)
     low, y = (value_channel(True, metric.replace("_", " "), field) for field in ("low", "value"))
     base = alt.Chart(rows_of(rows[fields])).encode(x=x, color=color)
     tooltip = ["series:N", "layer:N", "role:N", alt.Tooltip("value:Q", format=".3~g"), "seeds:Q"]
