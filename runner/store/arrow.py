@@ -74,7 +74,7 @@ def _pandas_entry(columns: Sequence[Column]) -> dict[str, Any]:
 
 
 def to_arrow(
-    columns: Mapping[str, Sequence[Any]],
+    columns: Mapping[str, Sequence[Any] | pa.Array],
     declared: Sequence[Column],
     metadata: Mapping[str, Any] | None = None,
 ) -> pa.Table:
@@ -107,7 +107,7 @@ def to_arrow(
     return pa.table(arrays, schema=schema)
 
 
-def _array(field: pa.Field, values: Sequence[Any]) -> pa.Array:
+def _array(field: pa.Field, values: Sequence[Any] | pa.Array) -> pa.Array:
     """One column; raises ValueError where the values are not of its type."""
     import pyarrow as pa
 

@@ -56,7 +56,7 @@ _HEADER = """\
 def new_launch(
     store: Path,
     config: Mapping[str, Any],
-    rows: Mapping[str, Sequence[Any]],
+    rows: Mapping[str, Sequence[Any] | pa.Array],
     provenance: Mapping[str, Any] | None = None,
 ) -> str:
     """Record a launch before any of its cells is trained.
@@ -108,7 +108,7 @@ def new_launch(
     return launch
 
 
-def _write_plan(rows: Mapping[str, Sequence[Any]], count: int, file: IO[bytes]) -> None:
+def _write_plan(rows: Mapping[str, Sequence[Any] | pa.Array], count: int, file: IO[bytes]) -> None:
     """Write the plan a row group at a time: its texts are long, and few, until they are written out."""
     import pyarrow.parquet as pq
 

@@ -36,7 +36,7 @@ _SCAN_BACKOFF_SECONDS = 0.02
 _SMALL_ROWS = 10_000
 
 
-def write_part(store: Path, table: str, columns: Mapping[str, Sequence[Any]], name: str) -> Path:
+def write_part(store: Path, table: str, columns: Mapping[str, Sequence[Any] | pa.Array], name: str) -> Path:
     """Write rows as one new part of a table, whole or not at all; a part of the same name is replaced.
 
     A part must hold all the rows of its cells: when a cell is in several parts, readers take it from the

@@ -279,7 +279,7 @@ def _numeric_color(column: pd.Series, field: str, title: str) -> Any:
     import altair as alt
 
     values = column.dropna()
-    log = len(values) > 0 and values.min() > 0 and values.max() > 10 * values.min()
+    log = bool(len(values) > 0 and values.min() > 0 and values.max() > 10 * values.min())
     scale = number_scale(log, scheme="viridis", nice=False)
     legend = alt.Legend(title=title, format=".3~g", tickCount=5)
     return alt.Color(f"{field}:Q", scale=scale, legend=legend)
