@@ -45,7 +45,9 @@ def main(path: str) -> None:
         for activation in ("tanh", "relu"):
             one_metric = fits.xs(metric)
             by_role = one_metric.xs(role) if role else one_metric.droplevel("role")
-            found = [slope_and_theory(by_role.loc[(activation, name)]) for name in PARAMETERIZATIONS]
+            found = [
+                slope_and_theory(by_role.loc[[(activation, name)]].iloc[0]) for name in PARAMETERIZATIONS
+            ]
             print(f"| {title if activation == 'tanh' else ''} | {activation} | {' | '.join(found)} |")
 
 

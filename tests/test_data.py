@@ -9,7 +9,7 @@ import yaml
 from sklearn.datasets import load_digits
 
 from runner import data
-from runner.data.digits import _images
+from runner.data.digits import digit_images
 from runner.data.order import BatchOrder
 from runner.errors import UserError
 from runner.grid.config import conf_dir
@@ -179,7 +179,7 @@ def test_batches_cover_an_epoch_and_depend_on_the_seed_alone():
 
 
 def test_digits_are_those_that_the_library_loads():
-    pixels, labels = _images()
+    pixels, labels = digit_images()
     expected = load_digits()
     assert (pixels == expected.data).all()
     assert (labels == expected.target).all()

@@ -135,7 +135,7 @@ def test_only_what_is_known_to_be_a_chain_is_trained_as_one():
 def test_looking_at_the_losses_later_finds_the_same():
     cells = [make_cell(lr=lr, seed=seed, steps=40) for lr in (0.5, 2.2, 3.0, 20.0) for seed in (0, 1)]
     often, seldom = run_of(cells), run_of(cells)
-    seldom._look_every = 4
+    seldom.look_every = 4
     for run in (often, seldom):
         for step in range(40):
             if step in (0, 17):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from runner.numerics.eigen import _FEW, decomposition, spectra, spectral_norm
+from runner.numerics.eigen import FEW_COLUMNS, decomposition, spectra, spectral_norm
 from runner.numerics.lanczos import top_eigenvalue
 
 
@@ -78,7 +78,7 @@ def test_long_vectors_are_not_kept_orthogonal_and_the_top_is_found_all_the_same(
 
 def test_wide_matrices_of_low_rank_of_zeros_and_not_finite():
     """Beyond the size that is decomposed at once."""
-    assert _FEW < 90
+    assert FEW_COLUMNS < 90
     m = matrices(4, 120, 90)
     m[1] = m[1, :, :2] @ m[1, :2]
     m[2] = 0

@@ -17,6 +17,7 @@ from stores import rows
 
 from runner import cli
 from runner.commands import sweep
+from runner.launching import launch
 from runner.schema import KEYS, TABLES
 from runner.store import launches, status
 from runner.store.verify import verify

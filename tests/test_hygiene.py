@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from runner import __version__
 
@@ -81,3 +82,96 @@ def test_shapes_are_strings():
     bare = re.compile(r"(?:Float|Float64|Int|Bool)\[Tensor, [^\"]")
     found = [path for path in (ROOT / "runner").rglob("*.py") if bare.search(path.read_text("utf-8"))]
     assert not found
+
+
+# -- what tests may touch ----------------------------------------------------------------------------
+
+PRIVATE = re.compile(r"_[A-Za-z]\w*")
+TESTS = sorted((ROOT / "tests").glob("*.py"))
+
+
+def is_private(name):
+    """Whether a name is private; ``__version__`` and namedtuples' ``_replace`` are not."""
+    return bool(PRIVATE.fullmatch(name)) and name not in {"_asdict", "_fields", "_make", "_replace"}
+
+
+def private_names(tree):
+    """Private names of the package that a test imports, reads, or replaces: line and name."""
+    modules, found = set(), []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules |= {name.asname or "runner" for name in node.names if name.name.split(".")[0] == "runner"}
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "runner":
+            modules |= {name.asname or name.name for name in node.names}
+            private = [name for name in node.module.split(".") if name != "_plugins" and is_private(name)]
+            found += [(node.lineno, name) for name in private]
+            found += [(node.lineno, name.name) for name in node.names if is_private(name.name)]
+
+    def is_ours(node):
+        while isinstance(node, ast.Attribute):
+            node = node.value
+        return isinstance(node, ast.Name) and node.id in modules
+
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and is_private(node.attr) and is_ours(node.value):
+            found.append((node.lineno, node.attr))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            words = node.value.split(".")
+            if words[0] == "runner" and any(map(is_private, words)):
+                found.append((node.lineno, node.value))
+        if isinstance(node, ast.Call) and len(node.args) > 1 and is_ours(node.args[0]):
+            name = node.args[1]
+            if isinstance(name, ast.Constant) and isinstance(name.value, str) and is_private(name.value):
+                found.append((node.lineno, name.value))
+    return found
+
+
+@pytest.mark.parametrize("path", TESTS, ids=shown)
+def test_tests_use_public_names_only(path):
+    """What a test has to change is a constant or a parameter that says what it is."""
+    found = private_names(ast.parse(path.read_text("utf-8")))
+    assert not found, "give it a public name and a docstring, or test it through what uses it: " + ", ".join(
+        f"{shown(path)}:{line} {name}" for line, name in found
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from runner.grid.cell import _hidden",
+        "from runner._hidden import name",
+        "from runner.grid import cell\ncell._hidden",
+        "import runner\nrunner.grid.cell._hidden",
+        "from runner.grid import cell\nmonkeypatch.setattr(cell, '_hidden', 1)",
+        "monkeypatch.setattr('runner.grid.cell._hidden', 1)",
+    ],
+)
+def test_private_names_are_found(text):
+    assert private_names(ast.parse(text))
+
+
+def test_pre_commit_runs_the_pinned_tools():
+    """No version is written in its file, so that none can differ from the pin in pyproject.toml."""
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))
+    pinned = set(re.findall(r'"([\w-]+)==[\d.]+"', (ROOT / "pyproject.toml").read_text("utf-8")))
+    tools = set()
+    for repository in config["repos"]:
+        assert repository["repo"] == "local"
+        for hook in repository["hooks"]:
+            assert hook["language"] == "system"
+            tools.add(hook["entry"].split()[0])
+    assert tools == {"ruff", "mypy"} <= pinned
+
+
+def test_workflows_call_parts_that_there_are():
+    """What runs for a pull request is what anyone can run."""
+    script = (ROOT / ".ci" / "run").read_text("utf-8")
+    parts = set(re.findall(r"^run_(\w+)\(\)", script, re.MULTILINE))
+    called, used = set(), []
+    for path in sorted((ROOT / ".github" / "workflows").glob("*.yml")):
+        for job in yaml.safe_load(path.read_text("utf-8"))["jobs"].values():
+            for step in job.get("steps", []):
+                used += [step["uses"]] if "uses" in step else []
+                called |= set(step.get("run", "").removeprefix(".ci/run ").split()) & parts
+    assert called == parts
+    assert all(re.search(r"@v\d+\.\d+\.\d+$", action) for action in used), used

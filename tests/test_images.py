@@ -16,7 +16,7 @@ from sweeping import cells_of
 
 from runner import cli, data, store
 from runner.data.files import limits
-from runner.data.images import KNOWN, _read
+from runner.data.images import KNOWN, read_images
 from runner.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -145,10 +145,10 @@ def test_second_labellings():
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    _read.cache_clear()
+    read_images.cache_clear()
     monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path / "cache"))
     yield tmp_path / "cache"
-    _read.cache_clear()
+    read_images.cache_clear()
 
 
 def test_openml_is_asked_once_and_cut_into_train_and_test(home, monkeypatch):

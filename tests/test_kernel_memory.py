@@ -27,8 +27,8 @@ def nets(name, cells=2):
 @pytest.mark.parametrize("rows", [1, 64, 65, 200, 257, 300])
 def test_large_gram_matrices_by_strips_equal_the_product(rows, monkeypatch):
     values = torch.randn(3, rows, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    monkeypatch.setattr(contraction, "_MANY", 0)
-    torch.testing.assert_close(contraction._symmetric(values), values @ values.mT)
+    monkeypatch.setattr(contraction, "LARGE_PRODUCT", 0)
+    torch.testing.assert_close(contraction.symmetric_product(values), values @ values.mT)
 
 
 @pytest.mark.parametrize("columns", [None, 4, 7])
@@ -40,11 +40,11 @@ def test_blocks_of_probes_equal_one_block(name, function, columns, monkeypatch):
     arguments = ensemble.model, ensemble.parameters, x, columns
     whole = function(*arguments)
     seen = []
-    contract = kernel._contract
+    contract = kernel.contract
     monkeypatch.setattr(
-        kernel, "_contract", lambda *given: seen.append(given[0].outputs.shape[1]) or contract(*given)
+        kernel, "contract", lambda *given: seen.append(given[0].outputs.shape[1]) or contract(*given)
     )
-    sample = kernel._sample_bytes(forward(ensemble.model, ensemble.parameters, x))
+    sample = kernel.sample_bytes(forward(ensemble.model, ensemble.parameters, x))
     for at_once, most in ((2, 4), (1, 2)):
         seen.clear()
         # Two blocks at a time, of two cells, in half of the limit.
@@ -59,12 +59,12 @@ def test_some_cells_after_the_others_give_what_all_do(name, monkeypatch):
     ensemble = nets(name, cells=5)
     whole = probe_ntk(Snapshot(ensemble, 0))
     seen = []
-    contract = kernel._contract
+    contract = kernel.contract
     monkeypatch.setattr(
-        kernel, "_contract", lambda *given: seen.append(given[0].outputs.shape[1]) or contract(*given)
+        kernel, "contract", lambda *given: seen.append(given[0].outputs.shape[1]) or contract(*given)
     )
     x = ensemble.inputs["probe"]
-    sample = kernel._sample_bytes(forward(ensemble.model, ensemble.parameters, x))
+    sample = kernel.sample_bytes(forward(ensemble.model, ensemble.parameters, x))
     with kernel_memory(2 * 2 * x.shape[1] * sample / 2**20):
         torch.testing.assert_close(probe_ntk(Snapshot(ensemble, 0)), whole, rtol=1e-12, atol=1e-12)
     assert seen == [x.shape[1]] * 3

@@ -45,7 +45,7 @@ def test_a_launch_comes_back_as_recorded(tmp_path):
 
 
 def test_a_plan_of_many_row_groups_is_read_a_shard_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(launches, "_ROW_GROUP_ROWS", 3)
+    monkeypatch.setattr(launches, "ROW_GROUP_ROWS", 3)
     ids, shards = [f"c{place}" for place in range(10)], [0, 1, None, 1, 0, None, 1, 1, 0, 1]
     name = launch(tmp_path, ids, [0, 0, None, 1, 1, None, 2, 2, 3, 3], shards)
     assert launches.read_plan(tmp_path, name)["cell_id"].to_pylist() == ids

@@ -42,7 +42,7 @@ def test_the_shards_of_a_launch_do_not_look_at_each_other(two, monkeypatch):
     store, (first, _) = two
     with Leases(store, first, 0).take(["a"]):
         monkeypatch.setattr(leases, "try_lock", lambda *_, **__: pytest.fail("looked at"))
-        assert Leases(store, first, 1)._taken() == set()
+        assert Leases(store, first, 1).taken_by_others() == set()
 
 
 def test_what_another_job_of_the_shard_has_written_is_known(two):

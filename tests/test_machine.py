@@ -10,7 +10,7 @@ from sweeping import shape_of
 from test_cell import BASE
 
 from runner.planning import machine
-from runner.planning.costs import _NEAR_BEST, Costs
+from runner.planning.costs import NEAR_BEST, Costs
 from runner.planning.machine import USUAL, WIDTHS, from_record, this_machine
 
 CPU = torch.device("cpu")
@@ -117,4 +117,4 @@ def test_a_pack_comes_near_to_the_least_seconds_per_cell():
     counts = np.arange(1, 513)
     counts = counts[counts * few.cell_bytes <= USUAL.cache_bytes]
     each = few.seconds(counts) / counts
-    assert each[few.pack_limit() - 1] <= _NEAR_BEST * each.min() < each[max(0, few.pack_limit() - 2)]
+    assert each[few.pack_limit() - 1] <= NEAR_BEST * each.min() < each[max(0, few.pack_limit() - 2)]

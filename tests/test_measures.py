@@ -261,7 +261,7 @@ def test_descent_under_the_kernel_is_that_of_its_eigenbasis(what, data, megabyte
     inputs = start.ensemble.inputs
     count, x = inputs["train"].shape[1], torch.cat([inputs["train"], inputs["probe"]], 1)
     with kernel_memory(megabytes):
-        values, components, pushed = kernel_descent._modes(start, what)
+        values, components, pushed = kernel_descent.kernel_modes(start, what)
     full = empirical_ntk_full(start.ensemble.model, start.parameters, x, count) / count
     full = full.permute(0, 2, 1, 4, 3)  # samples before outputs
     outputs = full.shape[2]
@@ -275,7 +275,9 @@ def test_descent_under_the_kernel_is_that_of_its_eigenbasis(what, data, megabyte
         for step in (1, 20, 4000):
             factor = (1 - (1 - lr * eigenvalues) ** step) / eigenvalues
             expected = probe[cell] @ (basis @ (factor * (basis.T @ vector[cell].flatten())))
-            found = pushed[cell] @ (components[cell] * kernel_descent._geometric(values[cell], lr, step)[0])
+            found = pushed[cell] @ (
+                components[cell] * kernel_descent.geometric_sum(values[cell], lr, step)[0]
+            )
             torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-9)
 
 

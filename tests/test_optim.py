@@ -358,11 +358,11 @@ def test_state_goes_on_where_it_was_left(case):
     cells = [make_cell(**BASE, lr=0.01, seed=seed, optimizer=FULL[case]) for seed in (0, 1, 2)]
     through, first, second = trained(cells), trained(cells, steps=10), trained(cells, steps=0)
     kept = torch.tensor([2, 0])
-    first._select(kept)
+    first.select(kept)
     state = first.optimizer.state_dict()
     assert state["step"] == 10
     assert all(value.shape[0] == 2 for name, value in state.items() if name != "step")
-    second._select(kept)
+    second.select(kept)
     with torch.no_grad():
         for mine, saved in zip(
             second.ensemble.parameters.values(), first.ensemble.parameters.values(), strict=True

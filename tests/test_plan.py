@@ -17,7 +17,7 @@ from runner.errors import UserError
 from runner.planning.costs import MAX_CELLS, Costs
 from runner.planning.machine import USUAL
 from runner.planning.packs import costs_by_kind, total_cost
-from runner.planning.plan import _WHOLE_BYTES, Plan, form_packs, make_plan, packs_of_rows
+from runner.planning.plan import WHOLE_BYTES, Plan, form_packs, make_plan, packs_of_rows
 
 
 def grid(**axes):
@@ -115,8 +115,8 @@ def test_cells_that_start_alike_stay_together_where_the_work_at_init_is_dear():
     assert max(sizes(steps=(100_000,))) <= limit
     # Beyond this, a pack is never larger than what fits: a GPU's share of memory is one such bound.
     huge = Costs(cell, shape_of(cell), USUAL).cell_bytes * len(rates)
-    assert huge < _WHOLE_BYTES
-    with mock.patch("runner.planning.plan._WHOLE_BYTES", huge - 1):
+    assert huge < WHOLE_BYTES
+    with mock.patch("runner.planning.plan.WHOLE_BYTES", huge - 1):
         assert max(sizes(steps=(10,))) <= limit
 
 

@@ -12,7 +12,7 @@ def mode():
 
 @pytest.fixture(autouse=True)
 def tried_anew():
-    caches = (precision._float32_all_the_same, precision._processor_vendor)
+    caches = (precision.float32_all_the_same, precision.processor_vendor)
     for cache in caches:
         cache.cache_clear()
     yield
@@ -37,7 +37,7 @@ def test_what_is_tried_tells_fewer_digits(monkeypatch, digits):
         return (x * scale).round() / scale if x.dtype == torch.float32 else x
 
     monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: plain(round_off(a), round_off(b)))
-    assert max(precision.product_errors()) > 10 * precision._ROUNDING
+    assert max(precision.product_errors()) > 10 * precision.ROUNDING
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_what_is_tried_tells_fewer_digits(monkeypatch, digits):
     ],
 )
 def test_rounding_is_allowed_only_where_nothing_is_rounded(monkeypatch, vendor, errors, expected):
-    monkeypatch.setattr(precision, "_processor_vendor", lambda: vendor)
+    monkeypatch.setattr(precision, "processor_vendor", lambda: vendor)
     monkeypatch.setattr(precision, "product_errors", lambda: errors)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
     precision.set_cpu_products()
@@ -62,18 +62,21 @@ def test_rounding_is_allowed_only_where_nothing_is_rounded(monkeypatch, vendor, 
 
 def test_packs_of_the_smallest_nets_are_left_alone(monkeypatch):
     """Else the number of cells would decide who multiplies: test_faults.py finds their bits the same."""
-    monkeypatch.setattr(precision, "_fast", True)
+    monkeypatch.setattr(precision, "processor_vendor", lambda: "AuthenticAMD")
+    monkeypatch.setattr(precision, "product_errors", lambda: [1e-7])
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    precision.set_cpu_products()
     precision.set_precision("float32", 16**3)
     assert mode() == "none"
     precision.set_precision("float32", 16**3 + 1)
     assert mode() == "bf16"
-    monkeypatch.setattr(precision, "_fast", False)
+    precision.set_cpu_products(fast=False)
     precision.set_precision("float32", 1 << 20)
     assert mode() == "none"
 
 
 def test_without_onednn_nothing_changes(monkeypatch):
-    monkeypatch.setattr(precision, "_processor_vendor", lambda: "AuthenticAMD")
+    monkeypatch.setattr(precision, "processor_vendor", lambda: "AuthenticAMD")
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     precision.set_cpu_products()
     assert mode() == "none"

@@ -131,7 +131,7 @@ def test_the_display_ends_in_one_line():
     live.begin_pack(QUICK)
     live.step(QUICK, 100, 3)
     page = Console(file=io.StringIO(), width=100)
-    page.print(live._render())
+    page.print(live.render())
     bar, counts, current = page.file.getvalue().splitlines()
     assert set(bar) <= {"━", "╸", "╺", " "}
     assert counts.strip().endswith("3 diverged  0 failed")

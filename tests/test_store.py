@@ -261,8 +261,8 @@ def test_compaction_leaves_one_part_per_table_with_the_same_rows(tmp_path):
 
 
 def test_compaction_streams_into_row_groups(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "_BATCH_ROWS", 3)
-    monkeypatch.setattr(tables, "_ROW_GROUP_ROWS", 5)
+    monkeypatch.setattr(tables, "BATCH_ROWS", 3)
+    monkeypatch.setattr(tables, "ROW_GROUP_ROWS", 5)
     ids = [f"{i:02d}" for i in range(20)]
     store.write_part(tmp_path, "cells", rows("cells", ids[:11]), "1")
     store.write_part(tmp_path, "cells", rows("cells", ids[7:]), "2")

@@ -59,6 +59,7 @@ def test_the_wheel_holds_the_package_and_its_configs(wheel):
     configs = {f"runner/conf/{path.relative_to(conf_dir())}" for path in conf_dir().rglob("*.yaml")}
     assert configs <= set(names)
     assert "hydra_plugins/runner_grid/__init__.py" in names
+    assert "runner/py.typed" in names
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"runner", "hydra_plugins"}
     assert not [name for name in names if "__pycache__" in name or "/." in name or "/_plugins/" in name]
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)

@@ -38,14 +38,14 @@ def digits(
     References:
         Alpaydin & Kaynak (1998), "Optical Recognition of Handwritten Digits", UCI.
     """
-    pixels, labels = _images()
+    pixels, labels = digit_images()
     samples = Samples(pixels.reshape(-1, 1, 8, 8), labels)
     source = Labelled("digits", samples, None, 10, second=range(0, 10, 2))
     choice = Choice(seed, train_size, test_size, probe_size, classes, binary, label_noise, standardize)
     return classification(source, choice)
 
 
-def _images() -> tuple[np.ndarray, np.ndarray]:
+def digit_images() -> tuple[np.ndarray, np.ndarray]:
     """Return ``[image, pixel]`` and labels: from the file itself, as the library takes a second to import."""
     spec = find_spec("sklearn")
     assert spec is not None

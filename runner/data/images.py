@@ -84,11 +84,11 @@ def images(
     if path is not None and (not isinstance(path, str) or not path):
         raise UserError(f"data.path must be null or the name of a file or folder, got {path!r}; see README")
     choice = Choice(seed, train_size, test_size, probe_size, classes, binary, label_noise, standardize)
-    return classification(_read(dataset, path), choice)
+    return classification(read_images(dataset, path), choice)
 
 
 @lru_cache(maxsize=1)
-def _read(dataset: str, path: str | None) -> Labelled:
+def read_images(dataset: str, path: str | None) -> Labelled:
     """Return all images; kept, since cells that differ in a subset or its labels read the same ones."""
     known = KNOWN[dataset]
     place = openml.fetched(known.openml) if path is None else Path(path).expanduser()

@@ -25,7 +25,7 @@ from runner.numerics.precision import batch_product
 
 _STRIP = 128
 """Rows of a large Gram matrix that are multiplied at a time with themselves and those below."""
-_MANY = 1 << 27
+LARGE_PRODUCT = 1 << 27
 """Multiplications of a cell's from which on it is large."""
 
 
@@ -48,12 +48,16 @@ class Pairing:
         if self.full:
             rows = jacobian.flatten(1, 2)
             if self.columns is None:
-                return _symmetric(rows).view(cells, outputs, samples, outputs, samples)
+                return symmetric_product(rows).view(cells, outputs, samples, outputs, samples)
             flat = batch_product(rows, jacobian[:, :, : self.columns].flatten(1, 2).mT)
             return flat.view(cells, outputs, samples, outputs, -1)
         # All outputs side by side: their sum is part of the one product.
         rows = jacobian[:, 0] if outputs == 1 else jacobian.transpose(1, 2).flatten(2)
-        return _symmetric(rows) if self.columns is None else batch_product(rows, rows[:, : self.columns].mT)
+        return (
+            symmetric_product(rows)
+            if self.columns is None
+            else batch_product(rows, rows[:, : self.columns].mT)
+        )
 
 
 def dense_kernel(
@@ -84,11 +88,11 @@ def dense_kernel(
     return kernel if scale is None else kernel.mul_(scale)
 
 
-def _symmetric(rows: Float[Tensor, "cell row parameter"]) -> Float[Tensor, "cell row row"]:
+def symmetric_product(rows: Float[Tensor, "cell row parameter"]) -> Float[Tensor, "cell row row"]:
     """Return rows times their transpose, where large by half of the products."""
     cells, count, length = rows.shape
     step = _STRIP if count > 2 * _STRIP else _STRIP // 2
-    if count**2 * length < _MANY:
+    if count**2 * length < LARGE_PRODUCT:
         return batch_product(rows, rows.mT)
     product = rows.new_empty(cells, count, count)
     # Cell by cell: some rows of one cell are dense, those of a batch would be copied to be multiplied.

@@ -81,13 +81,13 @@ def _probe_ntk(snapshot: Snapshot) -> Float[Tensor, "cell probe probe"]:
     passed = snapshot.probed()
     size = ntk_bytes(snapshot, x.shape[1])
     if passed.outputs.shape[0] * size <= layers.kernel_bytes():
-        return _contract(passed, Pairing(), precise=False)[:, 0, :, 0]
+        return contract(passed, Pairing(), precise=False)[:, 0, :, 0]
     return torch.cat([empirical_ntk(*part, x) for part in snapshot.parts(size)])
 
 
 def ntk_bytes(snapshot: Snapshot, samples: int) -> int:
     """Return the memory limit within which a cell's trace kernel on so many samples is computed at once."""
-    return 2 * samples * _sample_bytes(snapshot.probed())
+    return 2 * samples * sample_bytes(snapshot.probed())
 
 
 def ntk_change(now: Snapshot, start: Snapshot) -> Measurement:
@@ -224,9 +224,9 @@ def _kernel(
     passed = forward(model, parameters, x)
     # Half of the memory is for the contractions of the layers.
     copied = 3 if precise and passed.outputs.dtype != torch.float64 else 1
-    fitting = layers.kernel_bytes() // 2 // (copied * cells * _sample_bytes(passed))
+    fitting = layers.kernel_bytes() // 2 // (copied * cells * sample_bytes(passed))
     if samples <= fitting:
-        return _contract(passed, pairing, precise)
+        return contract(passed, pairing, precise)
     del passed
     size = max(1, fitting // 2)
     kernel: Tensor | None = None
@@ -236,7 +236,7 @@ def _kernel(
         for below in range(right.stop, samples, size) or [samples]:
             left = slice(below, min(below + size, samples))
             both = torch.cat([x[:, right], x[:, left]], 1)
-            block = _contract(forward(model, parameters, both), Pairing(count, pairing.full), precise)
+            block = contract(forward(model, parameters, both), Pairing(count, pairing.full), precise)
             if kernel is None:
                 kernel = block.new_empty(*block.shape[:2], samples, block.shape[3], columns)
             kernel[:, :, right, :, right] = block[:, :, :count]
@@ -247,7 +247,7 @@ def _kernel(
     return kernel
 
 
-def _sample_bytes(passed: Pass) -> int:
+def sample_bytes(passed: Pass) -> int:
     """Memory of a cell for what a kernel takes from a sample: inputs, outputs, gradients twice."""
     cells, samples, outputs = passed.outputs.shape
     numbers = 0
@@ -259,7 +259,7 @@ def _sample_bytes(passed: Pass) -> int:
     return size
 
 
-def _contract(
+def contract(
     passed: Pass, pairing: Pairing, precise: bool
 ) -> Float[Tensor, "cell output sample output column"]:
     """Sum of the layers' kernels over a recorded pass."""

@@ -47,21 +47,23 @@ def kernel_gd_error(now: Snapshot, start: Snapshot) -> Measurement:
 def prepare(start: Snapshot) -> None:
     """Compute the modes of the kernel at init, which every later step takes."""
     for what in ("targets",) if start.ensemble.cells[0].center_output else ("targets", "outputs"):
-        start.shared(f"kernel_gd/{what}", lambda what=what: _modes(start, what))  # type: ignore[misc]
+        start.shared(f"kernel_gd/{what}", lambda what=what: modes(start, what))  # type: ignore[misc]
 
 
 def _descended(now: Snapshot, start: Snapshot, what: str) -> Float[Tensor, "cell probe output"]:
     """How much y, or the raw outputs at init, move the probes in the steps until now."""
-    (values, components, pushed), origin = start.shared(f"kernel_gd/{what}", lambda: _modes(start, what))
+    (values, components, pushed), origin = start.shared(
+        f"kernel_gd/{what}", lambda: kernel_modes(start, what)
+    )
     change = pushed.new_empty(len(origin), pushed.shape[1])
     for one in range(values.shape[0]):
         mine = origin == one
-        factor = _geometric(values[one], now.ensemble.lr[mine], now.step)
+        factor = geometric_sum(values[one], now.ensemble.lr[mine], now.step)
         change[mine] = (components[one] * factor) @ pushed[one].mT
     return change.view(len(origin), -1, now.ensemble.targets["probe"].shape[2])
 
 
-def _modes(
+def kernel_modes(
     start: Snapshot, what: str
 ) -> tuple[
     Float[Tensor, "start mode"], Float[Tensor, "start mode"], Float[Tensor, "start probe_output mode"]
@@ -122,13 +124,13 @@ def _error(found: Ritz, steps: int) -> Float[Tensor, "cell"]:
     top = found.values[:, -1:]
     share = torch.where(top > 0, found.values / top, 0.0).clamp_min(0)
     first, last = found.vectors[:, None, 0], found.vectors[:, None, -1]
-    factor = _geometric(share, _RATES, steps)
+    factor = geometric_sum(share, _RATES, steps)
     missing = found.beta[:, None] / top * (last * factor * first).sum(2).abs()
     moved = (share[:, None] * factor * first).norm(dim=2)
     return torch.where(missing > 0, missing / moved, 0.0).amax(1)
 
 
-def _geometric(
+def geometric_sum(
     spectrum: Float[Tensor, "*cell mode"], lr: Float[Tensor, "rate"], step: int
 ) -> Float[Tensor, "*cell rate mode"]:
     """Return sum_{s<t} eta (1 - eta l)^s = (1 - (1 - eta l)^t) / l, also where l is 0 or rounding."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from runner.numerics.lanczos import top_eigenpair
 from runner.numerics.precision import batch_product, vector_products
 
-_FEW = 32
+FEW_COLUMNS = 32
 """Columns of a matrix whose Gram matrix is decomposed at once."""
 
 
@@ -36,7 +36,7 @@ def top_singular(
     # Squares of a small movement would underflow in float32 otherwise.
     scale = torch.maximum(matrix.amax((1, 2), keepdim=True), -matrix.amin((1, 2), keepdim=True))
     inverse = 1 / torch.where(scale > 0, scale, 1.0)
-    if matrix.shape[2] <= _FEW:
+    if matrix.shape[2] <= FEW_COLUMNS:
         scaled = matrix * inverse
         top, vector = spectra(scaled.mT @ scaled)[:, -1], None
     else:

@@ -15,7 +15,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64, "tf32": torch.floa
 
 _SHAPES = ((8, 64, 32, 32), (3, 100, 37, 53), (2, 64, 256, 256))
 """Cells, rows, inner and columns of the products that are tried."""
-_ROUNDING = 1e-5
+ROUNDING = 1e-5
 """Largest relative error of a product in float32; bfloat16 and TF32 are off by 1e-4."""
 _LEAST_MULTIPLICATIONS = 16**3
 """Below which torch leaves a product to MKL all the same."""
@@ -54,7 +54,7 @@ def set_cpu_products(fast: bool = True) -> None:
         fast: False for torch's own choice.
     """
     global _fast
-    _fast = fast and _processor_vendor() == "AuthenticAMD" and _float32_all_the_same()
+    _fast = fast and processor_vendor() == "AuthenticAMD" and float32_all_the_same()
     _allow(_fast)
 
 
@@ -97,12 +97,12 @@ def _allow(rounding: bool) -> None:
 
 
 @lru_cache(maxsize=1)
-def _float32_all_the_same() -> bool:
+def float32_all_the_same() -> bool:
     """Say whether products are in float32 although they may be rounded; leaves them so."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     _allow(True)
-    return all(error <= _ROUNDING for error in product_errors())
+    return all(error <= ROUNDING for error in product_errors())
 
 
 def product_errors() -> list[float]:
@@ -128,7 +128,8 @@ def product_errors() -> list[float]:
 
 
 @lru_cache(maxsize=1)
-def _processor_vendor() -> str:
+def processor_vendor() -> str:
+    """Return who made the processor, as Linux names it, or nothing."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text("utf-8").splitlines() if info.exists() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")), "")

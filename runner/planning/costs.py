@@ -32,7 +32,7 @@ _DECOMPOSITION = 2.1  # n^3 float64 operations, at the speed of products, that a
 _INIT_CALLS = 5_000  # operations before the first step
 _POINT_CALLS = 1_500  # operations at a measured step
 _KERNEL_SHARE = 0.9  # of the speed of square products, that kernels reach
-_NEAR_BEST = 1.05
+NEAR_BEST = 1.05
 """A pack is no larger than it takes to come this near to the least seconds per cell: small packs keep every
 core busy to the end, and lose less when they are stopped."""
 
@@ -94,12 +94,12 @@ class Costs:
         """Return how many cells fit in a pack.
 
         The working set of a pack, its weights and one batch of activations, is to stay in the caches, or in
-        a GPU's memory; within them, see `_NEAR_BEST`.
+        a GPU's memory; within them, see `NEAR_BEST`.
         """
         fitting = max(1, min(MAX_CELLS, self._machine.cache_bytes // max(self.cell_bytes, 1)))
         counts = np.arange(1, fitting + 1)
         each = self.seconds(counts) / counts
-        return int(counts[np.argmax(each <= _NEAR_BEST * each.min())])
+        return int(counts[np.argmax(each <= NEAR_BEST * each.min())])
 
 
 def _measures(cell: Cell, sizes: Sizes) -> tuple[int, float, float]:

@@ -35,7 +35,7 @@ _THREADED_SECONDS = 10.0
 _WORTHWHILE = 0.9
 _BEYOND = 4
 """Times what the caches hold, that a pack may hold to keep cells that start alike together."""
-_WHOLE_BYTES = 64 << 20
+WHOLE_BYTES = 64 << 20
 """Largest such pack: beyond any core's caches, but no GPU, whose memory must suffice, is filled by it."""
 _WORTH_CUTTING = 0.9
 """Share of its cost whole to which cutting a group of cells that start alike must bring it: passes beyond
@@ -162,7 +162,7 @@ def _chunks(members: Cells, costs: Costs) -> np.ndarray:
     """
     groups = np.diff(members.starts(START_FIELDS), append=len(members))
     largest, limit = int(groups.max()), costs.pack_limit()
-    if limit < largest <= min(MAX_CELLS, min(_WHOLE_BYTES, _BEYOND * costs.cache_bytes) // costs.cell_bytes):
+    if limit < largest <= min(MAX_CELLS, min(WHOLE_BYTES, _BEYOND * costs.cache_bytes) // costs.cell_bytes):
         part = _even(largest, limit)
         if costs.seconds(part) / part > _WORTH_CUTTING * costs.seconds(largest) / largest:
             limit = largest

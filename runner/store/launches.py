@@ -43,7 +43,8 @@ PLAN = (
     _SHARD,
 )
 _TEXTS = [column.name for column in PLAN if column.type == "string" and column.name != "cell_id"]
-_ROW_GROUP_ROWS = 1 << 16
+ROW_GROUP_ROWS = 1 << 16
+"""Rows of a plan that are written at a time, and skipped at a time by a shard that has none among them."""
 _TIME = "%Y%m%dT%H%M%S-%f"
 _TIME_LENGTH = len("20261231T235959-999999")
 _RECORD_KEYS = {"id", "started", "command", "cells", "to_train", "shards"}
@@ -113,8 +114,8 @@ def _write_plan(rows: Mapping[str, Sequence[Any] | pa.Array], count: int, file: 
     import pyarrow.parquet as pq
 
     with pq.ParquetWriter(file, arrow_schema(PLAN), **WRITE_OPTIONS) as writer:
-        for start in range(0, count, _ROW_GROUP_ROWS):
-            some = {name: values[start : start + _ROW_GROUP_ROWS] for name, values in rows.items()}
+        for start in range(0, count, ROW_GROUP_ROWS):
+            some = {name: values[start : start + ROW_GROUP_ROWS] for name, values in rows.items()}
             writer.write_table(to_arrow(some, PLAN))
 
 

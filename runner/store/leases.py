@@ -42,7 +42,7 @@ class Leases:
         """Hold, in this block, those of the cells that nobody else is training, and yield them."""
         folder = self.store / "launches" / self.launch / FOLDER
         with locked(self.store, ".leases.lock") as can_lock:
-            taken = self._taken() if can_lock else set()
+            taken = self.taken_by_others() if can_lock else set()
             free = {cell_id for cell_id in cell_ids if cell_id not in taken}
             path = folder / f"{self.shard}-{uuid.uuid4().hex}.cells"
             with disk_errors(folder):
@@ -58,7 +58,7 @@ class Leases:
                 path.unlink()
             file.close()
 
-    def _taken(self) -> set[str]:
+    def taken_by_others(self) -> set[str]:
         """Cells of other processes; the other shards of this launch are left out, they share none."""
         taken: set[str] = set()
         for path in (self.store / "launches").glob(f"*/{FOLDER}/*.cells"):

@@ -35,8 +35,10 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-_BATCH_ROWS = 1 << 16
-_ROW_GROUP_ROWS = 1 << 17
+BATCH_ROWS = 1 << 16
+"""Rows that a compaction reads at a time."""
+ROW_GROUP_ROWS = 1 << 17
+"""Rows that a compaction writes at a time, or more."""
 _STALE_SECONDS = 24 * 3600.0
 
 
@@ -135,7 +137,7 @@ def _merge(parts: Sequence[Part], masks: Sequence[np.ndarray], schema: pa.Schema
     for part, mask in zip(parts, masks, strict=True):
         for batch in _batches(part, mask):
             waiting.append(conform(batch, schema))
-            if sum(rows.num_rows for rows in waiting) >= _ROW_GROUP_ROWS:
+            if sum(rows.num_rows for rows in waiting) >= ROW_GROUP_ROWS:
                 yield pa.concat_tables(waiting)
                 waiting.clear()
     if waiting:
@@ -150,7 +152,7 @@ def _batches(part: Part, mask: np.ndarray) -> Iterator[pa.Table]:
     with readable(part.path), pq.ParquetFile(part.path, page_checksum_verification=True) as source:
         if file_of(part.path) != part.file:
             raise FileNotFoundError(part.path)
-        for batch in source.iter_batches(_BATCH_ROWS):
+        for batch in source.iter_batches(BATCH_ROWS):
             rows = pa.Table.from_batches([batch]).rename_columns(part.names)
             yield select(rows, mask[start : start + batch.num_rows])
             start += batch.num_rows

@@ -68,7 +68,7 @@ class Run:
         descends = getattr(self.optimizer, "family", "sgd") == "sgd"
         self.descent: Descent | None = None
         # To look at a loss is to wait for the GPU.
-        self._look_every = 4 if device.type == "cuda" else 1
+        self.look_every = 4 if device.type == "cuda" else 1
         self._unseen: list[Tensor] = []
         self.batches = None
         if self.shape.batch_size is not None:
@@ -98,7 +98,7 @@ class Run:
         if self.descent is None:
             self.descent = descent_of(self.ensemble, self.optimizer)
         self._unseen.append(self.descent(index))
-        if len(self._unseen) == self._look_every:
+        if len(self._unseen) == self.look_every:
             self.look(step)
 
     def look(self, step: int) -> None:
@@ -149,7 +149,7 @@ class Run:
     def restore(self, state: State) -> None:
         """Go back to a state; raises where it is not one of this pack."""
         kept = [self.active.index(cell) for cell in state.active]
-        self._select(torch.tensor(kept, dtype=torch.int64, device=self.peak.device))
+        self.select(torch.tensor(kept, dtype=torch.int64, device=self.peak.device))
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "guesses": {}, "batches": {}}
         for name, value in state.tensors.items():
             if name != "peak":
@@ -186,10 +186,11 @@ class Run:
         for position in bad.nonzero()[:, 0].tolist():
             step = last - len(seen) + 1 + int(counts[position])
             self.recorder.diverged(self.active[position], step, float(self.peak[position]))
-        self._select((~bad).nonzero()[:, 0])
+        self.select((~bad).nonzero()[:, 0])
         return True
 
-    def _select(self, index: Int[Tensor, "kept"]) -> None:
+    def select(self, index: Int[Tensor, "kept"]) -> None:
+        """Keep the cells at ``index``, in that order."""
         for part in (self.ensemble, self.start, self.optimizer, self.batches):
             if part is not None:
                 part.select(index)

@@ -244,7 +244,7 @@ class LiveProgress(Tally):
 
         super().begin(packs, done, total)
         self._live = Live(
-            get_renderable=self._render, console=self._console, refresh_per_second=4, transient=True
+            get_renderable=self.render, console=self._console, refresh_per_second=4, transient=True
         )
         self._live.start()
 
@@ -256,7 +256,8 @@ class LiveProgress(Tally):
             self._live = None
             self._console.print(self.counts(), highlight=False)
 
-    def _render(self) -> RenderableType:
+    def render(self) -> RenderableType:
+        """Return the bar, the counts and the packs at work, as they are now."""
         from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text

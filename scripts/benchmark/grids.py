@@ -25,7 +25,7 @@ def composed(*overrides: str) -> dict[str, Any]:
     with initialize_config_dir(str(conf_dir()), version_base=None):
         config = compose("config", overrides=list(overrides), return_hydra_config=True)
     sweeper = OmegaConf.to_container(config.hydra.sweeper)
-    own = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     plain = OmegaConf.to_container(own, resolve=True)
     assert isinstance(plain, dict)
     return {**plain, "sweeper": sweeper}

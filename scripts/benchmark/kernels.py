@@ -124,7 +124,8 @@ def jacobian_contraction(ensemble: Ensemble, x: Tensor) -> Tensor:
     parameters = {f"{2 * place}.weight": weight for place, weight in enumerate(weights)}
 
     def output(parameters: dict[str, Tensor], sample: Tensor) -> Tensor:
-        return functional_call(model, parameters, (sample.unsqueeze(0),)).squeeze(0)
+        found: Tensor = functional_call(model, parameters, (sample.unsqueeze(0),))
+        return found.squeeze(0)
 
     jacobians = vmap(jacrev(output), (None, 0))(parameters, x)
     return torch.stack(

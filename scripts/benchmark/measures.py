@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,12 +18,12 @@ from benchmark.grids import default_grid
 from benchmark.lines import Family, at_most
 from benchmark.timing import alternate, ratios
 from runner.launching.workers import cores, set_up_torch
-from runner.measures.schedule import Scheduled
+from runner.measures.kernel import lambda_max
+from runner.measures.schedule import Scheduled, scheduled
 from runner.numerics.precision import set_cpu_products
 from runner.planning.machine import this_machine
 from runner.planning.packs import Pack
 from runner.planning.plan import make_plan
-from runner.training import run
 from runner.training.train import train_pack
 
 SAMPLED = 4
@@ -44,7 +44,7 @@ class Spent:
     """
 
     total: float = 0.0
-    measures: Counter[str] = field(default_factory=Counter)
+    measures: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     packs: int = 0
 
     @property
@@ -147,9 +147,9 @@ def spend(per_width: int, *overrides: str) -> Spent:
 
 
 @contextmanager
-def _clocks() -> Iterator[Counter[str]]:
+def _clocks() -> Iterator[Mapping[str, float]]:
     """Count the seconds of every measure that is taken inside."""
-    spent: Counter[str] = Counter()
+    spent: defaultdict[str, float] = defaultdict(float)
 
     def clocked(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
@@ -161,15 +161,14 @@ def _clocks() -> Iterator[Counter[str]]:
 
         return call
 
-    def scheduled(settings: Mapping[str, Any]) -> dict[str, Scheduled]:
+    def clocked_measures(settings: Mapping[str, Any]) -> dict[str, Scheduled]:
         return {
             name: dataclasses.replace(one, function=clocked(name, one.function))
-            for name, one in run_scheduled(settings).items()
+            for name, one in scheduled(settings).items()
         }
 
-    run_scheduled = run.scheduled
     with (
-        mock.patch.object(run, "scheduled", scheduled),
-        mock.patch.object(run, "lambda_max", clocked("lambda_max at init", run.lambda_max)),
+        mock.patch("runner.training.run.scheduled", clocked_measures),
+        mock.patch("runner.training.run.lambda_max", clocked("lambda_max at init", lambda_max)),
     ):
         yield spent

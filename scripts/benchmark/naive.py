@@ -65,7 +65,8 @@ def kernel(net: Net, x: Tensor) -> Tensor:
     parameters = {name: p.detach() for name, p in net.named_parameters()}
 
     def output(parameters: dict[str, Tensor], sample: Tensor) -> Tensor:
-        return functional_call(net, parameters, (sample.unsqueeze(0),)).squeeze(0)
+        found: Tensor = functional_call(net, parameters, (sample.unsqueeze(0),))
+        return found.squeeze(0)
 
     jacobians = vmap(jacrev(output), (None, 0))(parameters, x)
     return torch.stack(

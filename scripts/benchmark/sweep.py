@@ -105,7 +105,7 @@ def _steps_to_retirement() -> float:
         if retired.active:
             retired.advance(step)
     rows = retired.recorder.tables(0.0, torch.device("cpu")).cells
-    return max(row["diverged_step"] - _crossing(one) for one, row in zip(cells, rows, strict=True))
+    return max(float(row["diverged_step"]) - _crossing(one) for one, row in zip(cells, rows, strict=True))
 
 
 def _crossing(one: Cell) -> int:
