@@ -47,7 +47,7 @@ def kernel_gd_error(now: Snapshot, start: Snapshot) -> Measurement:
 def prepare(start: Snapshot) -> None:
     """Compute the modes of the kernel at init, which every later step takes."""
     for what in ("targets",) if start.ensemble.cells[0].center_output else ("targets", "outputs"):
-        start.shared(f"kernel_gd/{what}", lambda what=what: modes(start, what))  # type: ignore[misc]
+        start.shared(f"kernel_gd/{what}", lambda what=what: kernel_modes(start, what))  # type: ignore[misc]
 
 
 def _descended(now: Snapshot, start: Snapshot, what: str) -> Float[Tensor, "cell probe output"]:
