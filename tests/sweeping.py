@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 from runner.commands import sweep
+from runner.launching import launch
 from runner.training import train
 from runner.training.record import PackTables
 
