@@ -90,9 +90,10 @@ def _sweep(help_line: str) -> str:
             calls = re.findall(r"^ +(runner .*?)(?: {3,}(.*))?$", paragraph, re.MULTILINE)
             lines = [f"{call}  # {why}" if why else call for call, why in calls]
             pieces.append(_fence("sh", "\n".join(lines)))
+        elif re.search("^ |^usage:", paragraph, re.MULTILINE):
+            pieces.append(_fence("text", paragraph))
         else:
-            kept = [line for line in paragraph.splitlines() if not line.startswith(("Groups", "Config"))]
-            pieces.append(_fence("text", "\n".join(kept)))
+            pieces.append(_prose(paragraph))
     for groups in template.split("\n\n"):
         if "$APP_CONFIG" in groups and "Flags:" in groups:
             pieces.append(_fence("text", groups[groups.index("Flags:") :].replace("$$", "$")))
@@ -264,7 +265,10 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def _cell(value: str) -> str:
-    value = " ".join(value.split()).replace("|", r"\|")
+    """Return a value as a table shows it: in code a bar is a bar, elsewhere it would end the cell."""
+    value = re.sub(
+        r"`[^`]*`|\|", lambda found: r"\|" if found[0] == "|" else found[0], " ".join(value.split())
+    )
     return value if value.startswith("`") else _prose(value)
 
 

@@ -9,9 +9,13 @@ loss = cells.groupby(["parameterization", "width", "lr"]).agg(
     trained=("status", lambda status: (status == "ok").all()),
 )
 sp = loss.query("trained and parameterization == 'sp'").reset_index()
-chart = alt.Chart(sp).mark_line(point=True).encode(
-    alt.X("lr_sharpness", title="lr * lambda_max at init").scale(type="log"),
-    alt.Y("train_loss", title="train loss").scale(type="log"),
-    color="width:O",
-)  # fmt: skip
+chart = (
+    alt.Chart(sp)
+    .mark_line(point=True)
+    .encode(
+        alt.X("lr_sharpness", title="lr * lambda_max at init").scale(type="log"),
+        alt.Y("train_loss", title="train loss").scale(type="log"),
+        color="width:O",
+    )
+)
 chart.properties(width=230, height=160).save("collapse.svg")
