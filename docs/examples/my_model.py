@@ -13,7 +13,9 @@ class GatedMLP(nn.Module):
         self.embed = Linear(math.prod(inputs), width, "input")
         self.norms = nn.ModuleList(LayerNorm(width) for _ in range(depth))
         self.gates = nn.ModuleList(Linear(width, width, "hidden") for _ in range(depth))
-        self.values = nn.ModuleList(Linear(width, width, "hidden") for _ in range(depth))
+        self.values = nn.ModuleList(
+            Linear(width, width, "hidden") for _ in range(depth)
+        )
         self.output = Linear(width, outputs, "output")
 
     def forward(self, x):  # [cell, sample, *inputs]

@@ -4,8 +4,12 @@ import runner
 
 store = runner.load("outputs/default")
 rich = store.cells[store.cells["regime"] == "rich"]
-chart = alt.Chart(rich[["width", "parameterization", "ntk_change", "test_error"]]).mark_point()
+columns = ["width", "parameterization", "ntk_change", "test_error"]
+chart = alt.Chart(rich[columns]).mark_point()
 chart = chart.encode(
-    alt.X("ntk_change").scale(type="log"), y="test_error", color="parameterization", shape="parameterization"
+    alt.X("ntk_change").scale(type="log"),
+    y="test_error",
+    color="parameterization",
+    shape="parameterization",
 )
-chart.properties(width=230, height=180).save("rich.svg")  # about 3.25 inches with the axis
+chart.properties(width=230, height=180).save("rich.svg")  # 3.25 inches with the axis
