@@ -13,7 +13,7 @@ from runner import __version__
 ROOT = Path(__file__).resolve().parents[1]
 TOP = {
     "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "pyproject.toml",
-    "conf", "outputs", "runner", "scripts", "tests",
+    "conf", "docs", "outputs", "runner", "scripts", "tests",
 }  # fmt: skip
 MOST_BYTES = 2**20
 MOST_LINES = 350

@@ -1,19 +1,16 @@
-"""A data set of one's own: a file outside the package, named by ``_target_``, as the README shows it."""
+"""A data set of one's own: a file outside the package, named by ``_target_``, as the docs show it."""
 
 import json
-import re
 import sys
-from pathlib import Path
 
 import jaxtyping
 import pytest
 import torch
+from pages import copy_examples
 
 from runner import cli, data, store
 from runner.data import Dataset, Split
 from runner.errors import UserError
-
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text("utf-8")
 
 
 @pytest.fixture
@@ -25,12 +22,8 @@ def folder(tmp_path, monkeypatch):
     sys.modules.pop("my_data", None)
 
 
-def test_the_example_of_the_readme_trains(folder):
-    for name in ("my_data.py", "my_conf/data/stripes.yaml"):
-        (text,) = re.findall(rf"^```\w+\n(# {re.escape(name)}\n.*?)^```", README, re.MULTILINE | re.DOTALL)
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+def test_the_example_of_the_docs_trains(folder):
+    copy_examples(folder)
     line = (
         "--config-dir my_conf data=stripes data.frequency=3.0,9.0 width=8 lr=0.1 steps=2 workers=1 store=out"
     )

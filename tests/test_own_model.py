@@ -1,22 +1,19 @@
-"""Models of one's own: files outside the package, as the README shows them."""
+"""Models of one's own: files outside the package, as the docs show them."""
 
 import re
 import sys
-from pathlib import Path
 
 import pytest
+from pages import ALL, EXAMPLES, copy_examples
 
 from runner import cli, store
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text("utf-8")
-
 
 @pytest.mark.parametrize("name", ["my_model", "my_net"])
-def test_the_example_of_the_readme_trains(name, tmp_path, monkeypatch):
-    (text,) = re.findall(rf"^```\w+\n(# {name}\.py\n.*?)^```", README, re.MULTILINE | re.DOTALL)
-    (line,) = re.findall(rf"^runner (sweep .*{name}\..*)$", README, re.MULTILINE)
-    assert 7 <= len(text.splitlines()) <= 40
-    (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+def test_the_example_of_the_docs_trains(name, tmp_path, monkeypatch):
+    (line,) = re.findall(rf"^runner (sweep .*{name}\..*)$", ALL, re.MULTILINE)
+    assert 7 <= len((EXAMPLES / f"{name}.py").read_text("utf-8").splitlines()) <= 40
+    copy_examples(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     small = [

@@ -144,7 +144,9 @@ def _with_default_experiment(line: list[str]) -> list[str]:
             return line
     axes = ", ".join(f"{key}={value}" for key, value in params.items())
     print(f"no axis given: the default grid, +experiment={DEFAULT_EXPERIMENT} ({axes})")
-    return [f"+experiment={DEFAULT_EXPERIMENT}", *line]
+    # Beside the other overrides: Hydra's parser takes them only as one run, with flags before or after it.
+    first = next((at for at, word in enumerate(line) if "=" in word and word[0] != "-"), len(line))
+    return [*line[:first], f"+experiment={DEFAULT_EXPERIMENT}", *line[first:]]
 
 
 def _without_axes(line: list[str]) -> list[str]:
