@@ -106,8 +106,14 @@ def test_nothing_to_do_is_all_done(clock):
     assert tally.fraction == 1.0
 
 
-def test_lines_are_few(clock):
-    stream = io.StringIO()
+@pytest.fixture
+def stream(tmp_path):
+    """A file that is no terminal, with all that a file has."""
+    with (tmp_path / "shown").open("w+") as file:
+        yield file
+
+
+def test_lines_are_few(clock, stream):
     lines = LineProgress(stream, "shard 2: ", clock, every=5.0)
     lines.begin([QUICK, SLOW], done=0, total=12)
     lines.begin_pack(QUICK)
@@ -117,7 +123,8 @@ def test_lines_are_few(clock):
     lines.end_pack(QUICK, ok=10, diverged=0, failed=0)
     lines.end()
     lines.end()
-    written = stream.getvalue().splitlines()
+    stream.seek(0)
+    written = stream.read().splitlines()
     assert len(written) == 3
     assert all(line.startswith("shard 2: ") for line in written)
     assert written[-1].startswith("shard 2: 10/12 cells")
@@ -142,11 +149,11 @@ def test_the_display_ends_in_one_line():
     assert "10/12 cells" in stream.getvalue()
 
 
-def test_which_display(monkeypatch):
-    assert isinstance(make_progress(stream=io.StringIO()), LineProgress)
+def test_which_display(monkeypatch, stream):
+    assert isinstance(make_progress(stream=stream), LineProgress)
     monkeypatch.setenv("FORCE_COLOR", "1")
-    assert isinstance(make_progress(stream=io.StringIO()), LiveProgress)
-    assert isinstance(make_progress(shard=1, shards=2, stream=io.StringIO()), LineProgress)
+    assert isinstance(make_progress(stream=stream), LiveProgress)
+    assert isinstance(make_progress(shard=1, shards=2, stream=stream), LineProgress)
 
 
 def test_durations():
