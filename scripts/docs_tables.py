@@ -46,7 +46,9 @@ def scaling(path: Path) -> Iterator[tuple[str, str]]:
         for activation in ("tanh", "relu"):
             one_metric = fits.xs(metric)
             by_role = one_metric.xs(role) if role else one_metric.droplevel("role")
-            found = [_slope_and_theory(by_role.loc[(activation, name)]) for name in PARAMETERIZATIONS]
+            found = [
+                _slope_and_theory(by_role.loc[[(activation, name)]].iloc[0]) for name in PARAMETERIZATIONS
+            ]
             lines.append(f"| {title if activation == 'tanh' else ''} | {activation} | {' | '.join(found)} |")
     yield "scaling.md", "\n".join(lines) + "\n"
 
