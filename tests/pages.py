@@ -11,6 +11,7 @@ EXAMPLES = DOCS / "examples"
 sys.path.insert(0, str(DOCS))
 
 import generated  # noqa: E402
+import hooks  # noqa: E402, F401  # for the tests of the build
 
 README = (ROOT / "README.md").read_text("utf-8")
 FENCE = re.compile(r"^[ \t]*```(\w*)[^\n]*\n(.*?)^[ \t]*```[ \t]*$", re.MULTILINE | re.DOTALL)
