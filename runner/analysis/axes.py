@@ -17,12 +17,7 @@ _NOT_AXES = ("seed", "exponents", "settings", "parameterization.")
 
 
 def natural_axes(cells: pd.DataFrame, facets: Sequence[str]) -> Axes:
-    """Return axes under which every cell has its place: width and lr where they vary, all else in facets.
-
-    Args:
-        cells: The chosen rows of ``cells``.
-        facets: Those that the config asks for.
-    """
+    """Return axes under which every cell has its place: width and lr where they vary, all else in facets."""
     config = config_columns(cells)
     values = {str(key): distinct(config[key]) for key in config if not str(key).startswith(_NOT_AXES)}
     numeric = [

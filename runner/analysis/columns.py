@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from runner.errors import UserError, printable
+from runner.errors import UserError, printable, unknown
 from runner.grid.cell import FIELDS
 
 JSON_FIELDS = {"settings": "", "exponents": "parameterization."}
@@ -35,11 +35,11 @@ def config_columns(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def column(cells: pd.DataFrame, key: str, asked_by: str) -> pd.Series:
-    """Return the column that ``key`` names.
+    """Return a column of the ``cells`` table, or a dotted group key such as ``model.activation``.
 
     Args:
-        cells: Rows of the ``cells`` table.
-        key: A column of the table, or a dotted group key such as ``model.activation``.
+        cells: Rows of the table.
+        key: Name of the column or group key.
         asked_by: The option that named it, for the error message.
 
     Raises:
@@ -66,18 +66,27 @@ def numeric_column(cells: pd.DataFrame, key: str, asked_by: str) -> pd.Series:
     """
     values = column(cells, key, asked_by)
     try:
-        return pd.Series(
-            pd.to_numeric(values).to_numpy(dtype=float, na_value=np.nan), index=cells.index, name=key
-        )
+        return floats(values).rename(key)
     except (ValueError, TypeError):
         raise UserError(
             f"{asked_by} must name numbers, got {key} with {show_values(values)}; a name can be a --facet"
         ) from None
 
 
+def floats(values: pd.Series) -> pd.Series:
+    """Return a column as floats, null as NaN."""
+    return pd.Series(pd.to_numeric(values).to_numpy(dtype=float, na_value=np.nan), index=values.index)
+
+
 def distinct(values: Iterable[Any]) -> list[Any]:
     """Return the distinct values, sorted: numbers by size, then text, then null."""
     return sorted({plain(value) for value in values}, key=_rank)
+
+
+def facet_groups(cells: pd.DataFrame, facets: Sequence[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """Yield the values of the facets and the rows that have them, for each distinct combination."""
+    for values, part in groups(cells, [column(cells, facet, "--facet") for facet in facets]):
+        yield dict(zip(facets, values, strict=True)), part
 
 
 def groups(frame: pd.DataFrame, keys: Sequence[pd.Series]) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
@@ -94,6 +103,32 @@ def group_places(keys: Sequence[pd.Series], rows: int) -> Iterator[tuple[tuple[A
         found.setdefault(values, []).append(place)
     for values in sorted(found, key=lambda values: tuple(_rank(value) for value in values)):
         yield values, found[values]
+
+
+def metric_tables(columns: Mapping[str, Iterable[str]]) -> dict[str, str]:
+    """Return the table of each metric, by its name (the first table that has it) and by ``table.name``.
+
+    Args:
+        columns: The metrics of each table, by its name.
+    """
+    found: dict[str, str] = {}
+    for table, metrics in columns.items():
+        for metric in metrics:
+            found.setdefault(metric, table)
+            found[f"{table}.{metric}"] = table
+    return found
+
+
+def locate(metrics: Sequence[str], known: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """Return each metric as asked for, its table and its column there.
+
+    Raises:
+        UserError: If a metric is in none of the tables.
+    """
+    for metric in metrics:
+        if metric not in known:
+            raise unknown("--metric", metric, [name for name in known if "." not in name])
+    return [(metric, known[metric], metric.partition(".")[2] or metric) for metric in metrics]
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

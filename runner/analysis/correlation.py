@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 
@@ -19,8 +21,8 @@ def spearman(x: pd.Series, y: pd.Series, within: pd.Series | None = None, resamp
     Args:
         x: A measure of each cell.
         y: Another, on the same index; pairs with a null are left out.
-        within: Group of each cell.
-        resamples: Bootstrap resamples.
+        within: Group of each cell, on the same index.
+        resamples: How often the bootstrap draws.
 
     Raises:
         Unsupported: If fewer than eight cells have both, or one of the measures is constant.
@@ -32,12 +34,7 @@ def spearman(x: pd.Series, y: pd.Series, within: pd.Series | None = None, resamp
         raise Unsupported("one of the measures is the same in every cell")
     if within is not None:
         both = both.groupby(within.loc[both.index]).rank(pct=True)
-    values = both.to_numpy()
-    rng = np.random.default_rng(0)
-    picks = rng.integers(0, len(values), (resamples, len(values)))
-    found = [_spearman(values[pick]) for pick in picks]
-    low, high = np.nanpercentile(found, [2.5, 97.5])
-    return Estimate(_spearman(values), float(low), float(high), len(values))
+    return _over_cells(_spearman, both.to_numpy(), resamples)
 
 
 def separation(score: pd.Series, positive: pd.Series, resamples: int = 2000) -> Estimate:
@@ -45,25 +42,24 @@ def separation(score: pd.Series, positive: pd.Series, resamples: int = 2000) -> 
 
     Args:
         score: A measure of each cell.
-        positive: Whether each cell belongs to the class that should score high.
-        resamples: Bootstrap resamples of the cells.
+        positive: Whether each cell belongs to the class that should score high, on the same index.
+        resamples: How often the bootstrap draws cells.
 
     Raises:
         Unsupported: If one of the classes has fewer than two cells.
     """
     both = pd.concat([score.rename("score"), positive.astype(bool).rename("positive")], axis=1).dropna()
-    if both["positive"].sum() < 2 or (~both["positive"]).sum() < 2:
-        raise Unsupported(
-            f"{int(both['positive'].sum())} of {len(both)} cells are positive: nothing to tell apart"
-        )
-    values, labels = both["score"].to_numpy(float), both["positive"].to_numpy(bool)
-    rng = np.random.default_rng(0)
-    found = []
-    for _ in range(resamples):
-        pick = rng.integers(0, len(values), len(values))
-        found.append(_area(values[pick], labels[pick]))
-    low, high = np.nanpercentile(found, [2.5, 97.5])
-    return Estimate(_area(values, labels), float(low), float(high), len(values))
+    count = int(both["positive"].sum())
+    if count < 2 or len(both) - count < 2:
+        raise Unsupported(f"{count} of {len(both)} cells are positive: nothing to tell apart")
+    return _over_cells(_area, both.to_numpy(float), resamples)
+
+
+def _over_cells(statistic: Callable[[np.ndarray], float], pairs: np.ndarray, resamples: int) -> Estimate:
+    """Return a statistic of pairs with its bootstrap interval."""
+    picks = np.random.default_rng(0).integers(0, len(pairs), (resamples, len(pairs)))
+    low, high = np.nanpercentile([statistic(pairs[pick]) for pick in picks], [2.5, 97.5])
+    return Estimate(statistic(pairs), float(low), float(high), len(pairs))
 
 
 def _spearman(pairs: np.ndarray) -> float:
@@ -76,8 +72,9 @@ def _spearman(pairs: np.ndarray) -> float:
     return float((centred[:, 0] * centred[:, 1]).mean() / spread.prod())
 
 
-def _area(score: np.ndarray, positive: np.ndarray) -> float:
-    """Return the Mann-Whitney statistic over the number of pairs; NaN without both classes."""
+def _area(pairs: np.ndarray) -> float:
+    """Return the area of (score, class) by the Mann-Whitney statistic; NaN without both classes."""
+    score, positive = pairs[:, 0], pairs[:, 1] > 0
     many, few = int(positive.sum()), int((~positive).sum())
     if not many or not few:
         return float("nan")

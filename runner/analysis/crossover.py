@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from runner.analysis.columns import groups
+from runner.analysis.columns import facet_groups
 from runner.analysis.estimate import numbers
 
 
@@ -22,14 +22,14 @@ def crossover_gamma(cells: pd.DataFrame, level: float, by: Sequence[str] = ("wid
 
     Args:
         cells: Trained rows of the ``cells`` table over several ``gamma``.
-        level: Of the movement; the geometric middle of the thresholds of lazy and rich, for instance.
-        by: Keys with one crossover per combination.
+        level: The movement to be crossed; for instance the geometric mean of the lazy and the rich threshold.
+        by: Keys with one crossover per combination of values.
 
     Returns:
         The keys and ``gamma``, interpolated in both logarithms; NaN where the level is not crossed.
     """
     rows = []
-    for values, part in groups(cells, [cells[key] for key in by]):
+    for keys, part in facet_groups(cells, by):
         points = pd.DataFrame({"gamma": part["gamma"].astype(float), "moved": movement(part)}).dropna()
         points = points[points["moved"] > 0].sort_values("gamma")
         x, y = np.log(points["gamma"].to_numpy()), np.log(points["moved"].to_numpy())
@@ -38,5 +38,5 @@ def crossover_gamma(cells: pd.DataFrame, level: float, by: Sequence[str] = ("wid
         if len(rises):
             i = rises[0]
             gamma = float(np.exp(np.interp(np.log(level), y[i : i + 2], x[i : i + 2])))
-        rows.append(dict(zip(by, values, strict=True)) | {"gamma": gamma})
+        rows.append({**keys, "gamma": gamma})
     return pd.DataFrame(rows, columns=[*by, "gamma"])

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from runner.analysis.columns import column, distinct, groups, show
+from runner.analysis.columns import column, floats, groups, locate, metric_tables
 from runner.analysis.selection import require_no_other_varying
-from runner.errors import unknown
 
 DEFAULT_METRICS = ("train_loss", "ntk_change", "feature_movement", "movement_frobenius")
 _NOT_METRICS = {"cell_id", "step", "layer", "layer_index", "role"}
@@ -17,13 +16,10 @@ _NOT_METRICS = {"cell_id", "step", "layer", "layer_index", "role"}
 
 def curve_metrics(trace: pd.DataFrame, layers: pd.DataFrame) -> dict[str, str]:
     """Return every measure that was taken along training and its table: the trace before the layers."""
-    found: dict[str, str] = {}
-    for name, frame in (("trace", trace), ("layers", layers)):
-        for metric in frame.columns:
-            if metric not in _NOT_METRICS:
-                found.setdefault(metric, name)
-                found[f"{name}.{metric}"] = name
-    return found
+    return metric_tables({
+        name: [metric for metric in frame.columns if metric not in _NOT_METRICS]
+        for name, frame in (("trace", trace), ("layers", layers))
+    })  # fmt: skip
 
 
 def curves(
@@ -38,8 +34,6 @@ def curves(
 
     Args:
         cells: The chosen rows of ``cells``; nothing may vary but the seed, ``by`` and the facets.
-        trace: Rows of ``trace``.
-        layers: Rows of ``layers``.
         metrics: Columns of either; ``layers.feature_movement`` where both have one of that name.
         by: Key with one curve per value.
         facets: Keys with one panel per combination of values.
@@ -52,24 +46,18 @@ def curves(
     Raises:
         UserError: If a metric or key is unknown, or another key varies.
     """
-    known = curve_metrics(trace, layers)
-    for metric in metrics:
-        if metric not in known:
-            raise unknown("--metric", metric, [name for name in known if "." not in name])
+    places = locate(metrics, curve_metrics(trace, layers))
     keys = list(dict.fromkeys([*facets, by]))
     chosen = pd.DataFrame({key: column(cells, key, "--facet" if key in facets else "--by") for key in keys})
     require_no_other_varying(cells, (by,), facets)
     chosen["cell_id"] = cells["cell_id"]
     rows = []
     for values, part in groups(chosen, [chosen[key] for key in keys]):
-        same = dict(zip(keys, values, strict=True))
-        for metric in metrics:
-            table = trace if known[metric] == "trace" else layers
-            name = metric.partition(".")[2] or metric
-            found = over_steps(table[table["cell_id"].isin(part["cell_id"])], name)
-            rows.append(
-                found.assign(**{key: [value] * len(found) for key, value in same.items()}, metric=metric)
-            )
+        for metric, name, measure in places:
+            table = trace if name == "trace" else layers
+            found = over_steps(table[table["cell_id"].isin(part["cell_id"])], measure)
+            same = {key: [value] * len(found) for key, value in zip(keys, values, strict=True)}
+            rows.append(found.assign(**same, metric=metric))
     columns = list(dict.fromkeys([*facets, "metric", "layer", by, "step", "value", "low", "high", "seeds"]))
     return pd.concat(rows, ignore_index=True)[columns] if rows else pd.DataFrame(columns=columns)
 
@@ -77,12 +65,7 @@ def curves(
 def over_steps(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Return median and range of a measure at each step (and layer) over the cells of a table."""
     keys = ["layer_index", "layer", "step"] if "layer" in table else ["step"]
-    value = pd.to_numeric(table[metric]).astype(float).replace([np.inf, -np.inf], np.nan)
+    value = floats(table[metric]).replace([np.inf, -np.inf], np.nan)
     grouped = table.assign(value=value).dropna(subset=["value"]).groupby(keys, observed=True)["value"]
     found = grouped.agg(value="median", low="min", high="max", seeds="size").reset_index()
     return found.assign(layer=found.get("layer"))
-
-
-def series_of(table: pd.DataFrame, by: str) -> list[str]:
-    """Return the names of the curves, in the order of their values."""
-    return [show(value) for value in distinct(table[by])]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from runner.analysis.columns import groups
+from runner.analysis.columns import facet_groups
 from runner.analysis.estimate import numbers
 from runner.analysis.phase import SHARPNESS_CRITICAL
 
@@ -25,7 +25,7 @@ def divergence_edge(cells: pd.DataFrame, by: Sequence[str] = ("width", "seed")) 
 
     Args:
         cells: Rows of the ``cells`` table over several ``lr``.
-        by: Keys with one edge per combination.
+        by: Keys with one edge per combination of values.
 
     Returns:
         The keys, ``last`` (stable), ``first`` (diverged) and ``edge``, all in absolute units; NaN where no
@@ -33,12 +33,11 @@ def divergence_edge(cells: pd.DataFrame, by: Sequence[str] = ("width", "seed")) 
     """
     rows = []
     known = cells[cells["status"].astype(object) != "failed"]
-    for values, part in groups(known, [known[key] for key in by]):
+    for keys, part in facet_groups(known, by):
         rate = numbers(part, "lr_absolute").to_numpy()
         diverged = (part["status"].astype(object) == "diverged").to_numpy()
         first = rate[diverged].min() if diverged.any() else np.nan
         below = rate[~diverged & (rate < first)]
-        last = below.max() if len(below) else np.nan
-        rows.append(dict(zip(by, values, strict=True)) | {"last": last, "first": first})
+        rows.append({**keys, "last": below.max() if len(below) else np.nan, "first": first})
     table = pd.DataFrame(rows, columns=[*by, "last", "first"])
     return table.assign(edge=np.sqrt(table["last"] * table["first"]))

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from runner.analysis.columns import floats
+
 RESAMPLES = 1000
 LEAST_SEEDS = 2
 
@@ -18,14 +20,7 @@ class Unsupported(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A measured number.
-
-    Attributes:
-        value: The estimate.
-        low: Lower end of its 95 % interval.
-        high: Upper end.
-        cells: Cells behind it.
-    """
+    """A measured number, its 95 % interval, and how many cells are behind it."""
 
     value: float
     low: float
@@ -35,17 +30,16 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """The tables of one experiment, its own cells only.
-
-    Attributes:
-        cells: Rows of ``cells``.
-        trace: Rows of ``trace``.
-        layers: Rows of ``layers``.
-    """
+    """The tables of one experiment, its own cells only."""
 
     cells: pd.DataFrame
     trace: pd.DataFrame
     layers: pd.DataFrame
+
+    def of(self, cells: pd.DataFrame) -> Tables:
+        """Return the tables of some of the cells."""
+        rows = (frame[frame["cell_id"].isin(cells["cell_id"])] for frame in (self.trace, self.layers))
+        return Tables(cells, *rows)
 
 
 def numbers(frame: pd.DataFrame, name: str) -> pd.Series:
@@ -56,7 +50,7 @@ def numbers(frame: pd.DataFrame, name: str) -> pd.Series:
     """
     if name not in frame:
         raise Unsupported(f"there is no column {name}")
-    values = pd.Series(pd.to_numeric(frame[name]).to_numpy(dtype=float, na_value=np.nan), index=frame.index)
+    values = floats(frame[name])
     if values.isna().all():
         raise Unsupported(f"{name} was not measured" if len(values) else "no cells")
     return values
@@ -94,9 +88,9 @@ def over_seeds(
     """Return a statistic of the cells with a percentile bootstrap that resamples whole seeds.
 
     Args:
-        cells: One row per cell with a column ``seed``.
-        statistic: From such rows to a number; NaN where a resample does not carry it.
-        resamples: Bootstrap resamples.
+        cells: Rows with a column ``seed``.
+        statistic: From such rows to a number; NaN where a resample does not determine it.
+        resamples: How often the bootstrap draws.
 
     Raises:
         Unsupported: If there is one seed, or the statistic is not a number.
@@ -107,13 +101,11 @@ def over_seeds(
         raise Unsupported("the cells do not determine it")
     places = {seed: np.flatnonzero(cells["seed"].to_numpy() == seed) for seed in seeds}
     rng = np.random.default_rng(0)  # a fixed stream: the same table gives the same interval
-    draws = rng.choice(seeds, (resamples, len(seeds)))
-    memory: dict[tuple[int, ...], float] = {}
-    for draw in map(tuple, np.sort(draws, axis=1).tolist()):
-        if draw not in memory:
-            memory[draw] = statistic(cells.iloc[np.concatenate([places[seed] for seed in draw])])
-    found = np.array([memory[tuple(draw)] for draw in np.sort(draws, axis=1).tolist()])
-    low, high = np.nanpercentile(found, [2.5, 97.5])
+    draws = np.sort(rng.choice(seeds, (resamples, len(seeds))), axis=1)
+    # Few draws are distinct where seeds are few: each is computed once.
+    distinct, place = np.unique(draws, axis=0, return_inverse=True)
+    found = [statistic(cells.iloc[np.concatenate([places[seed] for seed in draw])]) for draw in distinct]
+    low, high = np.nanpercentile(np.array(found)[place.ravel()], [2.5, 97.5])
     return Estimate(value, float(low), float(high), len(cells))
 
 

@@ -13,10 +13,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from runner.analysis.columns import column, groups, records, show_values
+from runner.analysis.columns import (
+    facet_groups,
+    floats,
+    groups,
+    locate,
+    metric_tables,
+    records,
+    show_values,
+)
 from runner.analysis.selection import facet_label, require_no_other_varying
 from runner.analysis.theory import predicted_slope
-from runner.errors import UserError, unknown
+from runner.errors import UserError
 from runner.grid.cell import FIELDS
 from runner.schema import TABLES
 
@@ -46,15 +54,14 @@ class Line:
 
 def known_metrics(cells: pd.DataFrame, trace: pd.DataFrame, layers: pd.DataFrame) -> dict[str, str]:
     """Return every metric that can be fitted and its table: cells before layers before trace."""
-    tables = {"cells": cells, "layers": layers, "trace": trace}
-    found: dict[str, str] = {}
-    for name, frame in tables.items():
-        keys = {column.name for column in TABLES[name] if not column.nullable}
-        for metric in frame.select_dtypes("number").columns:
-            if metric not in keys | _NOT_METRICS:
-                found.setdefault(metric, name)
-                found[f"{name}.{metric}"] = name
-    return found
+    keys = {
+        name: {column.name for column in TABLES[name] if not column.nullable} | _NOT_METRICS
+        for name in TABLES
+    }
+    return metric_tables({
+        name: [metric for metric in frame.select_dtypes("number").columns if metric not in keys[name]]
+        for name, frame in {"cells": cells, "layers": layers, "trace": trace}.items()
+    })  # fmt: skip
 
 
 def fit(
@@ -88,27 +95,11 @@ def fit(
         rows.append(
             found.keys
             | {"slope": line.slope, "low": line.low, "high": line.high, "theory": found.theory}
-            | {
-                "widths": len(found.values),
-                "seeds": min((len(values) for values in found.values.values()), default=0),
-                "cells": sum(len(values) for values in found.values.values()),
-                "left_out": found.left_out,
-            }
+            | {"widths": len(found.values), "seeds": min(found.seeds, default=0)}
+            | {"cells": sum(found.seeds), "left_out": found.left_out}
         )
-    columns = [
-        "metric",
-        "layer",
-        "role",
-        "slope",
-        "low",
-        "high",
-        "theory",
-        "widths",
-        "seeds",
-        "cells",
-        "left_out",
-    ]
-    return pd.DataFrame(rows, columns=[*facets, *columns])
+    measured = ["slope", "low", "high", "theory", "widths", "seeds", "cells", "left_out"]
+    return pd.DataFrame(rows, columns=[*facets, "metric", "layer", "role", *measured])
 
 
 def fit_points(
@@ -118,14 +109,7 @@ def fit_points(
     metrics: Sequence[str] = DEFAULT_METRICS,
     facets: Sequence[str] = ("parameterization",),
 ) -> pd.DataFrame:
-    """Return the points through which :func:`fit` draws its lines, one row per width.
-
-    Args:
-        cells: As for :func:`fit`.
-        trace: Likewise.
-        layers: Likewise.
-        metrics: Likewise.
-        facets: Likewise.
+    """Return the points through which :func:`fit`, given the same, draws its lines: one row per width.
 
     Returns:
         The facet keys, ``metric``, ``layer``, ``role``, ``width``, ``value`` (geometric mean over seeds),
@@ -147,7 +131,7 @@ def loglog_slope(samples: Mapping[int, np.ndarray], resamples: int = RESAMPLES) 
 
     Args:
         samples: Positive values of the seeds, by width.
-        resamples: Bootstrap resamples.
+        resamples: How often the bootstrap draws.
 
     Returns:
         The slope of the seeds' geometric means. No slope with fewer than three widths; no interval if a width
@@ -179,6 +163,16 @@ class _Samples:
     theory: float | None
     left_out: int
 
+    @property
+    def seeds(self) -> list[int]:
+        """How many values there are at each width."""
+        return [len(values) for values in self.values.values()]
+
+
+def by_width(width: np.ndarray, value: np.ndarray, usable: np.ndarray) -> dict[int, np.ndarray]:
+    """Return the usable values of the cells at each width."""
+    return {int(n): value[usable & (width == n)] for n in np.unique(width[usable])}
+
 
 def _samples(
     cells: pd.DataFrame,
@@ -190,23 +184,18 @@ def _samples(
     """Yield what is to be fitted; raises as :func:`fit` says."""
     if "width" in facets:
         raise UserError("--facet must not be width, which the fit runs over; drop it from --facet")
-    known = known_metrics(cells, trace, layers)
-    for metric in metrics:
-        if metric not in known:
-            raise unknown("--metric", metric, [name for name in known if "." not in name])
+    places = locate(metrics, known_metrics(cells, trace, layers))
     require_no_other_varying(cells, ("width",), facets)
     last = {"cells": cells, "layers": _last_step(layers, cells), "trace": _last_step(trace, cells)}
-    for values, part in groups(cells, [column(cells, facet, "--facet") for facet in facets]):
-        _require_widths(part, facets, values)
-        facet = dict(zip(facets, values, strict=True))
-        for metric in metrics:
-            name = metric.partition(".")[2] or metric
-            for keys, found in _by_layer(name, part, last[known[metric]]):
+    for facet, part in facet_groups(cells, facets):
+        _require_widths(part, facet)
+        for metric, table, name in places:
+            for keys, found in _by_layer(name, part, last[table]):
                 role = keys["role"] if keys["layer"] is not None else None
                 predictable = _predictable(name, keys["layer"] is not None)
                 theory = predicted_slope(name, role, records(part.head(1))[0]) if predictable else None
-                left_out = len(part) - sum(len(values) for values in found.values())
-                yield _Samples(facet | {"metric": metric} | keys, found, theory, left_out)
+                used = sum(len(values) for values in found.values())
+                yield _Samples(facet | {"metric": metric} | keys, found, theory, len(part) - used)
 
 
 def _by_layer(
@@ -220,11 +209,9 @@ def _by_layer(
         parts = groups(table, [table[key] for key in _LAYER_KEYS])
     for (_, layer, role), part in parts:
         joined = config.merge(part[["cell_id", metric]], on="cell_id", how="left")
-        value = pd.to_numeric(joined[metric]).to_numpy(dtype=float, na_value=np.nan)
+        value = floats(joined[metric]).to_numpy()
         usable = (joined["status"] == "ok").to_numpy() & np.isfinite(value) & (value > 0)
-        width = joined["width"].to_numpy()
-        samples = {int(n): value[usable & (width == n)] for n in np.unique(width[usable])}
-        yield {"layer": layer, "role": role}, samples
+        yield {"layer": layer, "role": role}, by_width(joined["width"].to_numpy(), value, usable)
 
 
 def _predictable(metric: str, per_layer: bool) -> bool:
@@ -238,10 +225,10 @@ def _last_step(table: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     return table[table["step"] == table.groupby("cell_id", observed=True)["step"].transform("max")]
 
 
-def _require_widths(part: pd.DataFrame, facets: Sequence[str], values: Sequence[Any]) -> None:
+def _require_widths(part: pd.DataFrame, facet: dict[str, Any]) -> None:
     """Refuse a facet with too few widths for a line."""
     if part["width"].nunique() < LEAST_WIDTHS:
-        where = f" in {facet_label(facets, values)}" if facets else ""
+        where = f" in {facet_label(list(facet), list(facet.values()))}" if facet else ""
         raise UserError(
             f"width must have at least {LEAST_WIDTHS} values for a fit, got {show_values(part['width'])}"
             f"{where}; sweep more widths or choose cells with --where"

@@ -12,13 +12,10 @@ def at_loss(trace: pd.DataFrame, metric: str, fraction: float) -> pd.Series:
     """Return a measure of each cell where its train loss falls, for good, to a fraction of its start.
 
     Of several crossings the last counts: a loss that fell and rose again in a catapult was not reached yet.
-    Between the two measured steps around it, the measure is interpolated linearly in the
-    logarithm of the loss.
+    Between the measured steps around it, the measure is interpolated linearly in the logarithm of the loss.
 
     Args:
-        trace: Rows of ``trace``.
-        metric: Numeric column.
-        fraction: Of the train loss at step 0, between 0 and 1.
+        fraction: Share of the train loss at step 0, between 0 and 1.
 
     Returns:
         The values by ``cell_id``; NaN for a cell that did not end below that loss.

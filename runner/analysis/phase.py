@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from runner.analysis.columns import column, group_places, groups, numeric_column, plain
+from runner.analysis.columns import (
+    column,
+    facet_groups,
+    floats,
+    group_places,
+    numeric_column,
+    plain,
+)
 from runner.analysis.regime import REGIMES
 from runner.analysis.selection import require_no_other_varying
 from runner.errors import UserError
@@ -39,9 +46,8 @@ def phase_grid(cells: pd.DataFrame, axes: Axes, measures: Sequence[str] = ()) ->
     """Return one row per point of the grid.
 
     Args:
-        cells: Rows of the ``cells`` table.
         axes: What is shown; nothing else may vary but the seed.
-        measures: Further numeric columns whose medians over seeds are wanted, under their own names.
+        measures: Further numeric columns whose medians over seeds are returned under their own names.
 
     Returns:
         The facet keys, x and y under their own names, then ``regime`` (majority over seeds, null if none has
@@ -72,7 +78,7 @@ def phase_grid(cells: pd.DataFrame, axes: Axes, measures: Sequence[str] = ()) ->
         "failed": (cells["status"] == "failed").to_numpy()[placed],
         "value": color.to_numpy()[placed],
         "critical": _critical(cells, axes.y)[placed],
-        "catapult": _floats(cells["catapult"]).to_numpy()[placed],
+        "catapult": floats(cells["catapult"]).to_numpy()[placed],
     }
     wanted = {name: numeric_column(cells, name, "--color").to_numpy()[placed] for name in measures}
     rows = [
@@ -91,15 +97,14 @@ def boundary(grid: pd.DataFrame, axes: Axes) -> pd.DataFrame:
 
     Args:
         grid: As returned by :func:`phase_grid`.
-        axes: The axes of the grid.
+        axes: Those given to it.
 
     Returns:
         The facet keys, then ``x``, ``y``, ``x2``, ``y2`` in data coordinates; midpoints are geometric
         where an axis is positive.
     """
     segments: list[dict[str, Any]] = []
-    for values, part in groups(grid, [grid[facet] for facet in axes.facets]):
-        facet = dict(zip(axes.facets, values, strict=True))
+    for facet, part in facet_groups(grid, axes.facets):
         table = part.pivot(index=axes.y, columns=axes.x, values="regime")
         regimes = [[plain(value) for value in row] for row in table.to_numpy(dtype=object)]
         x_edges, y_edges = edges(table.columns.to_numpy(float)), edges(table.index.to_numpy(float))
@@ -107,12 +112,11 @@ def boundary(grid: pd.DataFrame, axes: Axes) -> pd.DataFrame:
             for j, here in enumerate(row):
                 right = row[j + 1] if j + 1 < len(row) else None
                 above = regimes[i + 1][j] if i + 1 < len(regimes) else None
+                end = {"x2": x_edges[j + 1], "y2": y_edges[i + 1]}
                 if here and right and here != right:
-                    line = {"x": x_edges[j + 1], "y": y_edges[i], "x2": x_edges[j + 1], "y2": y_edges[i + 1]}
-                    segments.append(facet | line)
+                    segments.append(facet | {"x": x_edges[j + 1], "y": y_edges[i]} | end)
                 if here and above and here != above:
-                    line = {"x": x_edges[j], "y": y_edges[i + 1], "x2": x_edges[j + 1], "y2": y_edges[i + 1]}
-                    segments.append(facet | line)
+                    segments.append(facet | {"x": x_edges[j], "y": y_edges[i + 1]} | end)
     return pd.DataFrame(segments, columns=[*axes.facets, "x", "y", "x2", "y2"])
 
 
@@ -125,9 +129,6 @@ def edges(values: np.ndarray) -> np.ndarray:
     """Return the borders between sorted values, one more than there are values.
 
     Inner borders are midpoints, geometric where all values are positive; the outer ones mirror them.
-
-    Args:
-        values: Distinct values, ascending.
     """
     log = is_log(values)
     points = np.log(values) if log else np.asarray(values, float)
@@ -158,8 +159,8 @@ def _point(votes: dict[str, np.ndarray]) -> dict[str, Any]:
 
 
 def _critical(cells: pd.DataFrame, y: str) -> np.ndarray:
-    """Return each cell's critical lr in the unit of y, NaN where y is no lr or lambda_max no scale for it."""
-    absolute = SHARPNESS_CRITICAL / _floats(cells["lambda_max_init"]).where(lambda top: top > 0)
+    """Return each cell's critical lr in the unit of y; NaN where y is no lr or 1/lambda_max no unit of it."""
+    absolute = SHARPNESS_CRITICAL / floats(cells["lambda_max_init"]).where(lambda top: top > 0)
     absolute = absolute.where(cells["lr_sharpness"].notna())
     if y == "lr_absolute":
         return absolute.to_numpy()
@@ -175,11 +176,6 @@ def _color(cells: pd.DataFrame, color: str) -> pd.Series:
     if color == "regime":
         return pd.Series(np.nan, index=cells.index)
     return numeric_column(cells, color, "--color").replace([np.inf, -np.inf], np.nan)
-
-
-def _floats(values: pd.Series) -> pd.Series:
-    """Return a column as floats, null as NaN."""
-    return pd.Series(pd.to_numeric(values).to_numpy(dtype=float, na_value=np.nan), index=values.index)
 
 
 def _known(summary: Callable[[np.ndarray], Any], values: np.ndarray) -> float:

@@ -21,34 +21,28 @@ QUANTITIES = (
     ("test loss", "test_loss"),
     ("test error", "test_error"),
 )
-"""Movement, kernel, effective model, practical test error: what is shown, and its column."""
+"""What is shown of movement, kernel, effective model and test error, and the column that holds it."""
 
 
 def regime_table(tables: Tables) -> pd.DataFrame:
     """Return the median of each quantity over the lazy and over the rich cells of one sweep.
-
-    Args:
-        tables: Of one experiment with cells of both regimes.
 
     Returns:
         Columns ``quantity``, ``lazy`` and ``rich`` as text, quartiles in brackets, per data set where there
         are several; quantities that no cell has are left out. The first row counts the cells.
     """
     cells = tables.cells[tables.cells["status"].astype(object) == "ok"]
-    regime = cells["regime"].astype(object)
-    counts = {name: str(int((regime == name).sum())) for name in COLUMNS}
-    rows = [{"quantity": "cells", **counts}]
+    members = {name: cells["regime"].astype(object) == name for name in COLUMNS}
+    rows = [{"quantity": "cells", **{name: str(int(hits.sum())) for name, hits in members.items()}}]
     for name, part in _by_data(cells):
-        rates = {
-            key: _range(part.loc[part["regime"].astype(object) == key, "lr_sharpness"]) for key in COLUMNS
-        }
+        rates = {key: _range(part.loc[hits[part.index], "lr_sharpness"]) for key, hits in members.items()}
         rows.append({"quantity": f"{name}lr * lambda_max that trained so", **rates})
         for quantity, column in QUANTITIES:
             try:
                 value = numbers(part, column)
             except Unsupported:
                 continue
-            shown = {key: _summary(value[part["regime"].astype(object) == key]) for key in COLUMNS}
+            shown = {key: _summary(value[hits[part.index]]) for key, hits in members.items()}
             rows.append({"quantity": f"{name}{quantity}", **shown})
     return pd.DataFrame(rows, columns=["quantity", *COLUMNS])
 

@@ -16,18 +16,11 @@ if TYPE_CHECKING:
 
 
 class VaryingError(UserError):
-    """More than the axes and facets varies.
-
-    Attributes:
-        keys: The config keys that do.
-    """
+    """A config key (all such are ``keys``) varies that is neither an axis nor a facet."""
 
     def __init__(self, message: str, keys: Sequence[str]) -> None:
         super().__init__(message)
         self.keys = tuple(keys)
-
-
-_WORDS = {"null": None, "none": None, "true": True, "false": False}
 
 
 def choose(
@@ -38,8 +31,8 @@ def choose(
     Args:
         store: An opened store.
         where: Conditions, as for :func:`select`.
-        everything: Whether to take the cells of all launches.
-        launch: The launch whose cells to take, whoever trained them; the newest by default.
+        everything: Take the cells of all launches.
+        launch: Take the cells that this launch asked for, whichever launch trained them; null is the newest.
 
     Raises:
         UserError: If there are none.
@@ -70,7 +63,6 @@ def select(cells: pd.DataFrame, where: Sequence[str] = ()) -> pd.DataFrame:
     """Return the cells that meet every condition.
 
     Args:
-        cells: Rows of the ``cells`` table.
         where: Conditions ``key=value`` or ``key=value,value``; a key is a column or a dotted group key.
             Values are compared by type, numbers to six digits, as they are printed.
 
@@ -96,11 +88,6 @@ def require_no_other_varying(cells: pd.DataFrame, axes: Sequence[str], facets: S
     """Refuse cells that differ by a config key which the analysis would silently average over.
 
     A key may differ between facets (each data set has its own settings), never inside one.
-
-    Args:
-        cells: The chosen cells.
-        axes: Keys on the axes of the analysis.
-        facets: Keys that separate it.
 
     Raises:
         UserError: Naming the first such key, its values and the two remedies.
@@ -147,10 +134,6 @@ def facet_label(facets: Sequence[str], values: Sequence[Any]) -> str:
 def with_series(frame: pd.DataFrame, facets: Sequence[str]) -> pd.DataFrame:
     """Return the rows with the heading of their facet as ``series``.
 
-    Args:
-        frame: A table with the facets as columns or group keys.
-        facets: Keys that separate it.
-
     Raises:
         UserError: If a facet is unknown.
     """
@@ -159,8 +142,11 @@ def with_series(frame: pd.DataFrame, facets: Sequence[str]) -> pd.DataFrame:
     return frame.assign(series=[facet_label(facets, values) for values in rows])
 
 
+_WORDS = {"null": None, "none": None, "true": True, "false": False}
+
+
 def _matches(value: Any, text: str) -> bool:
-    """Return whether a cell's value is the one that the user typed."""
+    """Tell whether a cell's value is the one that the user typed."""
     if isinstance(value, str):
         return value == text.strip("'\"")
     if value is None or isinstance(value, bool):

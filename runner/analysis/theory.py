@@ -71,8 +71,8 @@ def family(exponents: str, optimizer: str) -> str | None:
     """Return which family an abc table belongs to, None if to none that theory speaks of.
 
     Args:
-        exponents: Canonical JSON of the table, as in the ``exponents`` column.
-        optimizer: Name of the optimizer.
+        exponents: JSON of the table, as in the ``exponents`` column.
+        optimizer: A key of ``OPTIMIZERS``; theory says nothing of others.
     """
     rates = OPTIMIZERS.get(optimizer)
     if rates is None:
@@ -94,7 +94,6 @@ def predicted_slope(metric: str, role: str | None, cell: dict[str, Any]) -> floa
     """Return the slope of log metric against log width that theory predicts, None where it predicts nothing.
 
     Args:
-        metric: Column name.
         role: Role of the layer for a metric per layer, else None.
         cell: Any cell of the fit: ``exponents``, ``optimizer``, ``depth`` and ``lr_unit`` are read.
 
@@ -126,8 +125,8 @@ def r_exponent(exponents: str, faster: float = 0.0) -> float | None:
     r = min(a_out + b_out, 2 a_out + c) + c - 1 + min(2 a_hidden, 2 a_input + 1), with one c for all layers.
 
     Args:
-        exponents: Canonical JSON of the table, as in the ``exponents`` column.
-        faster: Added to c: how fast the learning rate in force falls beyond the table.
+        exponents: JSON of the table, as in the ``exponents`` column.
+        faster: Added to c where the learning rate falls faster with width than the table says.
 
     Returns:
         None if the layers have different c, of which the formula does not speak.

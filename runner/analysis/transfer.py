@@ -7,7 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from runner.analysis.columns import column, distinct, groups, numeric_column, show_values
+from runner.analysis.columns import (
+    distinct,
+    facet_groups,
+    floats,
+    groups,
+    numeric_column,
+    show_values,
+)
 from runner.analysis.estimate import LEAST_SEEDS, RESAMPLES, Unsupported, numbers
 from runner.analysis.exponents import LEAST_WIDTHS
 from runner.analysis.selection import require_no_other_varying
@@ -23,7 +30,7 @@ def best_lr(cells: pd.DataFrame, metric: str = "train_loss") -> pd.Series:
 
     Args:
         cells: Rows of the ``cells`` table over several ``width`` and ``lr``.
-        metric: The loss to be small.
+        metric: Column of the loss.
 
     Returns:
         The best ``lr`` by width, ascending. NaN where every lr diverged.
@@ -65,7 +72,7 @@ def lr_curves(
 
     Args:
         cells: The chosen rows of ``cells``; nothing may vary but width, lr, seed and the facets.
-        metric: The loss to be small.
+        metric: Column of the loss.
         facets: Keys with one set of curves per combination of values.
 
     Returns:
@@ -88,20 +95,16 @@ def lr_curves(
     if values.isna().all():
         raise UserError(f"--metric must have been measured, got {metric}; `runner schema` says what each is")
     rows = []
-    for keys, part in groups(cells, [column(cells, facet, "--facet") for facet in facets]):
+    for facet, part in facet_groups(cells, facets):
         best = _best(part, metric)
         for (width, rate), point in groups(part, [part["width"], part["lr"]]):
             ok = (point["status"].astype(object) == "ok").to_numpy()
             found = values[point.index].where(ok).dropna()
             whole = ok.all() and len(found) and (found > 0).all()
+            value = float(np.exp(np.log(found).mean())) if whole else np.nan
             rows.append(
-                dict(zip(facets, keys, strict=True))
-                | {
-                    "width": width,
-                    "lr": rate,
-                    "value": float(np.exp(np.log(found).mean())) if whole else np.nan,
-                }
-                | {"seeds": len(point), "diverged": int((~ok).sum()), "best": best.get(width) == rate}
+                {**facet, "width": width, "lr": rate, "value": value, "seeds": len(point)}
+                | {"diverged": int((~ok).sum()), "best": best.get(width) == rate}
             )
     return pd.DataFrame(rows, columns=[*facets, "width", "lr", "value", "seeds", "diverged", "best"])
 
@@ -111,10 +114,7 @@ def transfer(
 ) -> pd.DataFrame:
     """Return the best learning rate at each width, and its drift.
 
-    Args:
-        cells: As for :func:`lr_curves`.
-        metric: Likewise.
-        facets: Likewise.
+    The arguments and errors are those of :func:`lr_curves`.
 
     Returns:
         The facet keys, ``width``, ``best_lr`` (null where every lr diverged), ``low``, ``high`` (95 %,
@@ -122,15 +122,12 @@ def transfer(
         the grid, the true one may lie beyond), ``drift`` (doublings of the best lr per doubling of the width,
         the same in each row of a facet; null with fewer than three widths) and ``seeds``.
 
-    Raises:
-        UserError: As for :func:`lr_curves`.
-
     References:
         Yang et al., arXiv 2203.03466 (muTransfer).
     """
-    lr_curves(cells, metric, facets)  # the same complaints
+    lr_curves(cells, metric, facets)  # called for its errors
     rows = []
-    for keys, part in groups(cells, [column(cells, facet, "--facet") for facet in facets]):
+    for facet, part in facet_groups(cells, facets):
         best, spread = _best(part, metric), _resampled(part, metric)
         known = best[np.isfinite(best)]
         drift = drift_per_doubling(known) if len(known) >= LEAST_WIDTHS else np.nan
@@ -138,13 +135,11 @@ def transfer(
         for width, rate in zip(distinct(best.index), best, strict=True):
             low, high = spread.get(width, (np.nan, np.nan))
             rows.append(
-                dict(zip(facets, keys, strict=True))
-                | {"width": width, "best_lr": rate, "low": low, "high": high, "at_end": rate in ends}
+                {**facet, "width": width, "best_lr": rate, "low": low, "high": high, "at_end": rate in ends}
                 | {"drift": drift, "seeds": part["seed"].nunique()}
             )
-    return pd.DataFrame(
-        rows, columns=[*facets, "width", "best_lr", "low", "high", "at_end", "drift", "seeds"]
-    )
+    columns = ["width", "best_lr", "low", "high", "at_end", "drift", "seeds"]
+    return pd.DataFrame(rows, columns=[*facets, *columns])
 
 
 def _best(cells: pd.DataFrame, metric: str) -> pd.Series:
@@ -160,10 +155,8 @@ def _resampled(cells: pd.DataFrame, metric: str) -> dict[int, tuple[float, float
     seeds = sorted(cells["seed"].unique())
     if len(seeds) < LEAST_SEEDS:
         return {}
-    loss = pd.to_numeric(cells[metric]).astype(float).where(cells["status"].astype(object) == "ok", np.inf)
-    table = pd.DataFrame(
-        {"width": cells["width"], "lr": cells["lr"], "seed": cells["seed"], "log": np.log(loss)}
-    )
+    loss = floats(cells[metric]).where(cells["status"].astype(object) == "ok", np.inf)
+    table = cells[["width", "lr", "seed"]].assign(log=np.log(loss))
     rng = np.random.default_rng(0)  # a fixed stream: the same table gives the same interval
     draws = rng.integers(0, len(seeds), (RESAMPLES, len(seeds)))
     found: dict[int, tuple[float, float]] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 
 import pandas as pd
 
@@ -59,10 +60,6 @@ def choose_claims(ids: Iterable[str]) -> tuple[Claim, ...]:
 def judge(claims: Sequence[Claim], frames: Frames) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the verdict on each claim, and every check behind it.
 
-    Args:
-        claims: Which to judge.
-        frames: The tables of their experiments.
-
     Returns:
         One row per claim, showing the check that decided it, and one row per check; both with the columns
         ``claim``, ``text``, ``check``, ``predicted``, ``measured``, ``low``, ``high`` (95 %), ``cells``,
@@ -78,18 +75,7 @@ def judge(claims: Sequence[Claim], frames: Frames) -> tuple[pd.DataFrame, pd.Dat
 
 
 def _row(claim: Claim, check: Check, note: str) -> dict[str, object]:
-    return {
-        "claim": claim.id,
-        "text": claim.text,
-        "check": check.name,
-        "predicted": check.predicted,
-        "measured": check.measured,
-        "low": check.low,
-        "high": check.high,
-        "cells": check.cells,
-        "verdict": check.verdict,
-        "note": note,
-    }
+    return asdict(check) | {"claim": claim.id, "text": claim.text, "check": check.name, "note": note}
 
 
 def _note(checks: Sequence[Check]) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pandas as pd
 
-from runner.analysis.claims.slopes import geometric_mean, part_of, slope, widest
+from runner.analysis.claims.slopes import by_cell, geometric_mean, part_of, require_widths, slope, widest
 from runner.analysis.claims.verdict import Check, Frames, above, below, within
 from runner.analysis.estimate import (
     Estimate,
@@ -21,7 +22,7 @@ from runner.analysis.estimate import (
 )
 
 TIMES = (0.3, 100.0)
-"""lr * lambda_max * t between which the lazy network has to follow its kernel."""
+"""Between these values of lr * lambda_max * t the lazy network has to follow its kernel."""
 EARLY = 0.3
 LATE = (10.0, 30.0)
 
@@ -29,24 +30,18 @@ LATE = (10.0, 30.0)
 def fixed_kernel(frames: Frames) -> Sequence[Check]:
     """C3: under ntk training follows the fixed kernel ever better with width, at every time."""
     data = part_of(frames["claim_kernel"], parameterization="ntk")
-    checks = []
-    for depth in (1, 2):
-        cells = part_of(data, depth=depth)
-        checks.append(
-            within(
-                f"kernel_gd_error at the time where it falls least, ntk, depth {depth}",
-                partial(_worst_slope, cells),
-                -np.inf, -0.5, 0,
-            )
-        )  # fmt: skip
-    checks.append(
+    times = "kernel_gd_error at the time where it falls least, ntk, depth"
+    return [
+        *(
+            within(f"{times} {depth}", partial(_worst_slope, part_of(data, depth=depth)), -np.inf, -0.5, 0)
+            for depth in (1, 2)
+        ),
         within(
             "test loss over that of Theta_0 regression, ntk, largest width",
             lambda: geometric_mean(widest(data), _over_regression(widest(data))),
             0.8, 1.25,
-        )
-    )  # fmt: skip
-    return checks
+        ),
+    ]  # fmt: skip
 
 
 def convergence_rate(frames: Frames) -> Sequence[Check]:
@@ -93,39 +88,38 @@ def _timed(tables: Tables, metric: str) -> pd.DataFrame:
 
 def _worst_slope(tables: Tables) -> Estimate:
     """Return the largest over times of the slope of ``kernel_gd_error`` against width."""
-    rows = _timed(tables, "kernel_gd_error")
-    rows = rows[(rows["time"] >= TIMES[0] * 0.99) & (rows["time"] <= TIMES[1] * 1.01)]
-    if rows.empty:
-        raise Unsupported(f"no step between lr * lambda_max * t = {TIMES[0]:g} and {TIMES[1]:g}")
-    found = [
-        slope(tables, pd.Series(part["value"].to_numpy(), index=part["cell_id"].astype(str)))
-        for _, part in rows.groupby("step")
-    ]
+    rows = _errors(tables, TIMES)
+    found = [slope(tables, by_cell(part, part["value"])) for _, part in rows.groupby("step")]
     return max(found, key=lambda line: line.value)
 
 
-def _extreme(tables: Tables, times: tuple[float, float], choose: object) -> Estimate:
-    """Return the largest seed mean over times, at the width that ``choose`` picks of them."""
+def _errors(tables: Tables, times: tuple[float, float]) -> pd.DataFrame:
+    """Return the rows of ``kernel_gd_error`` between two times."""
     rows = _timed(tables, "kernel_gd_error")
     rows = rows[(rows["time"] >= times[0] * 0.99) & (rows["time"] <= times[1] * 1.01)]
     if rows.empty:
         raise Unsupported(f"no step between lr * lambda_max * t = {times[0]:g} and {times[1]:g}")
-    if rows["width"].nunique() < 3:
-        raise Unsupported(f"{rows['width'].nunique()} widths, fewer than 3")
+    return rows
+
+
+def _extreme(
+    tables: Tables, times: tuple[float, float], over_widths: Callable[[np.ndarray], float]
+) -> Estimate:
+    """Return the largest seed mean over times at each width, as one number over the widths."""
+    rows = _errors(tables, times)
+    require_widths(rows)
 
     def statistic(part: pd.DataFrame) -> float:
         peaks = part.groupby(["width", "step"])["value"].mean().groupby("width").max()
-        return float(choose(peaks.to_numpy()))  # type: ignore[operator]
+        return float(over_widths(peaks.to_numpy()))
 
-    found = over_seeds(rows, statistic)
-    return Estimate(found.value, found.low, found.high, rows["cell_id"].nunique())
+    return replace(over_seeds(rows, statistic), cells=rows["cell_id"].nunique())
 
 
 def _over_regression(tables: Tables) -> pd.Series:
     """Return the network's test loss over that of regression with the initial kernel, by cell_id."""
     cells = tables.cells
-    ratio = numbers(cells, "test_loss") / numbers(cells, "kernel_regression_loss_init")
-    return pd.Series(ratio.to_numpy(), index=cells["cell_id"].astype(str))
+    return by_cell(cells, numbers(cells, "test_loss") / numbers(cells, "kernel_regression_loss_init"))
 
 
 def _over_bound(tables: Tables) -> Estimate:

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
-import pandas as pd
 
-from runner.analysis.claims.slopes import part_of, slope
+from runner.analysis.claims.slopes import fitted_slope, part_of, require_widths
 from runner.analysis.claims.verdict import Check, Frames, above, within
 from runner.analysis.correlation import spearman
 from runner.analysis.crossover import movement
 from runner.analysis.edges import critical_lr, divergence_edge
-from runner.analysis.estimate import Estimate, Tables, Unsupported, over_seeds, trained
+from runner.analysis.estimate import (
+    Estimate,
+    Tables,
+    Unsupported,
+    numbers,
+    over_seeds,
+    require_seeds,
+    trained,
+)
 from runner.analysis.matched_loss import at_loss
 from runner.analysis.transfer import best_lr, drift_per_doubling, require_inside
 
 WIDEST = 4.0
-"""Doublings that the best lr would fall by if it went as 1/width, over the widths of theory's T8."""
+"""Doublings by which the best lr would fall over the widths of theory's T8 if it went as 1/width."""
 MATCHED = 0.5
 """Share of the initial train loss at which cells of different lr are compared."""
 
@@ -36,30 +44,19 @@ def larger_is_richer(frames: Frames) -> Sequence[Check]:
 
 def best_lr_transfers(frames: Frames) -> Sequence[Check]:
     """C16: the best lr stays within a factor of two in total under mup and ntk, not under sp (T8)."""
-    data = frames["claim_best_lr"]
-    checks = [
-        within(
-            "doublings of the best lr per doubling of the width, sp",
-            lambda: _best(part_of(data, parameterization="sp")),
-            -1.35, -0.65, 0,
-        )
-    ]  # fmt: skip
-    for name in ("mup", "ntk"):
-        checks.append(
-            within(
-                f"doublings of the best lr over all widths, {name}",
-                partial(_best, part_of(data, parameterization=name), total=True),
-                -1, 1, -WIDEST,
-            )
-        )  # fmt: skip
-    return checks
+    sp, mup, ntk = (part_of(frames["claim_best_lr"], parameterization=name) for name in ("sp", "mup", "ntk"))
+    total = partial(_best, total=True)
+    return [
+        within("doublings of the best lr per doubling of the width, sp", lambda: _best(sp), -1.35, -0.65, 0),
+        within("doublings of the best lr over all widths, mup", lambda: total(mup), -1, 1, -WIDEST),
+        within("doublings of the best lr over all widths, ntk", lambda: total(ntk), -1, 1, -WIDEST),
+    ]
 
 
 def _critical_slope(tables: Tables) -> Estimate:
     """Return the slope of 2 / lambda_max at init, each network counted once."""
     cells = tables.cells.drop_duplicates(["width", "seed"])
-    values = pd.Series(critical_lr(cells).to_numpy(), index=cells["cell_id"].astype(str))
-    return slope(Tables(cells, tables.trace, tables.layers), values, diverged=True)
+    return fitted_slope(cells, critical_lr(cells).to_numpy())
 
 
 def _edge_slope(tables: Tables) -> Estimate:
@@ -67,17 +64,14 @@ def _edge_slope(tables: Tables) -> Estimate:
     if not (tables.cells["status"].astype(object) == "diverged").any():
         raise Unsupported("no cell diverged: no edge")
     trained(tables.cells)
-    edges = divergence_edge(tables.cells).assign(status="ok")
-    edges["cell_id"] = [f"{width}-{seed}" for width, seed in zip(edges["width"], edges["seed"], strict=True)]
-    found = slope(Tables(edges, edges, edges), "edge")
-    return Estimate(found.value, found.low, found.high, len(tables.cells))
+    edges = divergence_edge(tables.cells)
+    return replace(fitted_slope(edges, numbers(edges, "edge").to_numpy()), cells=len(tables.cells))
 
 
 def _along_lr(tables: Tables, fraction: float | None) -> Estimate:
     """Return the rank correlation of lr over critical lr with the movement, over cells that trained."""
     cells = trained(tables.cells)
-    if cells["seed"].nunique() < 2:
-        raise Unsupported("one seed: no interval")
+    require_seeds(cells)
     relative = cells["lr_absolute"].astype(float) / critical_lr(cells)
     if fraction is None:
         return spearman(relative, movement(cells), cells["width"])
@@ -90,8 +84,7 @@ def _best(tables: Tables, total: bool = False) -> Estimate:
     """Return the fitted drift of the best lr in doublings, per doubling of the width or in total."""
     cells = tables.cells
     trained(cells)
-    if cells["width"].nunique() < 3:
-        raise Unsupported(f"{cells['width'].nunique()} widths, fewer than 3")
+    require_widths(cells)
     require_inside(best_lr(cells), cells)
     doublings = float(np.log2(cells["width"].max() / cells["width"].min())) if total else 1.0
     return over_seeds(cells, lambda part: doublings * drift_per_doubling(best_lr(part)), resamples=200)

@@ -9,14 +9,14 @@ import pandas as pd
 
 from runner.analysis.columns import column
 from runner.analysis.estimate import Estimate, Tables, Unsupported, numbers, require_seeds, trained
-from runner.analysis.exponents import LEAST_WIDTHS, loglog_slope
+from runner.analysis.exponents import LEAST_WIDTHS, by_width, loglog_slope
 
 
 def part_of(tables: Tables, **where: Any) -> Tables:
     """Return the tables of the cells with these values.
 
     Args:
-        tables: Of an experiment.
+        tables: The tables to choose from.
         **where: Column or group key (a dot written ``__``) -> value, or a tuple of values.
     """
     cells = tables.cells
@@ -24,9 +24,7 @@ def part_of(tables: Tables, **where: Any) -> Tables:
         values = value if isinstance(value, tuple) else (value,)
         if len(cells):
             cells = cells[column(cells, key.replace("__", "."), "claims").isin(values)]
-    ids = set(cells["cell_id"])
-    trace, layers = (frame[frame["cell_id"].isin(ids)] for frame in (tables.trace, tables.layers))
-    return Tables(cells, trace, layers)
+    return tables.of(cells)
 
 
 def widest(tables: Tables) -> Tables:
@@ -35,8 +33,23 @@ def widest(tables: Tables) -> Tables:
     if cells.empty:
         return tables
     top = cells.groupby(["parameterization", "depth"], observed=True)["width"].transform("max")
-    ids = set(cells.loc[cells["width"] == top, "cell_id"])
-    return Tables(*(frame[frame["cell_id"].isin(ids)] for frame in (cells, tables.trace, tables.layers)))
+    return tables.of(cells[cells["width"] == top])
+
+
+def require_widths(cells: pd.DataFrame) -> None:
+    """Refuse cells of too few widths for an exponent.
+
+    Raises:
+        Unsupported: If there are fewer than three.
+    """
+    widths = cells["width"].nunique()
+    if widths < LEAST_WIDTHS:
+        raise Unsupported(f"{widths} widths, fewer than {LEAST_WIDTHS}")
+
+
+def by_cell(cells: pd.DataFrame, values: pd.Series) -> pd.Series:
+    """Return values, one for each of the rows ``cells``, by ``cell_id``."""
+    return pd.Series(values.to_numpy(), index=cells["cell_id"].astype(str))
 
 
 def of_layer(tables: Tables, metric: str, role: str, step: int | None = None) -> pd.Series:
@@ -47,7 +60,7 @@ def of_layer(tables: Tables, metric: str, role: str, step: int | None = None) ->
     if layers.empty:
         raise Unsupported(f"no {role} layer was measured" + (f" at step {step}" if step is not None else ""))
     last = layers.sort_values(["step", "layer_index"]).groupby("cell_id", observed=True).tail(1)
-    return pd.Series(numbers(last, metric).to_numpy(), index=last["cell_id"].astype(str))
+    return by_cell(last, numbers(last, metric))
 
 
 def at_step(tables: Tables, metric: str, step: int) -> pd.Series:
@@ -55,7 +68,7 @@ def at_step(tables: Tables, metric: str, step: int) -> pd.Series:
     rows = tables.trace[tables.trace["step"] == step]
     if rows.empty:
         raise Unsupported(f"step {step} was not measured")
-    return pd.Series(numbers(rows, metric).to_numpy(), index=rows["cell_id"].astype(str))
+    return by_cell(rows, numbers(rows, metric))
 
 
 def slope(tables: Tables, metric: str | pd.Series, diverged: bool = False) -> Estimate:
@@ -70,15 +83,19 @@ def slope(tables: Tables, metric: str | pd.Series, diverged: bool = False) -> Es
         Unsupported: With fewer than three widths, one seed, no trained cell, or no such column.
     """
     cells = tables.cells if diverged else trained(tables.cells)
-    if isinstance(metric, str):
-        value = numbers(cells, metric).to_numpy()
-    else:
-        value = cells["cell_id"].astype(str).map(metric).to_numpy(dtype=float)
+    return fitted_slope(cells, _values(cells, metric))
+
+
+def fitted_slope(cells: pd.DataFrame, value: np.ndarray) -> Estimate:
+    """Return the log-log slope of a number against width; rows hold ``width`` and ``seed``.
+
+    Raises:
+        Unsupported: With fewer than three widths, or one seed.
+    """
     kept = np.isfinite(value) & (value > 0)
     if len(value) and (value[np.isfinite(value)] == 0).all():
         raise Unsupported("it is zero or null in every cell: no slope")
-    width = cells["width"].to_numpy()
-    samples = {int(n): value[kept & (width == n)] for n in np.unique(width[kept])}
+    samples = by_width(cells["width"].to_numpy(), value, kept)
     if len(samples) < LEAST_WIDTHS:
         raise Unsupported(f"{len(samples)} widths, a slope needs {LEAST_WIDTHS}")
     require_seeds(cells)
@@ -95,10 +112,7 @@ def geometric_mean(tables: Tables, metric: str | pd.Series) -> Estimate:
         Unsupported: If fewer than two cells have it.
     """
     cells = trained(tables.cells)
-    if isinstance(metric, str):
-        value = numbers(cells, metric).to_numpy()
-    else:
-        value = cells["cell_id"].astype(str).map(metric).to_numpy(dtype=float)
+    value = _values(cells, metric)
     value = value[np.isfinite(value) & (value > 0)]
     if len(value) < 2 or cells["seed"].nunique() < 2:
         raise Unsupported("one seed: no interval" if len(value) else "no cell has it")
@@ -106,3 +120,10 @@ def geometric_mean(tables: Tables, metric: str | pd.Series) -> Estimate:
     means = logs[np.random.default_rng(0).integers(0, len(logs), (2000, len(logs)))].mean(axis=1)
     low, high = np.exp(np.percentile(means, [2.5, 97.5]))
     return Estimate(float(np.exp(logs.mean())), float(low), float(high), len(value))
+
+
+def _values(cells: pd.DataFrame, metric: str | pd.Series) -> np.ndarray:
+    """Return a column of the cells, or their values among numbers by ``cell_id``."""
+    if isinstance(metric, str):
+        return numbers(cells, metric).to_numpy()
+    return cells["cell_id"].astype(str).map(metric).to_numpy(dtype=float)

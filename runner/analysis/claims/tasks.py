@@ -8,17 +8,25 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from runner.analysis.claims.slopes import geometric_mean, part_of
+from runner.analysis.claims.slopes import by_cell, geometric_mean, part_of
 from runner.analysis.claims.verdict import Check, Frames, above, within
 from runner.analysis.correlation import separation, spearman
-from runner.analysis.estimate import Estimate, Tables, Unsupported, numbers, over_seeds, trained
+from runner.analysis.estimate import (
+    Estimate,
+    Tables,
+    Unsupported,
+    numbers,
+    over_seeds,
+    require_seeds,
+    trained,
+)
 
 STRUCTURED = ("xor", "single_index", "staircase")
 CLASSICAL = ("ridge_ntk", "rbf_ridge", "rbf_svm")
 UNTRAINED = 0.5
-"""Share of its initial loss that a network keeps at least which failed to train, unless it diverged."""
+"""A network that keeps more than this share of its initial loss has failed to train."""
 NO_BETTER = 0.02
-"""Difference of error rates below which two are the same: 20 of a thousand test samples."""
+"""Error rates that differ by less are taken for the same: 20 of a thousand test samples."""
 
 
 def features_win(frames: Frames) -> Sequence[Check]:
@@ -32,13 +40,8 @@ def features_win(frames: Frames) -> Sequence[Check]:
     for task in (*STRUCTURED, "digits"):
         lazy = part_of(data, parameterization="ntk", data=task)
         classical = part_of(frames["claim_tasks"], data=task, model=CLASSICAL, lr=1.0)
-        checks.append(
-            within(
-                f"best classical kernel over lazy network, test loss, {task}",
-                partial(_against, lazy, classical),
-                0.5, 1.1,
-            )
-        )  # fmt: skip
+        name = f"best classical kernel over lazy network, test loss, {task}"
+        checks.append(within(name, partial(_against, lazy, classical), 0.5, 1.1))
     return checks
 
 
@@ -64,13 +67,8 @@ def transfer(frames: Frames) -> Sequence[Check]:
     """C15: lazy features serve a second labelling no better than random ones, rich features do."""
     data = part_of(frames["claim_tasks"], model="mlp", lr=1.0)
     return [
-        within(
-            "transfer_gain, lazy cells",
-            lambda: _mean(_of_regime(data, "lazy"), "transfer_gain"),
-            -NO_BETTER,
-            NO_BETTER,
-        ),
-        above("transfer_gain, rich cells", lambda: _mean(_of_regime(data, "rich"), "transfer_gain"), 0),
+        within("transfer_gain, lazy cells", lambda: _transfer_gain(data, "lazy"), -NO_BETTER, NO_BETTER),
+        above("transfer_gain, rich cells", lambda: _transfer_gain(data, "rich"), 0),
     ]
 
 
@@ -78,7 +76,7 @@ def _advantage(tables: Tables) -> Estimate:
     """Return the test loss of regression with the initial kernel over the network's."""
     cells = trained(tables.cells)
     ratio = numbers(cells, "kernel_regression_loss_init") / numbers(cells, "test_loss")
-    return geometric_mean(tables, pd.Series(ratio.to_numpy(), index=cells["cell_id"].astype(str)))
+    return geometric_mean(tables, by_cell(cells, ratio))
 
 
 def _against(lazy: Tables, kernels: Tables) -> Estimate:
@@ -88,18 +86,13 @@ def _against(lazy: Tables, kernels: Tables) -> Estimate:
     best = numbers(others, "test_loss").groupby(others["model"].astype(str)).mean().min()
     if not np.isfinite(best):
         raise Unsupported("no classical kernel has a test loss")
-    ratio = float(best) / numbers(cells, "test_loss")
-    return geometric_mean(
-        Tables(cells, lazy.trace, lazy.layers),
-        pd.Series(ratio.to_numpy(), index=cells["cell_id"].astype(str)),
-    )
+    return geometric_mean(lazy.of(cells), by_cell(cells, float(best) / numbers(cells, "test_loss")))
 
 
 def _gain(tables: Tables, task: str) -> Estimate:
     """Return the rank correlation of the gain over the initial kernel with the kernel's change."""
     cells = trained(part_of(tables, data=task).cells, f"cells of {task}")
-    if cells["seed"].nunique() < 2:
-        raise Unsupported("one seed: no interval")
+    require_seeds(cells)
     return spearman(numbers(cells, "ntk_change"), numbers(cells, "ntk_gain"))
 
 
@@ -117,8 +110,7 @@ def _failures(tables: Tables) -> Estimate:
 
 def _judged(tables: Tables) -> pd.DataFrame:
     """Return the cells that trained or diverged: both say whether training works."""
-    if trained(tables.cells)["seed"].nunique() < 2:
-        raise Unsupported("one seed: no interval")
+    require_seeds(trained(tables.cells))
     return tables.cells[tables.cells["status"].astype(object) != "failed"]
 
 
@@ -141,7 +133,8 @@ def _of_regime(tables: Tables, regime: str) -> pd.DataFrame:
     return kept
 
 
-def _mean(cells: pd.DataFrame, metric: str) -> Estimate:
-    """Return the mean of a measure over cells, resampling seeds."""
-    known = cells.assign(value=numbers(cells, metric)).dropna(subset=["value"])
+def _transfer_gain(tables: Tables, regime: str) -> Estimate:
+    """Return the mean ``transfer_gain`` of the cells of a regime, resampling seeds."""
+    cells = _of_regime(tables, regime)
+    known = cells.assign(value=numbers(cells, "transfer_gain")).dropna(subset=["value"])
     return over_seeds(known, lambda part: float(part["value"].mean()))

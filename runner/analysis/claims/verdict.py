@@ -11,8 +11,6 @@ import numpy as np
 from runner.analysis.estimate import Estimate, Tables, Unsupported
 
 Word = Literal["holds", "fails", "inconclusive"]
-WORDS: tuple[Word, ...] = ("holds", "fails", "inconclusive")
-
 Frames = Mapping[str, Tables]
 """The tables of each experiment, by its name."""
 
@@ -24,12 +22,12 @@ class Check:
     Attributes:
         name: What is measured.
         predicted: What the claim says of it, as text.
-        measured: The estimate; None where the data carry none.
+        measured: The estimate; None where the data give none.
         low: Lower end of its 95 % interval.
-        high: Upper end.
-        cells: Cells behind it.
-        verdict: ``holds``, ``fails`` or ``inconclusive``.
-        note: Why it is inconclusive, or what else to know.
+        high: Upper end of that interval.
+        cells: How many cells the estimate comes from.
+        verdict: Of the check alone.
+        note: Why it is inconclusive; else empty.
     """
 
     name: str
@@ -49,8 +47,8 @@ class Claim:
     Attributes:
         id: ``C1`` to ``C17``.
         text: The statement.
-        experiments: Names of the experiments in ``conf/experiment/`` that it needs.
-        rule: From their tables to the checks, of which the first is the headline.
+        experiments: Names of the experiments in ``conf/experiment/`` whose tables the rule needs.
+        rule: Makes the checks from these tables.
     """
 
     id: str
@@ -91,10 +89,10 @@ def within(
 
     Args:
         name: What is measured.
-        estimate: Measures it; raises Unsupported where the data do not carry it.
-        low: Lower end of the band.
+        estimate: Measures it; raises Unsupported where the data do not give the number.
+        low: Lower end of the band; -inf for none.
         high: Upper end of the band.
-        rival: What the number would be if the claim were false.
+        rival: What the number would be if the claim were false; null if that is not one number.
     """
     predicted = f"{_text(low)} to {_text(high)}" if np.isfinite(low) else f"<= {_text(high)}"
 
@@ -112,24 +110,23 @@ def within(
 
 def above(name: str, estimate: Callable[[], Estimate], bound: float) -> Check:
     """Check that a number exceeds a bound: the whole interval above it holds, the whole below it fails."""
-
-    def judge(found: Estimate) -> tuple[Word, str]:
-        if found.low > bound:
-            return "holds", ""
-        return ("fails", "") if found.high <= bound else ("inconclusive", "the interval holds the bound")
-
-    return _check(name, f"> {_text(bound)}", estimate, judge)
+    return _check(
+        name, f"> {_text(bound)}", estimate, lambda found: _side(found.low > bound, found.high <= bound)
+    )
 
 
 def below(name: str, estimate: Callable[[], Estimate], bound: float) -> Check:
     """Check that a number stays under a bound: its whole interval below holds, its whole above fails."""
+    return _check(
+        name, f"< {_text(bound)}", estimate, lambda found: _side(found.high < bound, found.low >= bound)
+    )
 
-    def judge(found: Estimate) -> tuple[Word, str]:
-        if found.high < bound:
-            return "holds", ""
-        return ("fails", "") if found.low >= bound else ("inconclusive", "the interval holds the bound")
 
-    return _check(name, f"< {_text(bound)}", estimate, judge)
+def _side(holds: bool, fails: bool) -> tuple[Word, str]:
+    """Return the verdict on a number that should lie on one side of a bound."""
+    if holds:
+        return "holds", ""
+    return ("fails", "") if fails else ("inconclusive", "the interval holds the bound")
 
 
 def _check(
@@ -138,7 +135,7 @@ def _check(
     estimate: Callable[[], Estimate],
     judge: Callable[[Estimate], tuple[Word, str]],
 ) -> Check:
-    """Measure and judge; what the data do not carry, or an interval that is none, is inconclusive."""
+    """Measure and judge; without a number, or without a finite interval, the check is inconclusive."""
     try:
         found = estimate()
     except Unsupported as why:

@@ -1,7 +1,7 @@
 """Rules on what shrinks with width and what does not: C1, C2, C4, C6, C9.
 
-A band reaches from what theory expects to what independent prototypes gave at these widths (they bend towards
-the asymptote), and 0.1 beyond on both sides: seeds are few.
+A band reaches from the slope of theory to the one that independent prototypes gave at these widths, where the
+asymptote is not reached yet, and 0.1 beyond on both sides, because seeds are few.
 """
 
 from __future__ import annotations
@@ -29,105 +29,65 @@ def band(name: str, estimate: Callable[[], Estimate], *figures: float, rival: fl
 
 def lazy_parameters(frames: Frames) -> Sequence[Check]:
     """C1: under ntk the relative movement vanishes with width, in every layer (T3, T3s)."""
-    data = frames["claim_width"]
-    ntk = part_of(data, parameterization="ntk", depth=2, model__activation="relu")
-    expected = {"input": (-0.5,), "hidden": (-1.0,), "output": (-0.5, -0.54)}
+    ntk, sp = (_networks(frames["claim_width"], name) for name in ("ntk", "sp"))
     checks = [band("param_movement, ntk", partial(slope, ntk, "param_movement"), -0.5, -1.0, rival=FIXED)]
-    for role, figures in expected.items():
-        checks.append(_moved("ntk", ntk, role, figures, FIXED))
-    checks.append(
-        band(
-            "movement_spectral, hidden, ntk",
-            partial(_layer_slope, ntk, "movement_spectral", "hidden"),
-            -0.5, -0.53, rival=FIXED,
-        )
-    )  # fmt: skip
-    sp = part_of(data, parameterization="sp", depth=2, model__activation="relu")
+    for role, figures in {"input": (-0.5,), "hidden": (-1.0,), "output": (-0.5, -0.54)}.items():
+        checks.append(_moved("ntk", ntk, "movement_frobenius", role, figures, FIXED))
+    checks.append(_moved("ntk", ntk, "movement_spectral", "hidden", (-0.5, -0.53), FIXED))
     for role, figures in {"input": (-1.5, -1.58), "hidden": (-1.0,), "output": (-0.5, -0.52)}.items():
-        checks.append(_moved("sp", sp, role, figures, FIXED))
+        checks.append(_moved("sp", sp, "movement_frobenius", role, figures, FIXED))
     return checks
 
 
 def linear_in_parameters(frames: Frames) -> Sequence[Check]:
     """C2: under ntk the output becomes its first-order expansion (T5)."""
     data = frames["claim_width"]
-    checks = []
-    for activation, figures in {"tanh": (-1.0, -0.8), "relu": (-0.8, -0.45)}.items():
-        cells = part_of(data, parameterization="ntk", depth=2, model__activation=activation)
-        checks.append(
-            within(
-                f"linearization_error, ntk, {activation}",
-                partial(slope, cells, "linearization_error"),
-                figures[0] - (MARGIN if activation == "tanh" else 0),
-                figures[1] + (MARGIN if activation == "tanh" else 0),
-                FIXED,
-            )
-        )
-    return checks
+    tanh, relu = (
+        partial(slope, _networks(data, "ntk", activation=name), "linearization_error")
+        for name in ("tanh", "relu")
+    )
+    return [
+        band("linearization_error, ntk, tanh", tanh, -1.0, -0.8, rival=FIXED),
+        within("linearization_error, ntk, relu", relu, -0.8, -0.45, FIXED),
+    ]
 
 
 def deterministic_kernel(frames: Frames) -> Sequence[Check]:
     """C4: the kernel at init converges, its spread over seeds vanishes, training leaves it alone (T1, T2)."""
     checks = []
-    limit = frames["claim_limit"]
     for activation in ("relu", "erf"):
-        cells = part_of(limit, model__activation=activation)
-        checks.append(
-            within(
-                f"ntk_limit_distance, {activation}",
-                partial(slope, cells, "ntk_limit_distance", diverged=True),
-                -0.6, -0.4, FIXED,
-            )
-        )  # fmt: skip
-        checks.append(
-            band(
-                f"spread of lambda_max over seeds, {activation}",
-                partial(_spread, cells, "lambda_max_init"),
-                -0.3, -0.7, rival=FIXED,
-            )
-        )  # fmt: skip
+        cells = part_of(frames["claim_limit"], model__activation=activation)
+        distance = partial(slope, cells, "ntk_limit_distance", diverged=True)
+        spread = partial(_spread, cells, "lambda_max_init")
+        checks += [
+            within(f"ntk_limit_distance, {activation}", distance, -0.6, -0.4, FIXED),
+            band(f"spread of lambda_max over seeds, {activation}", spread, -0.3, -0.7, rival=FIXED),
+        ]
     data = frames["claim_width"]
     for depth in (1, 2):
         for name in ("ntk", "sp"):
-            cells = part_of(data, parameterization=name, depth=depth, model__activation="relu")
             changes = (-2.0, -1.94) if (name, depth) == ("sp", 1) else (-1.0, -0.86)
-            checks.append(_change(name, depth, cells, changes, FIXED))
+            checks.append(_change(name, depth, _networks(data, name, depth), changes, FIXED))
     for name in ("ntk", *RICH, "sp"):
-        cells = part_of(data, parameterization=name, depth=2, model__activation="relu")
-        tops = (1.0, 1.0) if name == "sp" else (0.0, -0.05)
-        checks.append(
-            band(
-                f"lambda_max at init, {name}",
-                partial(slope, cells, "lambda_max_init", diverged=True),
-                *tops,
-            )
-        )
+        top = partial(slope, _networks(data, name), "lambda_max_init", diverged=True)
+        figures = (1.0,) if name == "sp" else (0.0, -0.05)
+        checks.append(band(f"lambda_max at init, {name}", top, *figures))
     return checks
 
 
 def features_move(frames: Frames) -> Sequence[Check]:
     """C6: under mup kernel and features change by the same amount at every width (T2, T3s, T4)."""
-    data = frames["claim_width"]
     checks = []
     for name in RICH:
-        cells = part_of(data, parameterization=name, depth=2, model__activation="relu")
-        checks.append(
-            band(
-                f"feature_movement, {name}",
-                partial(slope, cells, "feature_movement"),
-                0.02, -0.01, rival=-0.5,
-            )
-        )  # fmt: skip
-        checks.append(_change(name, 2, cells, (0.0, -0.07), -1.0))
-        checks.append(
-            band(
-                f"movement_spectral, hidden, {name}",
-                partial(_layer_slope, cells, "movement_spectral", "hidden"),
-                0.0, -0.02, rival=-0.5,
-            )
-        )  # fmt: skip
+        cells = _networks(frames["claim_width"], name)
+        features = partial(slope, cells, "feature_movement")
+        checks += [
+            band(f"feature_movement, {name}", features, 0.02, -0.01, rival=-0.5),
+            _change(name, 2, cells, (0.0, -0.07), -1.0),
+            _moved(name, cells, "movement_spectral", "hidden", (0.0, -0.02), -0.5),
+        ]
         for role, figures in {"input": (0.0, 0.01), "hidden": (-0.5, -0.48), "output": (0.0,)}.items():
-            checks.append(_moved(name, cells, role, figures, None))
+            checks.append(_moved(name, cells, "movement_frobenius", role, figures, None))
     return checks
 
 
@@ -136,55 +96,48 @@ def parameterization_decides(frames: Frames) -> Sequence[Check]:
     data = frames["claim_width"]
     checks = []
     for name in ("mup", "mean_field", "ntk", "sp"):
-        cells = part_of(data, parameterization=name, depth=2, model__activation="tanh")
-        try:
+        cells = _networks(data, name, activation="tanh")
+        expected: float | None = 0.0
+        if len(cells.cells):
             first = cells.cells.iloc[0]
             # At a fixed lr * lambda_max, sp's lr falls as the inverse of its lambda_max.
             extra = 1.0 if name == "sp" and first["lr_unit"] == "sharpness" else 0.0
             expected = r_exponent(str(first["exponents"]), extra)
-        except IndexError:
-            expected = 0.0
         rival = None if expected is None else 0.5 - expected
-        value = 0.0 if expected is None else expected
-        checks.append(
-            band(
-                f"r exponent, {name}",
-                partial(_measured_r, cells),
-                value, rival=rival,
-            )
-        )  # fmt: skip
+        checks.append(band(f"r exponent, {name}", partial(_measured_r, cells), expected or 0.0, rival=rival))
     checks += _early_updates(data, "", {"mup": (0.0, 0.01), "mean_field": (0.0, 0.01), "ntk": (-0.5, -0.46)})
     adam = {"mup": (0.0, 0.01), "mean_field": (0.0, 0.01), "ntk": (-0.5, -0.49)}
     return checks + _early_updates(frames["claim_adam"], " of adam", adam)
+
+
+def _networks(data: Tables, parameterization: str, depth: int = 2, activation: str = "relu") -> Tables:
+    """Return the tables of the networks of one kind, at every width and seed."""
+    return part_of(data, parameterization=parameterization, depth=depth, model__activation=activation)
 
 
 def _early_updates(data: Tables, optimizer: str, expected: Mapping[str, tuple[float, ...]]) -> list[Check]:
     """Check how far the first five steps move activations and loss (T9)."""
     checks = []
     for name, figures in expected.items():
-        cells = part_of(data, parameterization=name, depth=2, model__activation="tanh")
+        cells = _networks(data, name, activation="tanh")
         rival = -0.5 if name in RICH else FIXED
         for layer in ("input", "hidden"):
-            checks.append(
-                band(
-                    f"update of the {layer} layer's activations in 5 steps{optimizer}, {name}",
-                    partial(_layer_slope, cells, "feature_movement", layer, step=5),
-                    *figures, rival=rival,
-                )
-            )  # fmt: skip
+            update = partial(_layer_slope, cells, "feature_movement", layer, step=5)
+            what = f"update of the {layer} layer's activations in 5 steps{optimizer}, {name}"
+            checks.append(band(what, update, *figures, rival=rival))
         checks.append(
             band(f"fall of the loss in 5 steps{optimizer}, {name}", partial(_fall_slope, cells, 5), 0.0, 0.01)
         )
     return checks
 
 
-def _moved(name: str, cells: Tables, role: str, figures: tuple[float, ...], rival: float | None) -> Check:
-    """Check the slope of a layer's Frobenius movement."""
+def _moved(
+    name: str, cells: Tables, metric: str, role: str, figures: tuple[float, ...], rival: float | None
+) -> Check:
+    """Check the slope of a layer's movement."""
     return band(
-        f"movement_frobenius, {role}, {name}",
-        partial(_layer_slope, cells, "movement_frobenius", role),
-        *figures, rival=rival,
-    )  # fmt: skip
+        f"{metric}, {role}, {name}", partial(_layer_slope, cells, metric, role), *figures, rival=rival
+    )
 
 
 def _change(name: str, depth: int, cells: Tables, figures: tuple[float, ...], rival: float) -> Check:
@@ -213,7 +166,7 @@ def _fall_slope(cells: Tables, step: int) -> Estimate:
 def _spread(tables: Tables, metric: str) -> Estimate:
     """Return the slope in width of the relative standard deviation over seeds."""
     cells = tables.cells.assign(value=numbers(tables.cells, metric)) if len(tables.cells) else tables.cells
-    if len(require_seeds(cells) if len(cells) else []) < 4:
+    if cells.empty or len(require_seeds(cells)) < 4:
         raise Unsupported("fewer than four seeds: no spread")
     if cells["width"].nunique() < 3:
         raise Unsupported(f"{cells['width'].nunique()} widths, a slope needs 3")
