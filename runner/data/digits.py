@@ -27,10 +27,7 @@ def digits(
     The second labelling is the parity of the digit: -1 for odd, +1 for even.
 
     Args:
-        seed: Seed of the split.
-        train_size: Training images.
         test_size: Test images; the same ones whatever the training size.
-        probe_size: Probe images, likewise.
 
     Raises:
         UserError: If the splits ask for more than the 1797 images there are.

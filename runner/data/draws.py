@@ -54,12 +54,8 @@ def draw(
     """Draw the splits of a task and label them.
 
     Args:
-        label: Maps inputs to targets.
         second: Maps inputs to numbers whose sign is the second labelling.
-        seed: Seed of the inputs.
-        dim: Input dimension.
         inputs: ``sphere``, ``gaussian`` or ``hypercube``.
-        sizes: Training, test and probe samples.
         regression: Whether targets are numbers rather than two classes.
         standardize: Whether targets are shifted and scaled to mean 0 and variance 1 on the training set.
 

@@ -66,10 +66,7 @@ def images(
         dataset: ``mnist``, ``fashion_mnist`` or ``cifar10``.
         path: Local file or folder to read, see :func:`runner.data.files.read`; None for OpenML, whose answer
             is kept in scikit-learn's cache.
-        seed: Seed of the choice.
-        train_size: Training images.
         test_size: Test images; the same ones whatever the training size.
-        probe_size: Probe images, likewise.
 
     Raises:
         UserError: If the images cannot be had, or not as many of them.

@@ -30,7 +30,6 @@ def modular_addition(
     The second labelling says whether the sum is in the upper half, p/2 and above.
 
     Args:
-        seed: Seed of the split.
         p: The modulus, from 2 to `MOST`.
         train_size: Pairs to train on; a larger training set extends a smaller one.
         train_fraction: Share of the p^2 pairs to train on, in place of ``train_size``.

@@ -16,9 +16,7 @@ class BatchOrder:
 
     Args:
         seeds: One per cell; cells with one seed see the same batches.
-        samples: Training samples.
         batch_size: Samples per batch, at most ``samples``.
-        device: Device of the indices.
     """
 
     def __init__(self, seeds: Sequence[int], samples: int, batch_size: int, device: torch.device) -> None:

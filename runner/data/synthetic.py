@@ -79,7 +79,6 @@ def single_index(
 
     Args:
         seed: Seed of the inputs and of w.
-        dim: Input dimension.
         degree: Of the probabilists' Hermite polynomial, 1 to 4; variance 1 under a Gaussian.
 
     Raises:
@@ -123,7 +122,6 @@ def polynomial(
 
     Args:
         seed: Seed of the inputs and of w.
-        dim: Input dimension.
         train_size: Training samples; between dim, which a network needs, and dim^2, which a kernel needs.
 
     Raises:
@@ -157,7 +155,6 @@ def staircase(
 
     Args:
         dim: Input dimension, at least degree.
-        degree: Steps of the staircase.
 
     Raises:
         UserError: If degree, dim or inputs are out of range.
@@ -189,7 +186,6 @@ def parity(
 
     Args:
         dim: Input dimension, at least degree.
-        degree: Signs multiplied.
 
     Raises:
         UserError: If degree, dim or inputs are out of range.
@@ -218,8 +214,6 @@ def teacher(
 
     Args:
         seed: Seed of the inputs and of the teacher.
-        dim: Input dimension.
-        teacher_width: Hidden units of the teacher.
 
     Raises:
         UserError: If dim, teacher_width or inputs are out of range.

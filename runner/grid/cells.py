@@ -75,7 +75,6 @@ class Cells(Sequence[Cell]):
 
         Args:
             cell: Gives the fields that are no axis.
-            axes: Distinct values by field.
         """
         shape = tuple(map(len, axes.values()))
         columns = {name: _constant(getattr(cell, name), shape) for name in FIELDS}

@@ -72,10 +72,8 @@ def launch(
     """Check everything, plan what is missing and record the launch; nothing is written before all is right.
 
     Args:
-        cells: The whole grid.
         config: The resolved config: ``device``, ``retry``, ``shards``, ``regime`` count here, and all of it
             is kept as the launch's snapshot.
-        store: Folder of the results.
         default_shards: Jobs where the config's ``shards`` is null; None lets the planner choose.
         command: What the user typed, for the record.
 

@@ -99,7 +99,6 @@ def worker_count(packs: Sequence[Pack], on_cpu: bool, asked: int | None) -> int:
     """Return how many processes train these packs; 1 is this process.
 
     Args:
-        packs: What is to be trained.
         on_cpu: Whether they train on the CPU; a GPU is fed by one process.
         asked: The config's ``workers``.
     """
@@ -141,10 +140,8 @@ def train_packs(
     raises beyond a pack's own (a full disk) ends them all and is raised here.
 
     Args:
-        packs: What to train.
         trainer: Trains one; an exception of the training itself is its own business.
         count: Processes; 1 trains in this one.
-        progress: Is told what happens.
         stop: Says whether to stop.
 
     Raises:

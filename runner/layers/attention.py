@@ -24,11 +24,9 @@ class Attention(Layer):
 
     Args:
         size: Features of a token, also of the result.
-        heads: They share the features evenly.
         causal: Whether a position sees only itself and those before it.
         bias: Whether the maps have biases.
         sigma_weight: Init standard deviation of the maps' weights times sqrt(fan_in), at base width.
-        sigma_bias: Init standard deviation of their biases.
 
     Raises:
         UserError: If the features cannot be shared evenly.

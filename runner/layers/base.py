@@ -82,7 +82,6 @@ def hidden(
     later declaration before the next layer replaces it. The last one of a network is what its readout sees.
 
     Args:
-        x: The representation.
         elementwise_of: What every number of it is a function of, if of one number at the same place alone.
     """
     if _tape:
@@ -198,7 +197,6 @@ class Layer(nn.Module):
         Args:
             columns: As for :meth:`jacobians`.
             rows: As for :meth:`jacobians`.
-            pairing: Which entries are wanted.
         """
         blocks = [
             self.weigh(name, pairing.gram(jacobian)) for name, jacobian in self.jacobians(columns, rows)

@@ -48,8 +48,6 @@ class DenseChain:
 
     Args:
         layers: Of an initialized ensemble, from the inputs on.
-        function: What stands between them.
-        samples: Samples of a batch.
     """
 
     def __init__(self, layers: Sequence[Linear], function: Nonlinearity, samples: int) -> None:
@@ -101,9 +99,6 @@ class DenseChain:
         """Yield the path and the gradient of every parameter, from the outputs on.
 
         When a layer's gradients are yielded, its weight is not needed any more and may be changed.
-
-        Args:
-            gradient: With respect to the outputs; overwritten.
         """
         for place in reversed(range(len(self._weights))):
             if self._biases[place] is not None:

@@ -69,9 +69,7 @@ def dense_kernel(
     """Return the Gram matrix of gradients with respect to a dense weight.
 
     Args:
-        columns: A, the layer's inputs.
         rows: G, gradients of the network's outputs with respect to the layer's.
-        pairing: Which entries are wanted.
         factor: Multiplies each cell's; 1 by default.
     """
     _, outputs, samples, positions, fan_out = rows.shape

@@ -16,16 +16,11 @@ class Conv2d(Affine):
     ordered sample, cell, channel, so that nothing is copied.
 
     Args:
-        channels_in: Channels of the input.
-        channels_out: Channels returned.
         role: ``input``, ``hidden`` or ``output``: which of the two grow with width.
-        kernel_size: Side of a patch.
-        stride: Step between patches.
         padding: Zeros around the image; by default enough to keep its size at stride 1.
         bias: Whether to add a bias.
         sigma_weight: Init standard deviation of the weight times sqrt(fan_in), at base width; the fan-in is
             channels_in * kernel_size^2.
-        sigma_bias: Init standard deviation of the bias.
     """
 
     def __init__(

@@ -17,13 +17,9 @@ class Affine(Layer):
     """What sums over its inputs at every position: ``z_t = r^(-a) A_t w + r^(-a_bias) b``.
 
     Args:
-        shape: Of the weight.
-        fan_in: Inputs summed over.
-        fan_out: Features returned.
         role: ``input``, ``hidden`` or ``output``: which of the two grow with width.
         bias: Whether to add a bias.
         sigma_weight: Init standard deviation of the weight times sqrt(fan_in), at base width.
-        sigma_bias: Init standard deviation of the bias.
     """
 
     weight: nn.Parameter
@@ -65,12 +61,9 @@ class Linear(Affine):
     """An affine map of features, ``z = r^(-a) x w + r^(-a_bias) b``, at every position.
 
     Args:
-        fan_in: Input features.
-        fan_out: Output features.
         role: ``input``, ``hidden`` or ``output``: which of the two grow with width.
         bias: Whether to add a bias.
         sigma_weight: Init standard deviation of the weight times sqrt(fan_in), at base width.
-        sigma_bias: Init standard deviation of the bias.
     """
 
     def __init__(
@@ -107,8 +100,6 @@ class Embedding(Affine):
     Nothing is summed over, so rows have standard deviation sigma whatever the size of the table.
 
     Args:
-        count: Tokens.
-        fan_out: Features of a row.
         sigma_weight: Init standard deviation of an entry, at base width.
 
     References:

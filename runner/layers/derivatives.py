@@ -45,8 +45,6 @@ def slopes_behind(call: Call, above: Layer, *, twice: bool = False) -> Float[Ten
 
     Args:
         call: Of the layer before the function, with its graph.
-        above: The layer behind it.
-        twice: Return the second derivative instead.
     """
     assert call.features is not None
     # Of a sum: with a gradient to begin from, torch first imports a symbolic algebra, a third of a second.
@@ -63,7 +61,6 @@ class ChainDerivatives:
 
     Args:
         tape: A recorded pass that :func:`is_chain`, with its graph.
-        weights: Of the layers, in that pass.
     """
 
     def __init__(
@@ -80,12 +77,7 @@ class ChainDerivatives:
         return _last(self._forward(self._changes(direction)))
 
     def pull(self, vector: Outputs, into: Direction) -> None:
-        """Write J^T times a vector.
-
-        Args:
-            vector: On the outputs.
-            into: Where to.
-        """
+        """Write J^T times a vector."""
         for layer, inputs, rows in zip(self._layers, self._inputs, self._backward(vector), strict=True):
             _write(layer, [(inputs, layer.scale("weight", rows))], rows, into)
 
@@ -119,7 +111,6 @@ class ChainDerivatives:
             D'_l = (D'_{l+1} W_{l+1}^T + D_{l+1} V_{l+1}^T) * S_l + (D_{l+1} W_{l+1}^T) * S'_l * u_l
 
         Args:
-            gradient: dL / d outputs.
             curvature: Multiplies a change of the outputs by the second derivative of L.
 
         Returns:

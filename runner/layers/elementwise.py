@@ -14,9 +14,7 @@ class LayerNorm(Layer):
     """Standardize the last axis of every sample and position, then multiply by a gain and add a bias.
 
     Args:
-        size: Length of the last axis.
         bias: Whether to add a bias.
-        epsilon: Added to the variance.
 
     References:
         Ba, Kiros & Hinton (2016), arXiv 1607.06450. Roles: Yang et al. (2022), arXiv 2203.03466, appendix B.
@@ -57,8 +55,6 @@ class Position(Layer):
     """Add a learned vector to every position.
 
     Args:
-        count: Positions.
-        size: Features.
         sigma_weight: Init standard deviation of an entry, at base width.
     """
 

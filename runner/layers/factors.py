@@ -47,9 +47,6 @@ def factors(
     """Yield the factors of every layer, in no particular order.
 
     Args:
-        tape: A recorded pass, with its graph.
-        outputs: What it returned.
-        weights: Of the layers, in that pass.
         full: Whether every output's gradients are needed, or any whose products have the same sum.
     """
     if is_chain(tape, outputs):

@@ -47,10 +47,7 @@ def initialize(model: nn.Module, cells: Sequence[Cell], dtype: torch.dtype, devi
     that a cell starts the same in any pack, dtype and device, and in every parameterization up to scale.
 
     Args:
-        model: A model built without cells.
         cells: One entry per cell of the pack.
-        dtype: Of the parameters.
-        device: Of the parameters.
     """
     like = torch.empty(0, dtype=dtype, device=device)
     for path, module in model.named_modules():

@@ -24,7 +24,6 @@ def check_layers(model: nn.Module, dataset: Dataset) -> None:
 
     Args:
         model: Built; the cells that it has are lost.
-        dataset: What it will be trained on.
 
     Raises:
         UserError: If the two differ.

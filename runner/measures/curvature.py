@@ -32,7 +32,6 @@ def sharpness(now: Snapshot, start: Snapshot) -> Measurement:
     kernel's own top eigenvector, where it is known: for the MSE that is one of the Gauss-Newton part.
 
     Args:
-        now: The moment.
         start: Init; its guess at the kernel's eigenvector is taken.
 
     Returns:

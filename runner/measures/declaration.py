@@ -122,7 +122,6 @@ class Measure:
 
         Args:
             start: Snapshot of the distinct starts of a pack.
-            options: Keyword arguments of the measure.
         """
         if self.prepare is not None:
             prepare = _named(self.prepare) if isinstance(self.prepare, str) else self.prepare

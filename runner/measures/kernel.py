@@ -40,9 +40,6 @@ def empirical_ntk(
     Jacobian is never formed.
 
     Args:
-        model: An initialized ensemble.
-        parameters: Path to parameter.
-        x: Samples.
         columns: Pair all samples with only so many of them, the first; with all by default.
         precise: In float64, from gradients in the precision of the parameters. It is then the kernel of a
             Jacobian J that is off by a rounding error e, and has an eigenvalue l to within 2 e sqrt(l l_max),
@@ -122,7 +119,6 @@ def lambda_max(now: Snapshot, start: Snapshot) -> Measurement:
     iteration on products with the kernel, see :func:`kernel_product`.
 
     Args:
-        now: The moment.
         start: Init; its guess is where the search begins, and the eigenvector is the next one's.
 
     Returns:
@@ -175,8 +171,6 @@ def kernel_product(
     A product with the kernel J D J^T is one pass backward and one forward: the matrix is never formed.
 
     Args:
-        model: An initialized ensemble.
-        parameters: Path to parameter.
         x: Samples; vectors have a number for each of them and each output, outputs varying fastest.
         columns: The vectors multiplied are on only so many samples, the first; on all by default.
     """

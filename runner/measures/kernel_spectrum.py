@@ -19,8 +19,6 @@ def kernel_rows(kernel: str, samples: int, outputs: int) -> int:
 
     Args:
         kernel: ``full`` or ``trace``.
-        samples: Training samples.
-        outputs: Network outputs.
 
     Raises:
         UserError: If there is no such kernel.
@@ -68,7 +66,6 @@ def eigenvalues(snapshot: Snapshot, *, kernel: str = "full") -> Float[Tensor, "c
     """Return all eigenvalues of the train kernel over N, ascending, kept on the snapshot.
 
     Args:
-        snapshot: The moment.
         kernel: ``full`` or ``trace``, as for :func:`spectrum`.
     """
     return snapshot.cached(f"spectrum/{kernel}", lambda: _eigenvalues(snapshot, kernel))

@@ -53,7 +53,6 @@ def limit_kernels(ensemble: Ensemble, x: Float[Tensor, "1 sample *inputs"]) -> L
 
     Args:
         ensemble: Cells of any parameterization, width and base width.
-        x: Samples.
 
     Returns:
         Kernels per cell; None if the model is no MLP, or its activation has no closed form.

@@ -32,13 +32,7 @@ class Pass(NamedTuple):
 def forward(
     model: nn.Module, parameters: Mapping[str, Tensor], x: Shaped[Tensor, "#cell sample *inputs"]
 ) -> Pass:
-    """Return a pass whose outputs, and those of its layers, can be differentiated.
-
-    Args:
-        model: An initialized ensemble.
-        parameters: Path to parameter.
-        x: Samples.
-    """
+    """Return a pass whose outputs, and those of its layers, can be differentiated."""
     leaves = {path: value.detach().requires_grad_() for path, value in parameters.items()}
     with torch.enable_grad(), layers.record() as tape:
         outputs = functional_call(model, leaves, (x,))

@@ -25,7 +25,6 @@ def kernel_ridge(
 
     Args:
         kernel: Between all samples, the training set first, and the training set.
-        targets: Targets of the training set.
 
     Returns:
         Predictions in float64.

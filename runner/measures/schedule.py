@@ -81,7 +81,6 @@ def measuring_steps(steps: int, points: int) -> list[int]:
     """Return the measured steps: 0, the last, and log-spaced ones between.
 
     Args:
-        steps: Steps of the run.
         points: How many at most, at least 2.
     """
     count = points - 1 if points > 2 else 0
@@ -93,7 +92,6 @@ def check(measures: Mapping[str, Scheduled], setting: Setting) -> None:
     """Raise UserError for a measure that has no meaning in a setting.
 
     Args:
-        measures: Name to measure.
         setting: Data, optimizer, loss and batch of the cell.
     """
     for name, measure in measures.items():

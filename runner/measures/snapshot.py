@@ -34,8 +34,6 @@ class Snapshot:
     cells that start alike can share the snapshot of their start.
 
     Args:
-        ensemble: The pack.
-        step: Optimizer steps done.
         keep: Copy the parameters, so that the snapshot outlives the next step.
 
     Attributes:
@@ -60,7 +58,6 @@ class Snapshot:
         """Return the value kept under ``key``, computing it the first time.
 
         Args:
-            key: Name of the quantity.
             compute: Returns it, with a leading ``cell`` axis.
         """
         if key not in self._cache:
@@ -73,7 +70,6 @@ class Snapshot:
         """Return large values kept once for cells that start alike, and which of them is each cell's.
 
         Args:
-            key: Name of the quantity.
             compute: Returns tensors with a leading axis of the cells there are when it is called.
         """
         if key not in self._shared:

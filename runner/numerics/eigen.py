@@ -23,10 +23,6 @@ def top_singular(
 ) -> tuple[Float[Tensor, "cell"], Float[Tensor, "cell shorter"] | None]:
     """Return the largest singular value of one matrix per cell, and its vector on the shorter side.
 
-    Args:
-        matrix: One per cell.
-        guess: Near those vectors.
-
     Returns:
         sqrt of the top eigenvalue of M^T M (or M M^T, whichever is smaller), NaN where M is not finite; the
         vectors where they were found by iteration, as a guess for a matrix that is like this one.
@@ -61,9 +57,6 @@ def decomposition(
     matrix: Float[Tensor, "cell n n"],
 ) -> tuple[Float[Tensor, "cell n"], Float[Tensor, "cell n n"]]:
     """Return ascending eigenvalues and eigenvectors of positive semi-definite matrices.
-
-    Args:
-        matrix: One per cell, symmetric to rounding.
 
     Returns:
         Eigenvalues, none below 0, and eigenvectors as columns; NaN eigenvalues where a matrix is not finite,

@@ -151,7 +151,6 @@ def top_eigenpair(
         guess: Near the eigenvectors sought, to begin from; a tenth of a random vector is added, so that an
             eigenvector to which it is orthogonal is found all the same.
         tolerance: Relative; default 1e-5 in float32 and 1e-10 in float64.
-        max_steps: Limit of iterations.
 
     Returns:
         One eigenvalue per cell, NaN where a product is not finite, and the Ritz vectors; None for long ones.

@@ -17,7 +17,6 @@ def mse(outputs: Outputs, targets: Targets) -> Float[Tensor, "cell"]:
     """Return 1/(2N) * sum_i sum_k (f_ik - y_ik)^2.
 
     Args:
-        outputs: f.
         targets: y; a ``cell`` axis of length 1 if all cells share it.
 
     Returns:
@@ -30,7 +29,6 @@ def cross_entropy(outputs: Outputs, targets: Targets) -> Float[Tensor, "cell"]:
     """Return the mean cross-entropy over samples: softmax for several outputs, logistic for one.
 
     Args:
-        outputs: Logits f.
         targets: Class scores whose largest marks the class, or one column of -1 and +1.
 
     Returns:
@@ -63,7 +61,6 @@ def error_rate(outputs: Outputs, targets: Targets) -> Float[Tensor, "cell"]:
     """Return the fraction of misclassified samples: by argmax, or by sign for one output.
 
     Args:
-        outputs: f.
         targets: As in :func:`cross_entropy`.
 
     Returns:

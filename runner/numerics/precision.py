@@ -32,7 +32,6 @@ def set_precision(dtype: str, multiplications: int) -> None:
     since the number of their cells would decide who multiplies, and with it the last bit.
 
     Args:
-        dtype: Of the cells.
         multiplications: Of a hidden layer of one cell.
     """
     mode = "tf32" if dtype == "tf32" else "ieee"
@@ -49,9 +48,6 @@ def set_cpu_products(fast: bool = True) -> None:
     bfloat16, and only processors with units for that (AMX) do round. So it is allowed where, and only where,
     products of numbers that bfloat16 cannot hold come out in full precision. That depends on processor and
     torch alone, so that the same machine gives the same bits.
-
-    Args:
-        fast: False for torch's own choice.
     """
     global _fast
     _fast = fast and processor_vendor() == "AuthenticAMD" and float32_all_the_same()

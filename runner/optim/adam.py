@@ -24,14 +24,10 @@ class Adam(Optimizer):
     the gradient's units, and scales with it.
 
     Args:
-        model: The initialized ensemble.
-        cells: Its cells.
         lr: Base learning rate of every cell, absolute.
         betas: Weights of the past in m and in v, in [0, 1).
         eps: Added to sqrt(v), for gamma 1 at base width.
         weight_decay: See :class:`runner.optim.Optimizer`, coupled: part of the gradient; so are the others.
-        clip: Largest norm of a cell's gradient.
-        warmup: Steps, or a fraction.
         schedule: ``constant``, ``cosine`` or ``linear``.
 
     References:

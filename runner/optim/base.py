@@ -93,8 +93,6 @@ class Optimizer:
     Built with a model without layers, it checks its settings and does nothing else.
 
     Args:
-        model: The initialized ensemble.
-        cells: Its cells.
         lr: Base learning rate of every cell, absolute.
         weight_decay: Share of a weight lost per step and unit of learning rate.
         clip: Largest lr-weighted norm of a cell's gradient; None for no limit.
@@ -172,8 +170,6 @@ class Optimizer:
         """Decay and update one parameter in place, after :meth:`begin`; without clipping.
 
         Args:
-            slot: What is held of it.
-            parameter: The parameter.
             gradient: Of each cell's own loss; left as it is.
         """
         if self.weight_decay and self.decoupled:
@@ -192,8 +188,6 @@ class Optimizer:
         """Update one parameter in place.
 
         Args:
-            slot: What is held of it.
-            parameter: The parameter.
             gradient: Clipped, coupled decay added; may lie in ``slot.scratch``.
         """
         raise NotImplementedError

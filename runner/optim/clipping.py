@@ -23,7 +23,6 @@ def gradient_norm(
     the plain norm.
 
     Args:
-        gradients: Of every parameter.
         roots: gamma * r^(-c/2) of every parameter, with SGD's c.
 
     Returns:

@@ -27,7 +27,6 @@ class Schedule:
     Args:
         shape: ``constant``, ``cosine`` or ``linear``.
         warmup: Steps, or a fraction of the run below 1.
-        steps: Of the run.
 
     Raises:
         UserError: If there is no such shape, or the warm-up is longer than the run.

@@ -23,14 +23,10 @@ class SGD(Optimizer):
     (2 + 2 mu) / (1 + 2 mu) with Nesterov's.
 
     Args:
-        model: The initialized ensemble.
-        cells: Its cells.
         lr: Base learning rate of every cell, absolute.
         momentum: Weight of the past, in [0, 1).
         nesterov: Whether to look ahead; needs momentum.
         weight_decay: See :class:`runner.optim.Optimizer`, coupled; so are the others.
-        clip: Largest norm of a cell's gradient.
-        warmup: Steps, or a fraction.
         schedule: ``constant``, ``cosine`` or ``linear``.
 
     References:

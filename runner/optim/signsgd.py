@@ -21,13 +21,10 @@ class SignSGD(Optimizer):
     It is Adam without memory and without eps; with momentum, the sign of a running mean (Signum).
 
     Args:
-        model: The initialized ensemble.
-        cells: Its cells.
         lr: Base learning rate of every cell, absolute.
         momentum: Weight of the past in the running mean, in [0, 1).
         weight_decay: See :class:`runner.optim.Optimizer`, decoupled; so are the others.
         clip: Largest norm of a cell's gradient; only Signum feels it.
-        warmup: Steps, or a fraction.
         schedule: ``constant``, ``cosine`` or ``linear``.
 
     References:

@@ -79,7 +79,6 @@ class Costs:
         """Return the seconds that packs take.
 
         Args:
-            counts: Cells of each pack.
             starts: Different inits in each: cells that start alike share the work at init.
         """
         size = np.multiply(counts, self.cell_bytes)

@@ -238,8 +238,6 @@ def packs_of_rows(
 
     Args:
         rows: Rows of the plan that are of the shard.
-        shape_of: Size of a cell.
-        machine: What the plan was made for.
         threaded: Indices of the packs that are trained on all its cores.
     """
     cells, index = Cells.from_arrow(rows), to_numpy(rows["pack"])

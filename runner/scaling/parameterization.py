@@ -62,7 +62,6 @@ class Table:
         Args:
             dimension: ``width`` or ``depth``.
             quantity: ``a``, ``b`` or ``c``.
-            role: Role of the weight.
             family: Row of ``c``.
 
         Raises:
@@ -119,7 +118,6 @@ class Scaling:
         """Return the standard deviation of a raw weight at init, sigma / sqrt(fan_in_base) * r^(-b).
 
         Args:
-            role: Role of the weight.
             fan_in: Inputs summed over at the cell's width; 1 for vectors and scalars.
             sigma: Standard deviation times sqrt(fan_in) at base width.
         """
@@ -133,7 +131,6 @@ class Scaling:
         """Return r^(-c), the factor of a weight's learning rate.
 
         Args:
-            role: Role of the weight.
             family: ``sgd`` for (momentum) gradient descent, ``adam`` for sign-like updates.
 
         Raises:

@@ -80,10 +80,6 @@ class Checkpoint:
     def visit(self, step: int, state: Callable[[], State]) -> None:
         """Save the pack if it is time to, or if the job was told to stop.
 
-        Args:
-            step: Optimizer steps done.
-            state: Returns the state at that step.
-
         Raises:
             Stopped: The job was told to stop.
         """

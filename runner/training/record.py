@@ -42,8 +42,6 @@ class Recorder:
 
     Args:
         layer_names: Layers in the order of the forward pass.
-        layer_roles: Roles of their weights.
-        cells: Cells of the pack.
         known: Columns known at init, one value per cell.
     """
 
@@ -72,9 +70,7 @@ class Recorder:
         """Add what was measured at a step.
 
         Args:
-            step: Optimizer steps done.
             active: Place in the pack of every cell that was measured.
-            trace: Column to value per measured cell.
             per_layer: Column to layer to value per measured cell.
         """
         columns = {name: value.tolist() for name, value in trace.items()}

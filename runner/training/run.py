@@ -164,12 +164,7 @@ class Run:
         self.recorder.restore(state.rows)
 
     def _watch(self, seen: Float[Tensor, "step cell"], last: int) -> bool:
-        """Follow the peak of the loss; retire cells beyond the limit and say whether there were any.
-
-        Args:
-            seen: Losses of the last steps.
-            last: The last of them.
-        """
+        """Follow the peak of the loss; retire cells beyond the limit and say whether there were any."""
         ratio = seen / self.initial_loss
         # False for NaN, too.
         fine = ratio <= DIVERGED_LOSS_RATIO

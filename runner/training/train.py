@@ -32,7 +32,6 @@ def train_pack(
 
     Args:
         cells: Cells with one ``pack_key``.
-        device: The device to train on.
         on_progress: Called with (steps done, cells diverged so far) now and then.
         checkpoint: Where an earlier training of this pack was left, if it was, and where to leave this one.
 

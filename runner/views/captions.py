@@ -41,9 +41,7 @@ def sweep_words(
     """Return the part that all captions share: which sweep, how many cells and seeds.
 
     Args:
-        cells: The cells that are shown.
         config: Config of the launch, for the name of the sweep.
-        where: The conditions that chose them.
         keys: Keys on the axes and facets of the figure.
     """
     seeds = distinct(cells["seed"])

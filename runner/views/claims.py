@@ -20,7 +20,6 @@ def claims_table(table: pd.DataFrame, width: int) -> Table:
 
     Args:
         table: The first table of :func:`runner.analysis.claims.judge`.
-        width: Columns of the terminal.
     """
     view = Table(box=None, pad_edge=False, width=width)
     for heading in ("", "claim, what shows it", "measured, predicted", "cells", "verdict"):
@@ -48,9 +47,7 @@ def claims_markdown(
 
     Args:
         table: The first table of :func:`runner.analysis.claims.judge`.
-        checks: The second.
         beside: As returned by :func:`runner.analysis.regime_table.regime_table`; None to leave it out.
-        command: What made them.
     """
     head = ("claim", "statement", "shown by", *HEADINGS[1:], "note")
     lines = ["# Claims", "", f"As measured by `{command}`. A claim holds if all its checks do.", ""]

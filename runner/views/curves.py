@@ -31,7 +31,6 @@ def curves(
     """Return training curves: measures over steps, median and range of the seeds.
 
     Args:
-        store: An opened store.
         metrics: Columns of trace or layers; ``layers.NAME`` where both have one of that name.
         by: One curve per value of this key.
         facet: One panel per value of these keys, ``none`` for a single one (the config's ``facet``).
@@ -99,11 +98,8 @@ def curve_panel(
 
     Args:
         rows: Columns :data:`FIELDS`.
-        title: Heading of the panel.
-        by: What the series are.
         series: Their names, in order; None lets the data say.
         ordered: Whether they are numbers.
-        layout: The room for it.
     """
     import altair as alt
 

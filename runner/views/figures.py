@@ -32,8 +32,6 @@ def write_figure(chart: alt.ConcatChart, path: Path, inches: float | None = None
     The same chart gives the same bytes.
 
     Args:
-        chart: The figure.
-        path: Where to.
         inches: Width; a chart that is wider is made smaller as a whole. None leaves it as it is.
 
     Raises:
@@ -65,13 +63,7 @@ def check_figure_path(path: Path) -> None:
 
 
 def fitted_layout(make: Callable[[Layout], Any], panels: int, inches: float) -> Layout:
-    """Return the layout that fills a width: as many panels side by side as stay legible.
-
-    Args:
-        make: From a layout to the chart.
-        panels: How many panels it has.
-        inches: The width to fill.
-    """
+    """Return the layout that fills a width: as many panels side by side as stay legible."""
     target = inches * POINTS
     for columns in range(max(1, min(4, panels, int(target // _LEAST_ROOM))), 0, -1):
         trial = Layout(panel=_TRIAL_PANEL, columns=columns, font=_FONT, paper=True)

@@ -27,7 +27,6 @@ def fit(
     """Return exponents: log-log slopes against width, with bootstrap intervals, beside theory.
 
     Args:
-        store: An opened store.
         metrics: Numeric columns of any table; ``layers.NAME`` where two tables have one of that name.
         facet: One fit per value of these keys, ``none`` for a single one (the config's ``facet``).
         where: Conditions that choose cells, ``lr=0.1`` or ``width=64,128``.

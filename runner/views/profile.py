@@ -30,7 +30,6 @@ def profile(
     """Return a measure of the layers against their depth, at the last measured step.
 
     Args:
-        store: An opened store.
         metric: Numeric column of the layers table.
         by: One line per value of this key.
         facet: One panel per value of these keys, ``none`` for a single one (the config's ``facet``).

@@ -21,11 +21,7 @@ LINE_SECONDS = 5.0
 
 @contextmanager
 def working(what: str) -> Iterator[Callable[[str], None]]:
-    """Show on a terminal that a command is at work, and let it say how far it is; elsewhere show nothing.
-
-    Args:
-        what: Is being done.
-    """
+    """Show on a terminal that a command is at work, and let it say how far it is; elsewhere show nothing."""
     if not sys.stderr.isatty():
         yield lambda text: None
         return

@@ -46,7 +46,6 @@ class Layout:
 
         Args:
             usual: Width in points, if the layout does not say.
-            ratio: Height over width.
             least: Height in points that it never falls below.
         """
         width = self.panel or usual
@@ -94,11 +93,7 @@ def concat(
     """Return panels in rows: type and colours as in a paper's figure, colours of the theme as parameters.
 
     Args:
-        charts: The panels.
-        layout: The room for them.
         most: Panels side by side, if the layout does not say.
-        title: Heading of the figure.
-        subtitle: Its second line.
         own: Whether colours and shapes of a panel mean something else than in its neighbours.
     """
     import altair as alt

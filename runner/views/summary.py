@@ -32,10 +32,6 @@ def print_launch_summary(store: Path, launch: str) -> None:
     """Print what a launch found and where it lies, and draw its figure.
 
     Never raises for what the cells are like: a finished sweep does not end in an error of its summary.
-
-    Args:
-        store: Folder of the store.
-        launch: Id of the launch.
     """
     from runner.store import load
 

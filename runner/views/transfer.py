@@ -29,7 +29,6 @@ def transfer(
     """Return the best learning rate at each width, and whether it transfers.
 
     Args:
-        store: An opened store.
         metric: What shall be small.
         facet: One panel per value of these keys, ``none`` for a single one (the config's ``facet``).
         where: Conditions that choose cells, ``lr=0.1`` or ``width=64,128``.

@@ -70,8 +70,6 @@ def write_page(store: Store, path: str | Path, where: Sequence[str] = (), everyt
     """Write the report of a store.
 
     Args:
-        store: An opened store.
-        path: The file.
         where: Conditions ``key=value[,value]`` that choose cells.
         everything: Whether to take the cells of all launches.
 

@@ -33,7 +33,6 @@ def pack_curves(
         points: The point of each cell, on the same index.
         trace: Rows of ``trace``.
         layers: Rows of ``layers``.
-        most_bytes: Room for them, as JSON.
 
     Returns:
         ``{"measures", "layerMeasure", "steps", "cells"}``, the last by point; and for how many cells.

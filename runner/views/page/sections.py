@@ -57,8 +57,6 @@ def html_table(head: Sequence[str], rows: Iterable[Sequence[Any]], first_is_head
     """Return a table of text, escaped.
 
     Args:
-        head: Headings of the columns.
-        rows: Cells, one sequence a row.
         first_is_head: Whether the first cell of a row names it.
     """
     lines = ["<div class=scroll><table><thead><tr>"]

@@ -29,7 +29,6 @@ def phase(
     """Return the phase diagram: which regime at each point of the grid.
 
     Args:
-        store: An opened store.
         x: Numeric key across.
         y: Numeric key upwards.
         color: ``regime``, or a numeric column.

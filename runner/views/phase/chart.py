@@ -43,10 +43,7 @@ def phase_chart(
 
     Args:
         grid: As returned by :func:`runner.analysis.phase.phase_grid`.
-        axes: The axes of the grid.
-        title: Heading of the figure.
         lr_unit: Unit of ``lr`` in all cells, for the axis titles.
-        layout: The room for it.
         measures: Columns of the grid to show when the pointer is over a point.
     """
     panels = list(groups(grid, [grid[facet] for facet in axes.facets]))

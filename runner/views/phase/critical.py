@@ -23,10 +23,6 @@ def critical_lines(
 
     Args:
         part: The points of the panel.
-        axes: The axes of the diagram.
-        x: Scale across.
-        y: Scale upwards.
-        scales: Their channels.
         layout: In print the labels are left out, for the caption says what the dashes mean.
 
     References:

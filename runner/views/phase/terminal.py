@@ -25,7 +25,6 @@ def print_phase(grid: pd.DataFrame, axes: Axes, out: Console) -> None:
 
     Args:
         grid: As returned by :func:`runner.analysis.phase.phase_grid`.
-        axes: The axes of the grid.
         out: Where to; a table that is too wide for it is continued below.
     """
     tables = [
