@@ -50,15 +50,20 @@ class Parsed(Command):
 
     def parser(self) -> Parser:
         """Return the parser of what follows the word."""
-        parser = Parser(
-            prog=f"runner {self.name}",
-            description=self.description,
-            epilog="\n  ".join(["examples:", *self.examples]),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+        parser = command_parser(self.name, self.description, self.examples)
         self.options(parser)
         return parser
 
     def main(self, words: Sequence[str]) -> int:
         """Parse the words and run the command."""
         return self.run(self.parser().parse_args(words))
+
+
+def command_parser(name: str, description: str, examples: Sequence[str]) -> Parser:
+    """Return the parser of a command, as yet without options."""
+    return Parser(
+        prog=f"runner {name}",
+        description=description,
+        epilog="\n  ".join(["examples:", *examples]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import argparse
 import sys
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from runner.commands.command import Parsed
+from runner.commands.command import Command, command_parser
 from runner.commands.options import Extend, Parser, add_figure, add_selection, add_store, store_of
 from runner.views.picture import Picture, names
+from runner.views.pictures import picture_of
 
 _OF_EVERY_COMMAND = ("where", "all")
 
 
-def command_of(picture: Picture) -> Parsed:
-    """Return the command that prints and draws a picture."""
-    return Parsed(
-        f"{picture.name} [STORE]",
-        picture.help,
-        picture.description,
-        picture.examples,
-        partial(_add_options, picture),
-        partial(_run, picture),
-    )
+@dataclass(frozen=True, slots=True)
+class PictureCommand(Command):
+    """The command that prints and draws a picture."""
+
+    def parser(self) -> Parser:
+        """Return the parser of what follows the word."""
+        picture = picture_of(self.name)
+        parser = command_parser(self.name, picture.description, picture.examples)
+        _add_options(picture, parser)
+        return parser
+
+    def main(self, words: Sequence[str]) -> int:
+        """Parse the words and show the picture."""
+        return _run(picture_of(self.name), self.parser().parse_args(words))
 
 
 def _add_options(picture: Picture, parser: Parser) -> None:

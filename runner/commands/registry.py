@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from runner.commands import claims, export, report, schema, status, sweep, verify
 from runner.commands.command import Command
-from runner.commands.pictures import command_of
+from runner.commands.pictures import PictureCommand
 from runner.views.pictures import PICTURES
 
 COMMANDS: dict[str, Command] = {
@@ -12,7 +12,7 @@ COMMANDS: dict[str, Command] = {
     for command in (
         sweep.COMMAND,
         status.COMMAND,
-        *map(command_of, PICTURES),
+        *(PictureCommand(f"{name} [STORE]", help) for name, help in PICTURES.items()),
         report.COMMAND,
         export.COMMAND,
         claims.COMMAND,

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from runner.analysis.columns import distinct, groups, plain, records, show
+from runner.analysis.curves import DEFAULT_METRICS
+from runner.analysis.curves import curves as over_steps
+from runner.analysis.selection import choose, default_facets, facet_label
+from runner.views.captions import sweep_words
 from runner.views.picture import METRICS, Picture, conditions, names
+from runner.views.scales import value_channel
+from runner.views.style import DASHES, concat, layered, rows_of, series_scales
+from runner.views.terminal import plain_table, short, some
+from runner.views.view import View
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,12 +46,6 @@ def curves(
         where: Conditions that choose cells, ``lr=0.1`` or ``width=64,128``.
         all: Whether to take the cells of all launches, not only those of the newest.
     """
-    from runner.analysis.curves import DEFAULT_METRICS
-    from runner.analysis.curves import curves as over_steps
-    from runner.analysis.selection import choose, default_facets
-    from runner.views.captions import sweep_words
-    from runner.views.view import View
-
     where = conditions(where)
     cells = choose(store, where, all)
     facets = default_facets(store, (by,)) if facet is None else names(facet)
@@ -62,10 +65,6 @@ def curves(
 
 def _chart(table: pd.DataFrame, facets: Sequence[str], by: str, layout: Layout) -> Any:
     """Return one panel per facet and measure (and layer), with a curve and its range per value of ``by``."""
-    from runner.analysis.columns import distinct, groups, show
-    from runner.analysis.selection import facet_label
-    from runner.views.style import concat
-
     values = distinct(table[by])
     series = [show(value) for value in values]
     ordered = all(isinstance(value, (int, float)) for value in values)
@@ -83,8 +82,6 @@ def _chart(table: pd.DataFrame, facets: Sequence[str], by: str, layout: Layout) 
 
 def _kinds(part: pd.DataFrame) -> list[tuple[list[str], pd.DataFrame]]:
     """Return measure (and layer) and their rows, in the order asked for, layers as they follow each other."""
-    from runner.analysis.columns import plain, records
-
     keys = [(row["metric"], plain(row["layer"])) for row in records(part)]
     return [
         ([word for word in kind if word], part[[key == kind for key in keys]]) for kind in dict.fromkeys(keys)
@@ -102,9 +99,6 @@ def curve_panel(
         ordered: Whether they are numbers.
     """
     import altair as alt
-
-    from runner.views.scales import value_channel
-    from runner.views.style import DASHES, layered, rows_of, series_scales
 
     legend = alt.Legend(
         title=by,
@@ -152,10 +146,6 @@ def _print(table: pd.DataFrame, facets: Sequence[str], by: str, out: Console) ->
 
     Steps that do not fit are left out, never the first and the last.
     """
-    from runner.analysis.columns import distinct, groups, show
-    from runner.analysis.selection import facet_label
-    from runner.views.terminal import plain_table, short, some
-
     for values, part in groups(table, [table[facet] for facet in facets]):
         for words, rows in _kinds(part):
             view = plain_table(", ".join(word for word in (facet_label(facets, values), *words) if word))
@@ -174,7 +164,6 @@ def _print(table: pd.DataFrame, facets: Sequence[str], by: str, out: Console) ->
 
 PICTURE = Picture(
     curves,
-    "measures over training, in the terminal or as a figure",
     (
         "runner curves outputs/digits --where lr=0.1 --where parameterization=ntk,mup",
         "runner curves --by lr --where width=256 --metric train_loss,ntk_change --out curves.pdf",

@@ -5,7 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
+
+from runner.analysis.axes import calm_conditions
+from runner.analysis.columns import groups, plain, records
+from runner.analysis.exponents import DEFAULT_METRICS, fit_points
+from runner.analysis.exponents import fit as exponents
+from runner.analysis.selection import choose, default_facets, facet_label, select, with_series
+from runner.errors import UserError
+from runner.views.captions import sweep_words
 from runner.views.picture import METRICS, Part, Picture, Section, conditions, names
+from runner.views.scales import range_bars, value_channel, width_scale
+from runner.views.style import Layout, concat, layered, rows_of, series_scales
+from runner.views.terminal import plain_table
+from runner.views.view import View
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,12 +46,6 @@ def fit(
         where: Conditions that choose cells, ``lr=0.1`` or ``width=64,128``.
         all: Whether to take the cells of all launches, not only those of the newest.
     """
-    from runner.analysis.exponents import DEFAULT_METRICS, fit_points
-    from runner.analysis.exponents import fit as exponents
-    from runner.analysis.selection import choose, default_facets
-    from runner.views.captions import sweep_words
-    from runner.views.view import View
-
     where = conditions(where)
     cells = choose(store, where, all)
     facets = default_facets(store, ("width",)) if facet is None else names(facet)
@@ -62,9 +70,6 @@ def chart(points: pd.DataFrame, fits: pd.DataFrame, facets: Sequence[str], layou
     A point is the geometric mean of the seeds, its bar their range; the line is the fit, its legend the
     slope; dotted is theory's slope, drawn through the middle of the fit.
     """
-    from runner.analysis.selection import with_series
-    from runner.views.style import concat
-
     points, fits = with_series(points, facets), with_series(fits, facets)
     series = list(dict.fromkeys(fits["series"]))
     charts = []
@@ -78,8 +83,6 @@ def chart(points: pd.DataFrame, fits: pd.DataFrame, facets: Sequence[str], layou
 
 def _panel_keys(frame: pd.DataFrame) -> list[tuple[Any, ...]]:
     """Return metric, role and layer of each row."""
-    from runner.analysis.columns import plain, records
-
     return [tuple(plain(row[key]) for key in ("metric", "role", "layer")) for row in records(frame)]
 
 
@@ -88,9 +91,6 @@ def _panel(
 ) -> Any:
     """Return the panel of one metric."""
     import altair as alt
-
-    from runner.views.scales import range_bars, value_channel, width_scale
-    from runner.views.style import layered, rows_of, series_scales
 
     channels = series_scales(series, ordered=False)
     legend = alt.Legend(title=None, orient="top", columns=4, symbolSize=50, symbolOpacity=1)
@@ -119,11 +119,6 @@ def _panel(
 
 def _lines(points: pd.DataFrame, fits: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the ends of the fitted lines and of theory's, which cross in the middle of the points."""
-    import numpy as np
-    import pandas as pd
-
-    from runner.analysis.columns import plain, records
-
     fitted: list[dict[str, Any]] = []
     predicted: list[dict[str, Any]] = []
     for fit in records(fits):
@@ -141,8 +136,6 @@ def _lines(points: pd.DataFrame, fits: pd.DataFrame) -> tuple[pd.DataFrame, pd.D
 
 def _slope_lines(fits: pd.DataFrame) -> list[str]:
     """Return the fitted slopes with their intervals and theory's, one line per series."""
-    from runner.analysis.columns import plain, records
-
     lines = []
     for fit in records(fits):
         slope, low, theory = plain(fit["slope"]), plain(fit["low"]), plain(fit["theory"])
@@ -158,9 +151,6 @@ def _slope_lines(fits: pd.DataFrame) -> list[str]:
 
 def _caption(fits: pd.DataFrame, facets: Sequence[str], shared: str) -> str:
     """Return the caption, the fitted slopes included."""
-    from runner.analysis.columns import plain, records
-    from runner.analysis.selection import with_series
-
     named = with_series(fits, facets)
     slopes = []
     for key in dict.fromkeys((row["metric"], plain(row["layer"])) for row in records(named)):
@@ -176,10 +166,6 @@ def _caption(fits: pd.DataFrame, facets: Sequence[str], shared: str) -> str:
 
 def print_fit(fits: pd.DataFrame, facets: Sequence[str], out: Console) -> None:
     """Print the exponents, one table per facet, theory beside measurement; a narrow one has no counts."""
-    from runner.analysis.columns import groups, records
-    from runner.analysis.selection import facet_label
-    from runner.views.terminal import plain_table
-
     headings = (
         "metric",
         "layer",
@@ -214,8 +200,6 @@ def print_fit(fits: pd.DataFrame, facets: Sequence[str], out: Console) -> None:
 
 def _row(row: dict[str, Any]) -> list[str]:
     """Return the cells of one line of the table of exponents."""
-    from runner.analysis.columns import plain
-
     slope, low, high, theory = (plain(row[key]) for key in ("slope", "low", "high", "theory"))
     layer = "" if plain(row["layer"]) is None else str(row["layer"])
     role = "" if plain(row["role"]) is None or str(row["role"]) in layer else f" ({row['role']})"
@@ -232,14 +216,6 @@ def _row(row: dict[str, Any]) -> list[str]:
 
 def _on_page(store: Store, cells: pd.DataFrame, axes: Axes) -> Part:
     """Return the exponents at the learning rate that most cells survived."""
-    from runner.analysis.axes import calm_conditions
-    from runner.analysis.exponents import DEFAULT_METRICS, fit_points
-    from runner.analysis.exponents import fit as exponents
-    from runner.analysis.selection import default_facets, select
-    from runner.errors import UserError
-    from runner.views.captions import sweep_words
-    from runner.views.style import Layout
-
     where = calm_conditions(cells, axes)
     part = select(cells, where)
     tables = (part, store.trace, store.layers, DEFAULT_METRICS, axes.facets)
@@ -259,7 +235,6 @@ def _on_page(store: Store, cells: pd.DataFrame, axes: Axes) -> Part:
 
 PICTURE = Picture(
     fit,
-    "exponents against width, with intervals, beside theory",
     (
         "runner fit outputs/width_scaling",
         "runner fit --metric ntk_change,feature_movement --where lr=1 --out fit.pdf",
@@ -267,12 +242,15 @@ PICTURE = Picture(
     ),
     {"metrics": METRICS},
 )
-SECTION = Section(
-    "scaling",
-    "Width scaling",
-    "Points: geometric means over seeds, bars: their range. Solid: fitted slopes; dotted: theory's, through "
-    "the middle of the points. In brackets, 95 % bootstrap intervals over seeds.",
-    _on_page,
-    (105, 190, 290),
-    "No fits",
-)
+SECTIONS = [
+    Section(
+        "scaling",
+        "Width scaling",
+        "Points: geometric means over seeds, bars: their range. Solid: fitted slopes; dotted: "
+        "theory's, through the middle of the points. In brackets, 95 % bootstrap intervals over "
+        "seeds.",
+        _on_page,
+        (105, 190, 290),
+        "No fits",
+    )
+]

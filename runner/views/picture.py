@@ -2,7 +2,7 @@
 
 A picture is a function from a store to a :class:`runner.views.view.View`. Its signature holds the names and
 defaults of its parameters, its docstring says what they mean; what neither can say is declared beside it.
-`runner --help` reads declarations, so a picture's file imports pandas and Altair inside its functions.
+Only a figure needs Altair, so it is imported inside the functions that draw.
 """
 
 from __future__ import annotations
@@ -85,13 +85,11 @@ class Picture:
 
     Attributes:
         make: From a store and the parameters to the view; its name is the command's.
-        help: One line for the list of commands.
         examples: Command lines.
         options: How its parameters are written, where a name and a KEY do not say it.
     """
 
     make: Callable[..., View]
-    help: str
     examples: Sequence[str]
     options: Mapping[str, Option] = field(default_factory=dict)
 

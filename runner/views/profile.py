@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
+
+from runner.analysis.axes import calm_conditions
+from runner.analysis.columns import column, distinct, groups, show
+from runner.analysis.selection import choose, default_facets, facet_label, require_no_other_varying, select
+from runner.errors import UserError, unknown
+from runner.schema import KEYS
+from runner.views.captions import sweep_words
 from runner.views.picture import COLUMN, Part, Picture, Section, conditions, names
+from runner.views.scales import value_channel
+from runner.views.style import Layout, concat, layered, rows_of, series_scales
+from runner.views.terminal import MISSING, plain_table, short, some
+from runner.views.view import View
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,10 +49,6 @@ def profile(
         where: Conditions that choose cells, ``lr=0.1`` or ``width=64,128``.
         all: Whether to take the cells of all launches, not only those of the newest.
     """
-    from runner.analysis.selection import choose, default_facets
-    from runner.views.captions import sweep_words
-    from runner.views.view import View
-
     where = conditions(where)
     cells = choose(store, where, all)
     facets = default_facets(store, (by,)) if facet is None else names(facet)
@@ -75,14 +84,6 @@ def along_depth(
     Raises:
         UserError: If the metric or a key is unknown, another key varies, or nothing was measured.
     """
-    import numpy as np
-    import pandas as pd
-
-    from runner.analysis.columns import column
-    from runner.analysis.selection import require_no_other_varying
-    from runner.errors import UserError, unknown
-    from runner.schema import KEYS
-
     keys_of_layers = {*KEYS["layers"], "layer_index"}
     known = [str(name) for name in layers.select_dtypes("number") if name not in keys_of_layers]
     if metric not in known:
@@ -111,10 +112,6 @@ def along_depth(
 
 def _chart(table: pd.DataFrame, metric: str, by: str, facets: Sequence[str], layout: Layout) -> Any:
     """Return one panel per facet, with a line and its range per value of ``by``."""
-    from runner.analysis.columns import distinct, groups
-    from runner.analysis.selection import facet_label
-    from runner.views.style import concat
-
     values = distinct(table[by])
     panels = [
         _panel(part, facet_label(facets, facet), metric, by, values, layout)
@@ -127,10 +124,6 @@ def _panel(
     rows: pd.DataFrame, title: str, metric: str, by: str, values: Sequence[Any], layout: Layout
 ) -> Any:
     import altair as alt
-
-    from runner.analysis.columns import show
-    from runner.views.scales import value_channel
-    from runner.views.style import layered, rows_of, series_scales
 
     rows = rows.assign(series=rows[by].map(show))
     fields = ["series", "layer_index", "layer", "role", "value", "low", "high", "seeds"]
@@ -154,10 +147,6 @@ def _panel(
 
 def _print(table: pd.DataFrame, metric: str, by: str, facets: Sequence[str], out: Console) -> None:
     """Print one table per facet: layers downwards, as many values of ``by`` across as there is room for."""
-    from runner.analysis.columns import distinct, groups, show
-    from runner.analysis.selection import facet_label
-    from runner.views.terminal import MISSING, plain_table, short, some
-
     for values, part in groups(table, [table[key] for key in facets]):
         view = plain_table(", ".join(word for word in (facet_label(facets, values), metric) if word))
         lead = max(len(by), *(len(f"{row.layer} ({row.role})") for row in part.itertuples()))
@@ -177,11 +166,6 @@ def _print(table: pd.DataFrame, metric: str, by: str, facets: Sequence[str], out
 
 def _on_page(store: Store, cells: pd.DataFrame, axes: Axes) -> Part | None:
     """Return the profile where the fewest cells were lost; nothing where layers were not measured."""
-    from runner.analysis.axes import calm_conditions
-    from runner.analysis.selection import select
-    from runner.views.captions import sweep_words
-    from runner.views.style import Layout
-
     measured = [name for name in (METRIC, "movement_frobenius") if store.layers[name].notna().any()]
     if not measured:
         return None
@@ -200,7 +184,6 @@ def _on_page(store: Store, cells: pd.DataFrame, axes: Axes) -> Part | None:
 
 PICTURE = Picture(
     profile,
-    "a measure of the layers against their depth, one line per width",
     (
         "runner profile --where lr=0.1",
         "runner profile outputs/width_scaling --metric movement_spectral --out profile.pdf",
@@ -208,12 +191,15 @@ PICTURE = Picture(
     ),
     {"metric": COLUMN},
 )
-SECTION = Section(
-    "profile",
-    "Layers",
-    "A measure of each layer against its place in the network, at the last measured step: geometric means "
-    "over seeds, bands their range. Where features are learned, it does not fall with width in any layer.",
-    _on_page,
-    (105, 190, 290),
-    "No profile",
-)
+SECTIONS = [
+    Section(
+        "profile",
+        "Layers",
+        "A measure of each layer against its place in the network, at the last measured step: "
+        "geometric means over seeds, bands their range. Where features are learned, it does not "
+        "fall with width in any layer.",
+        _on_page,
+        (105, 190, 290),
+        "No profile",
+    )
+]

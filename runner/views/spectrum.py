@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
+from runner.analysis.columns import distinct
+from runner.analysis.regime import COLORS, LETTERS, REGIMES
+from runner.analysis.selection import with_series
 from runner.views.picture import Part, Section
+from runner.views.scales import column_title, number_scale, value_channel, width_scale
+from runner.views.style import Layout, concat, layered, rows_of, series_scales, theme
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,9 +26,6 @@ GAINS = ("ntk_gain", "transfer_gain")
 
 def _spectrum(store: Store, cells: pd.DataFrame, axes: Axes) -> Part | None:
     """Return one panel per measure that was taken, a point per distinct network."""
-    from runner.analysis.columns import distinct
-    from runner.analysis.selection import with_series
-
     named = with_series(cells, axes.facets)
     series = [str(name) for name in distinct(named["series"])]
     parts = [
@@ -34,10 +38,6 @@ def _spectrum(store: Store, cells: pd.DataFrame, axes: Axes) -> Part | None:
 
 def _gain(store: Store, cells: pd.DataFrame, axes: Axes) -> Part | None:
     """Return what training won over the kernel at init against the kernel's movement: a point per cell."""
-    import pandas as pd
-
-    from runner.analysis.selection import with_series
-
     named = with_series(cells, axes.facets).assign(regime=cells["regime"].astype(object))
     named = named[(pd.to_numeric(named["ntk_change"]) > 0) & named["regime"].notna()]
     return _part(
@@ -49,24 +49,17 @@ def _part(
     parts: Sequence[tuple[str, pd.DataFrame]], panel: Callable[[pd.DataFrame, str], Any]
 ) -> Part | None:
     """Return the panels of the measures that have rows."""
-    from runner.views.style import Layout, concat
-
     charts = [panel(part, measure) for measure, part in parts if len(part)]
     return Part(concat(charts, Layout(), most=3)) if charts else None
 
 
 def _measured(cells: pd.DataFrame, measure: str) -> pd.DataFrame:
     """Return the cells with a finite value of a measure."""
-    import pandas as pd
-
     return cells[pd.to_numeric(cells[measure]).astype(float).abs() < float("inf")]
 
 
 def _against_width(part: pd.DataFrame, measure: str, series: Sequence[str]) -> Any:
     import altair as alt
-
-    from runner.views.scales import value_channel, width_scale
-    from runner.views.style import Layout, rows_of, series_scales
 
     channels = series_scales(series, ordered=False)
     legend = alt.Legend(title=None, orient="top", columns=4, symbolSize=50)
@@ -88,11 +81,6 @@ def _against_width(part: pd.DataFrame, measure: str, series: Sequence[str]) -> A
 
 def _against_change(part: pd.DataFrame, measure: str) -> Any:
     import altair as alt
-    import pandas as pd
-
-    from runner.analysis.regime import COLORS, LETTERS, REGIMES
-    from runner.views.scales import column_title, number_scale
-    from runner.views.style import Layout, layered, rows_of, theme
 
     rows = part[["series", "regime", "width", "lr", "ntk_change", measure]].rename(columns={measure: "value"})
     rows = rows.assign(letter=rows["regime"].map(LETTERS))

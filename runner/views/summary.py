@@ -18,6 +18,7 @@ from runner.analysis.exponents import LEAST_WIDTHS
 from runner.analysis.phase import Axes
 from runner.analysis.selection import VaryingError, choose, default_facets
 from runner.errors import UserError
+from runner.store import load
 from runner.views.captions import count_line
 from runner.views.phase import phase_view
 from runner.views.sizes import PAGE
@@ -33,8 +34,6 @@ def print_launch_summary(store: Path, launch: str) -> None:
 
     Never raises for what the cells are like: a finished sweep does not end in an error of its summary.
     """
-    from runner.store import load
-
     out = console()
     try:
         opened = load(store)

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from runner.analysis.columns import distinct, groups, plain, records, show
+from runner.analysis.selection import choose, default_facets, facet_label, with_series
+from runner.analysis.transfer import lr_curves
+from runner.analysis.transfer import transfer as best_rates
+from runner.views.captions import sweep_words
 from runner.views.picture import COLUMN, Part, Picture, Section, conditions, names
+from runner.views.scales import column_title, lr_unit, number_scale, range_bars, value_channel, width_scale
+from runner.views.style import Layout, concat, layered, rows_of, series_scales
+from runner.views.terminal import MISSING, plain_table, short
+from runner.views.view import View
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,13 +43,6 @@ def transfer(
         where: Conditions that choose cells, ``lr=0.1`` or ``width=64,128``.
         all: Whether to take the cells of all launches, not only those of the newest.
     """
-    from runner.analysis.selection import choose, default_facets
-    from runner.analysis.transfer import lr_curves
-    from runner.analysis.transfer import transfer as best_rates
-    from runner.views.captions import sweep_words
-    from runner.views.scales import lr_unit
-    from runner.views.view import View
-
     where = conditions(where)
     cells = choose(store, where, all)
     facets = default_facets(store, ("width", "lr")) if facet is None else names(facet)
@@ -64,10 +66,6 @@ def chart(
     layout: Layout,
 ) -> Any:
     """Return the loss along the learning rate, a curve per width, and the best rate against width."""
-    from runner.analysis.columns import distinct, groups, show
-    from runner.analysis.selection import facet_label
-    from runner.views.style import concat
-
     widths = [show(width) for width in distinct(losses["width"])]
     charts = [
         _losses(part, facet_label(facets, values), widths, metric, lr_unit, layout, named=place == 0)
@@ -87,10 +85,6 @@ def _losses(
 ) -> Any:
     """Return the panel of one facet: loss along lr, its smallest marked."""
     import altair as alt
-
-    from runner.analysis.columns import show
-    from runner.views.scales import column_title, number_scale, value_channel
-    from runner.views.style import layered, rows_of, series_scales
 
     rows = part.dropna(subset=["value"]).assign(series=part["width"].map(show))
     rows = rows[["series", "lr", "value", "seeds", "best"]]
@@ -118,11 +112,6 @@ def _losses(
 def _best(best: pd.DataFrame, facets: Sequence[str], lr_unit: str | None, layout: Layout) -> Any:
     """Return the panel of best learning rates: flat is transfer."""
     import altair as alt
-
-    from runner.analysis.columns import plain
-    from runner.analysis.selection import with_series
-    from runner.views.scales import column_title, range_bars, value_channel, width_scale
-    from runner.views.style import layered, rows_of, series_scales
 
     named = with_series(best, facets).dropna(subset=["best_lr"])
     rows = named[["series", "width", "best_lr", "low", "high", "at_end"]]
@@ -152,9 +141,6 @@ def _best(best: pd.DataFrame, facets: Sequence[str], lr_unit: str | None, layout
 
 def _caption(best: pd.DataFrame, facets: Sequence[str], metric: str, shared: str) -> str:
     """Return the caption, the drifts included."""
-    from runner.analysis.columns import plain, records
-    from runner.analysis.selection import with_series
-
     drifts = [
         f"{row['series'] or 'all'} {row['drift']:+.2f}"
         for row in records(with_series(best, facets).drop_duplicates("series"))
@@ -171,10 +157,6 @@ def _caption(best: pd.DataFrame, facets: Sequence[str], metric: str, shared: str
 
 def _print(best: pd.DataFrame, facets: Sequence[str], metric: str, out: Console) -> None:
     """Print the best learning rates, one row per facet, in as many pieces as the terminal asks for."""
-    from runner.analysis.columns import distinct, groups, plain, records
-    from runner.analysis.selection import facet_label
-    from runner.views.terminal import MISSING, plain_table, short
-
     rows = [
         (facet_label(facets, values), part)
         for values, part in groups(best, [best[facet] for facet in facets])
@@ -203,18 +185,12 @@ def _print(best: pd.DataFrame, facets: Sequence[str], metric: str, out: Console)
 
 def _on_page(store: Store, cells: pd.DataFrame, axes: Axes) -> Part:
     """Return the best learning rates of the cells of the page."""
-    from runner.analysis.transfer import lr_curves
-    from runner.analysis.transfer import transfer as best_rates
-    from runner.views.scales import lr_unit
-    from runner.views.style import Layout
-
     losses, best = lr_curves(cells, METRIC, axes.facets), best_rates(cells, METRIC, axes.facets)
     return Part(chart(losses, best, axes.facets, METRIC, lr_unit(cells), Layout()))
 
 
 PICTURE = Picture(
     transfer,
-    "the best learning rate at each width, and its drift",
     (
         "runner transfer",
         "runner transfer outputs/digits --metric test_loss --out transfer.pdf",
@@ -222,12 +198,14 @@ PICTURE = Picture(
     ),
     {"metric": COLUMN},
 )
-SECTION = Section(
-    "transfer",
-    "Best learning rate against width",
-    "Where the best learning rate stays put as width grows, it can be tuned on a narrow network and used on "
-    "a wide one (muTransfer: Yang et al., arXiv 2203.03466).",
-    _on_page,
-    (125, 180, 290),
-    "No best learning rates",
-)
+SECTIONS = [
+    Section(
+        "transfer",
+        "Best learning rate against width",
+        "Where the best learning rate stays put as width grows, it can be tuned on a narrow "
+        "network and used on a wide one (muTransfer: Yang et al., arXiv 2203.03466).",
+        _on_page,
+        (125, 180, 290),
+        "No best learning rates",
+    )
+]

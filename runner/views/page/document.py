@@ -24,7 +24,7 @@ from runner.views.page.packing import layer_measure, pack_curves
 from runner.views.page.sections import picture_section, sections
 from runner.views.phase.chart import color_channels, phase_chart
 from runner.views.picture import Part, Section
-from runner.views.pictures import SECTIONS
+from runner.views.pictures import sections as picture_sections
 from runner.views.scales import lr_unit
 from runner.views.style import Layout, concat
 
@@ -88,7 +88,7 @@ def write_page(store: Store, path: str | Path, where: Sequence[str] = (), everyt
             f"{dropped} of {dropped + MOST_PANELS} facets ({', '.join(axes.facets)}): choose with --where"
         )
     extra = _phase(content, store, shown, axes)
-    pictures = "\n".join(_section(content, section, store, shown, axes) for section in SECTIONS)
+    pictures = "\n".join(_section(content, section, store, shown, axes) for section in picture_sections())
     text = _document(store, cells, axes, where, content, extra | {"rooms": content.rooms}, pictures)
     write_text(path, text)
     return Page(path, len(text.encode()), tuple(content.left_out))

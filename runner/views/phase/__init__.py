@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runner.analysis.phase import Axes, boundary, phase_grid
+from runner.analysis.regime import LETTERS, classify
+from runner.analysis.selection import choose, default_facets
+from runner.grid.config import load_thresholds
+from runner.views.captions import common_words, sweep_words
+from runner.views.phase.chart import phase_chart
+from runner.views.phase.terminal import print_phase
 from runner.views.picture import COLUMN, Option, Picture, conditions, names
+from runner.views.scales import column_title, lr_unit
+from runner.views.view import View
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,16 +46,10 @@ def phase(
         all: Whether to take the cells of all launches, not only those of the newest.
         regime: Thresholds to judge anew by: ``conf/regime/NAME.yaml`` or a YAML file.
     """
-    from runner.analysis.phase import Axes
-    from runner.analysis.selection import choose, default_facets
-
     where = conditions(where)
     facets = default_facets(store, (x, y)) if facet is None else names(facet)
     cells = choose(store, where, all)
     if regime is not None:
-        from runner.analysis.regime import classify
-        from runner.grid.config import load_thresholds
-
         judged = classify(cells, load_thresholds(regime))
         cells = cells.drop(columns=["regime", "catapult"]).join(judged)
     return phase_view(store, cells, Axes(x, y, facets, color), where)
@@ -64,13 +67,6 @@ def phase_view(store: Store, cells: pd.DataFrame, axes: Axes, where: Sequence[st
     Raises:
         UserError: If there is nothing to show, a key is unknown, or another key varies.
     """
-    from runner.analysis.phase import boundary, phase_grid
-    from runner.views.captions import common_words, sweep_words
-    from runner.views.phase.chart import phase_chart
-    from runner.views.phase.terminal import print_phase
-    from runner.views.scales import lr_unit
-    from runner.views.view import View
-
     grid = phase_grid(cells, axes)
     keys = (axes.x, axes.y, *axes.facets)
     title, unit = common_words(cells, keys), lr_unit(cells)
@@ -87,9 +83,6 @@ def phase_view(store: Store, cells: pd.DataFrame, axes: Axes, where: Sequence[st
 
 def _caption(grid: pd.DataFrame, axes: Axes, shared: str) -> str:
     """Return the caption of a phase diagram."""
-    from runner.analysis.regime import LETTERS
-    from runner.views.scales import column_title
-
     what = "Regime" if axes.color == "regime" else f"{column_title(axes.color).capitalize()}"
     panels = f", one panel per {' and '.join(axes.facets)}" if axes.facets else ""
     several = int(grid["seeds"].max()) > 1
@@ -112,7 +105,6 @@ def _caption(grid: pd.DataFrame, axes: Axes, shared: str) -> str:
 
 PICTURE = Picture(
     phase,
-    "the phase diagram, in the terminal or as SVG, PNG, PDF",
     (
         "runner phase",
         "runner phase outputs/digits --out phase.pdf",
