@@ -1,5 +1,6 @@
 """A measure at which a training waits, so that a test meets a sweep in the middle of a pack."""
 
+import multiprocessing
 import os
 import select
 import signal
@@ -25,8 +26,8 @@ def hold(now, start):
         before = signal.set_wakeup_fd(writer)  # written to when a signal is noted, which else ends no wait
         try:
             (Path(folder) / str(os.getpid())).touch()
-            parent, deadline = os.getppid(), time.monotonic() + PATIENCE
-            while os.getppid() == parent and time.monotonic() < deadline:
+            parent, deadline = multiprocessing.parent_process(), time.monotonic() + PATIENCE
+            while (parent is None or parent.is_alive()) and time.monotonic() < deadline:
                 if select.select([reader], [], [], 0.05)[0]:
                     break
         finally:
