@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
+import gate
 import pandas as pd
 import pytest
 import torch
@@ -237,6 +237,7 @@ def test_other_threads_leave_signals_alone():
 GRID = (
     "data=xor", "data.dim=6", "data.train_size=64", "data.test_size=16", "data.probe_size=8", "width=32,64",
     "parameterization=ntk,mup", "lr=0.1,0.5", "steps=3000", "batch_size=16",
+    gate.MEASURE,
 )  # fmt: skip
 
 
@@ -250,13 +251,14 @@ def frames(store):
     return found
 
 
-def sweep(store, *more):
+def sweep(store, *more, held=None):
     command = [sys.executable, "-m", "runner", "sweep", *GRID, f"store={store}", *more]
     return subprocess.Popen(
         command,
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
+        env=gate.environment(held),
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in a shell's background
     )
 
@@ -271,12 +273,12 @@ def test_a_sweep_told_to_stop_goes_on_where_it_was(tmp_path, signum, workers, co
     undisturbed = sweep(whole, "workers=1")
     undisturbed.communicate(timeout=120)
     assert undisturbed.returncode == 0
-    process = sweep(stopped, f"workers={workers}", "checkpoint_minutes=0.005")
-    deadline = time.monotonic() + 60
-    while not list(stopped.glob("checkpoints/*.safetensors")):
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    held = tmp_path / "held"
+    held.mkdir()
+    # So often that the pack has been saved before it is held.
+    process = sweep(stopped, f"workers={workers}", "checkpoint_minutes=0.00001", held=held)
+    gate.reached(held, process)
+    assert list(stopped.glob("checkpoints/*.safetensors"))
     process.send_signal(signum)
     _, said = process.communicate(timeout=60)
     assert process.returncode == code, said

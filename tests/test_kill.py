@@ -3,8 +3,8 @@
 import signal
 import subprocess
 import sys
-import time
 
+import gate
 import pandas as pd
 import pytest
 
@@ -14,13 +14,16 @@ from runner.schema import KEYS, TABLES
 GRID = (
     "data=xor", "data.dim=6", "data.train_size=64", "data.test_size=16", "data.probe_size=8",
     "width=16,32,48,64,80,96", "parameterization=ntk,mup", "lr=0.1,0.5", "steps=400", "workers=2",
+    gate.MEASURE,
 )  # fmt: skip
 VOLATILE = ["launch", "train_seconds", "finished_at"]
 
 
-def start(store):
+def start(store, held=None):
     command = [sys.executable, "-m", "runner", "sweep", *GRID, f"store={store}"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=gate.environment(held)
+    )
 
 
 def run(store):
@@ -43,15 +46,12 @@ def frames(store):
 def test_killed_and_resumed_equals_uninterrupted(tmp_path):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     run(whole)
-    process = start(killed)
-    deadline = time.monotonic() + 60
-    while not list(killed.glob("cells/part-*.parquet")):
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    held = tmp_path / "held"
+    held.mkdir()
+    process = start(killed, held)
+    gate.reached(held, process, also=lambda: list(killed.glob("cells/part-*.parquet")))
     process.send_signal(signal.SIGKILL)
-    process.communicate()
-    time.sleep(1)  # workers notice that nobody is left to work for
+    process.communicate(timeout=60)  # its workers, too, notice that nobody is left to work for
     survivors = set(pd.read_parquet(killed / "cells").cell_id)
     assert 0 < len(survivors) < 24
     before = pd.read_parquet(killed / "cells").set_index("cell_id").finished_at
