@@ -62,14 +62,13 @@ def claims(path: Path) -> Iterator[tuple[str, str]]:
 
 def speed(path: Path) -> Iterator[tuple[str, str]]:
     """Yield the table of the benchmark."""
-    rows = pd.read_parquet(path)
     lines = ["| what | target | median (least to most) | holds |", "|---|---|---|---|"]
-    for row in rows.itertuples():
-        unit = f" {row.unit}" if row.unit in ("s", "ms", "MiB", "cells", "steps") else ""
-        target = f"{row.target}{unit}".replace(">=", "≥").replace("<=", "≤") if row.target else ""
-        spread = f" ({row.low:.3g} to {row.high:.3g})" if row.repeats > 1 else ""
-        holds = {"pass": "yes", "FAIL": "no"}.get(str(row.verdict), "")
-        lines.append(f"| {row.what} | {target} | {row.figure:.3g}{unit}{spread} | {holds} |")
+    for row in pd.read_parquet(path).to_dict("records"):
+        unit = f" {row['unit']}" if row["unit"] in ("s", "ms", "MiB", "cells", "steps") else ""
+        target = f"{row['target']}{unit}".replace(">=", "≥").replace("<=", "≤") if row["target"] else ""
+        spread = f" ({row['low']:.3g} to {row['high']:.3g})" if row["repeats"] > 1 else ""
+        holds = {"pass": "yes", "FAIL": "no"}.get(row["verdict"], "")
+        lines.append(f"| {row['what']} | {target} | {row['figure']:.3g}{unit}{spread} | {holds} |")
     yield "speed.md", "\n".join(lines) + "\n"
 
 
