@@ -13,6 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 
 import runner
 from runner.analysis.exponents import fit
@@ -63,7 +64,7 @@ def claims(path: Path) -> Iterator[tuple[str, str]]:
 def speed(path: Path) -> Iterator[tuple[str, str]]:
     """Yield the table of the benchmark."""
     lines = ["| what | target | median (least to most) | holds |", "|---|---|---|---|"]
-    for row in pd.read_parquet(path).to_dict("records"):
+    for row in pq.read_table(path).to_pylist():
         unit = f" {row['unit']}" if row["unit"] in ("s", "ms", "MiB", "cells", "steps") else ""
         target = f"{row['target']}{unit}".replace(">=", "≥").replace("<=", "≤") if row["target"] else ""
         spread = f" ({row['low']:.3g} to {row['high']:.3g})" if row["repeats"] > 1 else ""
