@@ -68,3 +68,15 @@ def test_pictures_become_small_and_keep_what_is_drawn():
         f'<path d="M{x},0h26.8Z"/>' for x in range(3)
     ]
     assert '<text x="1.3" y="2">a b</text>' in lines
+
+
+def test_the_table_of_the_benchmark_has_a_line_for_each_of_its_lines(tmp_path):
+    line = {"what": "calibration", "unit": "s", "figure": 0.455, "target": "<= 1", "repeats": 5}
+    line |= {"low": 0.43, "high": 0.461, "verdict": "pass"}
+    shown = line | {"what": "step", "unit": "ratio", "target": None, "repeats": 1, "verdict": ""}
+    pd.DataFrame([line, shown]).to_parquet(tmp_path / "bench.parquet")
+    ((_, text),) = docs_tables.speed(tmp_path / "bench.parquet")
+    assert text.splitlines()[2:] == [
+        "| calibration | ≤ 1 s | 0.455 s (0.43 to 0.461) | yes |",
+        "| step |  | 0.455 |  |",
+    ]
