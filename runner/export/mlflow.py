@@ -7,7 +7,7 @@ from pathlib import Path
 
 from runner.export.runs import Run
 
-_MOST_METRICS, _MOST_PARAMS = 1000, 100  # of one batch
+_MOST_METRICS, _MOST_PARAMS = 1000, 100  # MLflow's limits for one batch
 
 
 def write_runs(name: str, runs: Iterable[Run], out: Path) -> str:
