@@ -13,15 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from runner.analysis.columns import (
-    facet_groups,
-    floats,
-    groups,
-    locate,
-    metric_tables,
-    records,
-    show_values,
-)
+from runner.analysis.columns import facet_groups, floats, groups, locate, metric_tables, records, show_values
 from runner.analysis.selection import facet_label, require_no_other_varying
 from runner.analysis.theory import predicted_slope
 from runner.errors import UserError

@@ -34,6 +34,18 @@ class Run:
     results: dict[str, Any]
     steps: dict[int, dict[str, float]]
 
+    @property
+    def last(self) -> int:
+        """The last measured step; 0 without one."""
+        return max(self.steps, default=0)
+
+    @property
+    def finals(self) -> dict[str, float]:
+        """The results that are numbers, as ``final/measure``."""
+        return {
+            f"final/{key}": value for key, value in self.results.items() if isinstance(value, (int, float))
+        }
+
 
 def runs_of(store: Store, cells: pd.DataFrame) -> Iterator[Run]:
     """Yield the cells of a store as runs; what was not measured, or is not finite, is left out."""

@@ -25,12 +25,8 @@ def finished(store: Path, retry_failed: bool = False) -> set[str]:
 class Settled:
     """Cells that have a result, kept up to date by reading only the parts that are new.
 
-    Parts of the launch that asks are left out, because its shards share no cell.
-
-    Args:
-        store: Folder of the store.
-        launch: Id of the launch that asks.
-        retry_failed: Failed cells have no result.
+    Parts of ``launch``, the one that asks, are left out, because its shards share no cell. With
+    ``retry_failed``, failed cells have no result.
     """
 
     def __init__(self, store: Path, launch: str, retry_failed: bool = False) -> None:

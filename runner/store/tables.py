@@ -79,8 +79,7 @@ def compact(store: Path, without: Collection[str] = frozenset()) -> None:
     appears meanwhile is left for the next one. Memory is bounded by the keys of the table and one row group.
 
     Args:
-        store: Folder of the store.
-        without: Cells to drop from ``cells``, so that they are trained again.
+        without: Ids of cells to drop from ``cells``, so that they are trained again.
 
     Raises:
         UserError: A part is corrupt or from a newer schema, the disk is full or cannot be written.
@@ -198,10 +197,9 @@ class Store:
         return launch_ids(self.path)
 
     def launch_cells(self, launch_id: str | None = None) -> list[str]:
-        """Return the ids of the cells that a launch asked for, finished or not.
+        """Return the ids of the cells that a launch, by default the newest, asked for, finished or not.
 
-        Args:
-            launch_id: Null is the newest; a store without launches then gives all its cells.
+        In a store without launches these are all its cells.
         """
         launch = self._launch(launch_id)
         columns = ["cell_id"]

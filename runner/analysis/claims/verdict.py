@@ -32,11 +32,11 @@ class Check:
 
     name: str
     predicted: str
-    measured: float | None
-    low: float | None
-    high: float | None
-    cells: int
-    verdict: Word
+    measured: float | None = None
+    low: float | None = None
+    high: float | None = None
+    cells: int = 0
+    verdict: Word = "inconclusive"
     note: str = ""
 
 
@@ -60,8 +60,7 @@ class Claim:
         """Return the checks of the claim, one inconclusive one if an experiment is missing."""
         missing = [name for name in self.experiments if name not in frames]
         if missing:
-            why = f"no results of the experiment {', '.join(missing)}"
-            return [Check("", "", None, None, None, 0, "inconclusive", why)]
+            return [Check("", "", note=f"no results of the experiment {', '.join(missing)}")]
         return self.rule(frames)
 
 
@@ -130,18 +129,15 @@ def _side(holds: bool, fails: bool) -> tuple[Word, str]:
 
 
 def _check(
-    name: str,
-    predicted: str,
-    estimate: Callable[[], Estimate],
-    judge: Callable[[Estimate], tuple[Word, str]],
+    name: str, predicted: str, estimate: Callable[[], Estimate], judge: Callable[[Estimate], tuple[Word, str]]
 ) -> Check:
     """Measure and judge; without a number, or without a finite interval, the check is inconclusive."""
     try:
         found = estimate()
     except Unsupported as why:
-        return Check(name, predicted, None, None, None, 0, "inconclusive", str(why))
+        return Check(name, predicted, note=str(why))
     if not np.isfinite([found.value, found.low, found.high]).all():
-        return Check(name, predicted, None, None, None, found.cells, "inconclusive", "no finite interval")
+        return Check(name, predicted, cells=found.cells, note="no finite interval")
     word, note = judge(found)
     return Check(name, predicted, found.value, found.low, found.high, found.cells, word, note)
 

@@ -43,6 +43,11 @@ class GridSweeper(Sweeper):
         grids: Several such maps, each laid over ``params``; the cells are the union of their grids.
     """
 
+    config: DictConfig
+    hydra_context: HydraContext
+    task_function: TaskFunction
+    launcher: Launcher
+
     def __init__(
         self, params: Mapping[str, Any] | None = None, grids: Sequence[Mapping[str, Any]] | None = None
     ) -> None:
@@ -51,10 +56,6 @@ class GridSweeper(Sweeper):
         super().__init__()
         self.params: dict[str, Any] = container(params or {})
         self.grids: list[dict[str, Any]] = container(grids or [{}])
-        self.config: DictConfig | None = None
-        self.hydra_context: HydraContext | None = None
-        self.task_function: TaskFunction | None = None
-        self.launcher: Launcher | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what Hydra gives; the launcher is made when the launch has its folder."""
@@ -75,8 +76,6 @@ class GridSweeper(Sweeper):
         from runner.launching.launch import launch, progress_of, unfinished
         from runner.launching.workers import cores, warm_up
 
-        assert self.config is not None
-        assert self.hydra_context is not None
         loader = self.hydra_context.config_loader
         master = composition.plain(self.config)
         check_execution(master)
@@ -109,13 +108,11 @@ class GridSweeper(Sweeper):
 
     def _runs_here(self) -> bool:
         """Tell whether the launcher is Hydra's own, which runs one job after another in this process."""
-        assert self.config is not None
         return str(self.config.hydra.runtime.choices["hydra/launcher"]) == "basic"
 
     def _check_launcher(self, config: Mapping[str, Any]) -> None:
         from runner.errors import UserError
 
-        assert self.config is not None
         launcher = self.config.hydra.launcher
         if check := getattr(get_class(launcher._target_), "check", None):
             check()
@@ -148,9 +145,6 @@ class GridSweeper(Sweeper):
         """Hand the launcher one job per shard, or only the shard asked for, and wait for them."""
         from runner.launching.launch import SweepInterrupted, progress_of
 
-        assert self.config is not None
-        assert self.hydra_context is not None
-        assert self.task_function is not None
         with read_write(self.config), open_dict(self.config):
             self.config.store = str(store)
             self.config.launch = launched.launch

@@ -62,7 +62,6 @@ class ArrayLauncher(Submitit):  # type: ignore[misc]
         from runner.errors import UserError
         from runner.store.queue import write_jobs
 
-        assert self.config is not None
         executor = self._executor()
         store, launch = str(self.config.store), str(self.config.launch)
         shards = [int(overrides[-1].partition("=")[2]) for overrides in job_overrides]
