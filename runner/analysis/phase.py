@@ -23,8 +23,7 @@ class Axes:
     """What a phase diagram shows.
 
     Attributes:
-        x: Numeric key across.
-        y: Numeric key upwards.
+        x: Numeric key across; ``y`` is the one upwards.
         facets: Keys with one diagram per combination of values.
         color: ``regime``, or a numeric column whose median over seeds is shown.
     """

@@ -21,7 +21,6 @@ class Run:
     """One cell.
 
     Attributes:
-        id: The cell's id.
         name: A few words by which people recognise the cell.
         config: Every key of the config that is set.
         results: Final measures and texts such as status and regime.

@@ -83,7 +83,6 @@ def locked(store: Path, name: str = ".lock") -> Iterator[bool]:
     """Hold a lock of the store, whose folder is made if it is missing; waits for processes of any host.
 
     Args:
-        store: Folder of the store.
         name: File of the lock. ``.lock`` is for compactions and refreshes of ``sweep.yaml``.
 
     Yields:

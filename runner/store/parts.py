@@ -105,7 +105,6 @@ class Part:
     """One part as found on disk.
 
     Attributes:
-        path: Its file.
         id: Differs if a part is written anew under the same name.
         file: Inode and time of the file, which differ if another file has taken the name.
         written: Unix time in ns; orders the parts.

@@ -32,11 +32,7 @@ class ShardState:
     """The heartbeat of the job that runs one shard.
 
     Attributes:
-        path: The heartbeat's file.
-        shard: Number of the shard.
         packs: Packs that this job has to train.
-        pid: Id of the process.
-        host: Name of the machine.
         started: UTC, ISO 8601.
         updated: Unix time in seconds of the last heartbeat.
         packs_done: Packs written by this job.

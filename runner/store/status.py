@@ -58,7 +58,6 @@ class ShardStatus:
     """A shard of a launch.
 
     Attributes:
-        shard: Number of the shard.
         state: ``waiting`` until a job starts it, ``queued`` if a scheduler says so; ``preempted`` if the job
             was told to stop and saved a checkpoint; ``stopped`` if it died, failed, or was cancelled.
         cells: Cells to train, as planned.
@@ -97,11 +96,9 @@ class StatusReport:
     """What ``runner status`` shows.
 
     Attributes:
-        path: Folder of the store.
         newest: Counts over the cells of the newest launch; over all cells in a store without launches.
         all: Counts over the cells of every launch.
         launches: All launches, oldest first.
-        failures: All failed cells.
     """
 
     path: Path

@@ -44,12 +44,8 @@ class Report:
     """What ``runner verify`` found.
 
     Attributes:
-        path: Folder of the store.
-        parts: Number of parts read.
         rows: Number of rows read, by table.
-        launches: Number of launches read.
         trained_twice: Number of cells with a result in more than one part; one of them counts.
-        problems: Empty for a sound store.
     """
 
     path: Path

@@ -20,14 +20,10 @@ class Check:
     """One number against one prediction.
 
     Attributes:
-        name: What is measured.
-        predicted: What the claim says of it, as text.
-        measured: The estimate; None where the data give none.
-        low: Lower end of its 95 % interval.
-        high: Upper end of that interval.
+        predicted: What the claim says of the number, as text.
+        measured: The estimate, with ``low`` and ``high`` its 95 % interval; None where the data give none.
         cells: How many cells the estimate comes from.
-        verdict: Of the check alone.
-        note: Why it is inconclusive; else empty.
+        note: Why the check is inconclusive; else empty.
     """
 
     name: str
@@ -45,8 +41,6 @@ class Claim:
     """A statement about training that can be tested.
 
     Attributes:
-        id: ``C1`` to ``C17``.
-        text: The statement.
         experiments: Names of the experiments in ``conf/experiment/`` whose tables the rule needs.
         rule: Makes the checks from these tables.
     """
@@ -87,10 +81,8 @@ def within(
     interval lies outside the band; anything else is inconclusive.
 
     Args:
-        name: What is measured.
         estimate: Measures it; raises Unsupported where the data do not give the number.
         low: Lower end of the band; -inf for none.
-        high: Upper end of the band.
         rival: What the number would be if the claim were false; null if that is not one number.
     """
     predicted = f"{_text(low)} to {_text(high)}" if np.isfinite(low) else f"<= {_text(high)}"

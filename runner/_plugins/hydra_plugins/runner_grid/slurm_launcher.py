@@ -33,7 +33,6 @@ class ArrayLauncher(Submitit):  # type: ignore[misc]
 
     Args:
         hours: Time limit of a job.
-        wait: Wait for the jobs.
         **params: What submitit's launcher takes.
     """
 
