@@ -70,7 +70,7 @@ def verify(store: Path) -> Report:
     """
     _check_exists(store)
     report = Report(store)
-    damaged = [*_damaged(store, _check_part, report), *_damaged_launches(store, report)]
+    damaged = _damage(store, report)
     for damage in damaged:
         name = damage.path.relative_to(store)
         report.problems.append(
@@ -100,7 +100,7 @@ def repair(store: Path) -> tuple[str, ...]:
         UserError: There is no store, or it cannot be written.
     """
     _check_exists(store)
-    done = _set_aside(store, [*_damaged(store, _check_part), *_damaged_launches(store)])
+    done = _set_aside(store, _damage(store, Report(store)))
     if lost := _incomplete(store):
         compact(store, without=lost)
         done.append(f"dropped {len(lost)} cells that had lost rows; the same sweep command trains them again")
@@ -109,7 +109,7 @@ def repair(store: Path) -> tuple[str, ...]:
 
 def set_aside_unreadable(store: Path) -> tuple[str, ...]:
     """Repair at the start of a launch: only what shows without reading every byte."""
-    done = _set_aside(store, _damaged(store, _open_part))
+    done = _set_aside(store, _damaged(store, _open_part, Report(store)))
     if done and (lost := _incomplete(store)):
         compact(store, without=lost)
         done.append(f"{len(lost)} cells had rows in them and are trained again")
@@ -135,10 +135,12 @@ def _set_aside(store: Path, damaged: Iterable[_Damage]) -> list[str]:
     return done
 
 
-def _damaged(
-    store: Path, check: Callable[[Path, str], int], report: Report | None = None
-) -> Iterator[_Damage]:
-    """Yield the parts that do not pass a check."""
+def _damage(store: Path, report: Report) -> list[_Damage]:
+    return [*_damaged(store, _check_part, report), *_damaged_launches(store, report)]
+
+
+def _damaged(store: Path, check: Callable[[Path, str], int], report: Report) -> Iterator[_Damage]:
+    """Yield the parts that do not pass a check, and count them and their rows."""
     for table in TABLES:
         for path in sorted((store / table).glob("part-*.parquet")):
             rows = 0
@@ -151,9 +153,8 @@ def _damaged(
                     raise
                 reason = str(error.__cause__ or error).splitlines() or [type(error.__cause__).__name__]
                 yield _Damage(path, reason[0])
-            if report is not None:
-                report.parts += 1
-                report.rows[table] = report.rows.get(table, 0) + rows
+            report.parts += 1
+            report.rows[table] = report.rows.get(table, 0) + rows
 
 
 def _open_part(path: Path, table: str) -> int:
@@ -189,7 +190,7 @@ def _check_ids(rows: pa.Table) -> None:
         raise ValueError(f"the config of cell {wrong[0]} is not what it was trained with")
 
 
-def _damaged_launches(store: Path, report: Report | None = None) -> Iterator[_Damage]:
+def _damaged_launches(store: Path, report: Report) -> Iterator[_Damage]:
     """Yield the folders of launches whose record, config or plan cannot be read."""
     readers: tuple[Callable[[Path, str], Any], ...] = (read_launch, read_config, read_plan)
     for path in sorted((store / "launches").glob("*/launch.json")):
@@ -200,8 +201,7 @@ def _damaged_launches(store: Path, report: Report | None = None) -> Iterator[_Da
             if "schema version" in str(error):
                 raise
             yield _Damage(path.parent, " ".join(str(error.__cause__ or error).split()))
-        if report is not None:
-            report.launches += 1
+        report.launches += 1
 
 
 def _trained_twice(store: Path) -> int:
