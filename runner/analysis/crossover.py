@@ -13,7 +13,8 @@ from runner.analysis.estimate import numbers
 
 def movement(frame: pd.DataFrame) -> pd.Series:
     """Return what the regime is judged by: the larger of ``ntk_change`` and ``feature_movement``."""
-    return np.fmax(numbers(frame, "ntk_change"), numbers(frame, "feature_movement"))
+    both = pd.concat([numbers(frame, "ntk_change"), numbers(frame, "feature_movement")], axis=1)
+    return both.max(axis=1)
 
 
 def crossover_gamma(cells: pd.DataFrame, level: float, by: Sequence[str] = ("width", "seed")) -> pd.DataFrame:

@@ -64,8 +64,13 @@ def column_of(field: pa.Field) -> Column:
 def _pandas_entry(columns: Sequence[Column]) -> dict[str, Any]:
     """Return pandas' own metadata, for the columns that it would otherwise read with a loss."""
     entries = [
-        {"name": column.name, "field_name": column.name, "pandas_type": column.type}
-        | {"numpy_type": _PANDAS_NULLABLE[column.type], "metadata": None}
+        {
+            "name": column.name,
+            "field_name": column.name,
+            "pandas_type": column.type,
+            "numpy_type": _PANDAS_NULLABLE[column.type],
+            "metadata": None,
+        }
         for column in columns
         if column.nullable and column.type in _PANDAS_NULLABLE
     ]
