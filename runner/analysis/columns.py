@@ -37,13 +37,8 @@ def config_columns(cells: pd.DataFrame) -> pd.DataFrame:
 def column(cells: pd.DataFrame, key: str, asked_by: str) -> pd.Series:
     """Return a column of the ``cells`` table, or a dotted group key such as ``model.activation``.
 
-    Args:
-        cells: Rows of the table.
-        key: Name of the column or group key.
-        asked_by: The option that named it, for the error message.
-
     Raises:
-        UserError: If there is no such column, with the nearest one suggested.
+        UserError: Naming the option ``asked_by`` if there is no such column; suggests the nearest one.
     """
     if key in cells and key not in JSON_FIELDS:
         return cells[key].astype(object) if cells[key].dtype.kind == "O" else cells[key]
@@ -106,11 +101,7 @@ def group_places(keys: Sequence[pd.Series], rows: int) -> Iterator[tuple[tuple[A
 
 
 def metric_tables(columns: Mapping[str, Iterable[str]]) -> dict[str, str]:
-    """Return the table of each metric, by its name (the first table that has it) and by ``table.name``.
-
-    Args:
-        columns: The metrics of each table, by its name.
-    """
+    """Return the table of each metric, by its name (the first table that has it) and by ``table.name``."""
     found: dict[str, str] = {}
     for table, metrics in columns.items():
         for metric in metrics:

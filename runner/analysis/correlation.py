@@ -19,8 +19,7 @@ def spearman(x: pd.Series, y: pd.Series, within: pd.Series | None = None, resamp
     groups, widths for instance, then neither makes nor hides a correlation.
 
     Args:
-        x: A measure of each cell.
-        y: Another, on the same index; pairs with a null are left out.
+        x: A measure of each cell; ``y`` is another one. Pairs with a null are left out.
         within: Group of each cell, on the same index.
         resamples: How often the bootstrap draws.
 
@@ -41,8 +40,7 @@ def separation(score: pd.Series, positive: pd.Series, resamples: int = 2000) -> 
     """Return the probability that a positive cell scores above a negative one (area under the ROC curve).
 
     Args:
-        score: A measure of each cell.
-        positive: Whether each cell belongs to the class that should score high, on the same index.
+        positive: Whether each cell belongs to the class that should score high.
         resamples: How often the bootstrap draws cells.
 
     Raises:

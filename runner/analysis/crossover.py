@@ -21,7 +21,7 @@ def crossover_gamma(cells: pd.DataFrame, level: float, by: Sequence[str] = ("wid
     """Return the gamma at which the movement first rises through a level.
 
     Args:
-        cells: Trained rows of the ``cells`` table over several ``gamma``.
+        cells: Trained cells of several ``gamma``.
         level: The movement to be crossed; for instance the geometric mean of the lazy and the rich threshold.
         by: Keys with one crossover per combination of values.
 

@@ -21,11 +21,7 @@ def divergence_edge(cells: pd.DataFrame, by: Sequence[str] = ("width", "seed")) 
     """Return the learning rate beyond which cells diverge.
 
     The edge lies between the smallest lr that diverged and the largest below it that did not; the estimate is
-    their geometric mean.
-
-    Args:
-        cells: Rows of the ``cells`` table over several ``lr``.
-        by: Keys with one edge per combination of values.
+    their geometric mean. There is one for each combination of values of the keys ``by``.
 
     Returns:
         The keys, ``last`` (stable), ``first`` (diverged) and ``edge``, all in absolute units; NaN where no

@@ -7,21 +7,13 @@ percentile bootstrap that resamples the seeds of each width.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from runner.analysis.columns import (
-    facet_groups,
-    floats,
-    groups,
-    locate,
-    metric_tables,
-    records,
-    show_values,
-)
+from runner.analysis.columns import facet_groups, floats, groups, locate, metric_tables, records, show_values
 from runner.analysis.selection import facet_label, require_no_other_varying
 from runner.analysis.theory import predicted_slope
 from runner.errors import UserError
@@ -91,10 +83,8 @@ def fit(
     """
     rows = []
     for found in _samples(cells, trace, layers, metrics, facets):
-        line = loglog_slope(found.values)
         rows.append(
-            found.keys
-            | {"slope": line.slope, "low": line.low, "high": line.high, "theory": found.theory}
+            {**found.keys, **asdict(loglog_slope(found.values)), "theory": found.theory}
             | {"widths": len(found.values), "seeds": min(found.seeds, default=0)}
             | {"cells": sum(found.seeds), "left_out": found.left_out}
         )
@@ -191,9 +181,13 @@ def _samples(
         _require_widths(part, facet)
         for metric, table, name in places:
             for keys, found in _by_layer(name, part, last[table]):
-                role = keys["role"] if keys["layer"] is not None else None
-                predictable = _predictable(name, keys["layer"] is not None)
-                theory = predicted_slope(name, role, records(part.head(1))[0]) if predictable else None
+                # Theory's metric of that name must be of the same kind, per layer or of the whole cell.
+                predictable = (keys["layer"] is not None) == (
+                    name.startswith("movement_") or name == "update_size"
+                )
+                theory = (
+                    predicted_slope(name, keys["role"], records(part.head(1))[0]) if predictable else None
+                )
                 used = sum(len(values) for values in found.values())
                 yield _Samples(facet | {"metric": metric} | keys, found, theory, len(part) - used)
 
@@ -212,11 +206,6 @@ def _by_layer(
         value = floats(joined[metric]).to_numpy()
         usable = (joined["status"] == "ok").to_numpy() & np.isfinite(value) & (value > 0)
         yield {"layer": layer, "role": role}, by_width(joined["width"].to_numpy(), value, usable)
-
-
-def _predictable(metric: str, per_layer: bool) -> bool:
-    """Return whether theory's metric of that name is of the same kind, per layer or of the whole cell."""
-    return per_layer == (metric.startswith("movement_") or metric == "update_size")
 
 
 def _last_step(table: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:

@@ -9,14 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from runner.analysis.columns import (
-    column,
-    facet_groups,
-    floats,
-    group_places,
-    numeric_column,
-    plain,
-)
+from runner.analysis.columns import column, facet_groups, floats, group_places, numeric_column, plain
 from runner.analysis.regime import REGIMES
 from runner.analysis.selection import require_no_other_varying
 from runner.errors import UserError
@@ -30,8 +23,7 @@ class Axes:
     """What a phase diagram shows.
 
     Attributes:
-        x: Numeric key across.
-        y: Numeric key upwards.
+        x: Numeric key across; ``y`` is the one upwards.
         facets: Keys with one diagram per combination of values.
         color: ``regime``, or a numeric column whose median over seeds is shown.
     """
@@ -93,11 +85,7 @@ def phase_grid(cells: pd.DataFrame, axes: Axes, measures: Sequence[str] = ()) ->
 
 
 def boundary(grid: pd.DataFrame, axes: Axes) -> pd.DataFrame:
-    """Return the line between regimes, as segments between neighbouring points of different regime.
-
-    Args:
-        grid: As returned by :func:`phase_grid`.
-        axes: Those given to it.
+    """Return the line between regimes in a :func:`phase_grid`, as segments between neighbouring points.
 
     Returns:
         The facet keys, then ``x``, ``y``, ``x2``, ``y2`` in data coordinates; midpoints are geometric

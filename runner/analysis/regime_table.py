@@ -34,7 +34,11 @@ def regime_table(tables: Tables) -> pd.DataFrame:
     cells = tables.cells[tables.cells["status"].astype(object) == "ok"]
     members = {name: cells["regime"].astype(object) == name for name in COLUMNS}
     rows = [{"quantity": "cells", **{name: str(int(hits.sum())) for name, hits in members.items()}}]
-    for name, part in _by_data(cells):
+    data = cells["data"].astype(str)
+    parts = (
+        [(f"{name}: ", part) for name, part in cells.groupby(data)] if data.nunique() > 1 else [("", cells)]
+    )
+    for name, part in parts:
         rates = {key: _range(part.loc[hits[part.index], "lr_sharpness"]) for key, hits in members.items()}
         rows.append({"quantity": f"{name}lr * lambda_max that trained so", **rates})
         for quantity, column in QUANTITIES:
@@ -45,13 +49,6 @@ def regime_table(tables: Tables) -> pd.DataFrame:
             shown = {key: _summary(value[hits[part.index]]) for key, hits in members.items()}
             rows.append({"quantity": f"{name}{quantity}", **shown})
     return pd.DataFrame(rows, columns=["quantity", *COLUMNS])
-
-
-def _by_data(cells: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    names = sorted({str(name) for name in cells["data"]})
-    if len(names) < 2:
-        return [("", cells)]
-    return [(f"{name}: ", cells[cells["data"].astype(str) == name]) for name in names]
 
 
 def _range(rates: pd.Series) -> str:

@@ -29,7 +29,6 @@ def choose(
     """Return the finished cells that an analysis is about.
 
     Args:
-        store: An opened store.
         where: Conditions, as for :func:`select`.
         everything: Take the cells of all launches.
         launch: Take the cells that this launch asked for, whichever launch trained them; null is the newest.

@@ -7,14 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from runner.analysis.columns import (
-    distinct,
-    facet_groups,
-    floats,
-    groups,
-    numeric_column,
-    show_values,
-)
+from runner.analysis.columns import distinct, facet_groups, floats, groups, numeric_column, show_values
 from runner.analysis.estimate import LEAST_SEEDS, RESAMPLES, Unsupported, numbers
 from runner.analysis.exponents import LEAST_WIDTHS
 from runner.analysis.selection import require_no_other_varying
@@ -24,16 +17,9 @@ LEAST_RATES = 3
 
 
 def best_lr(cells: pd.DataFrame, metric: str = "train_loss") -> pd.Series:
-    """Return the learning rate of the smallest loss at each width.
+    """Return the learning rate of the smallest loss by width, ascending; NaN where every lr diverged.
 
     Losses are averaged over seeds geometrically; a learning rate at which any seed diverged is out.
-
-    Args:
-        cells: Rows of the ``cells`` table over several ``width`` and ``lr``.
-        metric: Column of the loss.
-
-    Returns:
-        The best ``lr`` by width, ascending. NaN where every lr diverged.
     """
     loss = numbers(cells, metric).where(cells["status"].astype(object) == "ok", np.inf)
     table = (
@@ -71,8 +57,7 @@ def lr_curves(
     """Return the loss along the learning rate, one row per facet, width and lr.
 
     Args:
-        cells: The chosen rows of ``cells``; nothing may vary but width, lr, seed and the facets.
-        metric: Column of the loss.
+        cells: The chosen rows; nothing may vary but width, lr, seed and the facets.
         facets: Keys with one set of curves per combination of values.
 
     Returns:

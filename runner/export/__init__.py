@@ -1,4 +1,4 @@
-"""A store's cells as CSV or as runs of a tracker: one small writer each, after the fact, from the tables."""
+"""A store's cells as CSV or as runs of a tracker, written from the tables when training is over."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from runner.store import Store
 
 EXTRAS = {"wandb": "wandb", "mlflow": "mlflow", "tensorboard": "tensorboard"}
-"""The package that a writer needs; the extra of `regime-runner` has its name."""
+"""The package that a writer needs; the extra of `regime-runner` is named like the writer."""
 
 
 def export(
@@ -26,14 +26,13 @@ def export(
     """Write cells in the format of a tracker; nothing is sent anywhere.
 
     Args:
-        store: An opened store.
         cells: The rows of its ``cells`` to export.
         to: ``csv``, ``wandb``, ``mlflow`` or ``tensorboard``.
-        out: Folder of the files.
-        tell: Gets how far it is, as text.
+        out: Folder of the files; made if it is missing.
+        tell: Called with the progress as text.
 
     Returns:
-        Where they are and how to look at them.
+        Where the files are and how to look at them, as text.
 
     Raises:
         UserError: If the tracker is not installed or the folder cannot be written.
@@ -60,7 +59,7 @@ def export(
 
 
 def _told(runs: Iterator[Run], count: int, tell: Callable[[str], None]) -> Iterator[Run]:
-    """Yield the runs, saying how far it is."""
+    """Yield the runs and tell the progress."""
     for done, run in enumerate(runs):
         tell(f"{done} of {count}")
         yield run

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from runner.export.runs import Run
 
-_MOST_METRICS, _MOST_PARAMS = 1000, 100  # of one batch
+_MOST_METRICS, _MOST_PARAMS = 1000, 100  # MLflow's limits for one batch
 
 
 def write_runs(name: str, runs: Iterable[Run], out: Path) -> str:
@@ -26,10 +26,8 @@ def write_runs(name: str, runs: Iterable[Run], out: Path) -> str:
         opened = client.create_run(experiment, run_name=run.name, tags={"cell_id": run.id}).info.run_id
         params = [Param(key, str(value)) for key, value in run.config.items()]
         texts = {key: value for key, value in run.results.items() if not isinstance(value, (int, float))}
-        last = max(run.steps, default=0)
-        numbers = {key: value for key, value in run.results.items() if key not in texts}
         values = [(key, value, step) for step, row in run.steps.items() for key, value in row.items()]
-        values += [(f"final/{key}", value, last) for key, value in numbers.items()]
+        values += [(key, value, run.last) for key, value in run.finals.items()]
         metrics = [Metric(key.replace(":", "_"), float(value), 0, step) for key, value, step in values]
         for start in range(0, max(len(metrics), 1), _MOST_METRICS):
             client.log_batch(opened, metrics=metrics[start : start + _MOST_METRICS])

@@ -21,11 +21,10 @@ class Run:
     """One cell.
 
     Attributes:
-        id: Its cell id.
-        name: A few words that people can tell it by.
-        config: Every key of its config that is set.
-        results: Its final measures and texts: status, regime.
-        steps: Its measures at each measured step, by step; those of a layer as ``measure/layer``.
+        name: A few words by which people recognise the cell.
+        config: Every key of the config that is set.
+        results: Final measures and texts such as status and regime.
+        steps: Step -> measures at that step; those of a layer as ``measure/layer``.
     """
 
     id: str
@@ -33,6 +32,18 @@ class Run:
     config: dict[str, Any]
     results: dict[str, Any]
     steps: dict[int, dict[str, float]]
+
+    @property
+    def last(self) -> int:
+        """The last measured step; 0 without one."""
+        return max(self.steps, default=0)
+
+    @property
+    def finals(self) -> dict[str, float]:
+        """The results that are numbers, as ``final/measure``."""
+        return {
+            f"final/{key}": value for key, value in self.results.items() if isinstance(value, (int, float))
+        }
 
 
 def runs_of(store: Store, cells: pd.DataFrame) -> Iterator[Run]:
@@ -44,14 +55,14 @@ def runs_of(store: Store, cells: pd.DataFrame) -> Iterator[Run]:
     )
     results = [name for name in cells.columns if name not in (*FIELDS, "cell_id", "exponents", "settings")]
     for row, keys in zip(records(cells), records(config), strict=True):
-        settings = {key: plain(value) for key, value in keys.items() if key not in ("exponents", "settings")}
+        settings = {key: plain(value) for key, value in keys.items()}
         steps: dict[int, dict[str, float]] = {}
-        for one in records(trace.get(row["cell_id"], pd.DataFrame())):
-            steps.setdefault(int(one["step"]), {}).update(_numbers(one, ("cell_id", "step")))
-        for one in records(layers.get(row["cell_id"], pd.DataFrame())):
-            found = _numbers(one, ("cell_id", "step", "layer", "layer_index", "role"))
-            named = {f"{name}/{one['layer']}": value for name, value in found.items()}
-            steps.setdefault(int(one["step"]), {}).update(named)
+        for table in (trace, layers):
+            for one in records(table.get(row["cell_id"], pd.DataFrame())):
+                found = _numbers(one, ("cell_id", "step", "layer", "layer_index", "role"))
+                end = f"/{one['layer']}" if "layer" in one else ""
+                named = {f"{name}{end}": value for name, value in found.items()}
+                steps.setdefault(int(one["step"]), {}).update(named)
         words = [f"{key} {show(row[key])}" for key in ("width", "depth", "lr", "gamma", "seed")]
         yield Run(
             str(row["cell_id"]),

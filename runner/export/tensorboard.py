@@ -23,14 +23,10 @@ def write_runs(name: str, runs: Iterable[Run], out: Path) -> str:
             old.unlink()
         writer = EventFileWriter(str(folder))
         writer.add_event(Event(wall_time=0.0, summary=_config(run)))
-        for step, values in run.steps.items():
+        for step, values in [*run.steps.items(), (run.last, run.finals)]:
             rows = [Summary.Value(tag=key, simple_value=value) for key, value in values.items()]
             writer.add_event(Event(wall_time=float(step), step=step, summary=Summary(value=rows)))
-        numbers = {key: value for key, value in run.results.items() if isinstance(value, (int, float))}
-        rows = [Summary.Value(tag=f"final/{key}", simple_value=value) for key, value in numbers.items()]
-        last = max(run.steps, default=0)
-        writer.add_event(Event(wall_time=float(last), step=last, summary=Summary(value=rows)))
-        writer.add_event(Event(wall_time=float(last), summary=_end()))
+        writer.add_event(Event(wall_time=float(run.last), summary=_end()))
         writer.close()
     return f"{out}; `tensorboard --logdir {out}` shows them"
 

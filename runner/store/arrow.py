@@ -37,17 +37,13 @@ def arrow_schema(
     import pyarrow as pa
 
     columns = [*declared, *extras]
-    fields = [
-        pa.field(
-            column.name,
-            pa.type_for_alias(column.type),
-            metadata={
-                "unit": column.unit,
-                "meaning": column.meaning,
-                "nullable": str(column.nullable).lower(),
-            },
-        )
+    notes = [
+        {"unit": column.unit, "meaning": column.meaning, "nullable": str(column.nullable).lower()}
         for column in columns
+    ]
+    fields = [
+        pa.field(column.name, pa.type_for_alias(column.type), metadata=note)
+        for column, note in zip(columns, notes, strict=True)
     ]
     entries = {"schema_version": SCHEMA_VERSION, "pandas": _pandas_entry(columns), **(metadata or {})}
     return pa.schema(fields, metadata={key: json.dumps(value) for key, value in entries.items()})
@@ -66,23 +62,19 @@ def column_of(field: pa.Field) -> Column:
 
 
 def _pandas_entry(columns: Sequence[Column]) -> dict[str, Any]:
-    """The pandas metadata of the Parquet files, only for the columns where pandas' default is lossy."""
-    return {
-        "index_columns": [],
-        "column_indexes": [],
-        "columns": [
-            {
-                "name": column.name,
-                "field_name": column.name,
-                "pandas_type": column.type,
-                "numpy_type": _PANDAS_NULLABLE[column.type],
-                "metadata": None,
-            }
-            for column in columns
-            if column.nullable and column.type in _PANDAS_NULLABLE
-        ],
-        "pandas_version": "2.2.0",
-    }
+    """Return pandas' own metadata, for the columns that it would otherwise read with a loss."""
+    entries = [
+        {
+            "name": column.name,
+            "field_name": column.name,
+            "pandas_type": column.type,
+            "numpy_type": _PANDAS_NULLABLE[column.type],
+            "metadata": None,
+        }
+        for column in columns
+        if column.nullable and column.type in _PANDAS_NULLABLE
+    ]
+    return {"index_columns": [], "column_indexes": [], "columns": entries, "pandas_version": "2.2.0"}
 
 
 def to_arrow(
@@ -97,8 +89,8 @@ def to_arrow(
         columns: Values by column name, all of one length. A declared column that is missing is all null;
             one that is not declared is kept as float64.
         declared: Columns as in ``runner.schema``.
-        metadata: As in :func:`arrow_schema`.
-        extras: What users' measures declare of the columns that ``declared`` lacks.
+        metadata: Further entries of the schema's metadata, stored as JSON.
+        extras: What users' measures declare of columns that ``declared`` lacks.
 
     Raises:
         ValueError: Lengths differ, a value has the wrong type, or one that must be there is null.
@@ -124,7 +116,7 @@ def to_arrow(
 
 
 def _array(field: pa.Field, values: Sequence[Any] | pa.Array) -> pa.Array:
-    """One column; raises ValueError where the values are not of its type."""
+    """Return one column; raises ValueError where the values are not of its type."""
     import pyarrow as pa
 
     try:
@@ -144,7 +136,7 @@ def _array(field: pa.Field, values: Sequence[Any] | pa.Array) -> pa.Array:
         raise ValueError(f"column {field.name} must hold {field.type}; {error}") from error
 
 
-# By hand: handed a NumPy array, Arrow imports pandas to look at it, and `runner status` has no time.
+# Buffers are handed over by hand: given a NumPy array, Arrow imports pandas, too slow for `runner status`.
 
 
 def from_numpy(values: np.ndarray, valid: np.ndarray) -> pa.Array:

@@ -1,4 +1,4 @@
-"""A digest of what a part says: page checksums guard the pages of a Parquet file, nothing guards its footer.
+"""A digest of a part's content: page checksums guard the pages of a Parquet file, nothing guards its footer.
 
 The digest covers names, types and values of all columns and the part's identity. It is kept in the footer,
 and is the same however the rows are cut into pages, row groups or batches.
@@ -18,7 +18,7 @@ _COVERED = (b"schema_version", b"part", b"written", b"supersedes")
 
 
 class ContentDigest:
-    """Grows with the rows."""
+    """The digest of rows that are added one table at a time."""
 
     def __init__(self) -> None:
         self._columns: dict[str, list[hashlib._Hash]] = {}
@@ -43,23 +43,20 @@ class ContentDigest:
 
 
 def _bytes_of(values: pa.Array) -> tuple[bytes, bytes, bytes]:
-    """Return validity, lengths and data of an array; what lies under a null does not count."""
+    """Return validity, lengths and data of an array; the data of a null are taken for zero."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     def raw(array: pa.Array) -> bytes:
-        array = pa.concat_arrays([array])  # to an array that starts where its buffer does
+        array = pa.concat_arrays([array])  # a copy, which starts where its buffer does
         width = array.type.byte_width
         return bytes(memoryview(array.buffers()[1])[: len(array) * width]) if len(array) else b""
 
     valid = raw(pc.is_valid(values).cast(pa.int8()))
     if pa.types.is_string(values.type):
         filled = pc.fill_null(values, "")
-        return (
-            valid,
-            raw(pc.binary_length(filled)),
-            "".join(filled.to_pylist()).encode("utf-8", "surrogatepass"),
-        )
+        text = "".join(filled.to_pylist()).encode("utf-8", "surrogatepass")
+        return valid, raw(pc.binary_length(filled)), text
     if pa.types.is_boolean(values.type):
         return valid, b"", raw(pc.fill_null(values, False).cast(pa.int8()))
     return valid, b"", raw(pc.fill_null(values, 0))

@@ -12,20 +12,9 @@ from typing import IO
 
 from runner.errors import UserError
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_UNWRITABLE = frozenset(
-    {
-        errno.EACCES,
-        errno.EPERM,
-        errno.EROFS,
-        errno.ENOTDIR,
-        errno.EEXIST,
-        errno.EISDIR,
-        errno.ENAMETOOLONG,
-        errno.ENOENT,
-        errno.ELOOP,
-    }
-)
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NO_FOLDER = {errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOENT, errno.ELOOP}
 
 
 @contextmanager
@@ -39,7 +28,7 @@ def disk_errors(folder: Path) -> Iterator[None]:
                 f"store must fit on its disk, got no space left in {folder}; free some and run the same "
                 "command again: it runs only what is missing"
             ) from error
-        if error.errno in _UNWRITABLE:
+        if error.errno in _FORBIDDEN | _NO_FOLDER:
             raise UserError(
                 f"store must be in a folder that can be written, got {folder} "
                 f"({os.strerror(error.errno).lower()}); choose another with store=FOLDER"
@@ -52,8 +41,8 @@ def atomic(path: Path, durable: bool = True) -> Iterator[IO[bytes]]:
     """Open a file that appears under ``path`` whole, on leaving the block, or not at all.
 
     Args:
-        path: The final name; its folder is made if need be.
-        durable: Whether to wait until the disk has it, so that a power cut cannot undo it.
+        path: The final name; its folder is made if it is missing.
+        durable: Wait until the disk has the file, so that a power cut cannot undo it.
 
     Yields:
         A binary file with a hidden name beside ``path``.
@@ -66,12 +55,12 @@ def atomic(path: Path, durable: bool = True) -> Iterator[IO[bytes]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("xb") as file:
-                try_lock(file)  # tells it from what a killed writer left, whatever the clocks say
+                try_lock(file)  # a file that a killed writer left is not locked, whatever its age
                 yield file
                 file.flush()
                 if durable:
                     os.fsync(file.fileno())
-            os.replace(temporary, path)  # noqa: PTH105 (named by design.md, and what tests intercept)
+            os.replace(temporary, path)  # noqa: PTH105 (tests replace it)
         except BaseException:
             with suppress(OSError):
                 temporary.unlink()
@@ -91,11 +80,10 @@ def _fsync_folder(folder: Path) -> None:
 
 @contextmanager
 def locked(store: Path, name: str = ".lock") -> Iterator[bool]:
-    """Hold a lock of the store; waits for other processes, on this host or another.
+    """Hold a lock of the store, whose folder is made if it is missing; waits for processes of any host.
 
     Args:
-        store: Folder of the store; made if need be.
-        name: ``.lock`` orders compactions and refreshes of ``sweep.yaml``; other things have their own.
+        name: File of the lock. ``.lock`` is for compactions and refreshes of ``sweep.yaml``.
 
     Yields:
         Whether it is held: there are file systems that know no locks.
@@ -108,10 +96,10 @@ def locked(store: Path, name: str = ".lock") -> Iterator[bool]:
 
 
 def try_lock(file: IO[bytes], wait: bool = False) -> bool | None:
-    """Lock an open file until it is closed, or its process ends however it ends.
+    """Lock an open file until it is closed or its process ends, in whatever way.
 
     Returns:
-        Whether it is ours now; None where the file system knows no locks.
+        Whether this process holds the lock; None where the file system knows no locks.
     """
     import fcntl
 

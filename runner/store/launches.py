@@ -3,13 +3,13 @@
 ::
 
     launches/<id>/
-      config.yaml           resolved config, a snapshot: later edits do not leak into queued jobs
+      config.yaml           resolved config: queued jobs read it, so later edits of a config do not reach them
       plan.parquet          every cell asked for, with its pack and shard (null if finished before)
       launch.json           time, command, versions, git commit, host, device; written last
       shard-<k>.json        heartbeat of the job that runs shard k (runner.store.shards)
       errors/<cell>.txt     traceback of a failed cell
 
-Files only: no process needs to be reachable for ``runner status`` to tell the truth.
+Files only: ``runner status`` needs to reach no process.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ ROW_GROUP_ROWS = 1 << 16
 """Rows of a plan that are written at a time, and skipped at a time by a shard that has none among them."""
 _TIME = "%Y%m%dT%H%M%S-%f"
 _TIME_LENGTH = len("20261231T235959-999999")
-_RECORD_KEYS = {"id", "started", "command", "cells", "to_train", "shards"}
+_RECORD_KEYS = ("id", "started", "command", "cells", "to_train", "shards")
 _HEADER = """\
 # What `runner sweep` ran in this folder: the config of the newest launch, what it ran with, and all launches.
 # Rewritten by every launch; a record, never read back as input.
@@ -63,13 +63,13 @@ def new_launch(
     """Record a launch before any of its cells is trained.
 
     Args:
-        store: Folder of the store; made if need be.
+        store: Folder of the store; made if it is missing.
         config: Resolved config, plain values only.
         rows: Columns of the plan: every field of a cell, ``cell_id``, ``pack`` and ``shard``.
-        provenance: What only the caller knows, such as ``device``; overrides what is found out here.
+        provenance: Further entries of ``launch.json``, such as ``device``; they replace those made here.
 
     Returns:
-        The launch's id: sorts by time, unique even for launches within one microsecond.
+        The launch's id. Ids sort by time, and differ even within one microsecond.
 
     Raises:
         UserError: The store cannot be written or is from a newer schema.
@@ -110,7 +110,7 @@ def new_launch(
 
 
 def _write_plan(rows: Mapping[str, Sequence[Any] | pa.Array], count: int, file: IO[bytes]) -> None:
-    """Write the plan a row group at a time: its texts are long, and few, until they are written out."""
+    """Write the plan a row group at a time: many cells share a text, but each gets its copy of it here."""
     import pyarrow.parquet as pq
 
     with pq.ParquetWriter(file, arrow_schema(PLAN), **WRITE_OPTIONS) as writer:
@@ -120,7 +120,7 @@ def _write_plan(rows: Mapping[str, Sequence[Any] | pa.Array], count: int, file: 
 
 
 def _new_folder(store: Path) -> tuple[str, Path]:
-    # A clock that was set back must not make the newest launch an old one.
+    # The newest launch must sort last even if the clock was set back.
     newest = max((path.name[:_TIME_LENGTH] for path in (store / "launches").glob("*T*-*-*")), default="")
     while True:
         now = f"{datetime.now(UTC):{_TIME}}"
@@ -141,12 +141,11 @@ def _refresh_summary(store: Path) -> None:
     with locked(store):
         records = [read_launch(store, launch) for launch in launch_ids(store)]
         newest = records[-1]
-        history = ("id", "started", "command", "cells", "to_train", "shards")
         summary = {
             "launch": newest["id"],
             "config": read_config(store, newest["id"]),
-            **{key: value for key, value in newest.items() if key not in history},
-            "launches": [{key: record[key] for key in history} for record in records],
+            **{key: value for key, value in newest.items() if key not in _RECORD_KEYS},
+            "launches": [{key: record[key] for key in _RECORD_KEYS} for record in records],
         }
         with atomic(store / "sweep.yaml") as file:
             file.write((_HEADER + _yaml(summary)).encode())
@@ -191,7 +190,7 @@ def read_launch(store: Path, launch: str) -> dict[str, Any]:
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise _unreadable(path, error) from error
     check_version(version, path)
-    if missing := _RECORD_KEYS - record.keys():
+    if missing := set(_RECORD_KEYS) - record.keys():
         raise _unreadable(path, f"no {', '.join(sorted(missing))}")
     return dict(record)
 
@@ -210,10 +209,8 @@ def read_plan(
     """Return the plan of a launch: cells in the grid's order, with the columns of ``PLAN``.
 
     Args:
-        store: Folder of the store.
-        launch: Id of the launch.
-        columns: Only these; all by default. Texts that many cells share come dictionary-encoded.
-        shard: Only the cells of this shard; the others are dropped while reading.
+        columns: Only these; null is all. Texts that many cells share come dictionary-encoded.
+        shard: Only the cells of this shard; null is all.
 
     Raises:
         UserError: There is no such launch, or its plan is corrupt.
@@ -246,7 +243,7 @@ def read_config(store: Path, launch: str) -> dict[str, Any]:
     read_launch(store, launch)
     path = store / "launches" / launch / "config.yaml"
     try:
-        config = yaml.safe_load(path.read_text("utf-8"))  # never more than plain values
+        config = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise _unreadable(path, error) from error
     if not isinstance(config, dict):
@@ -255,7 +252,7 @@ def read_config(store: Path, launch: str) -> dict[str, Any]:
 
 
 def record_failure(store: Path, launch: str, cell_id: str, traceback_text: str) -> Path:
-    """Keep the traceback of a cell that failed; returns where."""
+    """Keep the traceback of a cell that failed and return its file."""
     path = failure_path(store, launch, cell_id)
     with atomic(path) as file:
         file.write(traceback_text.encode("utf-8", "backslashreplace"))

@@ -5,9 +5,8 @@
     launches/<id>/leases/<shard>-<unique>.cells   ids, one a line; locked by the process that trains them
     launches/<id>/leases/shard-<shard>            locked by the job that runs the shard
 
-The lock is the lease. It ends with the process, however that ends, so nothing has to expire and no clock is
-asked. Where the file system knows no locks there are no leases: cells may be trained twice, and still count
-once.
+The lock is the lease. It ends with the process, in whatever way that ends, so that no lease has to expire.
+Where the file system knows no locks there are no leases: cells may be trained twice, and still count once.
 """
 
 from __future__ import annotations
@@ -25,13 +24,7 @@ FOLDER = "leases"
 
 @dataclass(frozen=True, slots=True)
 class Leases:
-    """The leases of one shard.
-
-    Attributes:
-        store: Folder of the store.
-        launch: Id of the launch.
-        shard: Number of the shard.
-    """
+    """The leases of one shard."""
 
     store: Path
     launch: str
@@ -59,7 +52,7 @@ class Leases:
             file.close()
 
     def taken_by_others(self) -> set[str]:
-        """Cells of other processes; the other shards of this launch are left out, they share none."""
+        """Return the cells that other processes train; other shards of this launch share no cell with it."""
         taken: set[str] = set()
         for path in (self.store / "launches").glob(f"*/{FOLDER}/*.cells"):
             launch, shard = path.parts[-3], path.name.partition("-")[0]
@@ -68,14 +61,14 @@ class Leases:
             with suppress(FileNotFoundError), path.open("rb") as file:
                 if try_lock(file) is False:
                     taken.update(file.read().decode("utf-8", "replace").split())
-                else:  # of a process that was killed
+                else:  # its process was killed
                     path.unlink()
         return taken
 
 
 @contextmanager
 def presence(path: Path) -> Iterator[None]:
-    """Hold a lock in this block that says: this process is at it."""
+    """Hold a lock in this block by which others see that the process lives."""
     with disk_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("ab")

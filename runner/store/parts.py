@@ -1,9 +1,9 @@
 """Parts: the Parquet files that a table is made of; written once, atomically, never changed.
 
 A table is a folder of parts, ``cells/part-<name>.parquet``. Any Parquet reader can open the folder: what
-is half-written has a hidden name. Two facts in a part's footer let it be told from others without a
-database: a unique id, and when it was written. A part made by compaction also names the ids that it
-supersedes, so that an interruption between writing it and removing them hides no row and doubles none.
+is half-written has a hidden name. The footer of a part holds a unique id and the time of writing. A part made
+by compaction also names the ids that it supersedes, so that an interruption between writing it and removing
+them hides no row and doubles none.
 """
 
 from __future__ import annotations
@@ -30,9 +30,8 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 COMPACTED = "part-compacted-"
-_SCAN_ATTEMPTS = 12
-_SCAN_BACKOFF_SECONDS = 0.02
-"""Times the attempt: compactions that follow one another leave a gap sooner or later."""
+_ATTEMPTS = 12
+_BACKOFF_SECONDS = 0.02
 _SMALL_ROWS = 10_000
 
 
@@ -49,14 +48,11 @@ def write_part(
     part that was written last.
 
     Args:
-        store: Folder of the store; made if need be.
+        store: Folder of the store; made if it is missing.
         table: ``cells``, ``trace`` or ``layers``.
         columns: As in :func:`to_arrow`.
         name: Unique to the launch and pack; becomes ``part-<name>.parquet``.
         extras: What users' measures declare of their columns.
-
-    Returns:
-        The path of the part.
 
     Raises:
         UserError: The disk is full or the folder cannot be written.
@@ -86,7 +82,7 @@ def write_rows(tables: Iterable[pa.Table], schema: pa.Schema, file: IO[bytes]) -
 
 
 def check_digest(path: Path) -> None:
-    """Read a part whole and hold it against its digest, if it has one.
+    """Read a part whole and compare it with its digest, if it has one.
 
     Raises:
         UserError: It is not what was written.
@@ -109,14 +105,13 @@ class Part:
     """One part as found on disk.
 
     Attributes:
-        path: Where it is.
-        id: Unique to the writing, not to the name.
-        file: Inode and time of the file, to see whether the name now stands for another.
+        id: Differs if a part is written anew under the same name.
+        file: Inode and time of the file, which differ if another file has taken the name.
         written: Unix time in ns; orders the parts.
         supersedes: Ids of the parts that it replaces.
-        names: All columns in the file.
+        names: All columns in the file, under the names that they have today.
         extras: Those of them that are of users' measures.
-        rows: The columns asked for.
+        rows: Only the columns that were asked for.
     """
 
     path: Path
@@ -130,12 +125,7 @@ class Part:
 
 
 def scan(store: Path, table: str, columns: Sequence[str] | None = None) -> tuple[list[Part], list[Part]]:
-    """Read the parts of a table.
-
-    Args:
-        store: Folder of the store.
-        table: ``cells``, ``trace`` or ``layers``.
-        columns: Only these; all by default.
+    """Read the parts of a table, or these columns of them.
 
     Returns:
         The parts that count, the one written last at the end, and those that a compaction has superseded
@@ -144,14 +134,13 @@ def scan(store: Path, table: str, columns: Sequence[str] | None = None) -> tuple
     Raises:
         UserError: A part is corrupt or from a newer schema.
     """
-    for attempt in range(_SCAN_ATTEMPTS):
-        time.sleep(_SCAN_BACKOFF_SECONDS * attempt)
+    for _ in attempts():
         paths = sorted((store / table).glob("part-*.parquet"))
         try:
             parts = [read_part(path, table, columns) for path in paths]
         except FileNotFoundError:
-            continue  # compacted under our eyes
-        # A listing is not a snapshot: it could miss a compacted part and the parts that it removed.
+            continue  # a compaction removed it meanwhile
+        # The listing may lack a compacted part that appeared, as well as the parts that went with it.
         if not set((store / table).glob(f"{COMPACTED}*.parquet")) - set(paths):
             break
     else:
@@ -161,8 +150,15 @@ def scan(store: Path, table: str, columns: Sequence[str] | None = None) -> tuple
     return [p for p in parts if p.id not in retired], [p for p in parts if p.id in retired]
 
 
+def attempts() -> Iterator[int]:
+    """Yield attempts at what compactions may disturb, each after a longer wait than the one before."""
+    for attempt in range(_ATTEMPTS):
+        time.sleep(_BACKOFF_SECONDS * attempt)
+        yield attempt
+
+
 def read_part(path: Path, table: str, columns: Sequence[str] | None = None) -> Part:
-    """Read one part.
+    """Read one part, or these columns of it.
 
     Raises:
         UserError: It is corrupt or from a newer schema.
@@ -170,7 +166,8 @@ def read_part(path: Path, table: str, columns: Sequence[str] | None = None) -> P
     """
     import pyarrow.parquet as pq
 
-    identity = file_of(path)  # before opening: if replaced in between, the part is only kept longer
+    # Before opening: if the file is replaced in between, compaction sees that and keeps the new one.
+    identity = file_of(path)
     with readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
         schema = file.schema_arrow
         entries = {key.decode(): value for key, value in (schema.metadata or {}).items()}
@@ -199,10 +196,9 @@ def read_columns(
     """Read columns of a file, under the names that they have today.
 
     Args:
-        file: An open Parquet file.
         names: What its columns are called today, in its order.
-        columns: Only these of them; all by default.
-        group: Only this row group.
+        columns: Only these of ``names``; null is all.
+        group: Only this row group; null is all.
     """
     wanted = [columns is None or name in columns for name in names]
     # Threads cost more than they save on a part of one pack.
@@ -222,14 +218,14 @@ def names_today(names: Sequence[str], table: str, version: int) -> list[str]:
 
 
 def file_of(path: Path) -> tuple[int, int]:
-    """Return what changes when a file is replaced under its name."""
+    """Return inode and time of a file, which change when another takes its name."""
     found = path.stat()
     return found.st_ino, found.st_mtime_ns
 
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turn the many errors of a part that is not what was written into one ``UserError``."""
+    """Turn all errors of a damaged part into one ``UserError``."""
     import pyarrow as pa
 
     try:
@@ -245,11 +241,7 @@ def readable(path: Path) -> Iterator[None]:
 
 
 def check_version(version: int, path: Path) -> None:
-    """Refuse what a newer version of runner wrote.
-
-    Raises:
-        UserError: ``version`` is newer than this package's.
-    """
+    """Raise UserError if a newer version of runner wrote the file."""
     if version > SCHEMA_VERSION:
         raise UserError(
             f"store must have schema version {SCHEMA_VERSION} or older, got {version} in {path}; "
@@ -258,13 +250,10 @@ def check_version(version: int, path: Path) -> None:
 
 
 def newest_rows(parts: Sequence[Part]) -> list[np.ndarray]:
-    """Tell for each part which of its rows count.
+    """Return for each part a boolean mask of the rows that count.
 
     A cell is taken whole from one part: the last written of those that hold it, so that a trace never
     mixes two trainings. In ``cells`` (where ``status`` was read) a failed row never replaces a trained one.
-
-    Returns:
-        One boolean mask per part.
     """
     import numpy as np
     import pyarrow as pa
@@ -286,12 +275,7 @@ def newest_rows(parts: Sequence[Part]) -> list[np.ndarray]:
 
 
 def read_table(store: Path, table: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a table, every cell once, with the declared types; null and NaN apart.
-
-    Args:
-        store: Folder of the store.
-        table: ``cells``, ``trace`` or ``layers``.
-        columns: Only these; all by default.
+    """Read a table or these columns of it: every cell once, with the declared types, null and NaN apart.
 
     Raises:
         UserError: A part is corrupt or from a newer schema.

@@ -26,10 +26,7 @@ def versions() -> dict[str, str]:
 
 
 def git_state(folder: Path | None = None) -> dict[str, Any] | None:
-    """Return commit and dirtiness of the working directory, None outside git.
-
-    Files that git does not track do not count as dirt: a sweep's own outputs are among them.
-    """
+    """Return the commit and whether tracked files differ from it (``dirty``); None outside git."""
     try:
         commit, changes = (
             subprocess.run(

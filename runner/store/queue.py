@@ -1,7 +1,7 @@
 """Which shards of a launch a scheduler still has in its queue.
 
-The launcher writes down the job of every shard, ``launches/<id>/jobs.json``, and whoever wants to know asks
-the scheduler: files alone cannot tell a job that waits from one that was cancelled before it began.
+The launcher writes the job of every shard to ``launches/<id>/jobs.json``, and ``runner status`` asks the
+scheduler: the other files do not tell a job that waits from one that was cancelled before it began.
 """
 
 from __future__ import annotations
@@ -18,12 +18,7 @@ _SECONDS = 10
 
 
 def write_jobs(folder: Path, jobs: Mapping[int, str]) -> None:
-    """Write down the Slurm job of every shard.
-
-    Args:
-        folder: Of the launch.
-        jobs: Job ids by shard, ``123`` or ``123_4`` in an array.
-    """
+    """Write the Slurm job of every shard, ``123`` or ``123_4`` in an array, to the folder of the launch."""
     with atomic(folder / "jobs.json") as file:
         file.write(json.dumps({"scheduler": "slurm", "jobs": jobs}).encode())
 
@@ -50,6 +45,7 @@ def queued_shards(folder: Path) -> set[int] | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    if listing.returncode and "Invalid job id" not in listing.stderr:  # which is: none of them any more
+    # "Invalid job id" means that none of the jobs is left.
+    if listing.returncode and "Invalid job id" not in listing.stderr:
         return None
     return {shards[job] for job in listing.stdout.split() if job in shards}

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from pathlib import Path
 
-from runner.store.parts import file_of, read_part, read_table
-
-_ATTEMPTS = 12
-_BACKOFF_SECONDS = 0.02
+from runner.store.parts import attempts, file_of, read_part, read_table
 
 
 def finished(store: Path, retry_failed: bool = False) -> set[str]:
-    """Return the ids of the cells that need no training.
-
-    Args:
-        store: Folder of the store; need not exist.
-        retry_failed: Whether failed cells are to be trained again.
+    """Return the ids of the cells that need no training; with ``retry_failed``, failed ones do.
 
     Raises:
         UserError: A part is corrupt or from a newer schema.
@@ -33,12 +25,8 @@ def finished(store: Path, retry_failed: bool = False) -> set[str]:
 class Settled:
     """Cells that have a result, kept up to date by reading only the parts that are new.
 
-    Parts of one's own launch are left out, for its shards share no cell; but for the one asked for.
-
-    Args:
-        store: Folder of the store.
-        launch: Id of one's own launch.
-        retry_failed: Whether a failure is no result.
+    Parts of ``launch``, the one that asks, are left out, because its shards share no cell. With
+    ``retry_failed``, failed cells have no result.
     """
 
     def __init__(self, store: Path, launch: str, retry_failed: bool = False) -> None:
@@ -47,7 +35,7 @@ class Settled:
         self._status: dict[str, str] = {}
 
     def skip(self) -> None:
-        """Take all parts that are there for read: for who knows their cells already; none of them is kept."""
+        """Never read the parts that are there now: their cells are known to the caller."""
         for path in (self._store / "cells").glob("part-*.parquet"):
             with suppress(FileNotFoundError):
                 self._seen.add((path.name, *file_of(path)))
@@ -56,13 +44,13 @@ class Settled:
         """Return the status by cell.
 
         Args:
-            part: Name of a part that another job of one's own shard may have written.
+            part: Name of a part of the launch that is read nonetheless: an earlier job of the same shard
+                may have written it.
 
         Raises:
             UserError: A part is corrupt or from a newer schema.
         """
-        for attempt in range(_ATTEMPTS):
-            time.sleep(_BACKOFF_SECONDS * attempt)
+        for _ in attempts():
             try:
                 for path in sorted((self._store / "cells").glob("part-*.parquet")):
                     known = path.name.startswith(self._own) and path.name != f"part-{part}.parquet"
@@ -70,7 +58,7 @@ class Settled:
                         self._read(path)
                 break
             except FileNotFoundError:
-                continue  # compacted under our eyes
+                continue  # a compaction removed it meanwhile
         return self._status
 
     def _read(self, path: Path) -> None:

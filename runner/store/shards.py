@@ -1,4 +1,4 @@
-"""The heartbeat of a job: a file per shard that says how far it is, and a lock that says that it lives."""
+"""The heartbeat of a job: a file per shard that says how far it is, and a lock that its process holds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ShardPhase = Literal["running", "finished", "preempted", "stopped"]
 
 
 def presence_path(store: Path, launch: str, shard: int) -> Path:
-    """Return the file that the job of a shard holds a lock on."""
+    """Return the file that the job of a shard keeps locked."""
     return store / "launches" / launch / "leases" / f"shard-{shard}"
 
 
@@ -32,17 +32,13 @@ class ShardState:
     """The heartbeat of the job that runs one shard.
 
     Attributes:
-        path: The shard's file.
-        shard: Number of the shard.
-        packs: That this job has to train.
-        pid: Of the process.
-        host: Where the process runs.
+        packs: Packs that this job has to train.
         started: UTC, ISO 8601.
-        updated: Unix time in seconds of the last sign of life.
+        updated: Unix time in seconds of the last heartbeat.
         packs_done: Packs written by this job.
         cells_done: Cells written by this job.
-        state: ``preempted`` when the job was told to stop and saved what it was at, ``stopped`` when an
-            exception ended it.
+        state: ``preempted`` if the job was told to stop and saved a checkpoint, ``stopped`` if an exception
+            ended it.
     """
 
     path: Path
@@ -57,12 +53,7 @@ class ShardState:
     state: ShardPhase = "running"
 
     def beat(self, packs: int = 0, cells: int = 0) -> None:
-        """Give a sign of life; cheap enough to call at every step.
-
-        Args:
-            packs: Written since the last call.
-            cells: Written since the last call.
-        """
+        """Count packs and cells written since the last call; cheap enough to call at every step."""
         self.packs_done += packs
         self.cells_done += cells
         if packs or not 0 <= time.time() - self.updated < BEAT_SECONDS:
@@ -71,28 +62,21 @@ class ShardState:
                 self.write()
 
     def finish(self, state: ShardPhase = "finished") -> None:
-        """Say that the job has ended: ``finished`` with its shard done, else ``stopped``."""
+        """Write down that the job has ended, and how."""
         self.state = state
         self.write()
 
     def write(self) -> None:
         """Write the file."""
         self.updated = time.time()
-        # Not worth an fsync: after a power cut nothing is running, and status says so from the file's age.
+        content = {key: item for key, item in asdict(self).items() if key != "path"}
+        # Not durable: after a power cut no job runs, and status sees that by the age of the file.
         with atomic(self.path, durable=False) as file:
-            file.write(
-                json.dumps({key: item for key, item in asdict(self).items() if key != "path"}).encode()
-            )
+            file.write(json.dumps(content).encode())
 
 
 def start_shard(store: Path, launch: str, shard: int, packs: int) -> ShardState:
-    """Say that this process runs a shard; a requeued job takes over from its predecessor.
-
-    Args:
-        store: Folder of the store.
-        launch: Id of the launch.
-        shard: Number of the shard.
-        packs: That this job has to train.
+    """Write the first heartbeat of a job, over that of a job before it.
 
     Raises:
         UserError: There is no such launch, or the store cannot be written.

@@ -1,4 +1,4 @@
-"""How far a store is: told from its files alone, without pandas, so that it answers in a blink."""
+"""How far a store is, told from its files alone and without pandas, which takes too long to import."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from runner.errors import UserError
 from runner.store.launches import failure_path, launch_ids, read_launch, read_plan
 from runner.store.leases import is_present
-from runner.store.parts import read_table, select
+from runner.store.parts import read_table
 from runner.store.queue import queued_shards
 from runner.store.shards import presence_path
 
@@ -22,22 +22,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ALIVE_SECONDS = 120.0
-"""A shard that gave no sign of life for longer is taken for stopped."""
+"""A shard without a heartbeat for longer is taken for stopped."""
 
 ShardStanding = Literal["waiting", "queued", "running", "finished", "preempted", "stopped"]
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Cells by what became of them.
-
-    Attributes:
-        planned: Cells asked for.
-        ok: Trained.
-        diverged: Trained until their loss blew up; a result, too.
-        failed: Ended by an exception.
-        missing: Asked for and not there yet.
-    """
+    """Numbers of cells: those asked for, and how many of them have each status or no row yet."""
 
     planned: int
     ok: int
@@ -66,17 +58,15 @@ class ShardStatus:
     """A shard of a launch.
 
     Attributes:
-        shard: Its number.
-        state: ``waiting`` until a job takes it up, ``queued`` if a scheduler says so; ``preempted`` when the
-            job was told to stop and saved what it was at; ``stopped`` when it died, said that it failed, or
-            was taken out of the queue.
-        cells: To train, as planned.
-        cells_done: Written by the newest job of the shard.
-        packs: That this job had to train.
-        packs_done: Of these.
-        host: Of that job; None while waiting.
-        pid: Likewise.
-        updated: Unix time in seconds of its last sign of life.
+        state: ``waiting`` until a job starts it, ``queued`` if a scheduler says so; ``preempted`` if the job
+            was told to stop and saved a checkpoint; ``stopped`` if it died, failed, or was cancelled.
+        cells: Cells to train, as planned.
+        cells_done: Cells written by the newest job of the shard.
+        packs: Packs that this job had to train.
+        packs_done: Packs that it has written.
+        host: Machine of this job; null while waiting.
+        pid: Process of this job; null while waiting.
+        updated: Unix time in seconds of its last heartbeat.
     """
 
     shard: int
@@ -106,11 +96,9 @@ class StatusReport:
     """What ``runner status`` shows.
 
     Attributes:
-        path: Folder of the store.
         newest: Counts over the cells of the newest launch; over all cells in a store without launches.
         all: Counts over the cells of every launch.
-        launches: Oldest first.
-        failures: Failed cells.
+        launches: All launches, oldest first.
     """
 
     path: Path
@@ -121,7 +109,7 @@ class StatusReport:
 
     @property
     def running(self) -> int:
-        """Shards at work now."""
+        """Number of shards that a job is running now."""
         return sum(shard.state == "running" for launch in self.launches for shard in launch.shards)
 
 
@@ -136,7 +124,7 @@ def status(store: Path) -> StatusReport:
         raise UserError(
             f"STORE must be a folder written by `runner sweep`, got {store}; run `runner sweep` first"
         )
-    # The plans before the cells: a cell that finishes in between is then seen, not called missing.
+    # Plans are read before cells: a cell that is written in between is then not counted as missing.
     plans = {launch: read_plan(store, launch, ["cell_id", "pack", "shard"]) for launch in ids}
     cells = read_table(store, "cells", ["cell_id", "status", "launch", "error"])
     standing = dict(zip(cells["cell_id"].to_pylist(), cells["status"].to_pylist(), strict=True))
@@ -159,24 +147,18 @@ def _counts(cell_ids: Iterable[str], standing: Mapping[str, str]) -> Counts:
 
 def _launch(store: Path, launch: str, plan: pa.Table, standing: Mapping[str, str]) -> LaunchStatus:
     record = read_launch(store, launch)
-    owners = zip(plan["shard"].to_pylist(), plan["cell_id"].to_pylist(), strict=True)
+    cell_ids = plan["cell_id"].to_pylist()
     cells: dict[int, list[str]] = {}
-    for shard, cell_id in owners:
+    for shard, cell_id in zip(plan["shard"].to_pylist(), cell_ids, strict=True):
         if shard is not None and shard >= 0:
             cells.setdefault(shard, []).append(cell_id)
-    counts = _counts(plan["cell_id"].to_pylist(), standing)
+    counts = _counts(cell_ids, standing)
     queued = queued_shards(store / "launches" / launch) if counts.missing else None
     shards = (
         _shard(store, launch, shard, ids, all(i in standing for i in ids), queued)
         for shard, ids in sorted(cells.items())
     )
-    return LaunchStatus(
-        id=launch,
-        started=record["started"],
-        command=record["command"],
-        counts=counts,
-        shards=tuple(shards),
-    )
+    return LaunchStatus(launch, record["started"], record["command"], counts, tuple(shards))
 
 
 def _shard(
@@ -191,10 +173,10 @@ def _shard(
         gone = queued is not None and shard not in queued
         if state == "running" and (gone or not _alive(path, presence_path(store, launch, shard), beat)):
             state = "stopped"
-    except (OSError, ValueError, TypeError, KeyError):  # none yet, or not what was written
+    except (OSError, ValueError, TypeError, KeyError):  # no heartbeat yet, or a damaged one
         state, done = "waiting", {}
     if state not in {"running", "finished"}:
-        if complete:  # by another launch, or by the job before it ended badly
+        if complete:  # another launch trained the cells, or the job wrote all of them before it failed
             state = "finished"
         elif queued is not None:
             state = "queued" if shard in queued else "preempted" if state == "preempted" else "stopped"
@@ -202,19 +184,16 @@ def _shard(
 
 
 def _alive(path: Path, presence: Path, beat: Mapping[str, Any]) -> bool:
-    """Whether the job is still there: by its lock where that can be seen, else by its last sign of life."""
+    """Tell whether the job still runs: by its lock where that can be seen, else by its last heartbeat."""
     if beat["host"] == socket.gethostname() and (present := is_present(presence)) is not None:
         return present
-    # Both times are the file server's where there is one; a clock that has jumped back makes no job old.
+    # The age counts in both directions, for the clock may have been set back since.
     return abs(time.time() - path.stat().st_mtime) < ALIVE_SECONDS
 
 
 def _failures(store: Path, cells: pa.Table) -> Iterable[Failure]:
-    import numpy as np
+    import pyarrow.compute as pc
 
-    failed = select(
-        cells, np.array([status == "failed" for status in cells["status"].to_pylist()], dtype=bool)
-    )
-    for row in failed.to_pylist():
+    for row in cells.filter(pc.equal(cells["status"], "failed")).to_pylist():
         path = failure_path(store, row["launch"], row["cell_id"])
         yield Failure(row["cell_id"], row["launch"], row["error"] or "", path if path.is_file() else None)

@@ -43,10 +43,7 @@ _STALE_SECONDS = 24 * 3600.0
 
 
 def check_writable(store: Path) -> None:
-    """Find out whether results can be written, leaving nothing behind.
-
-    Args:
-        store: Folder of the store; need not exist.
+    """Find out whether results can be written to a folder that need not exist, leaving nothing behind.
 
     Raises:
         UserError: It cannot be made or written.
@@ -76,15 +73,13 @@ def default_store(root: str | Path = "outputs") -> Path:
 def compact(store: Path, without: Collection[str] = frozenset()) -> None:
     """Merge the parts of each table into one, every cell once.
 
-    Safe at any time, beside writers and readers; one process at a time, hence none where the file system
-    knows no locks. The merged part appears whole before
-    its sources go, and names them: interrupted in between, readers skip the sources and the next compaction
-    removes them. A part that appears meanwhile is left for the next one. Memory is bounded by the keys of
-    the table and one row group.
+    Safe at any time, beside writers and readers. One process compacts at a time, and none where the file
+    system knows no locks. The merged part appears whole before its sources go, and names them: if compaction
+    is interrupted in between, readers skip the sources and the next compaction removes them. A part that
+    appears meanwhile is left for the next one. Memory is bounded by the keys of the table and one row group.
 
     Args:
-        store: Folder of the store.
-        without: Cells to drop from ``cells``, so that they are trained again.
+        without: Ids of cells to drop from ``cells``, so that they are trained again.
 
     Raises:
         UserError: A part is corrupt or from a newer schema, the disk is full or cannot be written.
@@ -113,13 +108,13 @@ def _compact_table(store: Path, table: str, name: str, without: Collection[str])
         retired = [*parts, *retired]
     for part in retired:
         with disk_errors(part.path.parent), suppress(FileNotFoundError):
-            # A requeued job may have put a newer part under the name, which is not in the merged one.
+            # A requeued job may have put a newer part under this name: it is not in the merged one.
             if file_of(part.path) == part.file:
                 part.path.unlink()
 
 
 def _masks(parts: Sequence[Part], without: Collection[str]) -> list[np.ndarray]:
-    """Tell for each part which of its rows stay."""
+    """Return for each part a boolean mask of the rows that stay."""
     import numpy as np
 
     masks = newest_rows(parts)
@@ -159,7 +154,7 @@ def _batches(part: Part, mask: np.ndarray) -> Iterator[pa.Table]:
 
 
 def _remove_stale(folder: Path) -> None:
-    """Remove what killed writers left: old, and not locked by a writer for whom the clock has jumped."""
+    """Remove files that killed writers left: old, and not locked, for a clock may have jumped."""
     for leftover in folder.glob(".part-*.tmp"):
         with suppress(OSError), leftover.open("rb") as file:
             if time.time() - leftover.stat().st_mtime > _STALE_SECONDS and try_lock(file):
@@ -173,9 +168,6 @@ class Store:
     The DataFrames are read when first used and kept; load again to see newer cells. Nullable integers and
     booleans have pandas' ``Int64`` and ``boolean`` dtypes. pandas shows null and NaN floats alike as NaN:
     tell them apart by ``status``, or with :meth:`table`.
-
-    Attributes:
-        path: Folder of the store.
     """
 
     path: Path
@@ -196,12 +188,7 @@ class Store:
         return self._frame("layers")
 
     def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """Return a table as Arrow, with null and NaN apart and the units in the fields' metadata.
-
-        Args:
-            name: ``cells``, ``trace`` or ``layers``.
-            columns: Only these; all by default.
-        """
+        """Return ``cells``, ``trace`` or ``layers`` as Arrow: null and NaN apart, units in the metadata."""
         return read_table(self.path, name, columns)
 
     @property
@@ -210,10 +197,9 @@ class Store:
         return launch_ids(self.path)
 
     def launch_cells(self, launch_id: str | None = None) -> list[str]:
-        """Return the ids of the cells that a launch asked for, finished or not.
+        """Return the ids of the cells that a launch, by default the newest, asked for, finished or not.
 
-        Args:
-            launch_id: The newest by default; a store without launches then gives all its cells.
+        In a store without launches these are all its cells.
         """
         launch = self._launch(launch_id)
         columns = ["cell_id"]
@@ -238,13 +224,7 @@ class Store:
 
 
 def load(path: str | Path) -> Store:
-    """Open a store.
-
-    Args:
-        path: Its folder.
-
-    Returns:
-        Its tables, read when first used.
+    """Open the store in a folder.
 
     Raises:
         UserError: There is no store, or it has a corrupt part or a newer schema.

@@ -1,7 +1,7 @@
-"""Whether a store can be trusted: every byte read, every table held against the others and the plans.
+"""Whether a store can be trusted: every byte is read, every table compared with the others and the plans.
 
-Nothing is ever deleted by a repair: what cannot be read is moved to ``damaged/`` inside the store, and the
-cells that lost rows by it are dropped from ``cells``, so that the same sweep command trains them again.
+A repair deletes nothing: what cannot be read is moved to ``damaged/`` inside the store, and the cells that
+lost rows by it are dropped from ``cells``, so that the same sweep command trains them again.
 """
 
 from __future__ import annotations
@@ -33,12 +33,7 @@ _ROW_COUNTS = {"trace": "trace_rows", "layers": "layer_rows"}
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is not as it was written.
-
-    Attributes:
-        text: What, on one line.
-        repair: What to do about it.
-    """
+    """Something that is not as it was written, on one line, and what to do about it."""
 
     text: str
     repair: str
@@ -49,12 +44,8 @@ class Report:
     """What ``runner verify`` found.
 
     Attributes:
-        path: Folder of the store.
-        parts: Parts read.
-        rows: Rows read, by table.
-        launches: Launches read.
-        trained_twice: Cells with a result in more than one part; one of them counts.
-        problems: Empty for a sound store.
+        rows: Number of rows read, by table.
+        trained_twice: Number of cells with a result in more than one part; one of them counts.
     """
 
     path: Path
@@ -79,14 +70,14 @@ def verify(store: Path) -> Report:
     """
     _check_exists(store)
     report = Report(store)
-    damaged = list(_damaged(store, _check_part, report)) + list(_damaged_launches(store, report))
+    damaged = _damage(store, report)
     for damage in damaged:
         name = damage.path.relative_to(store)
         report.problems.append(
             Problem(f"{name} is damaged: {damage.reason}", "`runner verify --repair` sets it aside")
         )
     if any(damage.path.parent.name in TABLES for damage in damaged):
-        return report  # the tables can be held against each other once they can be read
+        return report  # tables can be compared only when all can be read
     report.trained_twice = _trained_twice(store)
     if lost := _incomplete(store):
         report.problems.append(
@@ -109,7 +100,7 @@ def repair(store: Path) -> tuple[str, ...]:
         UserError: There is no store, or it cannot be written.
     """
     _check_exists(store)
-    done = _set_aside(store, [*_damaged(store, _check_part), *_damaged_launches(store)])
+    done = _set_aside(store, _damage(store, Report(store)))
     if lost := _incomplete(store):
         compact(store, without=lost)
         done.append(f"dropped {len(lost)} cells that had lost rows; the same sweep command trains them again")
@@ -117,8 +108,8 @@ def repair(store: Path) -> tuple[str, ...]:
 
 
 def set_aside_unreadable(store: Path) -> tuple[str, ...]:
-    """Do the same for what shows without reading every byte: for the start of a launch."""
-    done = _set_aside(store, _damaged(store, _open_part))
+    """Repair at the start of a launch: only what shows without reading every byte."""
+    done = _set_aside(store, _damaged(store, _open_part, Report(store)))
     if done and (lost := _incomplete(store)):
         compact(store, without=lost)
         done.append(f"{len(lost)} cells had rows in them and are trained again")
@@ -144,35 +135,36 @@ def _set_aside(store: Path, damaged: Iterable[_Damage]) -> list[str]:
     return done
 
 
-def _damaged(
-    store: Path, check: Callable[[Path, str], int], report: Report | None = None
-) -> Iterator[_Damage]:
-    """Yield the parts that do not pass a check."""
+def _damage(store: Path, report: Report) -> list[_Damage]:
+    return [*_damaged(store, _check_part, report), *_damaged_launches(store, report)]
+
+
+def _damaged(store: Path, check: Callable[[Path, str], int], report: Report) -> Iterator[_Damage]:
+    """Yield the parts that do not pass a check, and count them and their rows."""
     for table in TABLES:
         for path in sorted((store / table).glob("part-*.parquet")):
             rows = 0
             try:
                 rows = check(path, table)
             except FileNotFoundError:
-                continue  # compacted under our eyes
+                continue  # a compaction removed it meanwhile
             except UserError as error:
-                if "schema version" in str(error):  # newer than this package: not for it to judge
+                if "schema version" in str(error):  # written by a newer version, and not damaged
                     raise
                 reason = str(error.__cause__ or error).splitlines() or [type(error.__cause__).__name__]
                 yield _Damage(path, reason[0])
-            if report is not None:
-                report.parts += 1
-                report.rows[table] = report.rows.get(table, 0) + rows
+            report.parts += 1
+            report.rows[table] = report.rows.get(table, 0) + rows
 
 
 def _open_part(path: Path, table: str) -> int:
-    """Read what a launch reads: the footer, and the keys of ``cells``."""
+    """Read what a launch reads, the footer and the keys of ``cells``, and return the number of rows."""
     part = read_part(path, table, ["cell_id", "status"] if table == "cells" else [])
     return int(part.rows.num_rows)
 
 
 def _check_part(path: Path, table: str) -> int:
-    """Read a part whole, its page checksums included, and hold it against the schema."""
+    """Read a part whole, compare it with its checksums and the schema, and return the number of rows."""
     check_digest(path)
     part = read_part(path, table)
     with readable(path):
@@ -198,8 +190,8 @@ def _check_ids(rows: pa.Table) -> None:
         raise ValueError(f"the config of cell {wrong[0]} is not what it was trained with")
 
 
-def _damaged_launches(store: Path, report: Report | None = None) -> Iterator[_Damage]:
-    """Yield the launches whose record, config or plan cannot be read; theirs is the whole folder."""
+def _damaged_launches(store: Path, report: Report) -> Iterator[_Damage]:
+    """Yield the folders of launches whose record, config or plan cannot be read."""
     readers: tuple[Callable[[Path, str], Any], ...] = (read_launch, read_config, read_plan)
     for path in sorted((store / "launches").glob("*/launch.json")):
         try:
@@ -209,16 +201,16 @@ def _damaged_launches(store: Path, report: Report | None = None) -> Iterator[_Da
             if "schema version" in str(error):
                 raise
             yield _Damage(path.parent, " ".join(str(error.__cause__ or error).split()))
-        if report is not None:
-            report.launches += 1
+        report.launches += 1
 
 
 def _trained_twice(store: Path) -> int:
-    parts, _ = scan(store, "cells", ["cell_id", "status"])
+    import pyarrow.compute as pc
+
     found: Counter[str] = Counter()
-    for part in parts:
-        pairs = zip(part.rows["cell_id"].to_pylist(), part.rows["status"].to_pylist(), strict=True)
-        found.update(cell_id for cell_id, status in pairs if status != "failed")
+    for part in scan(store, "cells", ["cell_id", "status"])[0]:
+        trained = part.rows.filter(pc.not_equal(part.rows["status"], "failed"))
+        found.update(trained["cell_id"].to_pylist())
     return sum(count > 1 for count in found.values())
 
 
@@ -235,7 +227,7 @@ def _incomplete(store: Path) -> set[str]:
 
 
 def _missing(store: Path) -> Iterator[Problem]:
-    """Yield the launches with cells that have no row, the newest that asks for a cell."""
+    """Yield the launches whose cells have no row; a cell counts for the newest launch that asks for it."""
     there = set(read_table(store, "cells", ["cell_id"])["cell_id"].to_pylist())
     for path in sorted((store / "launches").glob("*/launch.json"), reverse=True):
         launch = path.parent.name

@@ -11,34 +11,26 @@ from runner.analysis.claims import kernel, rates, regimes, tasks, width
 from runner.analysis.claims.verdict import Check, Claim, Frames, headline, verdict_of
 from runner.errors import unknown
 
-LIMIT, RICHNESS = "claim_limit", "claim_richness"
+WIDTH, LIMIT, RICHNESS = "claim_width", "claim_limit", "claim_richness"
+KERNEL, TASKS = "claim_kernel", "claim_tasks"
 CLAIMS: tuple[Claim, ...] = (
-    Claim("C1", "Lazy: parameters stay close to their start", ("claim_width",), width.lazy_parameters),
-    Claim("C2", "Lazy: the output is its linear expansion", ("claim_width",), width.linear_in_parameters),
-    Claim("C3", "Lazy: training is fixed-kernel regression", ("claim_kernel",), kernel.fixed_kernel),
-    Claim(
-        "C4", "The wide kernel has a limit and keeps it", (LIMIT, "claim_width"), width.deterministic_kernel
-    ),
-    Claim("C5", "lambda_min > 0 gives a rate of convergence", ("claim_kernel",), kernel.convergence_rate),
-    Claim("C6", "Rich: kernel, features move at every width", ("claim_width",), width.features_move),
-    Claim("C7", "Wide ntk and sp are lazy, wide mup is rich", ("claim_width",), regimes.width_and_scaling),
+    Claim("C1", "Lazy: parameters stay close to their start", (WIDTH,), width.lazy_parameters),
+    Claim("C2", "Lazy: the output is its linear expansion", (WIDTH,), width.linear_in_parameters),
+    Claim("C3", "Lazy: training is fixed-kernel regression", (KERNEL,), kernel.fixed_kernel),
+    Claim("C4", "The wide kernel has a limit and keeps it", (LIMIT, WIDTH), width.deterministic_kernel),
+    Claim("C5", "lambda_min > 0 gives a rate of convergence", (KERNEL,), kernel.convergence_rate),
+    Claim("C6", "Rich: kernel, features move at every width", (WIDTH,), width.features_move),
+    Claim("C7", "Wide ntk and sp are lazy, wide mup is rich", (WIDTH,), regimes.width_and_scaling),
     Claim("C8", "Larger lr is richer; sp's edge is 1/width", ("claim_edges",), rates.larger_is_richer),
-    Claim(
-        "C9",
-        "Parameterization decides the limit",
-        ("claim_width", "claim_adam"),
-        width.parameterization_decides,
-    ),
-    Claim(
-        "C10", "Short training is lazy, long forms features", ("claim_kernel",), regimes.time_makes_features
-    ),
-    Claim("C11", "Features win on structure, lazy does not", ("claim_tasks",), tasks.features_win),
-    Claim("C12", "The gap to the NTK measures features", ("claim_tasks",), tasks.gap_is_feature_learning),
-    Claim("C13", "The first kernel governs early times", ("claim_kernel",), kernel.early_kernel),
+    Claim("C9", "Parameterization decides the limit", (WIDTH, "claim_adam"), width.parameterization_decides),
+    Claim("C10", "Short training is lazy, long forms features", (KERNEL,), regimes.time_makes_features),
+    Claim("C11", "Features win on structure, lazy does not", (TASKS,), tasks.features_win),
+    Claim("C12", "The gap to the NTK measures features", (TASKS,), tasks.gap_is_feature_learning),
+    Claim("C13", "The first kernel governs early times", (KERNEL,), kernel.early_kernel),
     Claim("C14", "A badly conditioned kernel won't train", ("claim_depth",), tasks.conditioning),
-    Claim("C15", "Rich features transfer, lazy ones do not", ("claim_tasks",), tasks.transfer),
+    Claim("C15", "Rich features transfer, lazy ones do not", (TASKS,), tasks.transfer),
     Claim("C16", "Under mup the best lr transfers in width", ("claim_best_lr",), rates.best_lr_transfers),
-    Claim("C17", "Width alone does not decide", ("claim_width", RICHNESS), regimes.width_does_not_decide),
+    Claim("C17", "Width alone does not decide", (WIDTH, RICHNESS), regimes.width_does_not_decide),
 )
 COLUMNS = ("claim", "text", "check", "predicted", "measured", "low", "high", "cells", "verdict", "note")
 

@@ -58,17 +58,11 @@ def early_kernel(frames: Frames) -> Sequence[Check]:
     checks = []
     for depth in (1, 2):
         cells = part_of(frames["claim_kernel"], parameterization="mup", depth=depth)
+        worst, least = partial(_extreme, cells, (0, EARLY), np.max), partial(_extreme, cells, LATE, np.min)
+        late = f"largest kernel_gd_error from {LATE[0]:g} to {LATE[1]:g}, least width, mup, depth {depth}"
         checks += [
-            below(
-                f"kernel_gd_error up to {EARLY:g}, worst width, mup, depth {depth}",
-                partial(_extreme, cells, (0, EARLY), np.max),
-                0.1,
-            ),
-            above(
-                f"largest kernel_gd_error from {LATE[0]:g} to {LATE[1]:g}, least width, mup, depth {depth}",
-                partial(_extreme, cells, LATE, np.min),
-                0.4,
-            ),
+            below(f"kernel_gd_error up to {EARLY:g}, worst width, mup, depth {depth}", worst, 0.1),
+            above(late, least, 0.4),
         ]
     return checks
 

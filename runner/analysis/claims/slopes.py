@@ -16,7 +16,6 @@ def part_of(tables: Tables, **where: Any) -> Tables:
     """Return the tables of the cells with these values.
 
     Args:
-        tables: The tables to choose from.
         **where: Column or group key (a dot written ``__``) -> value, or a tuple of values.
     """
     cells = tables.cells
@@ -37,11 +36,7 @@ def widest(tables: Tables) -> Tables:
 
 
 def require_widths(cells: pd.DataFrame) -> None:
-    """Refuse cells of too few widths for an exponent.
-
-    Raises:
-        Unsupported: If there are fewer than three.
-    """
+    """Raise Unsupported if the cells have too few widths for an exponent."""
     widths = cells["width"].nunique()
     if widths < LEAST_WIDTHS:
         raise Unsupported(f"{widths} widths, fewer than {LEAST_WIDTHS}")

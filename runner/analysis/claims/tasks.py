@@ -21,7 +21,8 @@ from runner.analysis.estimate import (
     trained,
 )
 
-STRUCTURED = ("xor", "single_index", "staircase")
+STRUCTURED = {"xor": 10, "single_index": 1, "staircase": 1}
+"""Structured tasks, and the factor by which rich networks have to beat their initial kernel."""
 CLASSICAL = ("ridge_ntk", "rbf_ridge", "rbf_svm")
 UNTRAINED = 0.5
 """A network that keeps more than this share of its initial loss has failed to train."""
@@ -32,11 +33,11 @@ NO_BETTER = 0.02
 def features_win(frames: Frames) -> Sequence[Check]:
     """C11: on structured tasks rich networks beat their initial kernel, lazy ones do not (T10)."""
     data = part_of(frames["claim_tasks"], model="mlp", lr=1.0)
-    xor = part_of(data, parameterization="mup", data="xor")
-    checks = [above("Theta_0 regression over mup, test loss, xor", lambda: _advantage(xor), 10)]
-    for task in STRUCTURED[1:]:
+    checks = []
+    for task, factor in STRUCTURED.items():
         rich = part_of(data, parameterization="mup", data=task)
-        checks.append(above(f"Theta_0 regression over mup, test loss, {task}", partial(_advantage, rich), 1))
+        name = f"Theta_0 regression over mup, test loss, {task}"
+        checks.append(above(name, partial(_advantage, rich), factor))
     for task in (*STRUCTURED, "digits"):
         lazy = part_of(data, parameterization="ntk", data=task)
         classical = part_of(frames["claim_tasks"], data=task, model=CLASSICAL, lr=1.0)
@@ -58,7 +59,9 @@ def conditioning(frames: Frames) -> Sequence[Check]:
     """C14: networks whose initial kernel is badly conditioned fail to train."""
     data = frames["claim_depth"]
     return [
-        above("rank correlation of condition number and final loss", lambda: _condition(data), 0),
+        above(
+            "rank correlation of condition number and final loss", lambda: spearman(*_conditioned(data)), 0
+        ),
         above("P(condition number is larger where training failed)", lambda: _failures(data), 0.8),
     ]
 
@@ -96,33 +99,23 @@ def _gain(tables: Tables, task: str) -> Estimate:
     return spearman(numbers(cells, "ntk_change"), numbers(cells, "ntk_gain"))
 
 
-def _condition(tables: Tables) -> Estimate:
-    """Return the rank correlation of the condition number with the share of the loss that is left."""
-    cells = _judged(tables)
-    return spearman(_condition_number(cells), _left(cells))
+def _conditioned(tables: Tables) -> tuple[pd.Series, pd.Series]:
+    """Return the condition number at init, and the share of the initial loss that is left, of each cell.
+
+    Cells that diverged count, for they say whether training works; their loss is larger than any other. So is
+    a condition number that rounding hides.
+    """
+    require_seeds(trained(tables.cells))
+    cells = tables.cells[tables.cells["status"].astype(object) != "failed"]
+    condition = numbers(cells, "condition_number_init").replace(np.inf, np.finfo(float).max)
+    left = numbers(cells, "train_loss") / numbers(cells, "initial_train_loss")
+    return condition, left.where(cells["status"].astype(object) == "ok", np.finfo(float).max)
 
 
 def _failures(tables: Tables) -> Estimate:
     """Return how well the condition number tells networks that failed to train from the others."""
-    cells = _judged(tables)
-    return separation(_condition_number(cells), _left(cells) > UNTRAINED)
-
-
-def _judged(tables: Tables) -> pd.DataFrame:
-    """Return the cells that trained or diverged: both say whether training works."""
-    require_seeds(trained(tables.cells))
-    return tables.cells[tables.cells["status"].astype(object) != "failed"]
-
-
-def _condition_number(cells: pd.DataFrame) -> pd.Series:
-    """Return the condition number at init; where rounding hides it, it is larger than any."""
-    return numbers(cells, "condition_number_init").replace(np.inf, np.finfo(float).max)
-
-
-def _left(cells: pd.DataFrame) -> pd.Series:
-    """Return the share of the initial loss that is left; of a diverged network more than of any other."""
-    left = numbers(cells, "train_loss") / numbers(cells, "initial_train_loss")
-    return left.where(cells["status"].astype(object) == "ok", np.finfo(float).max)
+    condition, left = _conditioned(tables)
+    return separation(condition, left > UNTRAINED)
 
 
 def _of_regime(tables: Tables, regime: str) -> pd.DataFrame:

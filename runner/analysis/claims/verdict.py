@@ -20,23 +20,19 @@ class Check:
     """One number against one prediction.
 
     Attributes:
-        name: What is measured.
-        predicted: What the claim says of it, as text.
-        measured: The estimate; None where the data give none.
-        low: Lower end of its 95 % interval.
-        high: Upper end of that interval.
+        predicted: What the claim says of the number, as text.
+        measured: The estimate, with ``low`` and ``high`` its 95 % interval; None where the data give none.
         cells: How many cells the estimate comes from.
-        verdict: Of the check alone.
-        note: Why it is inconclusive; else empty.
+        note: Why the check is inconclusive; else empty.
     """
 
     name: str
     predicted: str
-    measured: float | None
-    low: float | None
-    high: float | None
-    cells: int
-    verdict: Word
+    measured: float | None = None
+    low: float | None = None
+    high: float | None = None
+    cells: int = 0
+    verdict: Word = "inconclusive"
     note: str = ""
 
 
@@ -45,8 +41,6 @@ class Claim:
     """A statement about training that can be tested.
 
     Attributes:
-        id: ``C1`` to ``C17``.
-        text: The statement.
         experiments: Names of the experiments in ``conf/experiment/`` whose tables the rule needs.
         rule: Makes the checks from these tables.
     """
@@ -60,8 +54,7 @@ class Claim:
         """Return the checks of the claim, one inconclusive one if an experiment is missing."""
         missing = [name for name in self.experiments if name not in frames]
         if missing:
-            why = f"no results of the experiment {', '.join(missing)}"
-            return [Check("", "", None, None, None, 0, "inconclusive", why)]
+            return [Check("", "", note=f"no results of the experiment {', '.join(missing)}")]
         return self.rule(frames)
 
 
@@ -88,10 +81,8 @@ def within(
     interval lies outside the band; anything else is inconclusive.
 
     Args:
-        name: What is measured.
         estimate: Measures it; raises Unsupported where the data do not give the number.
         low: Lower end of the band; -inf for none.
-        high: Upper end of the band.
         rival: What the number would be if the claim were false; null if that is not one number.
     """
     predicted = f"{_text(low)} to {_text(high)}" if np.isfinite(low) else f"<= {_text(high)}"
@@ -130,18 +121,15 @@ def _side(holds: bool, fails: bool) -> tuple[Word, str]:
 
 
 def _check(
-    name: str,
-    predicted: str,
-    estimate: Callable[[], Estimate],
-    judge: Callable[[Estimate], tuple[Word, str]],
+    name: str, predicted: str, estimate: Callable[[], Estimate], judge: Callable[[Estimate], tuple[Word, str]]
 ) -> Check:
     """Measure and judge; without a number, or without a finite interval, the check is inconclusive."""
     try:
         found = estimate()
     except Unsupported as why:
-        return Check(name, predicted, None, None, None, 0, "inconclusive", str(why))
+        return Check(name, predicted, note=str(why))
     if not np.isfinite([found.value, found.low, found.high]).all():
-        return Check(name, predicted, None, None, None, found.cells, "inconclusive", "no finite interval")
+        return Check(name, predicted, cells=found.cells, note="no finite interval")
     word, note = judge(found)
     return Check(name, predicted, found.value, found.low, found.high, found.cells, word, note)
 

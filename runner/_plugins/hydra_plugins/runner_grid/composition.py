@@ -24,7 +24,7 @@ from runner.grid.config import EXECUTION_KEYS
 from runner.grid.rules import shown
 
 ONE_CHOICE = frozenset({"experiment", "regime"})
-"""Groups that say how to run or to read a sweep: one choice for all cells."""
+"""Groups that say how a sweep is run or read: they have one choice for all cells."""
 
 
 def cells_of(
@@ -37,11 +37,10 @@ def cells_of(
     """Return every cell that is asked for, each once.
 
     Args:
-        loader: Hydra's.
         master: The config as composed from the command line, without its axes.
         params: Axes and values shared by all grids.
-        grids: Axes and values of each grid, over ``params``.
-        arguments: Overrides from the command line: they replace the same keys in every grid.
+        grids: Axes and values of each grid, which replace those of ``params``.
+        arguments: Overrides from the command line, which replace the same keys in every grid.
 
     Raises:
         UserError: If an axis is empty, not discrete, unknown, or holds a wrong value.
@@ -60,14 +59,12 @@ def cells_of(
 
 def plain(config: DictConfig) -> dict[str, Any]:
     """Return a composed config as resolved plain values, without Hydra's own node."""
-    result = {}
-    for key in config:
-        if key != "hydra":
-            value = config[key]
-            result[str(key)] = (
-                OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-            )
-    return result
+    return {str(key): container(config[key]) for key in config if key != "hydra"}
+
+
+def container(value: Any) -> Any:
+    """Return plain dicts and lists for OmegaConf's, other values as they are."""
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def _lines(grid: Mapping[str, Any]) -> list[str]:
@@ -80,12 +77,9 @@ def _lines(grid: Mapping[str, Any]) -> list[str]:
                 f"hydra.sweeper.params.{key} must be a key of a cell, got {key}={shown(value)}; "
                 f"write {key} in the body of the experiment"
             )
-        if isinstance(value, list):
-            if not value:
-                raise UserError(f"{key} must have at least one value, got an empty axis; list its values")
-            text = ",".join(map(shown, value))
-        else:
-            text = shown(value) if value != "" else ""
+        if value == []:
+            raise UserError(f"{key} must have at least one value, got an empty axis; list its values")
+        text = ",".join(map(shown, value)) if isinstance(value, list) else shown(value) if value != "" else ""
         lines.append(f"{key}={expand_logspace(str(key), text)}")
     return lines
 
@@ -115,7 +109,7 @@ def _products(loader: ConfigLoader, master: DictConfig, overrides: Sequence[Over
 
 
 def _needs_composition(loader: ConfigLoader, override: Override) -> bool:
-    """Whether the axis changes what Hydra composes; complains if it cannot be an axis at all."""
+    """Tell whether the axis changes what Hydra composes; raises UserError if it cannot be an axis at all."""
     key, written = override.key_or_group, override.get_value_string()
     if not override.is_discrete_sweep():
         raise UserError(
@@ -162,10 +156,10 @@ _WORD = re.compile(r"[\w-]+")
 
 
 def _refers_to(config: DictConfig) -> Callable[[str], bool]:
-    """Return whether an interpolation in the keys that make a cell may refer to a given key.
+    """Return a function that tells whether an interpolation in a cell's keys may refer to a given key.
 
-    By words: a key with any part named in an interpolation may be meant. Composing it costs time, not
-    composing it would cost correctness. Where one interpolation holds another, every key may be meant.
+    It may if any part of the key is a word in an interpolation, and always where one interpolation holds
+    another. A key that is composed in vain costs time; a key that is not composed would get a wrong value.
     """
     keys = [str(key) for key in config if key != "hydra" and key not in EXECUTION_KEYS]
     text = OmegaConf.to_yaml(OmegaConf.masked_copy(config, keys), resolve=False)

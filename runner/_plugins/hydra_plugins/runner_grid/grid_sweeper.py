@@ -16,7 +16,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.utils import get_class
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, open_dict, read_write
 
 if TYPE_CHECKING:
     from hydra.plugins.launcher import Launcher
@@ -25,17 +25,13 @@ if TYPE_CHECKING:
     from runner.launching.launch import Launched
 
 _FEW_CELLS = 16
-"""That many rarely need a second process."""
+"""So few cells rarely need a second process."""
 
 ConfigStore.instance().store(
     group="hydra/sweeper",
     name="runner_grid",
     provider="regime-runner",
-    node={
-        "_target_": "hydra_plugins.runner_grid.grid_sweeper.GridSweeper",
-        "params": {},
-        "grids": [],
-    },
+    node={"_target_": "hydra_plugins.runner_grid.grid_sweeper.GridSweeper", "params": {}, "grids": []},
 )
 
 
@@ -47,28 +43,26 @@ class GridSweeper(Sweeper):
         grids: Several such maps, each laid over ``params``; the cells are the union of their grids.
     """
 
+    config: DictConfig
+    hydra_context: HydraContext
+    task_function: TaskFunction
+    launcher: Launcher
+
     def __init__(
-        self,
-        params: Mapping[str, Any] | None = None,
-        grids: Sequence[Mapping[str, Any]] | None = None,
+        self, params: Mapping[str, Any] | None = None, grids: Sequence[Mapping[str, Any]] | None = None
     ) -> None:
+        from hydra_plugins.runner_grid.composition import container
+
         super().__init__()
-        self.params: dict[str, Any] = _container(params or {})
-        self.grids: list[dict[str, Any]] = _container(grids or [{}])
-        self.config: DictConfig | None = None
-        self.hydra_context: HydraContext | None = None
-        self.task_function: TaskFunction | None = None
-        self.launcher: Launcher | None = None
+        self.params: dict[str, Any] = container(params or {})
+        self.grids: list[dict[str, Any]] = container(grids or [{}])
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what Hydra gives; the launcher is made later, when the launch has its folder."""
+        """Keep what Hydra gives; the launcher is made when the launch has its folder."""
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def sweep(self, arguments: list[str]) -> None:
-        """Run what is missing of the grid and show the diagram.
-
-        Args:
-            arguments: Overrides from the command line.
+        """Run what is missing of the grid that these overrides change, and show the diagram.
 
         Raises:
             UserError: For a mistake in the grid, before anything is written.
@@ -82,8 +76,6 @@ class GridSweeper(Sweeper):
         from runner.launching.launch import launch, progress_of, unfinished
         from runner.launching.workers import cores, warm_up
 
-        assert self.config is not None
-        assert self.hydra_context is not None
         loader = self.hydra_context.config_loader
         master = composition.plain(self.config)
         check_execution(master)
@@ -115,14 +107,12 @@ class GridSweeper(Sweeper):
             print(f"shard {master['shard']} has ended: {progress_of(launched, store)}", file=sys.stderr)
 
     def _runs_here(self) -> bool:
-        """Whether the launcher is Hydra's own, which runs one job after another in this process."""
-        assert self.config is not None
+        """Tell whether the launcher is Hydra's own, which runs one job after another in this process."""
         return str(self.config.hydra.runtime.choices["hydra/launcher"]) == "basic"
 
     def _check_launcher(self, config: Mapping[str, Any]) -> None:
         from runner.errors import UserError
 
-        assert self.config is not None
         launcher = self.config.hydra.launcher
         if check := getattr(get_class(launcher._target_), "check", None):
             check()
@@ -152,26 +142,22 @@ class GridSweeper(Sweeper):
             )
 
     def _run_jobs(self, launched: Launched, store: Path, shard: int | None) -> None:
-        """Hand one job a shard to the launcher and wait for it; or this one shard, if it is there."""
+        """Hand the launcher one job per shard, or only the shard asked for, and wait for them."""
         from runner.launching.launch import SweepInterrupted, progress_of
 
-        assert self.config is not None
-        assert self.hydra_context is not None
-        assert self.task_function is not None
         with read_write(self.config), open_dict(self.config):
             self.config.store = str(store)
             self.config.launch = launched.launch
             self.config.hydra.sweep.dir = str(store / "launches" / launched.launch)
-        launcher = Plugins.instance().instantiate_launcher(
+        self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=self.hydra_context, task_function=self.task_function, config=self.config
         )
-        self.launcher = launcher
-        # Jobs get no override but these: everything else comes from the launch's snapshot.
+        # Jobs get no override but these: everything else comes from the launch's config.yaml.
         common = [f"store={_quoted(str(store))}", f"launch={_quoted(launched.launch)}"]
         shards = [shard] if shard is not None else range(launched.shards)
         jobs = [[*common, f"shard={number}"] for number in shards]
         try:
-            for result in launcher.launch(jobs, initial_job_idx=0):
+            for result in self.launcher.launch(jobs, initial_job_idx=0):
                 _ = result.return_value  # raises what the job raised
         except KeyboardInterrupt:
             raise SweepInterrupted(f"interrupted: {progress_of(launched, store)}") from None
@@ -185,12 +171,13 @@ class GridSweeper(Sweeper):
         from runner.errors import UserError
         from runner.launching.launch import SweepIncompleteError, unfinished
         from runner.store import compact
+        from runner.views.summary import print_launch_summary
 
         try:
             compact(store)
-        except UserError as error:  # every result is written; the next launch compacts
+        except UserError as error:  # no result is lost, and the next launch compacts again
             print(f"note: the tables stay in parts: {error}", file=sys.stderr)
-        _print_summary(store, launched.launch)
+        print_launch_summary(store, launched.launch)
         missing, failed = unfinished(store, launched.launch)
         if missing:
             raise SweepIncompleteError(
@@ -201,17 +188,6 @@ class GridSweeper(Sweeper):
                 f"{failed} of {launched.total} cells failed; `runner status {store}` shows why, "
                 "the same command with retry=failed trains them again"
             )
-
-
-def _container(value: Any) -> Any:
-    """Return plain dicts and lists for OmegaConf's."""
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-
-
-def _print_summary(store: Path, launch: str) -> None:
-    from runner.views.summary import print_launch_summary
-
-    print_launch_summary(store, launch)
 
 
 def _quoted(text: str) -> str:

@@ -1,7 +1,8 @@
 """Slurm by submitit: ``hydra/launcher=slurm`` and ``slurm_gpu``.
 
-submitit's own launcher hands over one array and waits. This one cuts the jobs into arrays that the cluster
-takes, writes down which job runs which shard, so that ``runner status`` can ask the queue, and may leave.
+submitit's own launcher submits one array and waits for it. This one cuts the jobs into arrays of a size that
+the cluster allows, writes down which job runs which shard, so that ``runner status`` can ask the queue, and
+need not wait.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 try:
     from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher as Submitit
-except ImportError:  # the extra [slurm] is not installed; Hydra then lists no such launcher
+except ImportError:  # without the extra [slurm] Hydra lists no such launcher
     Submitit = object
 
 if TYPE_CHECKING:
@@ -32,8 +33,7 @@ class ArrayLauncher(Submitit):  # type: ignore[misc]
 
     Args:
         hours: Time limit of a job.
-        wait: Whether to wait for the jobs.
-        **params: Of submitit's launcher.
+        **params: What submitit's launcher takes.
     """
 
     def __init__(self, hours: float = 1.0, wait: bool = True, **params: Any) -> None:
@@ -61,7 +61,6 @@ class ArrayLauncher(Submitit):  # type: ignore[misc]
         from runner.errors import UserError
         from runner.store.queue import write_jobs
 
-        assert self.config is not None
         executor = self._executor()
         store, launch = str(self.config.store), str(self.config.launch)
         shards = [int(overrides[-1].partition("=")[2]) for overrides in job_overrides]
@@ -84,7 +83,6 @@ class ArrayLauncher(Submitit):  # type: ignore[misc]
     def _executor(self) -> Any:
         import submitit
 
-        own = {"submitit_folder", "max_num_timeout"}
         shared = {
             "timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name",
             "stderr_to_stdout",
@@ -94,23 +92,17 @@ class ArrayLauncher(Submitit):  # type: ignore[misc]
             folder=self.params["submitit_folder"],
             slurm_max_num_timeout=self.params["max_num_timeout"],
         )
-        executor.update_parameters(
-            **{
-                key if key in shared else f"slurm_{key}": value
-                for key, value in self.params.items()
-                if key not in own
-            }
-        )
+        parameters = {
+            key if key in shared else f"slurm_{key}": value
+            for key, value in self.params.items()
+            if key not in ("submitit_folder", "max_num_timeout")
+        }
+        executor.update_parameters(**parameters)
         return executor
 
 
 class ShardJob:
-    """What submitit pickles for a job: where the launch is. Everything else is read there.
-
-    Args:
-        store: Folder of the store.
-        launch: Id of the launch.
-    """
+    """What submitit pickles for a job: store and launch. Everything else is read from their files."""
 
     def __init__(self, store: str, launch: str) -> None:
         self.store, self.launch = store, launch
@@ -122,14 +114,14 @@ class ShardJob:
         run_shard_job(self.store, self.launch, shard)
 
     def checkpoint(self, shard: int) -> Any:
-        """Return what is to be requeued: the same again, for the shard has saved how far it is."""
+        """Return the job that is requeued: the same one, which goes on from the checkpoint of the shard."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, shard)
 
 
 def _wait(jobs: Sequence[Any]) -> None:
-    """Wait for jobs; one that was cancelled or killed is told about, and its cells are missing then."""
+    """Wait for jobs, and name those that were cancelled or killed: their cells are missing."""
     from submitit.core.utils import FailedJobError, UncompletedJobError
 
     for job in jobs:
