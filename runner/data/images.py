@@ -79,7 +79,9 @@ def images(
     if dataset not in KNOWN:
         raise unknown("data.dataset", dataset, KNOWN)
     if path is not None and (not isinstance(path, str) or not path):
-        raise UserError(f"data.path must be null or the name of a file or folder, got {path!r}; see README")
+        raise UserError(
+            f"data.path must be null or the name of a file or folder, got {path!r}; see the docs on images"
+        )
     choice = Choice(seed, train_size, test_size, probe_size, classes, binary, label_noise, standardize)
     return classification(read_images(dataset, path), choice)
 
@@ -136,7 +138,7 @@ def _whole(labels: NDArray[Any], where: str) -> NDArray[np.int64]:
         wrong = numbers[~((numbers >= 0) & (numbers < CLASSES) & (numbers == np.floor(numbers)))]
     except (ValueError, TypeError) as error:
         raise UserError(
-            f"data.path must hold one number per label, got {error} {where}; see README"
+            f"data.path must hold one number per label, got {error} {where}; see the docs on images"
         ) from error
     if len(wrong):
         raise UserError(
