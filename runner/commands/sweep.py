@@ -206,6 +206,5 @@ class _Sweep(Command):
 
 
 COMMAND = _Sweep(
-    "sweep [OVERRIDES]",
-    "train a grid: runner sweep width=64,256 lr=0.1,1 parameterization=ntk,mup",
+    "sweep [OVERRIDES]", "train a grid: runner sweep width=64,256 lr=0.1,1 parameterization=ntk,mup"
 )

@@ -106,11 +106,7 @@ def single_index(
 
 
 def polynomial(
-    seed: int = 0,
-    dim: int = 100,
-    train_size: int = 450,
-    test_size: int = 1000,
-    probe_size: int = 128,
+    seed: int = 0, dim: int = 100, train_size: int = 450, test_size: int = 1000, probe_size: int = 128
 ) -> Dataset:
     """Return y = <w, x>^2 / 2 for a random unit vector w and standard Gaussian inputs.
 

@@ -148,11 +148,7 @@ class PackTrainer:
         return columns
 
     def _write(
-        self,
-        table: str,
-        pack: Pack,
-        columns: Mapping[str, Sequence[Any]],
-        declared: Sequence[Column] = (),
+        self, table: str, pack: Pack, columns: Mapping[str, Sequence[Any]], declared: Sequence[Column] = ()
     ) -> None:
         name = f"{self.leases.launch}-{pack.name}"
         tables.write_part(self.leases.store, table, columns, name, declared)

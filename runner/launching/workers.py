@@ -127,11 +127,7 @@ def set_up_torch(threads: int = 1) -> None:
 
 
 def train_packs(
-    packs: Sequence[Pack],
-    trainer: Trainer,
-    count: int,
-    progress: Progress,
-    stop: Callable[[], object] = bool,
+    packs: Sequence[Pack], trainer: Trainer, count: int, progress: Progress, stop: Callable[[], object] = bool
 ) -> None:
     """Train packs, in order, on ``count`` processes.
 

@@ -72,7 +72,7 @@ MEASURES: tuple[Measure, ...] = (
         "param_movement",
         "movement",
         trace=columns(
-            param_movement=("1", "norm(theta_t - theta_0) / norm(theta_0), raw parameters, all layers"),
+            param_movement=("1", "norm(theta_t - theta_0) / norm(theta_0), raw parameters, all layers")
         ),
         prepare="movement.prepare_norms",
         paper="Chizat et al., arXiv 1812.07956",
@@ -90,7 +90,7 @@ MEASURES: tuple[Measure, ...] = (
         "ntk_change",
         "kernel",
         trace=columns(
-            ntk_change=("1", "norm_F(Theta_t - Theta_0) / norm_F(Theta_0), lr-weighted kernel on probes"),
+            ntk_change=("1", "norm_F(Theta_t - Theta_0) / norm_F(Theta_0), lr-weighted kernel on probes")
         ),
         cost=_probe_kernel,
         prepare="kernel.probe_ntk",
@@ -100,7 +100,7 @@ MEASURES: tuple[Measure, ...] = (
         "kernel_distance",
         "kernel",
         trace=columns(
-            kernel_distance=("1", "1 - cos(Theta_t, Theta_0) on probes (Fort et al., arXiv 2010.15110)"),
+            kernel_distance=("1", "1 - cos(Theta_t, Theta_0) on probes (Fort et al., arXiv 2010.15110)")
         ),
         cost=_probe_kernel,
         prepare="kernel.probe_ntk",
@@ -121,7 +121,7 @@ MEASURES: tuple[Measure, ...] = (
             update_size=(
                 "activation",
                 "RMS change of the layer's activations on probes; of the outputs f for the last layer",
-            ),
+            )
         ),
         prepare="snapshot.Snapshot.features",
     ),
@@ -150,10 +150,7 @@ MEASURES: tuple[Measure, ...] = (
         "linearization_error",
         "linearization",
         trace=columns(
-            linearization_error=(
-                "1",
-                "RMS(f_t - [f_0 + J_0 (theta_t - theta_0)]) / RMS(f_t - f_0) on probes",
-            ),
+            linearization_error=("1", "RMS(f_t - [f_0 + J_0 (theta_t - theta_0)]) / RMS(f_t - f_0) on probes")
         ),
         requires=(enough_probes,),
         paper="Lee et al., arXiv 1902.06720",
@@ -165,7 +162,7 @@ MEASURES: tuple[Measure, ...] = (
             kernel_gd_error=(
                 "1",
                 "RMS(f_t - g_t) / RMS(g_t - f_0) on probes, g_t after t steps of GD under the fixed Theta_0",
-            ),
+            )
         ),
         requires=(full_batch, mse, plain_sgd, enough_probes),
         cost=_descent,
@@ -240,7 +237,7 @@ MEASURES: tuple[Measure, ...] = (
         "kernel",
         trace=columns(lambda_max=("1/lr", "Top eigenvalue of the full lr-weighted train kernel / N")),
         init=columns(
-            lambda_max_init=("1/lr", "Top eigenvalue of the full lr-weighted train kernel / N at init"),
+            lambda_max_init=("1/lr", "Top eigenvalue of the full lr-weighted train kernel / N at init")
         ),
         in_cells=False,
         cost=_kernel_search,
@@ -253,7 +250,7 @@ MEASURES: tuple[Measure, ...] = (
             sharpness=(
                 "1/lr",
                 "Top eigenvalue of the lr-weighted Hessian of the train loss; lr * sharpness = 2 is the edge",
-            ),
+            )
         ),
         cost=_hessian_search,
         paper="Cohen et al., arXiv 2103.00065",
@@ -266,7 +263,7 @@ MEASURES: tuple[Measure, ...] = (
                 "fraction",
                 "Test error on a second labelling of a linear probe on the last hidden features: at init "
                 "minus now",
-            ),
+            )
         ),
         requires=(second_labels, enough_to_split),
         cost=_linear_probe,
@@ -280,7 +277,7 @@ MEASURES: tuple[Measure, ...] = (
                 "1",
                 "norm_F(Theta_0 - Theta_inf) / norm_F(Theta_inf) on probes at init, Theta_inf of infinite "
                 "width",
-            ),
+            )
         ),
         of_init=True,
         requires=(enough_probes,),
@@ -295,13 +292,13 @@ MEASURES: tuple[Measure, ...] = (
                 "1",
                 "Share of (unit of the last hidden layer, probe) pairs whose pre-activation changed its "
                 "sign since init; null without a thresholded activation",
-            ),
+            )
         ),
         layers=columns(
             pattern_change=(
                 "1",
                 "Share of (unit of the layer, probe) pairs whose pre-activation changed its sign since init",
-            ),
+            )
         ),
         prepare="features.pattern",
         paper="Kunin et al., arXiv 2406.06158",

@@ -202,11 +202,7 @@ def _graph_product(model: nn.Module, passed: Pass) -> Callable[[Tensor], Tensor]
 
 
 def _kernel(
-    model: nn.Module,
-    parameters: Mapping[str, Tensor],
-    x: Tensor,
-    pairing: Pairing,
-    precise: bool,
+    model: nn.Module, parameters: Mapping[str, Tensor], x: Tensor, pairing: Pairing, precise: bool
 ) -> Float[Tensor, "cell output sample output column"]:
     """Sum of the layers' kernels, for all samples at once or, beyond the limit of memory, block by block.
 

@@ -55,9 +55,7 @@ def kernel_ridge(
 
 
 def _predictions(
-    kernel: Float[Tensor, "cell all train"],
-    targets: Float[Tensor, "cell train output"],
-    ridges: Tensor,
+    kernel: Float[Tensor, "cell all train"], targets: Float[Tensor, "cell train output"], ridges: Tensor
 ) -> Float[Tensor, "cell ridge rest output"]:
     """Predictions for every ridge, ``[ridge]`` or one ``[cell, 1]``; negative eigenvalues count as 0."""
     count = kernel.shape[2]

@@ -29,11 +29,7 @@ PAPERS = {column.name: measure.paper for measure in MEASURES for column in (*mea
 
 
 def sections(
-    store: Store,
-    cells: pd.DataFrame,
-    axes: Axes,
-    where: Sequence[str],
-    left_out: Sequence[str],
+    store: Store, cells: pd.DataFrame, axes: Axes, where: Sequence[str], left_out: Sequence[str]
 ) -> dict[str, str]:
     """Return the HTML of each part by its name in the template; every name in it is escaped."""
     record = _record(store)

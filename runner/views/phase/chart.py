@@ -215,10 +215,7 @@ def _letters(frame: pd.DataFrame, scales: tuple[Any, Any], size: float, place: i
         **style, strokeWidth=_HALO * size, strokeJoin="round"
     ).encode(stroke=alt.Stroke("fill:N", scale=None), color=alt.Color("fill:N", scale=None))  # fmt: skip
     letter = base.mark_text(**style).encode(color=alt.Color("ink:N", scale=None))
-    return [
-        halo.properties(name=f"{LETTERED}{place}_halo"),
-        letter.properties(name=f"{LETTERED}{place}"),
-    ]
+    return [halo.properties(name=f"{LETTERED}{place}_halo"), letter.properties(name=f"{LETTERED}{place}")]
 
 
 def _on_screen(frame: pd.DataFrame, scales: tuple[Any, Any], context: _Context) -> list[Any]:
