@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from runner.errors import UserError
 from runner.store.launches import failure_path, launch_ids, read_launch, read_plan
 from runner.store.leases import is_present
-from runner.store.parts import read_table
+from runner.store.parts import read_table, select
 from runner.store.queue import queued_shards
 from runner.store.shards import presence_path
 
@@ -192,8 +192,10 @@ def _alive(path: Path, presence: Path, beat: Mapping[str, Any]) -> bool:
 
 
 def _failures(store: Path, cells: pa.Table) -> Iterable[Failure]:
-    import pyarrow.compute as pc
+    import numpy as np
 
-    for row in cells.filter(pc.equal(cells["status"], "failed")).to_pylist():
+    # Not by pyarrow.compute: given a Python value to compare with, it imports pandas.
+    failed = np.array([status == "failed" for status in cells["status"].to_pylist()], dtype=bool)
+    for row in select(cells, failed).to_pylist():
         path = failure_path(store, row["launch"], row["cell_id"])
         yield Failure(row["cell_id"], row["launch"], row["error"] or "", path if path.is_file() else None)
