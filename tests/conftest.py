@@ -1,12 +1,21 @@
 """Shapes in signatures are checked in tests only; what a test sets in this process ends with it."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from jaxtyping import install_import_hook
 
-# Before anything of the package is imported, and for as long as the tests run: all of it, so that no module
-# with shapes in its signatures can be forgotten.
-install_import_hook("runner", "typechecker.check")
+ROOT = Path(__file__).resolve().parents[1]
+CHECKED = [
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for path in sorted((ROOT / "runner").rglob("*.py"))
+    if "from jaxtyping import" in path.read_text("utf-8")
+]
+"""Every module with shapes in its signatures: found, not listed, so that none can be forgotten."""
+
+# Before anything of the package is imported, and for as long as the tests run.
+install_import_hook(CHECKED, "typechecker.check")
 
 # The cells of tests are tiny: a second thread costs more than it brings, and far more on a busy machine.
 torch.set_num_threads(1)
