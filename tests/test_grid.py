@@ -242,4 +242,4 @@ def test_tab_completion_installs(monkeypatch, capsys):
 
 def test_the_engine_of_ids_is_json(monkeypatch):
     (cell,) = cells_of(monkeypatch, "width=8")
-    assert canonical_json(cell.row()).startswith('{"base_width":1,')
+    assert canonical_json(cell.row()).startswith('{"base_depth":null,"base_width":1,')
