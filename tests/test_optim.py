@@ -234,6 +234,18 @@ class HalfSGD(Optimizer):
         parameter.addcmul_(gradient, slot.rate, value=0.5)
 
 
+class OldSGD(Optimizer):
+    """As one was written before slot.rate held all that differs between steps."""
+
+    def update(self, slot, parameter, gradient, factor):
+        parameter.addcmul_(gradient, slot.minus_lr, value=factor)
+
+
+def test_an_optimizer_of_an_older_form_is_refused_before_training():
+    with pytest.raises(UserError, match=r"update\(slot, parameter, gradient\), got .*factor"):
+        inspect(make_cell(**BASE, optimizer={"_target_": f"{__name__}.OldSGD"}))
+
+
 def test_an_optimizer_of_ones_own():
     keys = {"weight_decay": 0.1, "clip": 0.5, "schedule": "linear"}
     own = make_cell(**BASE, lr=0.1, optimizer={"_target_": f"{__name__}.HalfSGD", **keys})

@@ -26,6 +26,7 @@ alone; Wang & Aitchison, arXiv 2405.13698, find that lr * weight_decay should no
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -126,6 +127,12 @@ class Optimizer:
         warmup: float = 0,
         schedule: str = "constant",
     ) -> None:
+        taken = list(inspect.signature(self.update).parameters)
+        if len(taken) != 3:
+            raise UserError(
+                "optimizer._target_ must name an optimizer with update(slot, parameter, gradient), got "
+                f"update({', '.join(taken)}); the learning rate of a step is slot.rate"
+            )
         self.weight_decay = not_negative("optimizer.weight_decay", weight_decay)
         self.clip = None if clip is None else positive("optimizer.clip", clip, "null is no limit")
         self.schedule = Schedule(schedule, warmup, cells[0].steps)
