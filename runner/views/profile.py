@@ -161,7 +161,8 @@ def _print(table: pd.DataFrame, metric: str, by: str, facets: Sequence[str], out
         out.print(view)
         out.print()
     seeds = int(table["seeds"].max())
-    out.print(f"geometric mean of {seeds} seeds at the last measured step", style="dim")
+    of = f"geometric mean of {seeds} seeds" if seeds > 1 else "one seed"
+    out.print(f"{of}, at the last measured step", style="dim")
 
 
 def _on_page(store: Store, cells: pd.DataFrame, axes: Axes) -> Part | None:
