@@ -64,7 +64,7 @@ class Slot:
         root: Weight of the gradient in its norm, ``[cell]``.
         state: What the update remembers, by name.
         scratch: Room for one gradient, shared by all slots.
-        product: Likewise, for a gradient that is given as a product.
+        product: Room for one gradient that is given as a product, shared by all slots.
     """
 
     path: str

@@ -35,7 +35,7 @@ class Running(NamedTuple):
     """A pack that trains now.
 
     Attributes:
-        pack: Which.
+        pack: Pack in training.
         step: How far it is.
         diverged: Cells that have diverged so far.
         began: By the tally's clock.
