@@ -67,7 +67,8 @@ def speed(path: Path) -> Iterator[tuple[str, str]]:
     lines = ["| what | target | median (least to most) | holds |", "|---|---|---|---|"]
     for row in records(rows):
         unit = f" {row['unit']}" if row["unit"] in ("s", "ms", "MiB", "cells", "steps") else ""
-        target = f"{row['target']}{unit}".replace(">=", "≥").replace("<=", "≤") if row["target"] else ""
+        asked = row["target"] if isinstance(row["target"], str) else ""
+        target = f"{asked}{unit}".replace(">=", "≥").replace("<=", "≤") if asked else ""
         spread = f" ({row['low']:.3g} to {row['high']:.3g})" if row["repeats"] > 1 else ""
         holds = {"pass": "yes", "FAIL": "no"}.get(str(row["verdict"]), "")
         lines.append(f"| {row['what']} | {target} | {row['figure']:.3g}{unit}{spread} | {holds} |")

@@ -182,8 +182,7 @@ def test_a_failed_pack_is_recorded_and_the_rest_goes_on(engine, capsys):
 
 
 def test_a_launcher_that_stops_a_job_is_not_a_failure(engine):
-    class UncompletedJobError(RuntimeError):
-        pass
+    from submitit.core.utils import UncompletedJobError
 
     engine.error_at[16] = UncompletedJobError("requeue")
     assert sweep.main(LINE) == 1
