@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
 
 from runner.analysis.columns import distinct, groups, plain, records, show
 from runner.analysis.curves import DEFAULT_METRICS
 from runner.analysis.curves import curves as over_steps
 from runner.analysis.selection import choose, default_facets, facet_label
+from runner.store import Store
+from runner.views import alt
 from runner.views.captions import sweep_words
 from runner.views.picture import METRICS, Picture, conditions, names
 from runner.views.scales import value_channel
-from runner.views.style import DASHES, concat, layered, rows_of, series_scales
+from runner.views.style import DASHES, Layout, concat, layered, rows_of, series_scales
 from runner.views.terminal import plain_table, short, some
 from runner.views.view import View
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from rich.console import Console
-
-    from runner.store import Store
-    from runner.views.style import Layout
-    from runner.views.view import View
 
 FIELDS = ("series", "line", "step", "value", "low", "high")
 """What a row of a panel's data holds; ``line`` tells apart curves of one series."""
@@ -98,8 +95,6 @@ def curve_panel(
         series: Their names, in order; None lets the data say.
         ordered: Whether they are numbers.
     """
-    import altair as alt
-
     legend = alt.Legend(
         title=by,
         orient="top",

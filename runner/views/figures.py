@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from runner.errors import UserError, unknown
+from runner.views import alt
 from runner.views.style import Layout
-
-if TYPE_CHECKING:
-    import altair as alt
 
 SUFFIXES = (".svg", ".png", ".pdf")
 POINTS = 72.0
@@ -91,8 +89,6 @@ def render(chart: alt.ConcatChart, suffix: str, inches: float | None = None) -> 
 
 def specification(chart: Any) -> dict[str, Any]:
     """Return the Vega-Lite specification of a chart, with its data however many rows they have."""
-    import altair as alt
-
     with alt.data_transformers.enable("default", max_rows=None):
         found: dict[str, Any] = chart.to_dict()
     return found

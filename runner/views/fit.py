@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from rich.console import Console
 
 from runner.analysis.axes import calm_conditions
 from runner.analysis.columns import groups, plain, records
 from runner.analysis.exponents import DEFAULT_METRICS, fit_points
 from runner.analysis.exponents import fit as exponents
+from runner.analysis.phase import Axes
 from runner.analysis.selection import choose, default_facets, facet_label, select, with_series
 from runner.errors import UserError
+from runner.store import Store
+from runner.views import alt
 from runner.views.captions import sweep_words
 from runner.views.picture import METRICS, Part, Picture, Section, conditions, names
 from runner.views.scales import range_bars, value_channel, width_scale
 from runner.views.style import Layout, concat, layered, rows_of, series_scales
 from runner.views.terminal import plain_table
 from runner.views.view import View
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from rich.console import Console
-
-    from runner.analysis.phase import Axes
-    from runner.store import Store
-    from runner.views.style import Layout
-    from runner.views.view import View
 
 
 def fit(
@@ -90,8 +85,6 @@ def _panel(
     values: tuple[Any, ...], points: pd.DataFrame, fits: pd.DataFrame, series: Sequence[str], layout: Layout
 ) -> Any:
     """Return the panel of one metric."""
-    import altair as alt
-
     channels = series_scales(series, ordered=False)
     legend = alt.Legend(title=None, orient="top", columns=4, symbolSize=50, symbolOpacity=1)
     color = alt.Color("series:N", scale=channels["color"], legend=legend)

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from rich.console import Console
 
 from runner.analysis.axes import calm_conditions
 from runner.analysis.columns import column, distinct, groups, show
+from runner.analysis.phase import Axes
 from runner.analysis.selection import choose, default_facets, facet_label, require_no_other_varying, select
 from runner.errors import UserError, unknown
 from runner.schema import KEYS
+from runner.store import Store
+from runner.views import alt
 from runner.views.captions import sweep_words
 from runner.views.picture import COLUMN, Part, Picture, Section, conditions, names
 from runner.views.scales import value_channel
 from runner.views.style import Layout, concat, layered, rows_of, series_scales
 from runner.views.terminal import MISSING, plain_table, short, some
 from runner.views.view import View
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from rich.console import Console
-
-    from runner.analysis.phase import Axes
-    from runner.store import Store
-    from runner.views.style import Layout
-    from runner.views.view import View
 
 METRIC = "feature_movement"
 
@@ -123,8 +118,6 @@ def _chart(table: pd.DataFrame, metric: str, by: str, facets: Sequence[str], lay
 def _panel(
     rows: pd.DataFrame, title: str, metric: str, by: str, values: Sequence[Any], layout: Layout
 ) -> Any:
-    import altair as alt
-
     rows = rows.assign(series=rows[by].map(show))
     fields = ["series", "layer_index", "layer", "role", "value", "low", "high", "seeds"]
     ordered = all(isinstance(value, (int, float)) for value in values)

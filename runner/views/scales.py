@@ -13,6 +13,7 @@ import pandas as pd
 from runner.analysis.columns import distinct
 from runner.analysis.phase import edges, is_log
 from runner.schema import CELLS
+from runner.views import alt
 
 _MOST_TICKS = 9
 
@@ -28,8 +29,6 @@ class Scale:
 
     def encode(self, channel: type, field: str, labels: bool = True) -> Any:
         """Return the Altair channel that draws this axis."""
-        import altair as alt
-
         axis = alt.Axis(
             values=self.ticks,
             format=".3~g" if self.log else "~r",
@@ -42,23 +41,17 @@ class Scale:
 
 def number_scale(log: bool, **more: Any) -> Any:
     """Return a logarithmic scale, or a linear one that need not begin at zero."""
-    import altair as alt
-
     return alt.Scale(type="log", **more) if log else alt.Scale(type="linear", zero=False, **more)
 
 
 def value_channel(log: bool, title: str | None = None, field: str = "value") -> Any:
     """Return the channel of a measured value upwards."""
-    import altair as alt
-
     axis = alt.Axis(title=title, format="~g", tickCount=4)
     return alt.Y(f"{field}:Q", scale=number_scale(log), axis=axis)
 
 
 def range_bars(base: Any, x: Any, color: Any) -> Any:
     """Return bars from ``low`` to ``high`` on a logarithmic axis."""
-    import altair as alt
-
     y = alt.Y("low:Q", scale=number_scale(log=True))
     return base.mark_rule(strokeWidth=1.4).encode(x=x, y=y, y2="high", color=color)
 

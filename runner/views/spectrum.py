@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from runner.analysis.columns import distinct
+from runner.analysis.phase import Axes
 from runner.analysis.regime import COLORS, LETTERS, REGIMES
 from runner.analysis.selection import with_series
+from runner.store import Store
+from runner.views import alt
 from runner.views.picture import Part, Section
 from runner.views.scales import column_title, number_scale, value_channel, width_scale
 from runner.views.style import Layout, concat, layered, rows_of, series_scales, theme
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from runner.analysis.phase import Axes
-    from runner.store import Store
 
 SPECTRUM = ("lambda_max_init", "lambda_min_init", "condition_number_init", "effective_rank")
 GAINS = ("ntk_gain", "transfer_gain")
@@ -59,8 +56,6 @@ def _measured(cells: pd.DataFrame, measure: str) -> pd.DataFrame:
 
 
 def _against_width(part: pd.DataFrame, measure: str, series: Sequence[str]) -> Any:
-    import altair as alt
-
     channels = series_scales(series, ordered=False)
     legend = alt.Legend(title=None, orient="top", columns=4, symbolSize=50)
     rows = part[["series", "width", measure]].rename(columns={measure: "value"})
@@ -80,8 +75,6 @@ def _against_width(part: pd.DataFrame, measure: str, series: Sequence[str]) -> A
 
 
 def _against_change(part: pd.DataFrame, measure: str) -> Any:
-    import altair as alt
-
     rows = part[["series", "regime", "width", "lr", "ntk_change", measure]].rename(columns={measure: "value"})
     rows = rows.assign(letter=rows["regime"].map(LETTERS))
     present = [regime for regime in REGIMES if (rows["regime"] == regime).any()]

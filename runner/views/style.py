@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from runner.analysis.columns import plain
-
-if TYPE_CHECKING:
-    import altair as alt
+from runner.views import alt
 
 INK, PAPER, MUTED = "#1A1A1A", "#FFFFFF", "#6B6B6B"
 THEME = {"ink": INK, "paper": PAPER, "muted": MUTED}
@@ -60,22 +58,16 @@ class Layout:
 
 def parameter(name: str, value: Any) -> Any:
     """Return a parameter of a whole chart, which its script may set."""
-    import altair as alt
-
     return alt.param(name=name, value=value).param
 
 
 def theme(name: str) -> Any:
     """Return a reference to a colour of the theme."""
-    import altair as alt
-
     return alt.ExprRef(name)
 
 
 def layered(layers: Sequence[Any], title: Any, width: float, height: float) -> Any:
     """Return one panel."""
-    import altair as alt
-
     panel = alt.layer(*layers)
     # Set, where .properties() would copy everything inside.
     panel.title, panel.width, panel.height = title, width, height
@@ -96,8 +88,6 @@ def concat(
         most: Panels side by side, if the layout does not say.
         own: Whether colours and shapes of a panel mean something else than in its neighbours.
     """
-    import altair as alt
-
     figure: alt.ConcatChart = alt.concat(
         *charts,
         columns=layout.columns_of(len(charts), most),
@@ -117,8 +107,6 @@ def concat(
 
 def _config(layout: Layout) -> Any:
     """Return the look of all charts."""
-    import altair as alt
-
     ink, muted, size = theme("ink"), theme("muted"), layout.font
     return alt.Config(
         font=FONT,
@@ -167,8 +155,6 @@ def series_scales(values: Sequence[Any], ordered: bool) -> dict[str, Any]:
         values: Names of the series, as they stand in the data.
         ordered: Whether they are numbers, which a sequence of colours shows better than distinct ones.
     """
-    import altair as alt
-
     colors = ramp(len(values)) if ordered else [SERIES_COLORS[i % 6] for i in range(len(values))]
     scale = alt.Scale(domain=list(values), range=list(colors))
     shapes = alt.Scale(domain=list(values), range=[SHAPES[i % 6] for i in range(len(values))])

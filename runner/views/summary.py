@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 from rich import box
@@ -18,15 +17,12 @@ from runner.analysis.exponents import LEAST_WIDTHS
 from runner.analysis.phase import Axes
 from runner.analysis.selection import VaryingError, choose, default_facets
 from runner.errors import UserError
-from runner.store import load
+from runner.store import Store, load
 from runner.views.captions import count_line
 from runner.views.phase import phase_view
 from runner.views.sizes import PAGE
 from runner.views.terminal import console, short
 from runner.views.view import View
-
-if TYPE_CHECKING:
-    from runner.store import Store
 
 
 def print_launch_summary(store: Path, launch: str) -> None:

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
 
 from runner.analysis.columns import distinct, groups, plain, records, show
+from runner.analysis.phase import Axes
 from runner.analysis.selection import choose, default_facets, facet_label, with_series
 from runner.analysis.transfer import lr_curves
 from runner.analysis.transfer import transfer as best_rates
+from runner.store import Store
+from runner.views import alt
 from runner.views.captions import sweep_words
 from runner.views.picture import COLUMN, Part, Picture, Section, conditions, names
 from runner.views.scales import column_title, lr_unit, number_scale, range_bars, value_channel, width_scale
 from runner.views.style import Layout, concat, layered, rows_of, series_scales
 from runner.views.terminal import MISSING, plain_table, short
 from runner.views.view import View
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from rich.console import Console
-
-    from runner.analysis.phase import Axes
-    from runner.store import Store
-    from runner.views.style import Layout
-    from runner.views.view import View
 
 METRIC = "train_loss"
 
@@ -84,8 +81,6 @@ def _losses(
     named: bool,
 ) -> Any:
     """Return the panel of one facet: loss along lr, its smallest marked."""
-    import altair as alt
-
     rows = part.dropna(subset=["value"]).assign(series=part["width"].map(show))
     rows = rows[["series", "lr", "value", "seeds", "best"]]
     legend = alt.Legend(title="width", orient="top", columns=2 if layout.paper else 6, symbolType="stroke")
@@ -111,8 +106,6 @@ def _losses(
 
 def _best(best: pd.DataFrame, facets: Sequence[str], lr_unit: str | None, layout: Layout) -> Any:
     """Return the panel of best learning rates: flat is transfer."""
-    import altair as alt
-
     named = with_series(best, facets).dropna(subset=["best_lr"])
     rows = named[["series", "width", "best_lr", "low", "high", "at_end"]]
     channels = series_scales(list(dict.fromkeys(named["series"])), ordered=False)

@@ -6,18 +6,16 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
+from rich.console import Console
 
 from runner.analysis.columns import plain, records
+from runner.views import alt
 from runner.views.figures import check_figure_path, fitted_layout, write_figure, write_text
 from runner.views.sizes import COLUMN
 from runner.views.style import Layout
-
-if TYPE_CHECKING:
-    import altair as alt
-    from rich.console import Console
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -17,6 +17,7 @@ from runner.analysis.columns import column, numeric_column, plain
 from runner.analysis.phase import Axes, phase_grid
 from runner.analysis.selection import choose, default_facets
 from runner.errors import UserError
+from runner.store import Store
 from runner.views.captions import common_words
 from runner.views.curves import FIELDS, curve_panel
 from runner.views.figures import specification, write_text
@@ -27,9 +28,6 @@ from runner.views.picture import Part, Section
 from runner.views.pictures import sections as picture_sections
 from runner.views.scales import lr_unit
 from runner.views.style import Layout, concat
-
-if TYPE_CHECKING:
-    from runner.store import Store
 
 MOST_PANELS = 24
 MOST_CURVE_BYTES = 10_000_000

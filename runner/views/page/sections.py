@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -16,13 +16,11 @@ from runner.analysis.regime_table import regime_table
 from runner.grid.config import load_thresholds
 from runner.measures.catalog import MEASURES
 from runner.schema import CELLS
+from runner.store import Store
 from runner.store.arrow import column_of
 from runner.views.captions import count_line
 from runner.views.claims import HEADINGS, claim_rows
 from runner.views.picture import Part, Section
-
-if TYPE_CHECKING:
-    from runner.store import Store
 
 PAPERS = {column.name: measure.paper for measure in MEASURES for column in (*measure.trace, *measure.init)}
 """Column to the paper that its measure is of."""

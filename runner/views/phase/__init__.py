@@ -4,25 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from runner.analysis.phase import Axes, boundary, phase_grid
 from runner.analysis.regime import LETTERS, classify
 from runner.analysis.selection import choose, default_facets
 from runner.grid.config import load_thresholds
+from runner.store import Store
 from runner.views.captions import common_words, sweep_words
 from runner.views.phase.chart import phase_chart
 from runner.views.phase.terminal import print_phase
 from runner.views.picture import COLUMN, Option, Picture, conditions, names
 from runner.views.scales import column_title, lr_unit
 from runner.views.view import View
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from runner.analysis.phase import Axes
-    from runner.store import Store
-    from runner.views.view import View
 
 
 def phase(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -13,12 +13,10 @@ from runner.analysis.columns import distinct, groups
 from runner.analysis.phase import Axes, boundary, edges
 from runner.analysis.regime import COLORS, LETTERS, REGIMES, TEXT_COLORS
 from runner.analysis.selection import facet_label
+from runner.views import alt
 from runner.views.phase.critical import critical_lines
 from runner.views.scales import Scale, column_title, number_scale, shared_scale
 from runner.views.style import INK, PAPER, Layout, concat, layered, parameter, rounded, rows_of, theme
-
-if TYPE_CHECKING:
-    import altair as alt
 
 _PALE = 0.45
 CELLS, LETTERED, PICKED = "cells", "letters", "picked"
@@ -98,8 +96,6 @@ class _Context:
 
 def _panel(place: int, title: str, part: pd.DataFrame, lines: pd.DataFrame | None, context: _Context) -> Any:
     """Return one facet: cells, then lines, then letters, then what is chosen."""
-    import altair as alt
-
     axes, layout = context.axes, context.layout
     # On a screen the page may put panels below each other: each has its labels then.
     labels = not layout.paper or place % context.columns == 0
@@ -151,8 +147,6 @@ def _rectangles(part: pd.DataFrame, axes: Axes, measures: Sequence[str]) -> pd.D
 
 def _white(frame: pd.DataFrame, scales: tuple[Any, Any], axes: Axes) -> list[Any]:
     """Return white below the pale points, which are pale on a dark page, too."""
-    import altair as alt
-
     pale = frame[~frame["agreed"]]
     if pale.empty or axes.color != "regime":
         return []
@@ -168,8 +162,6 @@ def _short(value: Any) -> Any:
 
 def _cells(frame: pd.DataFrame, context: _Context, scales: tuple[Any, Any]) -> Any:
     """Return the rectangles of a panel."""
-    import altair as alt
-
     axes, shown = context.axes, "regime" if context.axes.color == "regime" else "value"
     x, y = _renamed(scales[0], "x0"), _renamed(scales[1], "y0")
     rects = (
@@ -185,8 +177,6 @@ def _cells(frame: pd.DataFrame, context: _Context, scales: tuple[Any, Any]) -> A
 
 def _tooltips(context: _Context) -> list[Any]:
     """Return what is said of the point under the pointer."""
-    import altair as alt
-
     axes = context.axes
     shown = [alt.Tooltip("panel:N", title=", ".join(axes.facets))] if axes.facets else []
     shown += [alt.Tooltip(f"{name}:Q", title=key) for name, key in (("x", axes.x), ("y", axes.y))]
@@ -205,8 +195,6 @@ def _tooltips(context: _Context) -> list[Any]:
 
 def _letters(frame: pd.DataFrame, scales: tuple[Any, Any], size: float, place: int) -> list[Any]:
     """Return the letters of a panel, each over a halo that keeps lines from striking it out."""
-    import altair as alt
-
     if size < 5:
         return []
     base = alt.Chart(rows_of(frame)).encode(x=scales[0], y=scales[1], text="letter:N")
@@ -220,8 +208,6 @@ def _letters(frame: pd.DataFrame, scales: tuple[Any, Any], size: float, place: i
 
 def _on_screen(frame: pd.DataFrame, scales: tuple[Any, Any], context: _Context) -> list[Any]:
     """Return the frame around the chosen point, and on top what the pointer meets wherever it is over one."""
-    import altair as alt
-
     base = alt.Chart(rows_of(frame)).encode(
         x=_renamed(scales[0], "x0"), x2="x1", y=_renamed(scales[1], "y0"), y2="y1"
     )
@@ -241,8 +227,6 @@ def _pale(color: str) -> str:
 
 def _lines(lines: pd.DataFrame | None, scales: tuple[Any, Any]) -> list[Any]:
     """Return the regime boundary of a panel, dark over a light casing so that it shows on any colour."""
-    import altair as alt
-
     if lines is None:
         return []
     base = alt.Chart(rows_of(lines[["x", "y", "x2", "y2"]]))
@@ -257,8 +241,6 @@ def _lines(lines: pd.DataFrame | None, scales: tuple[Any, Any]) -> list[Any]:
 
 def _color(axes: Axes, grid: pd.DataFrame, columns: int | None) -> Any:
     """Return the color channel: regimes by name, or a number on viridis."""
-    import altair as alt
-
     if axes.color != "regime":
         return _numeric_color(grid["value"], "value", column_title(axes.color))
     present = [regime for regime in REGIMES if (grid["regime"] == regime).any()] or list(REGIMES)
@@ -273,8 +255,6 @@ def _color(axes: Axes, grid: pd.DataFrame, columns: int | None) -> Any:
 
 def _numeric_color(column: pd.Series, field: str, title: str) -> Any:
     """Return the color channel of a number, on a logarithmic scale where it spans a decade."""
-    import altair as alt
-
     values = column.dropna()
     log = bool(len(values) > 0 and values.min() > 0 and values.max() > 10 * values.min())
     scale = number_scale(log, scheme="viridis", nice=False)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from runner.analysis.phase import SHARPNESS_CRITICAL, Axes
+from runner.views import alt
 from runner.views.scales import Scale
 from runner.views.style import INK, PAPER, Layout, rows_of, theme
 
@@ -28,8 +29,6 @@ def critical_lines(
     References:
         Lewkowycz et al., arXiv 2003.02218, for 4 / lambda_max.
     """
-    import altair as alt
-
     known = part.dropna(subset=["critical"]).groupby(axes.x, observed=True)["critical"].median()
     if known.empty:
         return [], []
@@ -57,8 +56,6 @@ def critical_lines(
 
 def _dashed(line: pd.DataFrame, scales: tuple[Any, Any], width: float, dash: list[int]) -> list[Any]:
     """Return a dashed line over its casing."""
-    import altair as alt
-
     base = alt.Chart(rows_of(line))
     return [
         base.mark_line(
@@ -75,8 +72,6 @@ def _second_axis(
 
     Where y is in units of the critical lr already, the first axis says the same.
     """
-    import altair as alt
-
     if (critical["y"] == SHARPNESS_CRITICAL).all():
         return [], []
     lines, labels = [], []
