@@ -14,6 +14,7 @@ import faulty
 import pandas as pd
 import pytest
 from stores import rows
+from tolerance import TOLERANCE
 
 from runner import cli
 from runner.commands import sweep
@@ -347,7 +348,8 @@ def train(store, fault, lrs, code=0):
 def test_a_bug_that_shows_at_one_cell_costs_this_cell(capsys):
     healthy, _ = train("healthy", "none", "0.1,0.5,1")
     broken, cells = train("broken", "raise", "0.1,0.5,1,1000", code=1)
-    pd.testing.assert_frame_equal(broken[broken.lr < 1000], healthy, check_exact=True)
+    # Two cells more in the pack: another way to multiply, which on some processors rounds otherwise.
+    pd.testing.assert_frame_equal(broken[broken.lr < 1000], healthy, rtol=TOLERANCE["cpu", "float32"])
     failed = cells[cells.lr == 1000]
     assert set(failed.status) == {"failed"}
     capsys.readouterr()
