@@ -5,8 +5,6 @@
 writes the page. The rest is reached through the ``runner`` command.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any
 
 from runner.version import __version__

@@ -1,7 +1,5 @@
 """The command line: the first word chooses, and only what that word needs is imported."""
 
-from __future__ import annotations
-
 import os
 import sys
 import traceback

@@ -4,8 +4,6 @@ A signal arrives between any two instructions, where no pack can be saved. So it
 stops at the next step, saves what it has, and then the signal does what it would have done at once.
 """
 
-from __future__ import annotations
-
 import signal
 import threading
 from collections.abc import Iterator

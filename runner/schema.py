@@ -5,8 +5,6 @@ This is data, free of pyarrow, pandas and torch, so that ``runner schema`` answe
 the docs and the tests read the same declaration.
 """
 
-from __future__ import annotations
-
 from runner.measures.catalog import MEASURES
 from runner.measures.declaration import Column, ColumnType
 

@@ -1,7 +1,5 @@
 """The axes on which a store is best looked at, when nobody says which."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any

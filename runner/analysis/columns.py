@@ -4,8 +4,6 @@ A cell keeps most of its config as real columns and the rest as JSON (``settings
 answer to the key that a user would sweep: ``width``, ``model.activation``, ``parameterization.a.hidden``.
 """
 
-from __future__ import annotations
-
 import difflib
 import json
 import math

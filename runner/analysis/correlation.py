@@ -1,7 +1,5 @@
 """Rank correlations with bootstrap intervals."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The richness at which features begin to form, at each width."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

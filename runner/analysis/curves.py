@@ -1,7 +1,5 @@
 """Training curves: a measure over steps, with the median and the range of the seeds."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

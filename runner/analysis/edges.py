@@ -1,7 +1,5 @@
 """Where training breaks along the learning rate: the critical lr and the edge of divergence."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

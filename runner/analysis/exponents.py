@@ -4,8 +4,6 @@ The slope is that of a straight line through (log width, mean over seeds of log 
 percentile bootstrap that resamples the seeds of each width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any

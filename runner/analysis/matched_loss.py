@@ -1,7 +1,5 @@
 """Cells compared at the same train loss instead of the same step."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

@@ -1,7 +1,5 @@
 """The phase diagram as a table: one row per point of the grid, medians and majorities over seeds."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -3,8 +3,6 @@
 Thresholds come from ``conf/regime/``, so that old tables can be classified anew without retraining.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Lazy and rich training side by side, from the cells of one sweep."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

@@ -9,8 +9,6 @@ Predictions hold at a fixed ``lr * lambda_max``. In the families whose ``lambda_
 a fixed absolute lr is the same thing; under ``sp`` it is not, and only the kernel at init is predicted.
 """
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The best learning rate at each width, and how far it drifts."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

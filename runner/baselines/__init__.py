@@ -5,8 +5,6 @@ the keys that shape and train a network mean nothing to it and are recorded as g
 chosen on the last fifth of the training set, never on the test set; then all of the training set is fitted.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import time

@@ -1,7 +1,5 @@
 """What a command declares: how it is called, what it is for, its options and what it does."""
 
-from __future__ import annotations
-
 import argparse
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Hydra's and OmegaConf's errors, said in one line that names the key and the remedy."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 

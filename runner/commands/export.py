@@ -1,7 +1,5 @@
 """``runner export``: a store's cells as runs of an experiment tracker, or as CSV."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Options that commands share, and the parser that reads them."""
 
-from __future__ import annotations
-
 import argparse
 import difflib
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The command of a picture: its options are its parameters, its output the forms of its view."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

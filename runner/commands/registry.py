@@ -1,7 +1,5 @@
 """The commands that there are. What one needs is imported when it runs, so that listing them is quick."""
 
-from __future__ import annotations
-
 from runner.commands import claims, export, report, schema, status, sweep, verify
 from runner.commands.command import Command
 from runner.commands.pictures import PictureCommand

@@ -1,7 +1,5 @@
 """``runner report``: one self-contained page."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

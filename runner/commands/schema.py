@@ -1,7 +1,5 @@
 """``runner schema``: the columns of the tables; needs neither pandas nor rich, and answers in a blink."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import json

@@ -1,7 +1,5 @@
 """``runner verify``: whether a store can be trusted, and what to do where it cannot."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from dataclasses import asdict

@@ -9,8 +9,6 @@ The shape of one sample says what it is, and models read it so:
 Whoever wants a vector, as the MLP and the kernels of the baselines, flattens the others.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache

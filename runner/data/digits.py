@@ -1,7 +1,5 @@
 """scikit-learn's handwritten digits, on disk with the library."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path

@@ -5,8 +5,6 @@ Each split and each part of the task has its own random stream, so that a larger
 smaller one and leaves the test set and the task as they were.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """MNIST, Fashion-MNIST and CIFAR-10: from OpenML with scikit-learn's cache, or from local files."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Sequence
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """From labelled samples, wherever they come from, to a data set: one way to choose, relabel and scale."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple

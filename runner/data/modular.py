@@ -1,7 +1,5 @@
 """Arithmetic modulo p, where networks generalize long after they have fitted."""
 
-from __future__ import annotations
-
 import torch
 from torch.nn import functional
 

@@ -1,7 +1,5 @@
 """Data sets of openml.org, in scikit-learn's cache."""
 
-from __future__ import annotations
-
 import os
 import socket
 import uuid

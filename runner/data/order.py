@@ -1,7 +1,5 @@
 """The order in which minibatches visit the training samples."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import torch

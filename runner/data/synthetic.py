@@ -7,8 +7,6 @@ Keys that tasks share: ``seed`` of all that is random; ``inputs``, ``sphere``, `
 ``train_size``, ``test_size`` and ``probe_size``, the samples of the splits.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

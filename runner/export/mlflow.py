@@ -1,7 +1,5 @@
 """MLflow: runs in a SQLite file, which its own server reads."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

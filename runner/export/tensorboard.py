@@ -1,7 +1,5 @@
 """TensorBoard: event files, one folder a cell, with the config for its HParams tab."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Weights & Biases: offline runs, to be uploaded with its own ``wandb sync``."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Each value of an axis is checked once and applied to a plain dict: nothing is co
 cell.
 """
 
-from __future__ import annotations
-
 import copy
 import itertools
 import math

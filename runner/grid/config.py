@@ -4,8 +4,6 @@ A config is a plain nested dict, as YAML would give it. Everything a user can ge
 number is reported here, before anything is planned, trained or written.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Calling what a config names with ``_target_``, with errors a user can act on."""
 
-from __future__ import annotations
-
 import difflib
 import functools
 import inspect

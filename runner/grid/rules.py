@@ -1,7 +1,5 @@
 """What each value of a config must be, and the messages for when it is not."""
 
-from __future__ import annotations
-
 import difflib
 import math
 from collections.abc import Callable, Iterable

@@ -1,7 +1,5 @@
 """Elementwise nonlinearities, with their derivatives."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Multi-head self-attention."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

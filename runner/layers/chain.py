@@ -13,8 +13,6 @@ multipliers of the parameterization, one number per cell::
     D_{l-1} = m_{l-1} (D_l W_l^T) * phi'(z_{l-1})
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 

@@ -12,8 +12,6 @@ References:
     sections 3.2 and 3.3.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

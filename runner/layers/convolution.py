@@ -1,7 +1,5 @@
 """Convolution of images, ``[cell, sample, channel, height, width]``."""
 
-from __future__ import annotations
-
 from jaxtyping import Float
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """Layers that multiply by a matrix."""
 
-from __future__ import annotations
-
 from jaxtyping import Float
 from torch import Tensor, nn
 

@@ -11,8 +11,6 @@ Autograd finds the same numbers with twice as many passes over memory, and forwa
 network anew for every product.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """Layers whose parameters multiply or add and sum over nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from jaxtyping import Float

@@ -9,8 +9,6 @@ The trace of the kernel sees gradients only through ``sum_k G_k(x)_i G_k(x')_i``
 where ``G_k(x) = W_k * phi'(z(x))``, that sum is a product of two numbers, as if there were one output.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """How much memory a kernel may take on its way: one setting of the process, since it changes no number."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """The cells of a model: drawing, listing and choosing them."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence

@@ -5,8 +5,6 @@ or per layer and cell, by column. ``catalog`` declares each of them: columns, re
 that start alike share. Names are loaded when they are asked for: the catalog can be read without torch.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

@@ -1,7 +1,5 @@
 """Alignment of kernels: of now with init, and of the kernel with the targets."""
 
-from __future__ import annotations
-
 from jaxtyping import Float
 from torch import Tensor, nn
 

@@ -3,8 +3,6 @@
 Free of torch and pandas, so that ``runner schema`` answers at once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Whether the layers of a model account for all of its gradient."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call

@@ -1,7 +1,5 @@
 """The curvature of the loss where training is."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 
 import torch

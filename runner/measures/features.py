@@ -1,7 +1,5 @@
 """How far the hidden representations moved."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

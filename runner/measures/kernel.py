@@ -5,8 +5,6 @@ parameters p and raw outputs h: it governs SGD in every parameterization, and th
 learning rate and 1/gamma^2 of f = h / gamma cancel.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 
 import torch

@@ -1,7 +1,5 @@
 """How far training is from gradient descent under the kernel at init, in closed form."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn

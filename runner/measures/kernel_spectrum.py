@@ -1,7 +1,5 @@
 """The spectrum of the train kernel: how fast its fastest and its slowest direction are learned."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

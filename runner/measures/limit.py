@@ -16,8 +16,6 @@ References:
     learning", eq. 6 (relu); Williams (1997), "Computing with infinite networks", eq. 11 (erf).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple

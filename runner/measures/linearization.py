@@ -1,7 +1,5 @@
 """How far training is from that of the model linearized at init."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

@@ -1,7 +1,5 @@
 """How far the parameters moved."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

@@ -1,7 +1,5 @@
 """A forward pass that remembers its layers' calls, with the graph that their gradients follow from."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 

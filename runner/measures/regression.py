@@ -6,8 +6,6 @@ kernel, as they do in the infinite-width limit; for one output it is the full ke
 errors in the normalization of the MSE, whatever the network was trained on.
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

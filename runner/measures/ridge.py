@@ -1,7 +1,5 @@
 """Kernel ridge regression, one kernel per cell, its ridge chosen on a split of the training set."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Which measures a cell asks for, and at which of the measured steps."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Whether features learned on one labelling help with another."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

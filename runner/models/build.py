@@ -1,7 +1,5 @@
 """From the ``model`` section of a config to a module without cells."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

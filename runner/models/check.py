@@ -1,7 +1,5 @@
 """What a model must be, checked before anything is trained."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """The convolutional network."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from jaxtyping import Float

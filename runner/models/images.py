@@ -1,7 +1,5 @@
 """What the convolutional networks share."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from jaxtyping import Float

@@ -1,7 +1,5 @@
 """The scale of samples, which all architectures share."""
 
-from __future__ import annotations
-
 import math
 
 

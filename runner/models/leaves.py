@@ -1,7 +1,5 @@
 """The layers of a plain ``torch.nn.Module``, each with the ensemble layer that takes its place."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The residual multilayer perceptron."""
 
-from __future__ import annotations
-
 import math
 
 from jaxtyping import Float

@@ -1,7 +1,5 @@
 """The residual convolutional network, without batch norm."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

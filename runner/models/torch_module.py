@@ -1,7 +1,5 @@
 """A plain ``torch.nn.Module`` as an ensemble."""
 
-from __future__ import annotations
-
 import inspect
 import itertools
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Eigenvalues and singular values of whole matrices, a batch of them at a time."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Random streams that are named, so that each part of a draw has its own."""
 
-from __future__ import annotations
-
 import hashlib
 
 import torch

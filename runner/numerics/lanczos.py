@@ -3,8 +3,6 @@
 Vectors are ``[cell, n]``, one symmetric operator per cell, all of them at the same step.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import NamedTuple

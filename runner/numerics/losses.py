@@ -1,7 +1,5 @@
 """Losses and errors, per cell, in one normalization: that in which 2 / lambda_max is the critical lr."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

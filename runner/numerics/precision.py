@@ -1,7 +1,5 @@
 """How float32 matrices are multiplied: what the ``dtype`` of a cell means on a GPU, and by whom on a CPU."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """Adam, with decay in the gradient or apart from it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import ClassVar

@@ -24,8 +24,6 @@ its limit asks for (Mei et al., arXiv 1804.06561). *Decoupled* decay (AdamW, sig
 alone; Wang & Aitchison, arXiv 2405.13698, find that lr * weight_decay should not depend on width.
 """
 
-from __future__ import annotations
-
 import inspect
 import math
 from collections.abc import Mapping, Sequence

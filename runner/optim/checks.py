@@ -1,7 +1,5 @@
 """What the keys of the ``optimizer`` section must be."""
 
-from __future__ import annotations
-
 from runner.errors import UserError
 from runner.grid.rules import number, shown
 

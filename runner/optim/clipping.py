@@ -1,7 +1,5 @@
 """Gradient clipping, cell by cell."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Gradient descent on signs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import ClassVar
 

@@ -14,8 +14,6 @@ References:
     arXiv 2011.14522, section 3 (abc-parametrizations).
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

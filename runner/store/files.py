@@ -1,7 +1,5 @@
 """Files that appear whole or not at all, and disk errors in words."""
 
-from __future__ import annotations
-
 import errno
 import os
 import uuid

@@ -9,8 +9,6 @@ The lock is the lease. It ends with the process, in whatever way that ends, so t
 Where the file system knows no locks there are no leases: cells may be trained twice, and still count once.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress

@@ -1,7 +1,5 @@
 """What a launch ran with: versions and git commit."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

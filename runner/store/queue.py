@@ -4,8 +4,6 @@ The launcher writes the job of every shard to ``launches/<id>/jobs.json``, and `
 scheduler: the other files do not tell a job that waits from one that was cancelled before it began.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

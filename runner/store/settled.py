@@ -1,7 +1,5 @@
 """Which cells of a store need no training."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from pathlib import Path
 

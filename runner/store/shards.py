@@ -1,7 +1,5 @@
 """The heartbeat of a job: a file per shard that says how far it is, and a lock that its process holds."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket

@@ -5,8 +5,6 @@ cells of the pack, so that any later launch that trains the same pack finds it, 
 content. One that does not fit (another version, another device, damage) is not used: the pack starts over.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

@@ -1,7 +1,5 @@
 """One optimizer step of a pack: the loss of its cells, its gradient and the update."""
 
-from __future__ import annotations
-
 from typing import Protocol, runtime_checkable
 
 import torch

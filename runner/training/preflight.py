@@ -3,8 +3,6 @@
 What a key may be by itself is checked where the cell is made, in :mod:`runner.grid.rules`.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from functools import lru_cache

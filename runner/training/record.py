@@ -1,7 +1,5 @@
 """Collecting what a pack measures into the columns of the tables."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

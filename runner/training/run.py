@@ -1,7 +1,5 @@
 """A pack in training: what its cells share, how a step is taken, what is measured and how it is saved."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

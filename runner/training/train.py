@@ -1,7 +1,5 @@
 """Training one pack: many cells as one ensemble, measured at log-spaced steps."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence

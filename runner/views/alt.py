@@ -1,7 +1,5 @@
 """Altair, loaded when the first chart is drawn: half a second that a table on a terminal does not need."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:

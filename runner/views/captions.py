@@ -1,7 +1,5 @@
 """Words that captions, the page and the terminal share: the sweep, its cells and seeds."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The table of claims: on the terminal and as Markdown."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Exponents: measures against width, with their fits, their seeds' range and the slope that theory gives."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

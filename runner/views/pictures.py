@@ -3,8 +3,6 @@
 A picture's file is loaded when it is asked for: the list of commands needs no pandas.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 
 from runner.views.picture import Picture, Section

@@ -1,7 +1,5 @@
 """A measure of the layers against their depth in the network."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

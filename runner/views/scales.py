@@ -1,7 +1,5 @@
 """The axes of a figure: scale, domain, ticks and title, shared by all its panels."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The spectrum of the kernel at init against width, and what the network won over that kernel."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a sweep says at its end: the phase diagram, where everything lies, and what to run next."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What all tables on a terminal share: colour on a terminal, letters in a pipe."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from typing import Any, TextIO

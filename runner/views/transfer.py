@@ -1,7 +1,5 @@
 """Whether the best learning rate transfers across width."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The claims about lazy and feature-learning training, and the rules that judge them from tables alone."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 

@@ -1,7 +1,5 @@
 """Rules on training as descent with the initial kernel: C3, C5, C13."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial

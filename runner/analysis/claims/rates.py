@@ -1,7 +1,5 @@
 """Rules on the learning rate: C8, C16."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial

@@ -1,7 +1,5 @@
 """Rules on which regime a cell is in: C7, C10, C17."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial

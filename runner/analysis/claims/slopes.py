@@ -1,7 +1,5 @@
 """Exponents for the rules: of any number per cell, against width, refused where they have no support."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Rules on what features are good for: C11, C12, C14, C15."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 

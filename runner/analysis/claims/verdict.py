@@ -1,7 +1,5 @@
 """Verdicts: an estimate against a prediction, and several of them as one claim."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal

@@ -4,8 +4,6 @@ A band reaches from the slope of theory to the one that independent prototypes g
 asymptote is not reached yet, and 0.1 beyond on both sides, because seeds are few.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 

@@ -1,7 +1,5 @@
 """The binary format of CIFAR-10: records of a label and the red, green and blue planes of an image."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

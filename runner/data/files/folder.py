@@ -1,7 +1,5 @@
 """From ``data.path`` to samples: which files to read, and how."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

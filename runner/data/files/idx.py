@@ -1,7 +1,5 @@
 """The IDX format of MNIST: a magic number, the length of each axis, then the bytes."""
 
-from __future__ import annotations
-
 import math
 import struct
 from pathlib import Path

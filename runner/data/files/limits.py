@@ -3,8 +3,6 @@
 No reader allocates more than `MOST_BYTES` on the word of a header, and none executes what a file holds.
 """
 
-from __future__ import annotations
-
 import gzip
 import zlib
 from collections.abc import Iterator

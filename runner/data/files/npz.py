@@ -1,7 +1,5 @@
 """NumPy's archives, with the names of Keras's copies: x_train, y_train, x_test, y_test; or x and y."""
 
-from __future__ import annotations
-
 import math
 import zipfile
 from pathlib import Path

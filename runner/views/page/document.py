@@ -1,7 +1,5 @@
 """The page put together: what it shows, what it leaves out, and how large it is."""
 
-from __future__ import annotations
-
 import html
 import json
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The training curves of a store, packed small: what a click on a point of the diagram shows."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The parts of the page that are text and tables."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

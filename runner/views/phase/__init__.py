@@ -1,7 +1,5 @@
 """The phase diagram: which regime, or which value of a measure, at each point of the grid."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The critical learning rate in a phase diagram: theory's lines, and the second axis that they make."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

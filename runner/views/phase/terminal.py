@@ -1,7 +1,5 @@
 """The phase diagram on a terminal: letters with colour, and a legend."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

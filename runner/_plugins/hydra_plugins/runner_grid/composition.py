@@ -5,8 +5,6 @@ configs refer to (``${width}``), and one whose values are maps or refer to other
 All other axes are numbers and names laid over the composed config, see ``runner.grid.axes``.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
