@@ -27,7 +27,7 @@ alone; Wang & Aitchison, arXiv 2405.13698, find that lr * weight_decay should no
 import inspect
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, InitVar, dataclass, field
 from typing import ClassVar
 
 import torch
@@ -86,10 +86,12 @@ class Slot:
         self.state = {name: value[index] for name, value in self.state.items()}
 
 
+@dataclass(eq=False)
 class Optimizer:
     """Updates the parameters of an ensemble in place; a subclass says how, parameter by parameter.
 
-    Built with a model without layers, it checks its settings and does nothing else.
+    Built with a model without layers, it checks its settings and does nothing else. The keys of a subclass
+    are keyword-only dataclass fields, or arguments of an ``__init__`` of its own that calls this one.
 
     Args:
         lr: Base learning rate of every cell, absolute.
@@ -111,29 +113,31 @@ class Optimizer:
 
     family: ClassVar[OptimizerFamily] = "sgd"
     decoupled: ClassVar[bool] = False
-    remembers: tuple[str, ...] = ()
-    eps: float = 0.0
+    # Without annotations, so that they are no keys.
+    remembers = tuple[str, ...]()
+    eps = 0.0
 
-    def __init__(
-        self,
-        model: nn.Module,
-        cells: Sequence[Cell],
-        lr: Float[Tensor, "cell"],
-        *,
-        weight_decay: float = 0.0,
-        clip: float | None = None,
-        warmup: float = 0,
-        schedule: str = "constant",
-    ) -> None:
+    model: InitVar[nn.Module]
+    cells: InitVar[Sequence[Cell]]
+    lr: InitVar[Float[Tensor, "cell"]]
+    _: KW_ONLY
+    weight_decay: float = 0.0
+    clip: float | None = None
+    warmup: float = 0
+    schedule: str = "constant"
+
+    def __post_init__(self, model: nn.Module, cells: Sequence[Cell], lr: Float[Tensor, "cell"]) -> None:
+        """Check the settings and make the slots; a subclass checks its own before."""
         taken = list(inspect.signature(self.update).parameters)
         if len(taken) != 3:
             raise UserError(
                 "optimizer._target_ must name an optimizer with update(slot, parameter, gradient), got "
                 f"update({', '.join(taken)}); the learning rate of a step is slot.rate"
             )
-        self.weight_decay = not_negative("optimizer.weight_decay", weight_decay)
-        self.clip = None if clip is None else positive("optimizer.clip", clip, "null is no limit")
-        self.schedule = Schedule(schedule, warmup, cells[0].steps)
+        self.weight_decay = not_negative("optimizer.weight_decay", self.weight_decay)
+        if self.clip is not None:
+            self.clip = positive("optimizer.clip", self.clip, "null is no limit")
+        self._factors = Schedule(self.schedule, self.warmup, cells[0].steps)
         self._check_cells(cells)
         self.taken, self.factor = 0, 1.0
         self.slots = self._slots(model, cells, lr)
@@ -151,7 +155,7 @@ class Optimizer:
 
     def begin(self) -> None:
         """Begin a step: everything that differs between steps is brought up to date, in place."""
-        factor = self.schedule.factor(self.taken)
+        factor = self._factors.factor(self.taken)
         self.taken += 1
         if factor != self.factor:
             self.factor = factor

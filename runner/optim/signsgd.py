@@ -1,6 +1,7 @@
 """Gradient descent on signs."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -13,6 +14,7 @@ from runner.optim.checks import below_one
 from runner.scaling.parameterization import OptimizerFamily
 
 
+@dataclass(kw_only=True, eq=False)
 class SignSGD(Optimizer):
     """Sign descent, ``p <- p - lr * gamma * r^(-c) * sign(grad)``, with Adam's c.
 
@@ -32,23 +34,13 @@ class SignSGD(Optimizer):
     family: ClassVar[OptimizerFamily] = "adam"
     decoupled: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        model: nn.Module,
-        cells: Sequence[Cell],
-        lr: Float[Tensor, "cell"],
-        *,
-        momentum: float = 0.0,
-        weight_decay: float = 0.0,
-        clip: float | None = None,
-        warmup: float = 0,
-        schedule: str = "constant",
-    ) -> None:
-        self.momentum = below_one("optimizer.momentum", momentum)
+    momentum: float = 0.0
+
+    def __post_init__(self, model: nn.Module, cells: Sequence[Cell], lr: Float[Tensor, "cell"]) -> None:
+        """Check the settings and make the slots."""
+        self.momentum = below_one("optimizer.momentum", self.momentum)
         self.remembers = ("mean",) if self.momentum else ()
-        super().__init__(
-            model, cells, lr, weight_decay=weight_decay, clip=clip, warmup=warmup, schedule=schedule
-        )
+        super().__post_init__(model, cells, lr)
 
     def update(self, slot: Slot, parameter: Tensor, gradient: Tensor) -> None:
         """Update one parameter in place; see :meth:`runner.optim.Optimizer.update`."""
