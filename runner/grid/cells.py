@@ -10,14 +10,12 @@ import binascii
 import hashlib
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
+import pyarrow as pa
 
 from runner.grid.cell import FIELDS, ID_VERSION, OPTIONAL, Cell, encoded
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _ID_HEX = 20
 _ID_CHUNK = 1 << 16
@@ -161,8 +159,6 @@ class Cells(Sequence[Cell]):
 
     def ids(self) -> pa.Array:
         """Return ``cell_id`` of each, as Arrow's strings."""
-        import pyarrow as pa
-
         texts = self._id_texts()
         found = np.empty((len(self), len(ID_VERSION) + 1 + _ID_HEX), np.uint8)
         found[:] = np.frombuffer(f"{ID_VERSION}-{'0' * _ID_HEX}".encode(), np.uint8)
@@ -203,8 +199,6 @@ class Cells(Sequence[Cell]):
 
     def arrow(self) -> dict[str, pa.Array]:
         """Return every field as Arrow's dictionary-encoded array."""
-        import pyarrow as pa
-
         arrays = {}
         for name, (values, codes) in self._columns.items():
             # By hand: handed a NumPy array, Arrow imports pandas to look at it.
@@ -230,8 +224,6 @@ def _column(values: Sequence[Any]) -> Column:
 
 
 def _from_arrow(values: pa.Array | pa.ChunkedArray) -> Column:
-    import pyarrow as pa
-
     if isinstance(values, pa.ChunkedArray):
         values = values.unify_dictionaries().combine_chunks()
     if not pa.types.is_dictionary(values.type):

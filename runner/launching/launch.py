@@ -13,6 +13,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from runner import store as tables
 from runner.errors import UserError
 from runner.grid.cell import Cell, canonical_json
@@ -29,7 +32,6 @@ from runner.store.files import locked
 from runner.store.leases import Leases
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     import torch
 
 
@@ -140,16 +142,12 @@ def _join(plan: Plan, config: Mapping[str, Any], store: Path, provenance: Mappin
 
 def _same_launch(plan: Plan, store: Path) -> str | None:
     """Return the newest launch if it asked for these very cells; every plan has them in one order."""
-    import pyarrow as pa
-
     newest = next(reversed(launches.launch_ids(store)), None)
     return newest if newest and _asked(store, newest).equals(pa.chunked_array([plan.ids])) else None
 
 
 def unfinished(store: Path, launch: str) -> tuple[int, int]:
     """Return how many cells of a launch have no row yet, and how many of all failed."""
-    import pyarrow.compute as pc
-
     asked = _asked(store, launch)
     rows = tables.read_table(store, "cells", ["cell_id", "status"])
     failed = rows["cell_id"].filter(pc.equal(rows["status"], "failed"))
@@ -180,7 +178,6 @@ def run_shard(store: Path, launch: str, shard: int, progress: Progress | None = 
         KeyboardInterrupt: On Ctrl-C, when what was in training is saved.
         SystemExit: On another signal to stop, when that is done.
     """
-    import pyarrow as pa
     import torch
 
     from runner.training import preflight

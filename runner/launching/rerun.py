@@ -9,6 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from runner import store as tables
 from runner.errors import UserError
 from runner.grid.cell import Cell
@@ -54,9 +57,6 @@ def rerun(store: Path, count: int, trust: bool = False) -> tuple[int, list[Probl
 
 def _packs(store: Path, count: int) -> Iterator[tuple[str, list[Cell], int]]:
     """Yield launch, cells and threads of the packs that random cells were trained in."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     rows = tables.read_table(store, "cells", ["cell_id", "launch", "status"]).to_pylist()
     launch_of = {row["cell_id"]: row["launch"] for row in rows if row["status"] != "failed"}
     drawn: dict[str, set[str]] = {}

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from runner.errors import UserError
 from runner.grid.cell import PACK_FIELDS, START_FIELDS, Cell
@@ -24,8 +25,6 @@ from runner.planning.packs import Packs, total_cost
 from runner.store.arrow import from_numpy, is_in, to_numpy
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from runner.training.preflight import PackShape
 
 SHARD_SECONDS = 450.0

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from runner.schema import SCHEMA_VERSION, Column
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
 
 WRITE_OPTIONS: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
 _PANDAS_NULLABLE = {"int64": "Int64", "bool": "boolean"}
@@ -34,8 +34,6 @@ def arrow_schema(
         extras: Columns of users' measures, as they declare them.
         metadata: Further entries of the schema's metadata, stored as JSON.
     """
-    import pyarrow as pa
-
     columns = [*declared, *extras]
     notes = [
         {"unit": column.unit, "meaning": column.meaning, "nullable": str(column.nullable).lower()}
@@ -95,8 +93,6 @@ def to_arrow(
     Raises:
         ValueError: Lengths differ, a value has the wrong type, or one that must be there is null.
     """
-    import pyarrow as pa
-
     names = {column.name for column in declared}
     known = {column.name: column for column in extras}
     more = [known.get(name) or undeclared(name) for name in sorted(set(columns) - names)]
@@ -117,8 +113,6 @@ def to_arrow(
 
 def _array(field: pa.Field, values: Sequence[Any] | pa.Array) -> pa.Array:
     """Return one column; raises ValueError where the values are not of its type."""
-    import pyarrow as pa
-
     try:
         if isinstance(values, pa.DictionaryArray):
             return values.dictionary.cast(field.type).take(values.indices)
@@ -141,30 +135,20 @@ def _array(field: pa.Field, values: Sequence[Any] | pa.Array) -> pa.Array:
 
 def from_numpy(values: np.ndarray, valid: np.ndarray) -> pa.Array:
     """Return whole numbers as Arrow's, null where they are not valid."""
-    import pyarrow as pa
-
     return pa.Array.from_buffers(pa.int64(), len(values), [_bits(valid), pa.py_buffer(values)])
 
 
 def arrow_mask(values: np.ndarray) -> pa.Array:
     """Return booleans as Arrow's."""
-    import pyarrow as pa
-
     return pa.Array.from_buffers(pa.bool_(), len(values), [None, _bits(values)])
 
 
 def _bits(values: np.ndarray) -> pa.Buffer:
-    import numpy as np
-    import pyarrow as pa
-
     return pa.py_buffer(np.packbits(values, bitorder="little"))
 
 
 def to_numpy(values: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """Return numbers or booleans without nulls as NumPy's."""
-    import numpy as np
-    import pyarrow as pa
-
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
     if pa.types.is_boolean(values.type):
@@ -176,9 +160,6 @@ def is_in(
     values: pa.Array | pa.ChunkedArray, some: Collection[str] | pa.Array | pa.ChunkedArray
 ) -> np.ndarray:
     """Tell for each text whether it is among some."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     if not isinstance(some, pa.Array | pa.ChunkedArray):
         some = pa.array(list(some), pa.string())
     return to_numpy(pc.is_in(values, value_set=some))
@@ -186,8 +167,6 @@ def is_in(
 
 def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     """Return the rows under a schema: in its order, with nulls where a column is missing."""
-    import pyarrow as pa
-
     present = set(rows.column_names)
     arrays = [
         rows[field.name].cast(field.type) if field.name in present else pa.nulls(rows.num_rows, field.type)

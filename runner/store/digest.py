@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+import pyarrow as pa
+import pyarrow.compute as pc
 
 KEY = "digest"
 _COVERED = (b"schema_version", b"part", b"written", b"supersedes")
@@ -44,8 +43,6 @@ class ContentDigest:
 
 def _bytes_of(values: pa.Array) -> tuple[bytes, bytes, bytes]:
     """Return validity, lengths and data of an array; the data of a null are taken for zero."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
 
     def raw(array: pa.Array) -> bytes:
         array = pa.concat_arrays([array])  # a copy, which starts where its buffer does

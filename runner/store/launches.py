@@ -23,7 +23,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from runner.errors import UserError, unknown
 from runner.grid.cell import FIELDS
@@ -32,9 +36,6 @@ from runner.store.arrow import WRITE_OPTIONS, arrow_schema, to_arrow
 from runner.store.files import atomic, disk_errors, locked
 from runner.store.parts import check_version, names_today, read_columns, readable
 from runner.store.provenance import git_state, versions
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _SHARD = Column("shard", "int64", "", "Shard that trains the cell; null if it was finished before")
 PLAN = (
@@ -74,8 +75,6 @@ def new_launch(
     Raises:
         UserError: The store cannot be written or is from a newer schema.
     """
-    import pyarrow.compute as pc
-
     launch_ids(store)
     shards = to_arrow({"shard": rows["shard"]}, [_SHARD])["shard"]
     owned = shards.filter(pc.greater_equal(shards, 0))
@@ -111,8 +110,6 @@ def new_launch(
 
 def _write_plan(rows: Mapping[str, Sequence[Any] | pa.Array], count: int, file: IO[bytes]) -> None:
     """Write the plan a row group at a time: many cells share a text, but each gets its copy of it here."""
-    import pyarrow.parquet as pq
-
     with pq.ParquetWriter(file, arrow_schema(PLAN), **WRITE_OPTIONS) as writer:
         for start in range(0, count, ROW_GROUP_ROWS):
             some = {name: values[start : start + ROW_GROUP_ROWS] for name, values in rows.items()}
@@ -215,10 +212,6 @@ def read_plan(
     Raises:
         UserError: There is no such launch, or its plan is corrupt.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
     read_launch(store, launch)
     path = store / "launches" / launch / "plan.parquet"
     options = {"page_checksum_verification": True, "read_dictionary": _TEXTS}

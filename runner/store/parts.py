@@ -16,18 +16,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from runner.errors import UserError
 from runner.schema import KEYS, RENAMED, SCHEMA_VERSION, TABLES, Column
 from runner.store.arrow import WRITE_OPTIONS, arrow_mask, arrow_schema, column_of, conform, to_arrow
 from runner.store.digest import KEY, ContentDigest
 from runner.store.files import atomic
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.parquet as pq
 
 COMPACTED = "part-compacted-"
 _ATTEMPTS = 12
@@ -71,8 +70,6 @@ def write_part(
 
 def write_rows(tables: Iterable[pa.Table], schema: pa.Schema, file: IO[bytes]) -> None:
     """Write tables of one schema as one Parquet file, a row group each, and their digest."""
-    import pyarrow.parquet as pq
-
     digest = ContentDigest()
     with pq.ParquetWriter(file, schema, **WRITE_OPTIONS) as writer:
         for rows in tables:
@@ -87,9 +84,6 @@ def check_digest(path: Path) -> None:
     Raises:
         UserError: It is not what was written.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     with readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
         metadata = file.metadata.metadata or {}
         digest = ContentDigest()
@@ -164,8 +158,6 @@ def read_part(path: Path, table: str, columns: Sequence[str] | None = None) -> P
         UserError: It is corrupt or from a newer schema.
         FileNotFoundError: It is gone.
     """
-    import pyarrow.parquet as pq
-
     # Before opening: if the file is replaced in between, compaction sees that and keeps the new one.
     identity = file_of(path)
     with readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
@@ -226,8 +218,6 @@ def file_of(path: Path) -> tuple[int, int]:
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
     """Turn all errors of a damaged part into one ``UserError``."""
-    import pyarrow as pa
-
     try:
         yield
     except FileNotFoundError:
@@ -255,9 +245,6 @@ def newest_rows(parts: Sequence[Part]) -> list[np.ndarray]:
     A cell is taken whole from one part: the last written of those that hold it, so that a trace never
     mixes two trainings. In ``cells`` (where ``status`` was read) a failed row never replaces a trained one.
     """
-    import numpy as np
-    import pyarrow as pa
-
     lengths = [part.rows.num_rows for part in parts]
     if len(parts) < 2:
         return [np.ones(length, dtype=bool) for length in lengths]
@@ -280,8 +267,6 @@ def read_table(store: Path, table: str, columns: Sequence[str] | None = None) ->
     Raises:
         UserError: A part is corrupt or from a newer schema.
     """
-    import pyarrow as pa
-
     needed = ["cell_id", "status"] if table == "cells" else ["cell_id"]
     parts, _ = scan(store, table, None if columns is None else list(dict.fromkeys([*needed, *columns])))
     schema = merged_schema(table, parts)

@@ -3,6 +3,8 @@
 from contextlib import suppress
 from pathlib import Path
 
+import pyarrow.compute as pc
+
 from runner.store.parts import attempts, file_of, read_part, read_table
 
 
@@ -12,8 +14,6 @@ def finished(store: Path, retry_failed: bool = False) -> set[str]:
     Raises:
         UserError: A part is corrupt or from a newer schema.
     """
-    import pyarrow.compute as pc
-
     rows = read_table(store, "cells", ["cell_id", "status"])
     if retry_failed:
         rows = rows.filter(pc.not_equal(rows["status"], "failed"))

@@ -9,7 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
 
 from runner.errors import UserError
 from runner.store.launches import failure_path, launch_ids, read_launch, read_plan
@@ -17,9 +20,6 @@ from runner.store.leases import is_present
 from runner.store.parts import read_table, select
 from runner.store.queue import queued_shards
 from runner.store.shards import presence_path
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 ALIVE_SECONDS = 120.0
 """A shard without a heartbeat for longer is taken for stopped."""
@@ -192,8 +192,6 @@ def _alive(path: Path, presence: Path, beat: Mapping[str, Any]) -> bool:
 
 
 def _failures(store: Path, cells: pa.Table) -> Iterable[Failure]:
-    import numpy as np
-
     # Not by pyarrow.compute: given a Python value to compare with, it imports pandas.
     failed = np.array([status == "failed" for status in cells["status"].to_pylist()], dtype=bool)
     for row in select(cells, failed).to_pylist():

@@ -12,6 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from runner.errors import UserError
 from runner.schema import TABLES
 from runner.store.arrow import conform
@@ -31,9 +35,7 @@ from runner.store.parts import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
-    import pyarrow as pa
 
 BATCH_ROWS = 1 << 16
 """Rows that a compaction reads at a time."""
@@ -115,8 +117,6 @@ def _compact_table(store: Path, table: str, name: str, without: Collection[str])
 
 def _masks(parts: Sequence[Part], without: Collection[str]) -> list[np.ndarray]:
     """Return for each part a boolean mask of the rows that stay."""
-    import numpy as np
-
     masks = newest_rows(parts)
     if not without:
         return masks
@@ -126,8 +126,6 @@ def _masks(parts: Sequence[Part], without: Collection[str]) -> list[np.ndarray]:
 
 def _merge(parts: Sequence[Part], masks: Sequence[np.ndarray], schema: pa.Schema) -> Iterator[pa.Table]:
     """Yield the rows that count, a row group at a time."""
-    import pyarrow as pa
-
     waiting: list[pa.Table] = []
     for part, mask in zip(parts, masks, strict=True):
         for batch in _batches(part, mask):
@@ -140,9 +138,6 @@ def _merge(parts: Sequence[Part], masks: Sequence[np.ndarray], schema: pa.Schema
 
 
 def _batches(part: Part, mask: np.ndarray) -> Iterator[pa.Table]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     start = 0
     with readable(part.path), pq.ParquetFile(part.path, page_checksum_verification=True) as source:
         if file_of(part.path) != part.file:

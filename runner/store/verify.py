@@ -12,7 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from runner.errors import UserError
 from runner.grid.cell import ID_VERSION
@@ -23,9 +26,6 @@ from runner.store.files import disk_errors
 from runner.store.launches import read_config, read_launch, read_plan
 from runner.store.parts import check_digest, merged_schema, read_part, read_table, readable, scan
 from runner.store.tables import compact
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 DAMAGED = "damaged"
 _ROW_COUNTS = {"trace": "trace_rows", "layers": "layer_rows"}
@@ -182,8 +182,6 @@ def _check_part(path: Path, table: str) -> int:
 
 def _check_ids(rows: pa.Table) -> None:
     """Raise ValueError if a cell's values are not those that its id was made of."""
-    import pyarrow.compute as pc
-
     ours = rows.filter(pc.starts_with(rows["cell_id"], f"{ID_VERSION}-"))
     wrong = ours["cell_id"].filter(pc.not_equal(ours["cell_id"], Cells.from_arrow(ours).ids()))
     if len(wrong):
@@ -205,8 +203,6 @@ def _damaged_launches(store: Path, report: Report) -> Iterator[_Damage]:
 
 
 def _trained_twice(store: Path) -> int:
-    import pyarrow.compute as pc
-
     found: Counter[str] = Counter()
     for part in scan(store, "cells", ["cell_id", "status"])[0]:
         trained = part.rows.filter(pc.not_equal(part.rows["status"], "failed"))
