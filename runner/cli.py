@@ -5,7 +5,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from runner.commands.registry import COMMANDS
+from runner.commands.registry import COMMANDS, main_of
 from runner.errors import UserError, unknown
 
 EPILOGUE = """\
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         words.insert(0, "sweep")  # Hydra's completion calls the bare program
     if words[:1] == ["sweep"]:
-        return COMMANDS["sweep"].main(words[1:])
+        return main_of("sweep")(words[1:])
     debug = "--debug" in words
     try:
         code = _dispatch([word for word in words if word != "--debug"])
@@ -56,12 +56,12 @@ def _dispatch(words: list[str]) -> int:
         return 0
     if words[0] not in COMMANDS:
         raise unknown("command", words[0], COMMANDS)
-    return COMMANDS[words[0]].main(words[1:])
+    return main_of(words[0])(words[1:])
 
 
 def _overview() -> str:
     lines = ["usage: runner COMMAND ...", "", "Phase diagrams of lazy and feature-learning training.", ""]
-    lines += [f"  {command.usage:<20}{command.help}" for command in COMMANDS.values()]
+    lines += [f"  {f'{word} {usage}':<20}{meaning}" for word, (usage, meaning) in COMMANDS.items()]
     return "\n".join([*lines, "", EPILOGUE])
 
 

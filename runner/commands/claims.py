@@ -7,19 +7,25 @@ and the same command again trains only what is missing.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from runner.commands.command import Parsed
+from runner.analysis.claims import choose_claims, judge
+from runner.analysis.columns import plain, records
+from runner.analysis.estimate import Tables
+from runner.analysis.regime_table import regime_table
+from runner.commands.command import Command
 from runner.commands.options import Parser, add_json
+from runner.commands.sweep import main as run_sweep
 from runner.errors import UserError
-
-if TYPE_CHECKING:
-    from runner.analysis.estimate import Tables
+from runner.store import load
+from runner.views.claims import claims_markdown, claims_table
+from runner.views.terminal import console
 
 OUT = Path("outputs/claims")
 QUICK: Mapping[str, tuple[str, ...]] = {
@@ -42,10 +48,6 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UserError: If there is no such claim, or an experiment cannot be run at all.
     """
-    from runner.analysis.claims import choose_claims, judge
-    from runner.views.claims import claims_markdown, claims_table
-    from runner.views.terminal import console
-
     claims = choose_claims(options.ids)
     began = time.monotonic()
     frames, seconds, code = {}, {}, 0
@@ -62,10 +64,6 @@ def run(options: argparse.Namespace) -> int:
     text = claims_markdown(table, checks, side_by_side(frames), command)
     (options.out / "claims.md").write_text(text, encoding="utf-8")
     if options.json:
-        import json
-
-        from runner.analysis.columns import plain, records
-
         rows = [{key: plain(value) for key, value in row.items()} for row in records(table)]
         print(json.dumps({"command": command, "seconds": seconds, "rows": rows}, indent=1))
         return code
@@ -85,8 +83,6 @@ def sweep(experiment: str, store: Path, quick: bool) -> int:
     Raises:
         UserError: If the sweep could not begin.
     """
-    from runner.commands.sweep import main as run_sweep
-
     print(f"{experiment}:", file=sys.stderr)
     store.mkdir(parents=True, exist_ok=True)
     log = store / "sweep.log"
@@ -103,9 +99,6 @@ def sweep(experiment: str, store: Path, quick: bool) -> int:
 
 def tables_of(store: Path) -> Tables:
     """Return the tables of the newest launch of a store: a smaller grid is not judged with a larger one's."""
-    from runner.analysis.estimate import Tables
-    from runner.store import load
-
     opened = load(store)
     ids = set(opened.launch_cells())
     return Tables(
@@ -115,8 +108,6 @@ def tables_of(store: Path) -> Tables:
 
 def side_by_side(frames: Mapping[str, Tables]) -> Any:
     """Return lazy and rich cells beside each other, from the experiment on tasks; None without it."""
-    from runner.analysis.regime_table import regime_table
-
     return regime_table(frames["claim_tasks"]) if "claim_tasks" in frames else None
 
 
@@ -139,9 +130,8 @@ def _ids(text: str) -> Iterable[str]:
     return tuple(part.strip().upper() for part in text.split(",") if part.strip())
 
 
-COMMAND = Parsed(
-    "claims [IDS]",
-    "the theory put to the test: 17 claims, measured, with verdicts",
+COMMAND = Command(
+    "claims",
     "Put the theory to the test: each claim an experiment, a rule and a verdict. Trains what is missing "
     f"into {OUT}; the table goes there as Markdown and Parquet, too.",
     ("runner claims --quick", "runner claims C8 C16", "runner claims C1,C6 --quick --json"),

@@ -1,22 +1,22 @@
 """``runner export``: a store's cells as runs of an experiment tracker, or as CSV."""
 
 import argparse
+import json
 from pathlib import Path
 
-from runner.commands.command import Parsed
+from runner.analysis.selection import choose
+from runner.commands.command import Command
 from runner.commands.options import Parser, add_selection, add_store, store_of
 from runner.errors import unknown
+from runner.export import export
+from runner.store import load
+from runner.views.progress import working
 
 FORMATS = ("csv", "mlflow", "tensorboard", "wandb")
 
 
 def run(options: argparse.Namespace) -> int:
     """Write the cells in the format asked for."""
-    from runner.analysis.selection import choose
-    from runner.export import export
-    from runner.store import load
-    from runner.views.progress import working
-
     if options.to not in FORMATS:
         raise unknown("--to", options.to, FORMATS)
     store = load(store_of(options))
@@ -25,8 +25,6 @@ def run(options: argparse.Namespace) -> int:
     with working(f"writing {len(cells)} cells to {out}") as tell:
         place = export(store, cells, options.to, out, tell)
     if options.json:
-        import json
-
         print(json.dumps({"to": options.to, "cells": len(cells), "out": str(out)}))
     else:
         print(f"{len(cells)} cells: {place}")
@@ -40,9 +38,8 @@ def _options(parser: Parser) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder (STORE/export/FORMAT)")
 
 
-COMMAND = Parsed(
-    "export [STORE]",
-    "the cells as CSV, or as runs for wandb, mlflow, tensorboard",
+COMMAND = Command(
+    "export",
     (
         "A store's cells as CSV or as runs of an experiment tracker, each with its config, curves and "
         "results. Nothing is sent anywhere: the files are for the tracker's own tools."

@@ -2,32 +2,29 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from runner.commands.command import Command, command_parser
+from runner.commands.command import Command
 from runner.commands.options import Extend, Parser, add_figure, add_selection, add_store, store_of
+from runner.store import load
+from runner.views.figures import check_figure_path
 from runner.views.picture import Picture, names
-from runner.views.pictures import picture_of
+from runner.views.progress import working
+from runner.views.terminal import console
 
 _OF_EVERY_COMMAND = ("where", "all")
 
 
-@dataclass(frozen=True, slots=True)
-class PictureCommand(Command):
-    """The command that prints and draws a picture."""
-
-    def parser(self) -> Parser:
-        """Return the parser of what follows the word."""
-        picture = picture_of(self.name)
-        parser = command_parser(self.name, picture.description, picture.examples)
-        _add_options(picture, parser)
-        return parser
-
-    def main(self, words: Sequence[str]) -> int:
-        """Parse the words and show the picture."""
-        return _run(picture_of(self.name), self.parser().parse_args(words))
+def command_of(picture: Picture) -> Command:
+    """Return the command that prints and draws a picture."""
+    return Command(
+        picture.name,
+        picture.description,
+        picture.examples,
+        partial(_add_options, picture),
+        partial(_run, picture),
+    )
 
 
 def _add_options(picture: Picture, parser: Parser) -> None:
@@ -49,11 +46,6 @@ def _add_options(picture: Picture, parser: Parser) -> None:
 
 def _run(picture: Picture, options: argparse.Namespace) -> int:
     """Print the picture in the form asked for, and draw it if asked to."""
-    from runner.store import load
-    from runner.views.figures import check_figure_path
-    from runner.views.progress import working
-    from runner.views.terminal import console
-
     if options.out:
         check_figure_path(options.out)
     store = load(store_of(options))

@@ -3,16 +3,15 @@
 import argparse
 from pathlib import Path
 
-from runner.commands.command import Parsed
+from runner.commands.command import Command
 from runner.commands.options import Parser, add_selection, add_store, store_of
+from runner.store import load
+from runner.views.page import write_page
+from runner.views.progress import working
 
 
 def run(options: argparse.Namespace) -> int:
     """Write the page and say where it is."""
-    from runner.store import load
-    from runner.views.page import write_page
-    from runner.views.progress import working
-
     store = load(store_of(options))
     path = options.out or store.path / "report.html"
     with working(f"writing {path}"):
@@ -29,9 +28,8 @@ def _options(parser: Parser) -> None:
     parser.add_argument("--out", type=Path, metavar="FILE", help="the page (STORE/report.html)")
 
 
-COMMAND = Parsed(
-    "report [STORE]",
-    "one HTML page to look at, offline: diagram, curves, fits, provenance",
+COMMAND = Command(
+    "report",
     (
         "One HTML file that works offline: phase diagram, curves of every cell, fits, best learning rates, "
         "provenance."

@@ -6,7 +6,7 @@ import json
 import textwrap
 from collections.abc import Iterator
 
-from runner.commands.command import Parsed
+from runner.commands.command import Command
 from runner.commands.options import Parser, add_json
 from runner.errors import unknown
 from runner.schema import SCHEMA_VERSION, TABLES
@@ -54,9 +54,8 @@ def _options(parser: Parser) -> None:
     add_json(parser)
 
 
-COMMAND = Parsed(
-    "schema [TABLE]",
-    "every column of the tables: type, unit, meaning",
+COMMAND = Command(
+    "schema",
     "Every column of the tables: type, unit, meaning.",
     ("runner schema", "runner schema layers", "runner schema cells --json"),
     _options,

@@ -6,22 +6,17 @@ import argparse
 import dataclasses
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from runner.commands.command import Parsed
+from runner.commands.command import Command
 from runner.commands.options import Parser, add_store, store_of
 from runner.errors import printable
-
-if TYPE_CHECKING:
-    from runner.store.status import Counts, StatusReport
+from runner.store.status import Counts, StatusReport, status
 
 _MOST_LAUNCHES = 10
 
 
 def run(options: argparse.Namespace) -> int:
     """Print how far a store is."""
-    from runner.store.status import status
-
     report = status(store_of(options))
     if options.json:
         print(json.dumps(dataclasses.asdict(report) | {"running": report.running}, indent=1, default=str))
@@ -87,9 +82,8 @@ def _options(parser: Parser) -> None:
     )
 
 
-COMMAND = Parsed(
-    "status [STORE]",
-    "how far a store is, and what failed",
+COMMAND = Command(
+    "status",
     "How far a store is: cells done, diverged, failed and missing, jobs at work.",
     ("runner status", "runner status outputs/digits --failures"),
     _options,

@@ -9,13 +9,21 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from runner.commands.command import Command
+import hydra
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from runner.commands.complaints import from_hydra, rewrite
 from runner.errors import UserError, printable
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
+from runner.grid.axes import expand_logspace
+from runner.grid.config import conf_dir
+from runner.launching.launch import SweepIncompleteError, run_shard
+from runner.store.launches import read_launch
+from runner.views.progress import make_progress
 
 DEFAULT_EXPERIMENT = "default"
 _SHOWING = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version")
@@ -56,10 +64,6 @@ def run_job(config: DictConfig) -> None:
 
 def run_shard_job(store: str, launch: str, shard: int) -> None:
     """Run one shard, showing how far it is."""
-    from runner.launching.launch import run_shard
-    from runner.store.launches import read_launch
-    from runner.views.progress import make_progress
-
     _see_working_directory()
     progress = make_progress(shard, read_launch(Path(store), launch)["shards"])
     run_shard(Path(store), launch, shard, progress)
@@ -79,9 +83,6 @@ def _run(arguments: list[str]) -> int:
 
 
 def _call_hydra(line: list[str]) -> int:
-    import hydra
-
-    from runner.grid.config import conf_dir
 
     with _environment(["runner", *line]):
         _see_working_directory()
@@ -120,8 +121,6 @@ def _see_working_directory() -> None:
 
 def _normalized(argument: str) -> str:
     """Expand logspace, which Hydra does not know, and spare people the + of an experiment."""
-    from runner.grid.axes import expand_logspace
-
     key, equals, value = argument.partition("=")
     if key.startswith("-") or not equals:
         return argument
@@ -131,10 +130,6 @@ def _normalized(argument: str) -> str:
 
 def _with_default_experiment(line: list[str]) -> list[str]:
     """Add the default grid when the line names neither an experiment nor a key of that grid."""
-    import yaml
-
-    from runner.grid.config import conf_dir
-
     content = yaml.safe_load((conf_dir() / "experiment" / f"{DEFAULT_EXPERIMENT}.yaml").read_text("utf-8"))
     params = content["hydra"]["sweeper"]["params"]
     own = {"experiment", *params}
@@ -151,8 +146,6 @@ def _with_default_experiment(line: list[str]) -> list[str]:
 
 def _without_axes(line: list[str]) -> list[str]:
     """Drop the axes: what Hydra shows is one config, without any."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
     parser = OverridesParser.create()
     kept = [argument for argument in line if argument not in {"--multirun", "-m"}]
     flags = {place + 1 for place, argument in enumerate(kept) if argument in _FLAGS_WITH_VALUE}
@@ -176,12 +169,6 @@ def _without_axes(line: list[str]) -> list[str]:
 
 def _explain(error: Exception) -> tuple[str | None, int]:
     """Return one line for what went wrong and the exit code; no line for what is our own mistake."""
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    from runner.commands.complaints import from_hydra, rewrite
-    from runner.launching.launch import SweepIncompleteError
-
     if isinstance(error, UserError):
         return _one_line(error), 2
     if isinstance(error, SweepIncompleteError):
@@ -193,18 +180,3 @@ def _explain(error: Exception) -> tuple[str | None, int]:
 
 def _one_line(error: object) -> str:
     return printable(" ".join(str(error).split()))
-
-
-class _Sweep(Command):
-    """The command whose words are Hydra's."""
-
-    __slots__ = ()
-
-    def main(self, words: Sequence[str]) -> int:
-        """Run the sweep, its errors said here."""
-        return main(words)
-
-
-COMMAND = _Sweep(
-    "sweep [OVERRIDES]", "train a grid: runner sweep width=64,256 lr=0.1,1 parameterization=ntk,mup"
-)

@@ -4,9 +4,10 @@ import argparse
 import json
 from dataclasses import asdict
 
-from runner.commands.command import Parsed
+from runner.commands.command import Command
 from runner.commands.options import Parser, add_store, store_of
 from runner.errors import UserError, printable
+from runner.store.verify import repair, verify
 
 
 def run(options: argparse.Namespace) -> int:
@@ -15,8 +16,6 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UserError: There is no store, it cannot be written, or a newer version wrote it.
     """
-    from runner.store.verify import repair, verify
-
     if options.rerun < 0:
         raise UserError(f"--rerun must be a number of cells >= 0, got {options.rerun}; e.g. --rerun 3")
     store = store_of(options)
@@ -67,9 +66,8 @@ def _options(parser: Parser) -> None:
     )
 
 
-COMMAND = Parsed(
-    "verify [STORE]",
-    "whether a store can be trusted: every byte read, and held against the plans",
+COMMAND = Command(
+    "verify",
     "Read every byte of a store: checksums, schema, ids, rows that are missing or there twice, cells of the "
     "plans that have no result. Says how to repair; changes nothing without --repair.",
     ("runner verify", "runner verify outputs/digits --repair", "runner verify outputs/digits --rerun 3"),
