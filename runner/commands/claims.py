@@ -4,8 +4,6 @@ Each experiment is an ordinary sweep into a store of its own: `runner status`, `
 and the same command again trains only what is missing.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -1,7 +1,5 @@
 """``runner status``: how far a store is; needs neither pandas nor rich, and answers in a blink."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import json

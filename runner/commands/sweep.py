@@ -1,7 +1,5 @@
 """``runner sweep``: Hydra's command line with errors that a person can act on."""
 
-from __future__ import annotations
-
 import os
 import re
 import sys

@@ -1,20 +1,15 @@
 """A store's cells as CSV or as runs of a tracker, written from the tables when training is over."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from runner.errors import UserError
 from runner.export.runs import Run, runs_of
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from runner.store import Store
+from runner.store import Store
 
 EXTRAS = {"wandb": "wandb", "mlflow": "mlflow", "tensorboard": "tensorboard"}
 """The package that a writer needs; the extra of `regime-runner` is named like the writer."""

@@ -1,16 +1,11 @@
 """CSV: the three tables as they are, group keys as columns of their own."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from runner.analysis.columns import group_keys
-
-if TYPE_CHECKING:
-    from runner.store import Store
+from runner.store import Store
 
 
 def write_csv(store: Store, cells: pd.DataFrame, out: Path) -> str:

@@ -1,19 +1,15 @@
 """A cell as trackers see it: a run with a config, values over steps, and results."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from runner.analysis.columns import config_columns, plain, records, show
 from runner.grid.cell import FIELDS
-
-if TYPE_CHECKING:
-    from runner.store import Store
+from runner.store import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,6 @@
 Null means "not measured" or "does not apply", NaN "measured, and not a number".
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace

@@ -4,8 +4,6 @@ The digest covers names, types and values of all columns and the part's identity
 and is the same however the rows are cut into pages, row groups or batches.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 

@@ -12,8 +12,6 @@
 Files only: ``runner status`` needs to reach no process.
 """
 
-from __future__ import annotations
-
 import json
 import secrets
 import shlex

@@ -6,8 +6,6 @@ by compaction also names the ids that it supersedes, so that an interruption bet
 them hides no row and doubles none.
 """
 
-from __future__ import annotations
-
 import json
 import time
 import uuid

@@ -1,7 +1,5 @@
 """How far a store is, told from its files alone and without pandas, which takes too long to import."""
 
-from __future__ import annotations
-
 import json
 import socket
 import time

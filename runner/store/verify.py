@@ -4,8 +4,6 @@ A repair deletes nothing: what cannot be read is moved to ``damaged/`` inside th
 lost rows by it are dropped from ``cells``, so that the same sweep command trains them again.
 """
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import vl_convert
+
 from runner.errors import UserError, unknown
 from runner.views import alt
 from runner.views.style import Layout
@@ -71,8 +73,6 @@ def fitted_layout(make: Callable[[Layout], Any], panels: int, inches: float) -> 
 
 def render(chart: alt.ConcatChart, suffix: str, inches: float | None = None) -> bytes:
     """Return the figure in the format of a suffix, no wider than some inches."""
-    import vl_convert
-
     svg = _svg(chart)
     width, height = _size_of(svg)
     if inches is not None and width > inches * POINTS:
@@ -93,8 +93,6 @@ def specification(chart: Any) -> dict[str, Any]:
 
 
 def _svg(chart: alt.ConcatChart) -> str:
-    import vl_convert
-
     return _numbered_clips(vl_convert.vegalite_to_svg(specification(chart)))
 
 

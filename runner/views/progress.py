@@ -1,19 +1,19 @@
 """What a shard shows while it trains: a live display on a terminal, plain lines elsewhere."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple, TextIO
+from typing import NamedTuple, TextIO
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
 from runner.launching.workers import Progress
 from runner.planning.packs import Pack, costs_by_kind
-
-if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-    from rich.live import Live
 
 LINE_SECONDS = 5.0
 """Least time between two plain lines: a log should be read, not scrolled."""
@@ -25,8 +25,6 @@ def working(what: str) -> Iterator[Callable[[str], None]]:
     if not sys.stderr.isatty():
         yield lambda text: None
         return
-    from rich.console import Console
-
     with Console(stderr=True).status(what) as status:
         yield lambda text: status.update(f"{what}: {text}")
 
@@ -236,8 +234,6 @@ class LiveProgress(Tally):
 
     def begin(self, packs: Sequence[Pack], done: int, total: int) -> None:
         """Start the display."""
-        from rich.live import Live
-
         super().begin(packs, done, total)
         self._live = Live(
             get_renderable=self.render, console=self._console, refresh_per_second=4, transient=True
@@ -254,10 +250,6 @@ class LiveProgress(Tally):
 
     def render(self) -> RenderableType:
         """Return the bar, the counts and the packs at work, as they are now."""
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
-        from rich.text import Text
-
         rows = Table.grid()
         rows.add_row(ProgressBar(total=1.0, completed=self.fraction, width=min(60, self._console.width - 2)))
         rows.add_row(Text(self.counts()))
@@ -268,8 +260,6 @@ class LiveProgress(Tally):
 
 def make_progress(shard: int = 0, shards: int = 1, stream: TextIO | None = None) -> Tally:
     """Return the display that fits: live on a terminal that one shard has for itself, else lines."""
-    from rich.console import Console
-
     console = Console(stderr=True, file=stream)
     if console.is_terminal and shards == 1:
         return LiveProgress(console)

@@ -1,24 +1,21 @@
 """What ``runner.load`` returns: a store whose analyses are methods, and which shows itself in a notebook."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from runner.errors import UserError
 from runner.store import Store
 from runner.store import load as open_store
+from runner.views.captions import count_line
 from runner.views.curves import curves
+from runner.views.figures import render
 from runner.views.fit import fit
+from runner.views.page import Page, write_page
 from runner.views.phase import phase
 from runner.views.picture import conditions
 from runner.views.profile import profile
 from runner.views.transfer import transfer
-
-if TYPE_CHECKING:
-    from runner.views.page import Page
 
 
 class Results(Store):
@@ -39,15 +36,10 @@ class Results(Store):
         self, path: str | Path | None = None, where: str | Sequence[str] = (), all: bool = False
     ) -> Page:
         """Write the HTML page, to ``report.html`` in the store by default, and return where it is."""
-        from runner.views.page import write_page
-
         return write_page(self, path or self.path / "report.html", conditions(where), all)
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: how many cells, the phase diagram, the columns."""
-        from runner.views.captions import count_line
-        from runner.views.figures import render
-
         title = html.escape(f"{self.path}: {count_line(self.cells)}; {len(self.launches)} launches")
         try:
             picture = render(self.phase().chart, ".svg").decode()

@@ -1,7 +1,5 @@
 """Parquet tables of images: a column of labels, and the pixels as one column each or as one of lists."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

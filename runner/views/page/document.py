@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import vl_convert
 
 from runner.analysis.axes import largest_facets, measured_columns, natural_axes
 from runner.analysis.columns import column, numeric_column, plain
@@ -163,8 +164,6 @@ def _document(
     pictures: str,
 ) -> str:
     """Return the page as text."""
-    import vl_convert
-
     keys = (axes.x, axes.y, *axes.facets)
     data = {"charts": content.charts, "datasets": content.datasets, **extra}
     folder = files("runner.views.page")

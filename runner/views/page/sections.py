@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from runner.analysis.estimate import Tables
 from runner.analysis.phase import Axes
@@ -16,6 +17,7 @@ from runner.measures.catalog import MEASURES
 from runner.schema import CELLS
 from runner.store import Store
 from runner.store.arrow import column_of
+from runner.store.launches import read_launch
 from runner.views.captions import count_line
 from runner.views.claims import HEADINGS, claim_rows
 from runner.views.picture import Part, Section
@@ -117,8 +119,6 @@ def _claims(store: Path) -> str:
 
 
 def _record(store: Store) -> dict[str, Any]:
-    from runner.store.launches import read_launch
-
     return read_launch(store.path, store.launches[-1]) if store.launches else {}
 
 
@@ -133,8 +133,6 @@ def _provenance(store: Store, record: Mapping[str, Any]) -> str:
         ("git commit", commit),
         ("versions", ", ".join(f"{name} {version}" for name, version in versions.items()) or "-"),
     ]
-    import yaml
-
     config = yaml.safe_dump(store.config, sort_keys=False, allow_unicode=True, width=100)
     return (
         html_table(("", ""), rows) + f"<details><summary>Config</summary><pre>{_text(config)}</pre></details>"
