@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -16,6 +17,7 @@ from runner.optim.checks import positive, two_below_one
 from runner.scaling.parameterization import OptimizerFamily
 
 
+@dataclass(kw_only=True, eq=False)
 class Adam(Optimizer):
     """Adam, ``p <- p - lr * gamma * r^(-c) * m / (sqrt(v) + eps)``, with bias corrections.
 
@@ -39,24 +41,13 @@ class Adam(Optimizer):
     family: ClassVar[OptimizerFamily] = "adam"
     remembers = ("mean", "square")
 
-    def __init__(
-        self,
-        model: nn.Module,
-        cells: Sequence[Cell],
-        lr: Float[Tensor, "cell"],
-        *,
-        betas: Sequence[float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        clip: float | None = None,
-        warmup: float = 0,
-        schedule: str = "constant",
-    ) -> None:
-        self.betas = two_below_one("optimizer.betas", betas)
-        self.eps = positive("optimizer.eps", eps, "a weight without gradient is 0/0 without it")
-        super().__init__(
-            model, cells, lr, weight_decay=weight_decay, clip=clip, warmup=warmup, schedule=schedule
-        )
+    betas: Sequence[float] = (0.9, 0.999)
+    eps: float = 1e-8
+
+    def __post_init__(self, model: nn.Module, cells: Sequence[Cell], lr: Float[Tensor, "cell"]) -> None:
+        self.betas = two_below_one("optimizer.betas", self.betas)
+        self.eps = positive("optimizer.eps", self.eps, "a weight without gradient is 0/0 without it")
+        super().__post_init__(model, cells, lr)
 
     def begin(self) -> None:
         """Begin a step; the bias corrections of m and v are moved into its rate and its eps."""
@@ -76,6 +67,7 @@ class Adam(Optimizer):
         parameter.addcmul_(torch.div(mean, size, out=slot.scratch), slot.rate)
 
 
+@dataclass(kw_only=True, eq=False)
 class AdamW(Adam):
     """:class:`Adam` with decoupled decay, ``p <- p - lr * gamma * weight_decay * p`` before each step.
 
@@ -85,20 +77,4 @@ class AdamW(Adam):
 
     decoupled: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        model: nn.Module,
-        cells: Sequence[Cell],
-        lr: Float[Tensor, "cell"],
-        *,
-        betas: Sequence[float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.01,
-        clip: float | None = None,
-        warmup: float = 0,
-        schedule: str = "constant",
-    ) -> None:
-        super().__init__(
-            model, cells, lr,
-            betas=betas, eps=eps, weight_decay=weight_decay, clip=clip, warmup=warmup, schedule=schedule,
-        )  # fmt: skip
+    weight_decay: float = 0.01

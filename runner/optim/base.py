@@ -29,7 +29,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, InitVar, dataclass, field
 from typing import ClassVar
 
 import torch
@@ -88,6 +88,7 @@ class Slot:
         self.state = {name: value[index] for name, value in self.state.items()}
 
 
+@dataclass(eq=False)
 class Optimizer:
     """Updates the parameters of an ensemble in place; a subclass says how, parameter by parameter.
 
@@ -113,30 +114,35 @@ class Optimizer:
 
     family: ClassVar[OptimizerFamily] = "sgd"
     decoupled: ClassVar[bool] = False
-    remembers: tuple[str, ...] = ()
-    eps: float = 0.0
+    remembers: tuple[str, ...] = field(default=(), init=False)
+    eps: float = field(default=0.0, init=False)
 
-    def __init__(
-        self,
-        model: nn.Module,
-        cells: Sequence[Cell],
-        lr: Float[Tensor, "cell"],
-        *,
-        weight_decay: float = 0.0,
-        clip: float | None = None,
-        warmup: float = 0,
-        schedule: str = "constant",
-    ) -> None:
+    model: InitVar[nn.Module]
+    cells: InitVar[Sequence[Cell]]
+    lr: InitVar[Float[Tensor, "cell"]]
+    _: KW_ONLY
+    weight_decay: float = 0.0
+    clip: float | None = None
+    warmup: float = 0
+    schedule: str = "constant"
+
+    def __post_init__(self, model: nn.Module, cells: Sequence[Cell], lr: Float[Tensor, "cell"]) -> None:
         taken = list(inspect.signature(self.update).parameters)
         if len(taken) != 3:
             raise UserError(
                 "optimizer._target_ must name an optimizer with update(slot, parameter, gradient), got "
                 f"update({', '.join(taken)}); the learning rate of a step is slot.rate"
             )
-        self.weight_decay = not_negative("optimizer.weight_decay", weight_decay)
-        self.clip = None if clip is None else positive("optimizer.clip", clip, "null is no limit")
-        self.schedule = Schedule(schedule, warmup, cells[0].steps)
-        self._check_cells(cells)
+        self.weight_decay = not_negative("optimizer.weight_decay", self.weight_decay)
+        if self.clip is not None:
+            self.clip = positive("optimizer.clip", self.clip, "null is no limit")
+        self._schedule = Schedule(self.schedule, self.warmup, cells[0].steps)
+        Scaling(cells).lr("hidden", self.family)  # raises where the table has no row for it
+        if self.family != "sgd" and any(cell.lr_unit == "sharpness" for cell in cells):
+            raise UserError(
+                f"lr_unit must be absolute for {type(self).__name__}, got sharpness; lambda_max is a scale "
+                "for gradient descent only, so sweep lr itself"
+            )
         self.taken, self.factor = 0, 1.0
         self.slots = self._slots(model, cells, lr)
         self._renew_scratch()
@@ -153,7 +159,7 @@ class Optimizer:
 
     def begin(self) -> None:
         """Begin a step: everything that differs between steps is brought up to date, in place."""
-        factor = self.schedule.factor(self.taken)
+        factor = self._schedule.factor(self.taken)
         self.taken += 1
         if factor != self.factor:
             self.factor = factor
@@ -271,11 +277,3 @@ class Optimizer:
         for slot, size in zip(self.slots, sizes, strict=True):
             slot.scratch = scratch[:size].view(count, *slot.shape)
             slot.product = product[:size].view(count, *slot.shape)
-
-    def _check_cells(self, cells: Sequence[Cell]) -> None:
-        Scaling(cells).lr("hidden", self.family)  # raises where the table has no row for it
-        if self.family != "sgd" and any(cell.lr_unit == "sharpness" for cell in cells):
-            raise UserError(
-                f"lr_unit must be absolute for {type(self).__name__}, got sharpness; lambda_max is a scale "
-                "for gradient descent only, so sweep lr itself"
-            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -15,6 +16,7 @@ from runner.optim.base import Optimizer, Slot
 from runner.optim.checks import below_one, flag
 
 
+@dataclass(kw_only=True, eq=False)
 class SGD(Optimizer):
     """Gradient descent, ``p <- p - lr * gamma^2 * r^(-c) * grad``, optionally with momentum.
 
@@ -35,27 +37,16 @@ class SGD(Optimizer):
         in deep learning". Its critical lr: Cohen et al. (2021), arXiv 2103.00065, appendix B.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        cells: Sequence[Cell],
-        lr: Float[Tensor, "cell"],
-        *,
-        momentum: float = 0.0,
-        nesterov: bool = False,
-        weight_decay: float = 0.0,
-        clip: float | None = None,
-        warmup: float = 0,
-        schedule: str = "constant",
-    ) -> None:
-        self.momentum = below_one("optimizer.momentum", momentum)
-        self.nesterov = flag("optimizer.nesterov", nesterov)
+    momentum: float = 0.0
+    nesterov: bool = False
+
+    def __post_init__(self, model: nn.Module, cells: Sequence[Cell], lr: Float[Tensor, "cell"]) -> None:
+        self.momentum = below_one("optimizer.momentum", self.momentum)
+        self.nesterov = flag("optimizer.nesterov", self.nesterov)
         if self.nesterov and not self.momentum:
             raise UserError("optimizer.momentum must be > 0 with optimizer.nesterov=true, got 0; e.g. 0.9")
         self.remembers = ("momentum",) if self.momentum else ()
-        super().__init__(
-            model, cells, lr, weight_decay=weight_decay, clip=clip, warmup=warmup, schedule=schedule
-        )
+        super().__post_init__(model, cells, lr)
 
     def update(self, slot: Slot, parameter: Tensor, gradient: Tensor) -> None:
         """Update one parameter in place; see :meth:`runner.optim.Optimizer.update`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -15,6 +16,7 @@ from runner.optim.checks import below_one
 from runner.scaling.parameterization import OptimizerFamily
 
 
+@dataclass(kw_only=True, eq=False)
 class SignSGD(Optimizer):
     """Sign descent, ``p <- p - lr * gamma * r^(-c) * sign(grad)``, with Adam's c.
 
@@ -34,23 +36,12 @@ class SignSGD(Optimizer):
     family: ClassVar[OptimizerFamily] = "adam"
     decoupled: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        model: nn.Module,
-        cells: Sequence[Cell],
-        lr: Float[Tensor, "cell"],
-        *,
-        momentum: float = 0.0,
-        weight_decay: float = 0.0,
-        clip: float | None = None,
-        warmup: float = 0,
-        schedule: str = "constant",
-    ) -> None:
-        self.momentum = below_one("optimizer.momentum", momentum)
+    momentum: float = 0.0
+
+    def __post_init__(self, model: nn.Module, cells: Sequence[Cell], lr: Float[Tensor, "cell"]) -> None:
+        self.momentum = below_one("optimizer.momentum", self.momentum)
         self.remembers = ("mean",) if self.momentum else ()
-        super().__init__(
-            model, cells, lr, weight_decay=weight_decay, clip=clip, warmup=warmup, schedule=schedule
-        )
+        super().__post_init__(model, cells, lr)
 
     def update(self, slot: Slot, parameter: Tensor, gradient: Tensor) -> None:
         """Update one parameter in place; see :meth:`runner.optim.Optimizer.update`."""
