@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -108,7 +109,9 @@ class TorchModule(nn.Module):
         received: list[Tensor] = []
         returned: list[Tensor] = []
 
-        def listen(leaf: Leaf, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> Tensor:
+        def listen(
+            leaf: Leaf, _: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor
+        ) -> Tensor:
             if nudges is not None:
                 output = output + nudges[len(called)]
             called.append(leaf)
@@ -118,10 +121,7 @@ class TorchModule(nn.Module):
 
         modules = dict(self._shell[0].named_modules())
         handles = [
-            modules[path].register_forward_hook(
-                lambda _, args, kwargs, output, leaf=leaf: listen(leaf, args, kwargs, output),
-                with_kwargs=True,
-            )
+            modules[path].register_forward_hook(partial(listen, leaf), with_kwargs=True)
             for path, leaf in self._leaves.items()
         ]
         try:
