@@ -26,11 +26,9 @@ class Adam(Optimizer):
     the gradient's units, and scales with it.
 
     Args:
-        lr: Base learning rate of every cell, absolute.
         betas: Weights of the past in m and in v, in [0, 1).
         eps: Added to sqrt(v), for gamma 1 at base width.
         weight_decay: See :class:`runner.optim.Optimizer`, coupled: part of the gradient; so are the others.
-        schedule: ``constant``, ``cosine`` or ``linear``.
 
     References:
         Kingma & Ba (2015), arXiv 1412.6980, algorithm 1. Exponents, and the scale of the gradient before

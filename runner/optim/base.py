@@ -15,7 +15,7 @@ weight decay   shrinks by lr gamma^2 weight_decay a   the width factor r^(-c) is
                step (gamma once under Adam), at any   its start at the same rate at every width
                width
 Adam's eps     eps r^(c_sgd - c_adam) / gamma         how raw gradients scale: the same share at any width
-clip           norm gamma sqrt(sum r^(-c) |g|^2)      see :func:`runner.optim.clipping.gradient_norm`
+clip           norm gamma sqrt(sum r^(-c) |g|^2)      see :func:`runner.optim.clipping.clip_factor`
 =============  =====================================  ====================================================
 
 *Coupled* decay (SGD, Adam) adds the gradient of weight_decay / 2 * sum_l r^(c_l) |w_l|^2, with SGD's c, to
@@ -40,7 +40,7 @@ from runner.errors import UserError
 from runner.grid.cell import Cell
 from runner.layers import Product, parameters_of
 from runner.optim.checks import not_negative, positive
-from runner.optim.clipping import clip_factor, gradient_norm
+from runner.optim.clipping import clip_factor
 from runner.optim.schedule import Schedule
 from runner.scaling.parameterization import OptimizerFamily, Scaling
 
@@ -172,7 +172,7 @@ class Optimizer:
         """Update all parameters, after :meth:`begin`; arguments as of :meth:`step`."""
         scale = None
         if self.clip is not None:
-            scale = clip_factor(gradient_norm(gradients, [slot.root for slot in self.slots]), self.clip)
+            scale = clip_factor(gradients, [slot.root for slot in self.slots], self.clip)
         for slot, parameter, gradient in zip(self.slots, parameters, gradients, strict=True):
             if scale is not None:
                 gradient = torch.mul(gradient, scale.view_as(slot.minus_lr), out=slot.scratch)

@@ -25,11 +25,9 @@ class SGD(Optimizer):
     (2 + 2 mu) / (1 + 2 mu) with Nesterov's.
 
     Args:
-        lr: Base learning rate of every cell, absolute.
         momentum: Weight of the past, in [0, 1).
         nesterov: Whether to look ahead; needs momentum.
         weight_decay: See :class:`runner.optim.Optimizer`, coupled; so are the others.
-        schedule: ``constant``, ``cosine`` or ``linear``.
 
     References:
         Factor gamma^2: Chizat, Oyallon & Bach (2019), arXiv 1812.07956, eq. 3 with alpha = 1 / gamma.
