@@ -26,9 +26,6 @@ def digits(
 
     The second labelling is the parity of the digit: -1 for odd, +1 for even.
 
-    Args:
-        test_size: Test images; the same ones whatever the training size.
-
     Raises:
         UserError: If the splits ask for more than the 1797 images there are.
 

@@ -66,7 +66,6 @@ def images(
         dataset: ``mnist``, ``fashion_mnist`` or ``cifar10``.
         path: Local file or folder to read, see :func:`runner.data.files.read`; None for OpenML, whose answer
             is kept in scikit-learn's cache.
-        test_size: Test images; the same ones whatever the training size.
 
     Raises:
         UserError: If the images cannot be had, or not as many of them.

@@ -42,13 +42,7 @@ def fetched(name: str) -> Path:
         get_data_home(str(home))  # creates it
         with _patience(), warnings.catch_warnings(action="ignore"):
             rows, labels = fetch_openml(
-                name,
-                version=1,
-                data_home=str(home),
-                return_X_y=True,
-                as_frame=False,
-                parser="auto",
-                n_retries=1,
+                name, version=1, data_home=str(home), return_X_y=True, as_frame=False, n_retries=1
             )
         _write(archive, _compact(rows), np.asarray(labels).astype(str))
     except Exception as error:  # whatever went wrong in there, what to do is the same

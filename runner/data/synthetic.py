@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from runner.data.dataset import Dataset
-from runner.data.draws import Inputs, Labels, at_least, draw
+from runner.data.dataset import Dataset, at_least
+from runner.data.draws import Inputs, Labels, draw
 from runner.errors import unknown
 from runner.numerics.generators import generator
 
@@ -78,7 +78,6 @@ def single_index(
     the median of its absolute value for an odd one.
 
     Args:
-        seed: Seed of the inputs and of w.
         degree: Of the probabilists' Hermite polynomial, 1 to 4; variance 1 under a Gaussian.
 
     Raises:
@@ -94,14 +93,14 @@ def single_index(
         raise unknown("data.degree", degree, [str(k) for k in hermite])
     at_least("data.dim", dim, 1)
     direction = _unit_vector(dim, generator(seed, "single_index/direction"))
-    second: dict[bool, Callable[[Tensor], Tensor]] = {
-        True: lambda t: t,
-        False: lambda t: t.abs() - 0.67449,  # the median of a standard normal's absolute value
-    }
+
+    def second(x: Inputs) -> Labels:
+        t = x @ direction
+        return t if degree % 2 == 0 else t.abs() - 0.67449  # the median of a standard normal's absolute value
+
     return draw(
         lambda x: hermite[degree](x @ direction) / math.sqrt(math.factorial(degree)),
-        lambda x: second[degree % 2 == 0](x @ direction),
-        seed, dim, inputs, (train_size, test_size, probe_size),
+        second, seed, dim, inputs, (train_size, test_size, probe_size),
     )  # fmt: skip
 
 
@@ -117,7 +116,6 @@ def polynomial(
     The second labelling is the sign of <w, x>.
 
     Args:
-        seed: Seed of the inputs and of w.
         train_size: Training samples; between dim, which a network needs, and dim^2, which a kernel needs.
 
     Raises:
@@ -207,9 +205,6 @@ def teacher(
     """Return the output of a random one-hidden-layer relu network, standardised on the training set.
 
     The second labelling is the sign of another random output on the same hidden layer; its weights sum to 0.
-
-    Args:
-        seed: Seed of the inputs and of the teacher.
 
     Raises:
         UserError: If dim, teacher_width or inputs are out of range.

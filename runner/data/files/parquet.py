@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from runner.data.files.limits import check_size, refuse
 from runner.data.labelled import Samples
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 LABELS = ("label", "class", "target")
 
@@ -28,9 +28,6 @@ def read(path: Path) -> Samples:
     Raises:
         UserError: If it is no Parquet file, or its columns are others.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
         with pq.ParquetFile(path) as file:
             groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
@@ -41,10 +38,8 @@ def read(path: Path) -> Samples:
         raise refuse("name a Parquet file", error, path) from error
     place = next((i for i, name in enumerate(table.column_names) if name in LABELS), None)
     if place is None or table.num_columns < 2:
-        remedy = "rename the columns"
-        raise refuse(
-            f"hold a column {' or '.join(LABELS)} beside pixels", _few(table.column_names), path, remedy
-        )
+        rule = f"hold a column {' or '.join(LABELS)} beside pixels"
+        raise refuse(rule, _few(table.column_names), path, "rename the columns")
     pixels = table.remove_column(place)
     if pixels.num_columns == 1 and pa.types.is_nested(pixels.schema.types[0]):
         inputs = _lists(pixels.column(0), path)
@@ -55,9 +50,6 @@ def read(path: Path) -> Samples:
 
 def _lists(column: pa.ChunkedArray, path: Path) -> NDArray[Any]:
     """One row per list."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     kind = column.type
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
         raise refuse("hold numbers or lists of numbers as pixels", kind, path, "decode the images first")
@@ -69,8 +61,6 @@ def _lists(column: pa.ChunkedArray, path: Path) -> NDArray[Any]:
 
 def _numbers(column: pa.ChunkedArray, path: Path) -> NDArray[Any]:
     """Missing ones become NaN."""
-    import pyarrow as pa
-
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
         raise refuse(
             "hold numbers or lists of numbers as pixels", column.type, path, "decode the images first"
