@@ -13,15 +13,10 @@ from runner.data.labelled import Choice, Labelled, Samples, classification
 
 
 def digits(
-    seed: int = 0,
-    train_size: int = 512,
-    test_size: int = 512,
-    probe_size: int = 128,
-    classes: Sequence[int] | None = None,
-    binary: Sequence[Sequence[int]] | str | None = None,
-    label_noise: float = 0.0,
-    standardize: bool = True,
-) -> Dataset:
+    seed: int = 0, train_size: int = 512, test_size: int = 512, probe_size: int = 128,
+    classes: Sequence[int] | None = None, binary: Sequence[Sequence[int]] | str | None = None,
+    label_noise: float = 0.0, standardize: bool = True,
+) -> Dataset:  # fmt: skip
     """Return the digits task: ten classes, images of 1x8x8 pixels, targets one-hot with mean zero.
 
     The second labelling is the parity of the digit: -1 for odd, +1 for even.

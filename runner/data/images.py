@@ -45,17 +45,11 @@ KNOWN = {
 
 
 def images(
-    dataset: str,
-    path: str | None = None,
-    seed: int = 0,
-    train_size: int = 512,
-    test_size: int = 512,
-    probe_size: int = 128,
-    classes: Sequence[int] | None = None,
-    binary: Sequence[Sequence[int]] | str | None = None,
-    label_noise: float = 0.0,
-    standardize: bool = True,
-) -> Dataset:
+    dataset: str, path: str | None = None,
+    seed: int = 0, train_size: int = 512, test_size: int = 512, probe_size: int = 128,
+    classes: Sequence[int] | None = None, binary: Sequence[Sequence[int]] | str | None = None,
+    label_noise: float = 0.0, standardize: bool = True,
+) -> Dataset:  # fmt: skip
     """Return a choice of the images of a known data set.
 
     Training and probe images come from its training images, test images from its test images, where it keeps

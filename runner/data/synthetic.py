@@ -23,15 +23,9 @@ from runner.numerics.generators import generator
 
 
 def xor(
-    seed: int = 0,
-    dim: int = 30,
-    linear: float = 0.0,
-    standardize: bool = False,
-    inputs: str = "sphere",
-    train_size: int = 400,
-    test_size: int = 1000,
-    probe_size: int = 128,
-) -> Dataset:
+    seed: int = 0, dim: int = 30, linear: float = 0.0, standardize: bool = False, inputs: str = "sphere",
+    train_size: int = 400, test_size: int = 1000, probe_size: int = 128,
+) -> Dataset:  # fmt: skip
     """Return y = sign(x1 x2) + linear * x3: a kernel must learn dim^2 products, a network two directions.
 
     The second labelling is sign(x1^2 + x2^2 - 2 log 2), far from the centre of that plane or not; on the
@@ -64,14 +58,9 @@ def xor(
 
 
 def single_index(
-    seed: int = 0,
-    dim: int = 30,
-    degree: int = 2,
-    inputs: str = "gaussian",
-    train_size: int = 512,
-    test_size: int = 1000,
-    probe_size: int = 128,
-) -> Dataset:
+    seed: int = 0, dim: int = 30, degree: int = 2, inputs: str = "gaussian",
+    train_size: int = 512, test_size: int = 1000, probe_size: int = 128,
+) -> Dataset:  # fmt: skip
     """Return y = He_degree(<w, x>) / sqrt(degree!) for a random unit vector w.
 
     The second labelling is of the other parity in <w, x>: its sign for an even degree, whether it is beyond
@@ -135,14 +124,9 @@ def polynomial(
 
 
 def staircase(
-    seed: int = 0,
-    dim: int = 30,
-    degree: int = 3,
-    inputs: str = "hypercube",
-    train_size: int = 512,
-    test_size: int = 1000,
-    probe_size: int = 128,
-) -> Dataset:
+    seed: int = 0, dim: int = 30, degree: int = 3, inputs: str = "hypercube",
+    train_size: int = 512, test_size: int = 1000, probe_size: int = 128,
+) -> Dataset:  # fmt: skip
     """Return y = (s1 + s1 s2 + ... + s1 s2 ... s_degree) / sqrt(degree), s the signs of the inputs.
 
     The second labelling is s2 s3 ... s_degree, or s1 if that is empty.
@@ -166,14 +150,9 @@ def staircase(
 
 
 def parity(
-    seed: int = 0,
-    dim: int = 30,
-    degree: int = 2,
-    inputs: str = "hypercube",
-    train_size: int = 512,
-    test_size: int = 1000,
-    probe_size: int = 128,
-) -> Dataset:
+    seed: int = 0, dim: int = 30, degree: int = 2, inputs: str = "hypercube",
+    train_size: int = 512, test_size: int = 1000, probe_size: int = 128,
+) -> Dataset:  # fmt: skip
     """Return y = s1 s2 ... s_degree, s the signs of the inputs.
 
     The second labelling is s1 s2 ... s_(degree - 1), or s1 if that is empty.
@@ -194,14 +173,9 @@ def parity(
 
 
 def teacher(
-    seed: int = 0,
-    dim: int = 30,
-    teacher_width: int = 4,
-    inputs: str = "sphere",
-    train_size: int = 512,
-    test_size: int = 1000,
-    probe_size: int = 128,
-) -> Dataset:
+    seed: int = 0, dim: int = 30, teacher_width: int = 4, inputs: str = "sphere",
+    train_size: int = 512, test_size: int = 1000, probe_size: int = 128,
+) -> Dataset:  # fmt: skip
     """Return the output of a random one-hidden-layer relu network, standardised on the training set.
 
     The second labelling is the sign of another random output on the same hidden layer; its weights sum to 0.

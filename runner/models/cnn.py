@@ -30,20 +30,10 @@ class CNN(nn.Module):
     """
 
     def __init__(
-        self,
-        width: int,
-        depth: int,
-        inputs: tuple[int, ...],
-        outputs: int,
-        activation: str = "relu",
-        kernel_size: int = 3,
-        stride: int = 1,
-        pool: int = 1,
-        bias: bool = False,
-        sigma_weight: float = 1.0,
-        sigma_bias: float = 0.0,
-        normalize_input: bool = True,
-    ) -> None:
+        self, width: int, depth: int, inputs: tuple[int, ...], outputs: int,
+        activation: str = "relu", kernel_size: int = 3, stride: int = 1, pool: int = 1,
+        bias: bool = False, sigma_weight: float = 1.0, sigma_bias: float = 0.0, normalize_input: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__()
         channels = image_channels(inputs, "cnn", [stride * pool] * (depth - 1))
         self.input_scale, first, rest = layer_keys(

@@ -21,17 +21,9 @@ class MLP(nn.Module):
     """
 
     def __init__(
-        self,
-        width: int,
-        depth: int,
-        inputs: tuple[int, ...],
-        outputs: int,
-        activation: str = "relu",
-        bias: bool = False,
-        sigma_weight: float = 1.0,
-        sigma_bias: float = 0.0,
-        normalize_input: bool = False,
-    ) -> None:
+        self, width: int, depth: int, inputs: tuple[int, ...], outputs: int, activation: str = "relu",
+        bias: bool = False, sigma_weight: float = 1.0, sigma_bias: float = 0.0, normalize_input: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
         features = math.prod(inputs)
         self.input_scale, first, rest = layer_keys(features, bias, sigma_weight, sigma_bias, normalize_input)

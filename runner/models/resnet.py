@@ -36,19 +36,10 @@ class ResNet(nn.Module):
     """
 
     def __init__(
-        self,
-        width: int,
-        depth: int,
-        inputs: tuple[int, ...],
-        outputs: int,
-        activation: str = "relu",
-        stages: int = 1,
-        depth_scaling: bool = True,
-        bias: bool = False,
-        sigma_weight: float = 1.0,
-        sigma_bias: float = 0.0,
-        normalize_input: bool = True,
-    ) -> None:
+        self, width: int, depth: int, inputs: tuple[int, ...], outputs: int,
+        activation: str = "relu", stages: int = 1, depth_scaling: bool = True,
+        bias: bool = False, sigma_weight: float = 1.0, sigma_bias: float = 0.0, normalize_input: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__()
         stages = min(stages, depth)
         channels = image_channels(inputs, "resnet", [2] * (stages - 1))

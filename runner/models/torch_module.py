@@ -46,15 +46,9 @@ class TorchModule(nn.Module):
     """
 
     def __init__(
-        self,
-        width: int,
-        depth: int,
-        inputs: tuple[int, ...],
-        outputs: int,
-        module: Mapping[str, Any],
-        sigma_weight: float = 1.0,
-        sigma_bias: float = 0.0,
-    ) -> None:
+        self, width: int, depth: int, inputs: tuple[int, ...], outputs: int,
+        module: Mapping[str, Any], sigma_weight: float = 1.0, sigma_bias: float = 0.0,
+    ) -> None:  # fmt: skip
         super().__init__()
         given = {"depth": depth, "inputs": inputs, "outputs": outputs}
         shell = _build(module, width=width, **given)

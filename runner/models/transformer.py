@@ -41,23 +41,11 @@ class Transformer(nn.Module):
     """
 
     def __init__(
-        self,
-        width: int,
-        depth: int,
-        inputs: tuple[int, ...],
-        outputs: int,
-        heads: int | None = 4,
-        head_size: int | None = None,
-        causal: bool = False,
-        readout: str = "mean",
-        patch_size: int = 2,
-        hidden_ratio: int = 4,
-        activation: str = "gelu",
-        bias: bool = False,
-        sigma_weight: float = 1.0,
-        sigma_bias: float = 0.0,
-        normalize_input: bool = True,
-    ) -> None:
+        self, width: int, depth: int, inputs: tuple[int, ...], outputs: int,
+        heads: int | None = 4, head_size: int | None = None, causal: bool = False, readout: str = "mean",
+        patch_size: int = 2, hidden_ratio: int = 4, activation: str = "gelu",
+        bias: bool = False, sigma_weight: float = 1.0, sigma_bias: float = 0.0, normalize_input: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__()
         if readout not in READOUTS:
             raise unknown("model.readout", readout, READOUTS)

@@ -1,6 +1,6 @@
-"""Local files of labelled images: one module per format reads a file; here is found out which to read, and how.
+"""Local files of labelled images: which of them to read, and how; there is one module per format.
 
-Every file without a suffix of the other formats is taken for IDX.
+Files without the suffix of another format are taken for IDX.
 """
 
 from __future__ import annotations
