@@ -35,14 +35,12 @@ class Leaf:
         }
 
 
-def leaves_of(module: nn.Module, wider: nn.Module, sigma_weight: float, sigma_bias: float) -> dict[str, Leaf]:
+def leaves_of(module: nn.Module, wider: nn.Module, **sigmas: float) -> dict[str, Leaf]:
     """Return path to leaf for every layer with parameters.
 
     Args:
-        module: The module.
-        wider: The same, built at twice the width.
-        sigma_weight: Init standard deviation of a weight times sqrt(fan_in), at base width.
-        sigma_bias: Init standard deviation of a bias.
+        wider: The same module, built at twice the width.
+        **sigmas: ``sigma_weight`` and ``sigma_bias``, as of ensemble layers.
 
     Raises:
         UserError: If a layer is of another kind, its role cannot be told, or it has no per-sample kernel.
@@ -72,7 +70,7 @@ def leaves_of(module: nn.Module, wider: nn.Module, sigma_weight: float, sigma_bi
             seen[id(parameter)] = place
         if type(others.get(path)) is not type(layer):
             raise UserError(f"model.module must have the same layers at every width, got {place} at one only")
-        leaves[path] = maker(place, layer, others[path], sigma_weight=sigma_weight, sigma_bias=sigma_bias)
+        leaves[path] = maker(place, layer, others[path], **sigmas)
     for path, layer in others.items():
         if path not in leaves and any(True for _ in layer.parameters(recurse=False)):
             raise UserError(f"model.module must have the same layers at every width, got {path} at one only")

@@ -77,12 +77,7 @@ class Block(nn.Module):
     """
 
     def __init__(
-        self,
-        channels_in: int,
-        channels_out: int,
-        activation: str,
-        branch_scale: float,
-        keys: dict[str, Any],
+        self, channels_in: int, channels_out: int, activation: str, branch_scale: float, keys: dict[str, Any]
     ) -> None:
         super().__init__()
         self.branch_scale = branch_scale

@@ -53,7 +53,7 @@ class TorchModule(nn.Module):
         given = {"depth": depth, "inputs": inputs, "outputs": outputs}
         shell = _build(module, width=width, **given)
         wider = _build(module, width=2 * width, **given)
-        self._leaves = leaves_of(shell, wider, sigma_weight, sigma_bias)
+        self._leaves = leaves_of(shell, wider, sigma_weight=sigma_weight, sigma_bias=sigma_bias)
         for path, leaf in self._leaves.items():
             _place(self, path, leaf.layer)
         for parameter in shell.parameters():

@@ -23,7 +23,6 @@ class Transformer(nn.Module):
     Args:
         width: Features of a token, d_model.
         depth: Blocks of attention and a two-layer network, at least 1.
-        inputs: Shape of one sample.
         heads: Heads per block; they share the width evenly.
         head_size: Features of a head, in place of ``heads``: then their number grows with width.
         causal: Whether a position sees only itself and those before it.
@@ -88,13 +87,7 @@ class Block(nn.Module):
     """Attention and a two-layer network, each after a norm and beside a skip connection."""
 
     def __init__(
-        self,
-        width: int,
-        heads: int,
-        causal: bool,
-        hidden_ratio: int,
-        activation: str,
-        keys: dict[str, Any],
+        self, width: int, heads: int, causal: bool, hidden_ratio: int, activation: str, keys: dict[str, Any]
     ) -> None:
         super().__init__()
         bias = bool(keys["bias"])
