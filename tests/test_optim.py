@@ -228,10 +228,14 @@ def test_signum_is_the_sign_of_a_running_mean():
 
 
 class HalfSGD(Optimizer):
-    """An optimizer of one's own."""
+    """An optimizer of one's own, with a key of its own."""
+
+    def __init__(self, model, cells, lr, *, share=0.5, weight_decay=0.0, clip=None, schedule="constant"):
+        super().__init__(model, cells, lr, weight_decay=weight_decay, clip=clip, schedule=schedule)
+        self.share = share
 
     def update(self, slot, parameter, gradient):
-        parameter.addcmul_(gradient, slot.rate, value=0.5)
+        parameter.addcmul_(gradient, slot.rate, value=self.share)
 
 
 class OldSGD(Optimizer):

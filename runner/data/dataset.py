@@ -10,7 +10,7 @@ Whoever wants a vector, as the MLP and the kernels of the baselines, flattens th
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -87,24 +87,14 @@ class _Section:
     """A config section that hashes by its canonical form."""
 
     key: str
-    settings: Mapping[str, Any]
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Section) and self.key == other.key
+    settings: Mapping[str, Any] = field(compare=False)
 
 
 @lru_cache(maxsize=8)
 def _load(section: _Section) -> Dataset:
     for key in ("train_size", "test_size", "probe_size"):
-        size = section.settings.get(key, 1)
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise UserError(f"data.{key} must be an integer >= 1, got {size!r}; give a number of samples")
-    seed = section.settings.get("seed", 0)
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise UserError(f"data.seed must be an integer >= 0, got {seed!r}; give a seed")
+        at_least(f"data.{key}", section.settings.get(key, 1), 1, "give a number of samples")
+    at_least("data.seed", section.settings.get("seed", 0), 0, "give a seed")
     dataset = call("data", section.settings)
     if not isinstance(dataset, Dataset):
         target = section.settings["_target_"]
@@ -140,6 +130,12 @@ def _check(name: str, split: Split, dataset: Dataset) -> None:
         raise UserError(
             f"data must have second labels of -1 and +1, got others in the {name} split; use the sign"
         )
+
+
+def at_least(key: str, value: object, least: int, remedy: str = "give a larger one") -> None:
+    """Raise UserError unless the value of a key is an integer of at least this."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise UserError(f"{key} must be an integer >= {least}, got {value!r}; {remedy}")
 
 
 def one_hot(labels: Tensor, classes: int) -> Float64[Tensor, "sample class"]:

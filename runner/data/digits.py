@@ -11,21 +11,13 @@ from runner.data.labelled import Choice, Labelled, Samples, classification
 
 
 def digits(
-    seed: int = 0,
-    train_size: int = 512,
-    test_size: int = 512,
-    probe_size: int = 128,
-    classes: Sequence[int] | None = None,
-    binary: Sequence[Sequence[int]] | str | None = None,
-    label_noise: float = 0.0,
-    standardize: bool = True,
-) -> Dataset:
+    seed: int = 0, train_size: int = 512, test_size: int = 512, probe_size: int = 128,
+    classes: Sequence[int] | None = None, binary: Sequence[Sequence[int]] | str | None = None,
+    label_noise: float = 0.0, standardize: bool = True,
+) -> Dataset:  # fmt: skip
     """Return the digits task: ten classes, images of 1x8x8 pixels, targets one-hot with mean zero.
 
     The second labelling is the parity of the digit: -1 for odd, +1 for even.
-
-    Args:
-        test_size: Test images; the same ones whatever the training size.
 
     Raises:
         UserError: If the splits ask for more than the 1797 images there are.

@@ -32,12 +32,6 @@ INPUTS: dict[str, Callable[[Inputs], Inputs]] = {
 }
 
 
-def at_least(key: str, value: int, least: int) -> None:
-    """Raise UserError unless the value of a key is an integer of at least this."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise UserError(f"{key} must be an integer >= {least}, got {value!r}; give a larger one")
-
-
 def draw(
     label: Callable[[Inputs], Labels],
     second: Callable[[Inputs], Labels],

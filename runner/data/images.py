@@ -43,17 +43,11 @@ KNOWN = {
 
 
 def images(
-    dataset: str,
-    path: str | None = None,
-    seed: int = 0,
-    train_size: int = 512,
-    test_size: int = 512,
-    probe_size: int = 128,
-    classes: Sequence[int] | None = None,
-    binary: Sequence[Sequence[int]] | str | None = None,
-    label_noise: float = 0.0,
-    standardize: bool = True,
-) -> Dataset:
+    dataset: str, path: str | None = None,
+    seed: int = 0, train_size: int = 512, test_size: int = 512, probe_size: int = 128,
+    classes: Sequence[int] | None = None, binary: Sequence[Sequence[int]] | str | None = None,
+    label_noise: float = 0.0, standardize: bool = True,
+) -> Dataset:  # fmt: skip
     """Return a choice of the images of a known data set.
 
     Training and probe images come from its training images, test images from its test images, where it keeps
@@ -64,7 +58,6 @@ def images(
         dataset: ``mnist``, ``fashion_mnist`` or ``cifar10``.
         path: Local file or folder to read, see :func:`runner.data.files.read`; None for OpenML, whose answer
             is kept in scikit-learn's cache.
-        test_size: Test images; the same ones whatever the training size.
 
     Raises:
         UserError: If the images cannot be had, or not as many of them.

@@ -54,8 +54,6 @@ class Choice:
     Attributes:
         seed: Seed of the choice and of the label noise.
         train_size: Training samples; a larger set extends a smaller one and leaves the other splits alone.
-        test_size: Test samples.
-        probe_size: Probe samples.
         classes: Those to keep, in the order of the outputs; None for all.
         binary: Two groups of classes, -1 and +1, the others left out; or ``parity``: odd -1, even +1.
         label_noise: Probability that a training label is wrong: another one, drawn evenly. A sample with a

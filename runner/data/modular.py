@@ -3,8 +3,7 @@
 import torch
 from torch.nn import functional
 
-from runner.data.dataset import Dataset, Split, one_hot
-from runner.data.draws import at_least
+from runner.data.dataset import Dataset, Split, at_least, one_hot
 from runner.errors import UserError
 from runner.numerics.generators import generator
 

@@ -4,8 +4,7 @@ import os
 import socket
 import uuid
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -30,23 +29,18 @@ def fetched(name: str) -> Path:
     Raises:
         UserError: If it is neither in the cache nor to be had.
     """
-    from sklearn.datasets import fetch_openml, get_data_home
+    from sklearn.datasets import fetch_openml
 
     home = Path(os.environ.get("SCIKIT_LEARN_DATA", "~/scikit_learn_data")).expanduser()
     archive = home / "runner" / f"{name}.npz"
     if archive.is_file():
         return archive
     try:
-        get_data_home(str(home))  # creates it
-        with _patience(), warnings.catch_warnings(action="ignore"):
+        with warnings.catch_warnings(action="ignore"), ExitStack() as after:
+            after.callback(socket.setdefaulttimeout, socket.getdefaulttimeout())
+            socket.setdefaulttimeout(_PATIENCE_SECONDS)
             rows, labels = fetch_openml(
-                name,
-                version=1,
-                data_home=str(home),
-                return_X_y=True,
-                as_frame=False,
-                parser="auto",
-                n_retries=1,
+                name, version=1, data_home=str(home), return_X_y=True, as_frame=False, n_retries=1
             )
         _write(archive, _compact(rows), np.asarray(labels).astype(str))
     except Exception as error:  # whatever went wrong in there, what to do is the same
@@ -57,16 +51,6 @@ def fetched(name: str) -> Path:
             "copy the cache, or give data.path=FOLDER with IDX, CIFAR, npz or parquet files"
         ) from error
     return archive
-
-
-@contextmanager
-def _patience() -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_PATIENCE_SECONDS)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
 
 
 def _compact(rows: NDArray[Any]) -> NDArray[Any]:

@@ -14,22 +14,16 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from runner.data.dataset import Dataset
-from runner.data.draws import Inputs, Labels, at_least, draw
+from runner.data.dataset import Dataset, at_least
+from runner.data.draws import Inputs, Labels, draw
 from runner.errors import unknown
 from runner.numerics.generators import generator
 
 
 def xor(
-    seed: int = 0,
-    dim: int = 30,
-    linear: float = 0.0,
-    standardize: bool = False,
-    inputs: str = "sphere",
-    train_size: int = 400,
-    test_size: int = 1000,
-    probe_size: int = 128,
-) -> Dataset:
+    seed: int = 0, dim: int = 30, linear: float = 0.0, standardize: bool = False, inputs: str = "sphere",
+    train_size: int = 400, test_size: int = 1000, probe_size: int = 128,
+) -> Dataset:  # fmt: skip
     """Return y = sign(x1 x2) + linear * x3: a kernel must learn dim^2 products, a network two directions.
 
     The second labelling is sign(x1^2 + x2^2 - 2 log 2), far from the centre of that plane or not; on the
@@ -62,21 +56,15 @@ def xor(
 
 
 def single_index(
-    seed: int = 0,
-    dim: int = 30,
-    degree: int = 2,
-    inputs: str = "gaussian",
-    train_size: int = 512,
-    test_size: int = 1000,
-    probe_size: int = 128,
-) -> Dataset:
+    seed: int = 0, dim: int = 30, degree: int = 2, inputs: str = "gaussian",
+    train_size: int = 512, test_size: int = 1000, probe_size: int = 128,
+) -> Dataset:  # fmt: skip
     """Return y = He_degree(<w, x>) / sqrt(degree!) for a random unit vector w.
 
     The second labelling is of the other parity in <w, x>: its sign for an even degree, whether it is beyond
     the median of its absolute value for an odd one.
 
     Args:
-        seed: Seed of the inputs and of w.
         degree: Of the probabilists' Hermite polynomial, 1 to 4; variance 1 under a Gaussian.
 
     Raises:
@@ -92,14 +80,14 @@ def single_index(
         raise unknown("data.degree", degree, [str(k) for k in hermite])
     at_least("data.dim", dim, 1)
     direction = _unit_vector(dim, generator(seed, "single_index/direction"))
-    second: dict[bool, Callable[[Tensor], Tensor]] = {
-        True: lambda t: t,
-        False: lambda t: t.abs() - 0.67449,  # the median of a standard normal's absolute value
-    }
+
+    def second(x: Inputs) -> Labels:
+        t = x @ direction
+        return t if degree % 2 == 0 else t.abs() - 0.67449  # the median of a standard normal's absolute value
+
     return draw(
         lambda x: hermite[degree](x @ direction) / math.sqrt(math.factorial(degree)),
-        lambda x: second[degree % 2 == 0](x @ direction),
-        seed, dim, inputs, (train_size, test_size, probe_size),
+        second, seed, dim, inputs, (train_size, test_size, probe_size),
     )  # fmt: skip
 
 
@@ -115,7 +103,6 @@ def polynomial(
     The second labelling is the sign of <w, x>.
 
     Args:
-        seed: Seed of the inputs and of w.
         train_size: Training samples; between dim, which a network needs, and dim^2, which a kernel needs.
 
     Raises:
@@ -135,14 +122,9 @@ def polynomial(
 
 
 def staircase(
-    seed: int = 0,
-    dim: int = 30,
-    degree: int = 3,
-    inputs: str = "hypercube",
-    train_size: int = 512,
-    test_size: int = 1000,
-    probe_size: int = 128,
-) -> Dataset:
+    seed: int = 0, dim: int = 30, degree: int = 3, inputs: str = "hypercube",
+    train_size: int = 512, test_size: int = 1000, probe_size: int = 128,
+) -> Dataset:  # fmt: skip
     """Return y = (s1 + s1 s2 + ... + s1 s2 ... s_degree) / sqrt(degree), s the signs of the inputs.
 
     The second labelling is s2 s3 ... s_degree, or s1 if that is empty.
@@ -166,14 +148,9 @@ def staircase(
 
 
 def parity(
-    seed: int = 0,
-    dim: int = 30,
-    degree: int = 2,
-    inputs: str = "hypercube",
-    train_size: int = 512,
-    test_size: int = 1000,
-    probe_size: int = 128,
-) -> Dataset:
+    seed: int = 0, dim: int = 30, degree: int = 2, inputs: str = "hypercube",
+    train_size: int = 512, test_size: int = 1000, probe_size: int = 128,
+) -> Dataset:  # fmt: skip
     """Return y = s1 s2 ... s_degree, s the signs of the inputs.
 
     The second labelling is s1 s2 ... s_(degree - 1), or s1 if that is empty.
@@ -194,20 +171,12 @@ def parity(
 
 
 def teacher(
-    seed: int = 0,
-    dim: int = 30,
-    teacher_width: int = 4,
-    inputs: str = "sphere",
-    train_size: int = 512,
-    test_size: int = 1000,
-    probe_size: int = 128,
-) -> Dataset:
+    seed: int = 0, dim: int = 30, teacher_width: int = 4, inputs: str = "sphere",
+    train_size: int = 512, test_size: int = 1000, probe_size: int = 128,
+) -> Dataset:  # fmt: skip
     """Return the output of a random one-hidden-layer relu network, standardised on the training set.
 
     The second labelling is the sign of another random output on the same hidden layer; its weights sum to 0.
-
-    Args:
-        seed: Seed of the inputs and of the teacher.
 
     Raises:
         UserError: If dim, teacher_width or inputs are out of range.

@@ -1,8 +1,9 @@
 """Architectures, each a module built from ensemble layers.
 
-Keys that models share: ``bias``, whether layers have one; ``sigma_weight`` and ``sigma_bias``, the standard
-deviations at init, of a weight times sqrt(fan_in) at base width; ``normalize_input``, which divides inputs by
-the square root of what a first-layer unit sums over, and draws its weights as much larger.
+Keys that models share: ``activation``, ``relu`` (times sqrt 2), ``gelu``, ``tanh``, ``erf`` or ``linear``;
+``bias``, whether layers have one; ``sigma_weight`` and ``sigma_bias``, the standard deviations at init, of a
+weight times sqrt(fan_in) at base width; ``normalize_input``, which divides inputs by the square root of what
+a first-layer unit sums over, and draws its weights as much larger.
 """
 
 from runner.models.build import build, is_built_in

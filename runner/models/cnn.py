@@ -1,13 +1,11 @@
 """The convolutional network."""
 
-from typing import Any
-
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from runner.layers import Activation, Conv2d, Linear
-from runner.models.images import check_pooling, image_shape, pooled, readout
-from runner.models.inputs import input_scale
+from runner.models.images import image_channels, pooled, readout
+from runner.models.inputs import layer_keys
 
 
 class CNN(nn.Module):
@@ -17,11 +15,9 @@ class CNN(nn.Module):
         width: Channels.
         depth: Convolutions, at least 1; there are ``depth + 1`` weights.
         inputs: Shape of one sample, (channels, height, width).
-        activation: ``relu`` (times sqrt 2), ``gelu``, ``tanh``, ``erf`` or ``linear``.
         kernel_size: Side of a patch.
         stride: Step of every convolution after the first.
         pool: Side of the average pooling after every convolution but the last; 1 for none.
-        sigma_weight: Init standard deviation of a weight times sqrt(fan_in), at base width.
 
     Raises:
         UserError: If samples are no images, or too small.
@@ -32,37 +28,21 @@ class CNN(nn.Module):
     """
 
     def __init__(
-        self,
-        width: int,
-        depth: int,
-        inputs: tuple[int, ...],
-        outputs: int,
-        activation: str = "relu",
-        kernel_size: int = 3,
-        stride: int = 1,
-        pool: int = 1,
-        bias: bool = False,
-        sigma_weight: float = 1.0,
-        sigma_bias: float = 0.0,
-        normalize_input: bool = True,
-    ) -> None:
+        self, width: int, depth: int, inputs: tuple[int, ...], outputs: int,
+        activation: str = "relu", kernel_size: int = 3, stride: int = 1, pool: int = 1,
+        bias: bool = False, sigma_weight: float = 1.0, sigma_bias: float = 0.0, normalize_input: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__()
-        channels, height, side = image_shape(inputs, "cnn")
-        check_pooling(min(height, side), [stride * pool] * (depth - 1))
-        self.input_scale = input_scale(channels * kernel_size**2, normalize_input)
+        channels = image_channels(inputs, "cnn", [stride * pool] * (depth - 1))
+        self.input_scale, first, rest = layer_keys(
+            channels * kernel_size**2, bias, sigma_weight, sigma_bias, normalize_input
+        )
         self.activation = Activation(activation)
         self.pool = pool
-        shared: dict[str, Any] = {"kernel_size": kernel_size, "bias": bias, "sigma_bias": sigma_bias}
-        self.hidden = nn.ModuleList(
-            [Conv2d(channels, width, "input", sigma_weight=sigma_weight / self.input_scale, **shared)]
-        )
+        self.hidden = nn.ModuleList([Conv2d(channels, width, "input", kernel_size=kernel_size, **first)])
         for _ in range(depth - 1):
-            self.hidden.append(
-                Conv2d(width, width, "hidden", stride=stride, sigma_weight=sigma_weight, **shared)
-            )
-        self.output = Linear(
-            width, outputs, "output", bias=bias, sigma_weight=sigma_weight, sigma_bias=sigma_bias
-        )
+            self.hidden.append(Conv2d(width, width, "hidden", kernel_size=kernel_size, stride=stride, **rest))
+        self.output = Linear(width, outputs, "output", **rest)
 
     def forward(
         self, x: Float[Tensor, "#cell sample channel height width"]

@@ -46,24 +46,18 @@ class Ensemble:
         self._hold(cells)
         self.model: nn.Module = build(
             model_settings,
-            width=shape.width,
-            depth=shape.depth,
-            inputs=dataset.input_shape,
-            outputs=dataset.outputs,
-        )
+            width=shape.width, depth=shape.depth, inputs=dataset.input_shape, outputs=dataset.outputs,
+        )  # fmt: skip
         layers.initialize(self.model, cells, self.dtype, device)
-        self.inputs: dict[str, Tensor] = {}
-        self.targets: dict[str, Tensor] = {}
-        for name in SPLITS:
-            split = getattr(dataset, name)
-            # A cell axis of length 1: all cells share the data.
-            self.inputs[name] = split.inputs[None].to(device, self.dtype)
-            self.targets[name] = split.targets[None].to(device, self.dtype)
-        self.second = {
-            name: split.second[None].to(device, self.dtype)
-            for name in SPLITS
-            if (split := getattr(dataset, name)).second is not None
-        }
+        # A cell axis of length 1: all cells share the data.
+        self.inputs, self.targets, self.second = (
+            {
+                name: values[None].to(device, self.dtype)
+                for name in SPLITS
+                if (values := getattr(getattr(dataset, name), part)) is not None
+            }
+            for part in ("inputs", "targets", "second")
+        )
         self.classification = dataset.task == "classification"
         self.offset: dict[str, Tensor] = {}
         self.lr = torch.full((len(cells),), torch.nan, dtype=torch.float64, device=device)

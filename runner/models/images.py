@@ -9,29 +9,21 @@ from runner.errors import UserError
 from runner.layers import hidden
 
 
-def image_shape(inputs: tuple[int, ...], model: str) -> tuple[int, int, int]:
-    """Return (channels, height, width) of one sample.
+def image_channels(inputs: tuple[int, ...], model: str, factors: Sequence[int]) -> int:
+    """Return the channels of one sample, (channels, height, width).
+
+    Args:
+        factors: What the sides will be divided by, one after the other.
 
     Raises:
-        UserError: If samples are no images.
+        UserError: If samples are no images, or are divided into less than one pixel.
     """
     if len(inputs) != 3:
         raise UserError(
             f"data must hold images (channels, height, width) for model={model}, got samples of shape "
             f"{inputs}; use data=digits, or model=mlp"
         )
-    channels, height, width = inputs
-    return channels, height, width
-
-
-def check_pooling(side: int, factors: Sequence[int]) -> None:
-    """Raise UserError if an image is divided into less than one pixel.
-
-    Args:
-        side: Length of the image's shorter side, in pixels.
-        factors: What it is divided by, one after the other.
-    """
-    left = side
+    left = side = min(inputs[1:])
     for factor in factors:
         left //= factor
     if left < 1:
@@ -39,6 +31,7 @@ def check_pooling(side: int, factors: Sequence[int]) -> None:
             f"depth must leave an image of at least one pixel, got a side of {side} to be divided by "
             f"{' * '.join(map(str, factors))}; lower the depth, model.pool or model.stride, or model.stages"
         )
+    return inputs[0]
 
 
 def pooled(

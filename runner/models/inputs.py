@@ -1,16 +1,21 @@
-"""The scale of samples, which all architectures share."""
+"""The settings of layers that all architectures share."""
 
 import math
+from typing import Any
 
 
-def input_scale(fan_in: int, normalize_input: bool) -> float:
-    """Return what samples are multiplied by: 1 / sqrt(fan_in) if they are normalized, else 1.
+def layer_keys(
+    fan_in: int, bias: bool, sigma_weight: float, sigma_bias: float, normalize_input: bool
+) -> tuple[float, dict[str, Any], dict[str, Any]]:
+    """Return what samples are multiplied by, the keys of the input layer, and those of all others.
 
-    Input weights are drawn larger by its inverse, so that the function at init stays; the input layer then
-    learns fan_in times more slowly, and does not dominate the kernel.
+    Normalized samples are multiplied by 1 / sqrt(fan_in), as papers on the NTK do. Input weights are drawn
+    larger by its inverse, so that the function at init stays; the input layer then learns fan_in times more
+    slowly, and does not dominate the kernel.
 
     Args:
         fan_in: What the input layer sums over: the dimension of a vector, a token or a patch.
-        normalize_input: The model's key of that name.
     """
-    return 1 / math.sqrt(fan_in) if normalize_input else 1.0
+    scale = 1 / math.sqrt(fan_in) if normalize_input else 1.0
+    keys = {"bias": bias, "sigma_weight": sigma_weight, "sigma_bias": sigma_bias}
+    return scale, keys | {"sigma_weight": sigma_weight / scale}, keys

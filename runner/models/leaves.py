@@ -33,14 +33,12 @@ class Leaf:
         }
 
 
-def leaves_of(module: nn.Module, wider: nn.Module, sigma_weight: float, sigma_bias: float) -> dict[str, Leaf]:
+def leaves_of(module: nn.Module, wider: nn.Module, **sigmas: float) -> dict[str, Leaf]:
     """Return path to leaf for every layer with parameters.
 
     Args:
-        module: The module.
-        wider: The same, built at twice the width.
-        sigma_weight: Init standard deviation of a weight times sqrt(fan_in), at base width.
-        sigma_bias: Init standard deviation of a bias.
+        wider: The same module, built at twice the width.
+        **sigmas: ``sigma_weight`` and ``sigma_bias``, as of ensemble layers.
 
     Raises:
         UserError: If a layer is of another kind, its role cannot be told, or it has no per-sample kernel.
@@ -70,7 +68,7 @@ def leaves_of(module: nn.Module, wider: nn.Module, sigma_weight: float, sigma_bi
             seen[id(parameter)] = place
         if type(others.get(path)) is not type(layer):
             raise UserError(f"model.module must have the same layers at every width, got {place} at one only")
-        leaves[path] = maker(place, layer, others[path], sigma_weight, sigma_bias)
+        leaves[path] = maker(place, layer, others[path], **sigmas)
     for path, layer in others.items():
         if path not in leaves and any(True for _ in layer.parameters(recurse=False)):
             raise UserError(f"model.module must have the same layers at every width, got {path} at one only")
@@ -79,16 +77,13 @@ def leaves_of(module: nn.Module, wider: nn.Module, sigma_weight: float, sigma_bi
     return leaves
 
 
-def _linear(place: str, layer: nn.Linear, wider: nn.Linear, sigma_weight: float, sigma_bias: float) -> Leaf:
+def _linear(place: str, layer: nn.Linear, wider: nn.Linear, **sigmas: float) -> Leaf:
     role = _role(place, (layer.in_features, wider.in_features), (layer.out_features, wider.out_features))
-    ensemble = Linear(
-        layer.in_features, layer.out_features, role,
-        bias=layer.bias is not None, sigma_weight=sigma_weight, sigma_bias=sigma_bias,
-    )  # fmt: skip
+    ensemble = Linear(layer.in_features, layer.out_features, role, bias=layer.bias is not None, **sigmas)
     return Leaf(ensemble, to_torch=lambda name, value: value.mT if name == "weight" else value)
 
 
-def _conv2d(place: str, layer: nn.Conv2d, wider: nn.Conv2d, sigma_weight: float, sigma_bias: float) -> Leaf:
+def _conv2d(place: str, layer: nn.Conv2d, wider: nn.Conv2d, **sigmas: float) -> Leaf:
     size, stride, padding = layer.kernel_size, layer.stride, layer.padding
     plain = (
         layer.groups == 1 and layer.padding_mode == "zeros" and set(layer.dilation) == {1}
@@ -102,27 +97,20 @@ def _conv2d(place: str, layer: nn.Conv2d, wider: nn.Conv2d, sigma_weight: float,
     role = _role(place, (layer.in_channels, wider.in_channels), (layer.out_channels, wider.out_channels))
     ensemble = Conv2d(
         layer.in_channels, layer.out_channels, role,
-        kernel_size=size[0], stride=stride[0], padding=int(padding[0]),
-        bias=layer.bias is not None, sigma_weight=sigma_weight, sigma_bias=sigma_bias,
+        kernel_size=size[0], stride=stride[0], padding=int(padding[0]), bias=layer.bias is not None, **sigmas,
     )  # fmt: skip
     return Leaf(ensemble)
 
 
-def _embedding(
-    place: str, layer: nn.Embedding, wider: nn.Embedding, sigma_weight: float, sigma_bias: float
-) -> Leaf:
+def _embedding(place: str, layer: nn.Embedding, wider: nn.Embedding, **sigmas: float) -> Leaf:
     if layer.padding_idx is not None or layer.max_norm is not None:
         raise UserError(
             f"model.module must have plain embeddings, got {layer} at {place}; "
             "leave out padding_idx and max_norm"
         )
-    _role(
-        place,
-        (layer.num_embeddings, wider.num_embeddings),
-        (layer.embedding_dim, wider.embedding_dim),
-        ("input",),
-    )
-    ensemble = Embedding(layer.num_embeddings, layer.embedding_dim, sigma_weight=sigma_weight)
+    entries, sizes = (layer.num_embeddings, wider.num_embeddings), (layer.embedding_dim, wider.embedding_dim)
+    _role(place, entries, sizes, "input")
+    ensemble = Embedding(entries[0], sizes[0], sigma_weight=sigmas["sigma_weight"])
 
     def one_hot(tokens: Tensor) -> Tensor:
         return nn.functional.one_hot(tokens, layer.num_embeddings).to(ensemble.weight.dtype)
@@ -130,13 +118,11 @@ def _embedding(
     return Leaf(ensemble, received=one_hot)
 
 
-def _layer_norm(
-    place: str, layer: nn.LayerNorm, wider: nn.LayerNorm, sigma_weight: float, sigma_bias: float
-) -> Leaf:
+def _layer_norm(place: str, layer: nn.LayerNorm, wider: nn.LayerNorm, **sigmas: float) -> Leaf:
     shape = layer.normalized_shape
     if len(shape) != 1:
         raise UserError(f"model.module must normalize one axis, got {layer} at {place}; normalize the last")
-    _role(place, (1, 1), (shape[0], wider.normalized_shape[0]), ("input",))
+    _role(place, (1, 1), (shape[0], wider.normalized_shape[0]), "input")
     ensemble = LayerNorm(shape[0], bias=layer.bias is not None, epsilon=layer.eps)
     return Leaf(ensemble, received=lambda x: nn.functional.layer_norm(x, shape, eps=layer.eps))
 
@@ -149,19 +135,12 @@ _MAKERS: dict[type[nn.Module], Callable[..., Leaf]] = {
 }
 
 _ROLES: dict[tuple[bool, bool], Role] = {
-    (False, True): "input",
-    (True, True): "hidden",
-    (True, False): "output",
-}
+    (False, True): "input", (True, True): "hidden", (True, False): "output",
+}  # fmt: skip
 
 
-def _role(
-    place: str,
-    fan_in: tuple[int, int],
-    fan_out: tuple[int, int],
-    allowed: tuple[Role, ...] = ("input", "hidden", "output"),
-) -> Role:
-    """The role of a weight from its sizes at the width and at twice the width."""
+def _role(place: str, fan_in: tuple[int, int], fan_out: tuple[int, int], only: Role | None = None) -> Role:
+    """The role of a weight from its sizes at the width and at twice the width; only one may be allowed."""
     for sizes in (fan_in, fan_out):
         if sizes[1] not in (sizes[0], 2 * sizes[0]):
             raise UserError(
@@ -170,10 +149,9 @@ def _role(
             )
     grows = fan_in[1] > fan_in[0], fan_out[1] > fan_out[0]
     role = _ROLES.get(grows)
-    if role not in allowed:
+    if role is None or role != (only or role):
         raise UserError(
             f"model.module must have layers that grow with width, got {fan_in[0]} x {fan_out[0]} at {place}, "
             f"{fan_in[1]} x {fan_out[1]} at twice the width; its role cannot be told"
         )
-    assert role is not None
     return role

@@ -6,8 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from runner.layers import Activation, DenseChain, Linear
-from runner.models.inputs import input_scale
-from runner.scaling.parameterization import Role
+from runner.models.inputs import layer_keys
 
 
 class MLP(nn.Module):
@@ -17,38 +16,21 @@ class MLP(nn.Module):
         width: Hidden units per layer.
         depth: Hidden layers, at least 1; there are ``depth + 1`` weight matrices.
         inputs: Shape of one sample; it is flattened.
-        activation: ``relu`` (times sqrt 2), ``gelu``, ``tanh``, ``erf`` or ``linear``.
-        sigma_weight: Init standard deviation of a weight times sqrt(fan_in), at base width.
-        normalize_input: Divide samples by sqrt(their dimension d) and draw input weights sqrt(d) larger, as
-            papers on the NTK do. The function at init stays; the input layer learns d times more slowly,
-            and no longer dominates the kernel.
     """
 
     def __init__(
-        self,
-        width: int,
-        depth: int,
-        inputs: tuple[int, ...],
-        outputs: int,
-        activation: str = "relu",
-        bias: bool = False,
-        sigma_weight: float = 1.0,
-        sigma_bias: float = 0.0,
-        normalize_input: bool = False,
-    ) -> None:
+        self, width: int, depth: int, inputs: tuple[int, ...], outputs: int, activation: str = "relu",
+        bias: bool = False, sigma_weight: float = 1.0, sigma_bias: float = 0.0, normalize_input: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
-        dimension = math.prod(inputs)
-        self.input_scale = input_scale(dimension, normalize_input)
+        features = math.prod(inputs)
+        self.input_scale, first, rest = layer_keys(features, bias, sigma_weight, sigma_bias, normalize_input)
         self.activation = Activation(activation)
-
-        def linear(fan_in: int, fan_out: int, role: Role) -> Linear:
-            sigma = sigma_weight / self.input_scale if role == "input" else sigma_weight
-            return Linear(fan_in, fan_out, role, bias=bias, sigma_weight=sigma, sigma_bias=sigma_bias)
-
         self.hidden = nn.ModuleList(
-            [linear(dimension, width, "input")] + [linear(width, width, "hidden") for _ in range(depth - 1)]
+            [Linear(features, width, "input", **first)]
+            + [Linear(width, width, "hidden", **rest) for _ in range(depth - 1)]
         )
-        self.output = linear(width, outputs, "output")
+        self.output = Linear(width, outputs, "output", **rest)
 
     def forward(self, x: Float[Tensor, "#cell sample *inputs"]) -> Float[Tensor, "cell sample output"]:
         """Map samples to outputs."""

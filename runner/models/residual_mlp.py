@@ -6,8 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from runner.layers import Activation, Linear
-from runner.models.inputs import input_scale
-from runner.scaling.parameterization import Role
+from runner.models.inputs import layer_keys
 
 
 class ResidualMLP(nn.Module):
@@ -20,9 +19,7 @@ class ResidualMLP(nn.Module):
         width: Hidden units per layer.
         depth: Hidden layers, at least 1; there are ``depth + 1`` weight matrices, as in the MLP.
         inputs: Shape of one sample; it is flattened.
-        activation: ``relu`` (times sqrt 2), ``gelu``, ``tanh``, ``erf`` or ``linear``.
         depth_scaling: Whether beta is 1 / sqrt(depth).
-        sigma_weight: Init standard deviation of a weight times sqrt(fan_in), at base width.
 
     References:
         Bordelon et al. (2024), "Depthwise Hyperparameter Transfer in Residual Networks", arXiv 2309.16620,
@@ -30,31 +27,18 @@ class ResidualMLP(nn.Module):
     """
 
     def __init__(
-        self,
-        width: int,
-        depth: int,
-        inputs: tuple[int, ...],
-        outputs: int,
-        activation: str = "relu",
-        depth_scaling: bool = True,
-        bias: bool = False,
-        sigma_weight: float = 1.0,
-        sigma_bias: float = 0.0,
-        normalize_input: bool = True,
-    ) -> None:
+        self, width: int, depth: int, inputs: tuple[int, ...], outputs: int,
+        activation: str = "relu", depth_scaling: bool = True,
+        bias: bool = False, sigma_weight: float = 1.0, sigma_bias: float = 0.0, normalize_input: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__()
-        dimension = math.prod(inputs)
-        self.input_scale = input_scale(dimension, normalize_input)
+        features = math.prod(inputs)
+        self.input_scale, first, rest = layer_keys(features, bias, sigma_weight, sigma_bias, normalize_input)
         self.branch_scale = 1 / math.sqrt(depth) if depth_scaling else 1.0
         self.activation = Activation(activation)
-
-        def linear(fan_in: int, fan_out: int, role: Role) -> Linear:
-            sigma = sigma_weight / self.input_scale if role == "input" else sigma_weight
-            return Linear(fan_in, fan_out, role, bias=bias, sigma_weight=sigma, sigma_bias=sigma_bias)
-
-        self.input = linear(dimension, width, "input")
-        self.hidden = nn.ModuleList([linear(width, width, "hidden") for _ in range(depth - 1)])
-        self.output = linear(width, outputs, "output")
+        self.input = Linear(features, width, "input", **first)
+        self.hidden = nn.ModuleList(Linear(width, width, "hidden", **rest) for _ in range(depth - 1))
+        self.output = Linear(width, outputs, "output", **rest)
 
     def forward(self, x: Float[Tensor, "#cell sample *inputs"]) -> Float[Tensor, "cell sample output"]:
         """Map samples to outputs."""

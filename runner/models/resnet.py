@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from runner.layers import Activation, Conv2d, Linear
-from runner.models.images import check_pooling, image_shape, pooled, readout
-from runner.models.inputs import input_scale
+from runner.models.images import image_channels, pooled, readout
+from runner.models.inputs import layer_keys
 
 
 class ResNet(nn.Module):
@@ -22,10 +22,8 @@ class ResNet(nn.Module):
         width: Channels of the first stage.
         depth: Blocks, at least 1; each adds two convolutions to the stem and the readout.
         inputs: Shape of one sample, (channels, height, width).
-        activation: ``relu`` (times sqrt 2), ``gelu``, ``tanh``, ``erf`` or ``linear``.
         stages: Groups of blocks with one size of image, at most ``depth``.
         depth_scaling: Whether beta is 1 / sqrt(depth) instead of 1.
-        sigma_weight: Init standard deviation of a weight times sqrt(fan_in), at base width.
 
     Raises:
         UserError: If samples are no images, or too small.
@@ -36,37 +34,26 @@ class ResNet(nn.Module):
     """
 
     def __init__(
-        self,
-        width: int,
-        depth: int,
-        inputs: tuple[int, ...],
-        outputs: int,
-        activation: str = "relu",
-        stages: int = 1,
-        depth_scaling: bool = True,
-        bias: bool = False,
-        sigma_weight: float = 1.0,
-        sigma_bias: float = 0.0,
-        normalize_input: bool = True,
-    ) -> None:
+        self, width: int, depth: int, inputs: tuple[int, ...], outputs: int,
+        activation: str = "relu", stages: int = 1, depth_scaling: bool = True,
+        bias: bool = False, sigma_weight: float = 1.0, sigma_bias: float = 0.0, normalize_input: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__()
-        channels, height, side = image_shape(inputs, "resnet")
         stages = min(stages, depth)
-        check_pooling(min(height, side), [2] * (stages - 1))
-        self.input_scale = input_scale(channels * 9, normalize_input)
-        branch_scale = 1 / math.sqrt(depth) if depth_scaling else 1.0
-        weights: dict[str, Any] = {"bias": bias, "sigma_weight": sigma_weight, "sigma_bias": sigma_bias}
-        self.stem = Conv2d(
-            channels, width, "input", **weights | {"sigma_weight": sigma_weight / self.input_scale}
+        channels = image_channels(inputs, "resnet", [2] * (stages - 1))
+        self.input_scale, first, rest = layer_keys(
+            channels * 9, bias, sigma_weight, sigma_bias, normalize_input
         )
+        branch_scale = 1 / math.sqrt(depth) if depth_scaling else 1.0
+        self.stem = Conv2d(channels, width, "input", **first)
         self.blocks = nn.ModuleList()
         now = width
         for place in range(depth):
             wanted = width * 2 ** (place * stages // depth)
-            self.blocks.append(Block(now, wanted, activation, branch_scale, weights))
+            self.blocks.append(Block(now, wanted, activation, branch_scale, rest))
             now = wanted
         self.activation = Activation(activation)
-        self.output = Linear(now, outputs, "output", **weights)
+        self.output = Linear(now, outputs, "output", **rest)
 
     def forward(
         self, x: Float[Tensor, "#cell sample channel height width"]
@@ -88,29 +75,23 @@ class Block(nn.Module):
     """
 
     def __init__(
-        self,
-        channels_in: int,
-        channels_out: int,
-        activation: str,
-        branch_scale: float,
-        weights: dict[str, Any],
+        self, channels_in: int, channels_out: int, activation: str, branch_scale: float, keys: dict[str, Any]
     ) -> None:
         super().__init__()
         self.branch_scale = branch_scale
         self.side = 1 if channels_in == channels_out else 2
         self.skip: nn.Module = nn.Identity()
         if self.side > 1:
-            self.skip = Conv2d(channels_in, channels_out, "hidden", kernel_size=1, **weights)
+            self.skip = Conv2d(channels_in, channels_out, "hidden", kernel_size=1, **keys)
         self.activation = Activation(activation)
-        self.first = Conv2d(channels_in, channels_out, "hidden", **weights)
-        self.second = Conv2d(channels_out, channels_out, "hidden", **weights)
+        self.first = Conv2d(channels_in, channels_out, "hidden", **keys)
+        self.second = Conv2d(channels_out, channels_out, "hidden", **keys)
 
     def forward(
         self, x: Float[Tensor, "cell sample channel_in height width"]
     ) -> Float[Tensor, "cell sample channel_out low narrow"]:
         """Apply the block."""
         x = pooled(x, self.side)
-        active = self.activation(x)
-        branch = self.second(self.activation(self.first(active)))
+        branch = self.second(self.activation(self.first(self.activation(x))))
         outputs: Tensor = self.skip(x) + self.branch_scale * branch
         return outputs

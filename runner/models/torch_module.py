@@ -3,6 +3,7 @@
 import inspect
 import itertools
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -43,20 +44,14 @@ class TorchModule(nn.Module):
     """
 
     def __init__(
-        self,
-        width: int,
-        depth: int,
-        inputs: tuple[int, ...],
-        outputs: int,
-        module: Mapping[str, Any],
-        sigma_weight: float = 1.0,
-        sigma_bias: float = 0.0,
-    ) -> None:
+        self, width: int, depth: int, inputs: tuple[int, ...], outputs: int,
+        module: Mapping[str, Any], sigma_weight: float = 1.0, sigma_bias: float = 0.0,
+    ) -> None:  # fmt: skip
         super().__init__()
         given = {"depth": depth, "inputs": inputs, "outputs": outputs}
         shell = _build(module, width=width, **given)
         wider = _build(module, width=2 * width, **given)
-        self._leaves = leaves_of(shell, wider, sigma_weight, sigma_bias)
+        self._leaves = leaves_of(shell, wider, sigma_weight=sigma_weight, sigma_bias=sigma_bias)
         for path, leaf in self._leaves.items():
             _place(self, path, leaf.layer)
         for parameter in shell.parameters():
@@ -106,7 +101,9 @@ class TorchModule(nn.Module):
         received: list[Tensor] = []
         returned: list[Tensor] = []
 
-        def listen(leaf: Leaf, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> Tensor:
+        def listen(
+            leaf: Leaf, _: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor
+        ) -> Tensor:
             if nudges is not None:
                 output = output + nudges[len(called)]
             called.append(leaf)
@@ -116,10 +113,7 @@ class TorchModule(nn.Module):
 
         modules = dict(self._shell[0].named_modules())
         handles = [
-            modules[path].register_forward_hook(
-                lambda _, args, kwargs, output, leaf=leaf: listen(leaf, args, kwargs, output),
-                with_kwargs=True,
-            )
+            modules[path].register_forward_hook(partial(listen, leaf), with_kwargs=True)
             for path, leaf in self._leaves.items()
         ]
         try:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from runner.errors import UserError, unknown
 from runner.layers import Activation, Attention, LayerNorm, Linear, Position, hidden
-from runner.models.inputs import input_scale
+from runner.models.inputs import layer_keys
 
 READOUTS = ("last", "mean")
 
@@ -21,15 +21,12 @@ class Transformer(nn.Module):
     Args:
         width: Features of a token, d_model.
         depth: Blocks of attention and a two-layer network, at least 1.
-        inputs: Shape of one sample.
         heads: Heads per block; they share the width evenly.
         head_size: Features of a head, in place of ``heads``: then their number grows with width.
         causal: Whether a position sees only itself and those before it.
         readout: What the readout sees: ``mean`` over positions, or the ``last``.
         patch_size: Side of an image's patches.
         hidden_ratio: Hidden units of a block's network over the width.
-        activation: ``relu`` (times sqrt 2), ``gelu``, ``tanh``, ``erf`` or ``linear``.
-        sigma_weight: Init standard deviation of a weight times sqrt(fan_in), at base width.
 
     Raises:
         UserError: If width and heads, or image and patches, do not fit, or a name is unknown.
@@ -41,41 +38,26 @@ class Transformer(nn.Module):
     """
 
     def __init__(
-        self,
-        width: int,
-        depth: int,
-        inputs: tuple[int, ...],
-        outputs: int,
-        heads: int | None = 4,
-        head_size: int | None = None,
-        causal: bool = False,
-        readout: str = "mean",
-        patch_size: int = 2,
-        hidden_ratio: int = 4,
-        activation: str = "gelu",
-        bias: bool = False,
-        sigma_weight: float = 1.0,
-        sigma_bias: float = 0.0,
-        normalize_input: bool = True,
-    ) -> None:
+        self, width: int, depth: int, inputs: tuple[int, ...], outputs: int,
+        heads: int | None = 4, head_size: int | None = None, causal: bool = False, readout: str = "mean",
+        patch_size: int = 2, hidden_ratio: int = 4, activation: str = "gelu",
+        bias: bool = False, sigma_weight: float = 1.0, sigma_bias: float = 0.0, normalize_input: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__()
         if readout not in READOUTS:
             raise unknown("model.readout", readout, READOUTS)
         self.readout = readout
-        weights: dict[str, Any] = {"bias": bias, "sigma_weight": sigma_weight, "sigma_bias": sigma_bias}
         self.patch_size = patch_size
         positions, features = _sequence_shape(inputs, patch_size)
-        self.input_scale = input_scale(features, normalize_input)
-        self.embedding = Linear(
-            features, width, "input", **weights | {"sigma_weight": sigma_weight / self.input_scale}
-        )
+        self.input_scale, first, rest = layer_keys(features, bias, sigma_weight, sigma_bias, normalize_input)
+        self.embedding = Linear(features, width, "input", **first)
         self.position = Position(positions, width, sigma_weight=sigma_weight)
         heads = _heads(width, heads, head_size)
         self.blocks = nn.ModuleList(
-            Block(width, heads, causal, hidden_ratio, activation, weights) for _ in range(depth)
+            Block(width, heads, causal, hidden_ratio, activation, rest) for _ in range(depth)
         )
         self.norm = LayerNorm(width, bias=bias)
-        self.output = Linear(width, outputs, "output", **weights)
+        self.output = Linear(width, outputs, "output", **rest)
 
     def forward(self, x: Float[Tensor, "#cell sample *inputs"]) -> Float[Tensor, "cell sample output"]:
         """Map samples to outputs."""
@@ -103,22 +85,16 @@ class Block(nn.Module):
     """Attention and a two-layer network, each after a norm and beside a skip connection."""
 
     def __init__(
-        self,
-        width: int,
-        heads: int,
-        causal: bool,
-        hidden_ratio: int,
-        activation: str,
-        weights: dict[str, Any],
+        self, width: int, heads: int, causal: bool, hidden_ratio: int, activation: str, keys: dict[str, Any]
     ) -> None:
         super().__init__()
-        bias = bool(weights["bias"])
+        bias = bool(keys["bias"])
         self.attention_norm = LayerNorm(width, bias=bias)
-        self.attention = Attention(width, heads, causal=causal, **weights)
+        self.attention = Attention(width, heads, causal=causal, **keys)
         self.norm = LayerNorm(width, bias=bias)
-        self.up = Linear(width, hidden_ratio * width, "hidden", **weights)
+        self.up = Linear(width, hidden_ratio * width, "hidden", **keys)
         self.activation = Activation(activation)
-        self.down = Linear(hidden_ratio * width, width, "hidden", **weights)
+        self.down = Linear(hidden_ratio * width, width, "hidden", **keys)
 
     def forward(
         self, x: Float[Tensor, "cell sample position width"]

@@ -24,11 +24,9 @@ class Adam(Optimizer):
     the gradient's units, and scales with it.
 
     Args:
-        lr: Base learning rate of every cell, absolute.
         betas: Weights of the past in m and in v, in [0, 1).
         eps: Added to sqrt(v), for gamma 1 at base width.
         weight_decay: See :class:`runner.optim.Optimizer`, coupled: part of the gradient; so are the others.
-        schedule: ``constant``, ``cosine`` or ``linear``.
 
     References:
         Kingma & Ba (2015), arXiv 1412.6980, algorithm 1. Exponents, and the scale of the gradient before
@@ -43,7 +41,6 @@ class Adam(Optimizer):
     eps: float = 1e-8
 
     def __post_init__(self, model: nn.Module, cells: Sequence[Cell], lr: Float[Tensor, "cell"]) -> None:
-        """Check the settings and make the slots."""
         self.betas = two_below_one("optimizer.betas", self.betas)
         self.eps = positive("optimizer.eps", self.eps, "a weight without gradient is 0/0 without it")
         super().__post_init__(model, cells, lr)
@@ -75,4 +72,5 @@ class AdamW(Adam):
     """
 
     decoupled: ClassVar[bool] = True
+
     weight_decay: float = 0.01

@@ -15,7 +15,7 @@ weight decay   shrinks by lr gamma^2 weight_decay a   the width factor r^(-c) is
                step (gamma once under Adam), at any   its start at the same rate at every width
                width
 Adam's eps     eps r^(c_sgd - c_adam) / gamma         how raw gradients scale: the same share at any width
-clip           norm gamma sqrt(sum r^(-c) |g|^2)      see :func:`runner.optim.clipping.gradient_norm`
+clip           norm gamma sqrt(sum r^(-c) |g|^2)      see :func:`runner.optim.clipping.clip_factor`
 =============  =====================================  ====================================================
 
 *Coupled* decay (SGD, Adam) adds the gradient of weight_decay / 2 * sum_l r^(c_l) |w_l|^2, with SGD's c, to
@@ -38,7 +38,7 @@ from runner.errors import UserError
 from runner.grid.cell import Cell
 from runner.layers import Product, parameters_of
 from runner.optim.checks import not_negative, positive
-from runner.optim.clipping import clip_factor, gradient_norm
+from runner.optim.clipping import clip_factor
 from runner.optim.schedule import Schedule
 from runner.scaling.parameterization import OptimizerFamily, Scaling
 
@@ -90,8 +90,7 @@ class Slot:
 class Optimizer:
     """Updates the parameters of an ensemble in place; a subclass says how, parameter by parameter.
 
-    Built with a model without layers, it checks its settings and does nothing else. The keys of a subclass
-    are keyword-only dataclass fields, or arguments of an ``__init__`` of its own that calls this one.
+    Built with a model without layers, it checks its settings and does nothing else.
 
     Args:
         lr: Base learning rate of every cell, absolute.
@@ -113,9 +112,8 @@ class Optimizer:
 
     family: ClassVar[OptimizerFamily] = "sgd"
     decoupled: ClassVar[bool] = False
-    # Without annotations, so that they are no keys.
-    remembers = tuple[str, ...]()
-    eps = 0.0
+    remembers: tuple[str, ...] = field(default=(), init=False)
+    eps: float = field(default=0.0, init=False)
 
     model: InitVar[nn.Module]
     cells: InitVar[Sequence[Cell]]
@@ -127,7 +125,6 @@ class Optimizer:
     schedule: str = "constant"
 
     def __post_init__(self, model: nn.Module, cells: Sequence[Cell], lr: Float[Tensor, "cell"]) -> None:
-        """Check the settings and make the slots; a subclass checks its own before."""
         taken = list(inspect.signature(self.update).parameters)
         if len(taken) != 3:
             raise UserError(
@@ -137,8 +134,13 @@ class Optimizer:
         self.weight_decay = not_negative("optimizer.weight_decay", self.weight_decay)
         if self.clip is not None:
             self.clip = positive("optimizer.clip", self.clip, "null is no limit")
-        self._factors = Schedule(self.schedule, self.warmup, cells[0].steps)
-        self._check_cells(cells)
+        self._schedule = Schedule(self.schedule, self.warmup, cells[0].steps)
+        Scaling(cells).lr("hidden", self.family)  # raises where the table has no row for it
+        if self.family != "sgd" and any(cell.lr_unit == "sharpness" for cell in cells):
+            raise UserError(
+                f"lr_unit must be absolute for {type(self).__name__}, got sharpness; lambda_max is a scale "
+                "for gradient descent only, so sweep lr itself"
+            )
         self.taken, self.factor = 0, 1.0
         self.slots = self._slots(model, cells, lr)
         self._renew_scratch()
@@ -155,7 +157,7 @@ class Optimizer:
 
     def begin(self) -> None:
         """Begin a step: everything that differs between steps is brought up to date, in place."""
-        factor = self._factors.factor(self.taken)
+        factor = self._schedule.factor(self.taken)
         self.taken += 1
         if factor != self.factor:
             self.factor = factor
@@ -168,7 +170,7 @@ class Optimizer:
         """Update all parameters, after :meth:`begin`; arguments as of :meth:`step`."""
         scale = None
         if self.clip is not None:
-            scale = clip_factor(gradient_norm(gradients, [slot.root for slot in self.slots]), self.clip)
+            scale = clip_factor(gradients, [slot.root for slot in self.slots], self.clip)
         for slot, parameter, gradient in zip(self.slots, parameters, gradients, strict=True):
             if scale is not None:
                 gradient = torch.mul(gradient, scale.view_as(slot.minus_lr), out=slot.scratch)
@@ -273,11 +275,3 @@ class Optimizer:
         for slot, size in zip(self.slots, sizes, strict=True):
             slot.scratch = scratch[:size].view(count, *slot.shape)
             slot.product = product[:size].view(count, *slot.shape)
-
-    def _check_cells(self, cells: Sequence[Cell]) -> None:
-        Scaling(cells).lr("hidden", self.family)  # raises where the table has no row for it
-        if self.family != "sgd" and any(cell.lr_unit == "sharpness" for cell in cells):
-            raise UserError(
-                f"lr_unit must be absolute for {type(self).__name__}, got sharpness; lambda_max is a scale "
-                "for gradient descent only, so sweep lr itself"
-            )

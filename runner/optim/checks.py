@@ -1,16 +1,14 @@
 """What the keys of the ``optimizer`` section must be."""
 
+from collections.abc import Callable
+
 from runner.errors import UserError
 from runner.grid.rules import number, shown
 
 
 def below_one(key: str, value: object) -> float:
     """Return the weight of the past in a running mean, in [0, 1)."""
-    rule, remedy = "a number >= 0 and < 1", f"e.g. {key}=0.9"
-    found = number(key, value, rule, remedy)
-    if not 0 <= found < 1:
-        raise UserError(f"{key} must be {rule}, got {shown(value)}; {remedy}")
-    return found
+    return _number(key, value, "a number >= 0 and < 1", f"e.g. {key}=0.9", lambda x: 0 <= x < 1)
 
 
 def two_below_one(key: str, value: object) -> tuple[float, float]:
@@ -29,16 +27,16 @@ def flag(key: str, value: object) -> bool:
 
 def not_negative(key: str, value: object) -> float:
     """Return a number >= 0."""
-    rule, remedy = "a number >= 0", f"{key}=0 is none"
-    found = number(key, value, rule, remedy)
-    if found < 0:
-        raise UserError(f"{key} must be {rule}, got {shown(value)}; {remedy}")
-    return found
+    return _number(key, value, "a number >= 0", f"{key}=0 is none", lambda x: x >= 0)
 
 
 def positive(key: str, value: object, remedy: str) -> float:
     """Return a number > 0."""
-    found = number(key, value, "a number > 0", remedy)
-    if found <= 0:
-        raise UserError(f"{key} must be a number > 0, got {shown(value)}; {remedy}")
+    return _number(key, value, "a number > 0", remedy, lambda x: x > 0)
+
+
+def _number(key: str, value: object, rule: str, remedy: str, holds: Callable[[float], bool]) -> float:
+    found = number(key, value, rule, remedy)
+    if not holds(found):
+        raise UserError(f"{key} must be {rule}, got {shown(value)}; {remedy}")
     return found

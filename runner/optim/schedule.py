@@ -22,10 +22,6 @@ class Schedule:
     shape((t - W) / (T - W)) from there on: ``torch.optim.lr_scheduler``'s ``LinearLR`` from 1/W over W - 1
     steps, then ``CosineAnnealingLR`` with ``T_max`` = T - W, or ``LinearLR`` to 0.
 
-    Args:
-        shape: ``constant``, ``cosine`` or ``linear``.
-        warmup: Steps, or a fraction of the run below 1.
-
     Raises:
         UserError: If there is no such shape, or the warm-up is longer than the run.
     """

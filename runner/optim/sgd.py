@@ -23,11 +23,9 @@ class SGD(Optimizer):
     (2 + 2 mu) / (1 + 2 mu) with Nesterov's.
 
     Args:
-        lr: Base learning rate of every cell, absolute.
         momentum: Weight of the past, in [0, 1).
         nesterov: Whether to look ahead; needs momentum.
         weight_decay: See :class:`runner.optim.Optimizer`, coupled; so are the others.
-        schedule: ``constant``, ``cosine`` or ``linear``.
 
     References:
         Factor gamma^2: Chizat, Oyallon & Bach (2019), arXiv 1812.07956, eq. 3 with alpha = 1 / gamma.
@@ -39,7 +37,6 @@ class SGD(Optimizer):
     nesterov: bool = False
 
     def __post_init__(self, model: nn.Module, cells: Sequence[Cell], lr: Float[Tensor, "cell"]) -> None:
-        """Check the settings and make the slots."""
         self.momentum = below_one("optimizer.momentum", self.momentum)
         self.nesterov = flag("optimizer.nesterov", self.nesterov)
         if self.nesterov and not self.momentum:

@@ -21,11 +21,9 @@ class SignSGD(Optimizer):
     It is Adam without memory and without eps; with momentum, the sign of a running mean (Signum).
 
     Args:
-        lr: Base learning rate of every cell, absolute.
         momentum: Weight of the past in the running mean, in [0, 1).
         weight_decay: See :class:`runner.optim.Optimizer`, decoupled; so are the others.
         clip: Largest norm of a cell's gradient; only Signum feels it.
-        schedule: ``constant``, ``cosine`` or ``linear``.
 
     References:
         Bernstein et al. (2018), "signSGD: Compressed optimisation for non-convex problems", arXiv 1802.04434.
@@ -37,7 +35,6 @@ class SignSGD(Optimizer):
     momentum: float = 0.0
 
     def __post_init__(self, model: nn.Module, cells: Sequence[Cell], lr: Float[Tensor, "cell"]) -> None:
-        """Check the settings and make the slots."""
         self.momentum = below_one("optimizer.momentum", self.momentum)
         self.remembers = ("mean",) if self.momentum else ()
         super().__post_init__(model, cells, lr)

@@ -25,26 +25,17 @@ def read(path: Path) -> Samples:
     References:
         LeCun, Cortes & Burges, "The MNIST database of handwritten digits".
     """
-    images, labels = array(path, 3), array(_labels_of(path), 1)
-    return Samples(images, labels)
+    return Samples(array(path, 3), array(_labels_of(path), 1))
 
 
 def array(path: Path, axes: int) -> NDArray[Any]:
-    """Return the bytes of an IDX file, ``[*axes]``.
-
-    Args:
-        path: The file, compressed with gzip or not.
-        axes: How many axes it has to have.
-    """
+    """Return the bytes of an IDX file, which has to have so many axes."""
     with opened(path) as file:
         magic = file.read(4)
         expected = bytes((0, 0, 8, axes))  # two zeros, unsigned bytes, axes
         if magic != expected:
-            raise refuse(
-                f"hold IDX bytes with {axes} axes (magic number {expected.hex()})",
-                magic.hex() or "nothing",
-                path,
-            )
+            rule = f"hold IDX bytes with {axes} axes (magic number {expected.hex()})"
+            raise refuse(rule, magic.hex() or "nothing", path)
         header = file.read(4 * axes)
         if len(header) < 4 * axes:
             raise refuse(f"hold the lengths of {axes} axes", f"{len(header)} bytes", path)

@@ -14,6 +14,7 @@ from runner.data.files.limits import check_size, refuse
 from runner.data.labelled import Samples
 
 LABELS = ("label", "class", "target")
+PIXELS = "hold numbers or lists of numbers as pixels"
 
 
 def read(path: Path) -> Samples:
@@ -36,10 +37,8 @@ def read(path: Path) -> Samples:
         raise refuse("name a Parquet file", error, path) from error
     place = next((i for i, name in enumerate(table.column_names) if name in LABELS), None)
     if place is None or table.num_columns < 2:
-        remedy = "rename the columns"
-        raise refuse(
-            f"hold a column {' or '.join(LABELS)} beside pixels", _few(table.column_names), path, remedy
-        )
+        rule = f"hold a column {' or '.join(LABELS)} beside pixels"
+        raise refuse(rule, _few(table.column_names), path, "rename the columns")
     pixels = table.remove_column(place)
     if pixels.num_columns == 1 and pa.types.is_nested(pixels.schema.types[0]):
         inputs = _lists(pixels.column(0), path)
@@ -52,7 +51,7 @@ def _lists(column: pa.ChunkedArray, path: Path) -> NDArray[Any]:
     """One row per list."""
     kind = column.type
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
-        raise refuse("hold numbers or lists of numbers as pixels", kind, path, "decode the images first")
+        raise refuse(PIXELS, kind, path, "decode the images first")
     lengths = pc.unique(pc.list_value_length(column)).to_pylist()
     if len(lengths) != 1 or not lengths[0]:
         raise refuse("hold lists of one length", f"lengths {_few(lengths)}", path, "pad or drop the others")
@@ -62,9 +61,7 @@ def _lists(column: pa.ChunkedArray, path: Path) -> NDArray[Any]:
 def _numbers(column: pa.ChunkedArray, path: Path) -> NDArray[Any]:
     """Missing ones become NaN."""
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-        raise refuse(
-            "hold numbers or lists of numbers as pixels", column.type, path, "decode the images first"
-        )
+        raise refuse(PIXELS, column.type, path, "decode the images first")
     numbers: NDArray[Any] = column.to_numpy()
     return numbers
 
