@@ -48,12 +48,8 @@ CELLS = (
     _key("lr", "float64", "lr_unit", "Learning rate as swept, in the unit that lr_unit names"),
     _key("lr_unit", "string", "", "absolute, or sharpness: lr is then lr_absolute * lambda_max_init"),
     Column("lr_absolute", "float64", "lr", "Base learning rate eta in force, before layer and gamma factors"),
-    Column(
-        "lr_sharpness",
-        "float64",
-        "1",
-        "lr_absolute * lambda_max_init; 2 is critical for MSE, full batch; null under Adam or signs",
-    ),
+    Column("lr_sharpness", "float64", "1",
+        "lr_absolute * lambda_max_init; 2 is critical for MSE, full batch; null under Adam or signs"),
     _key("gamma", "float64", "1", "Richness: f = h / gamma, lr times gamma^2 under SGD"),
     _key("center_output", "bool", "", "Whether the output at init is subtracted"),
     _key("base_width", "int64", "units", "Width at which every parameterization is the same network"),
@@ -71,19 +67,11 @@ CELLS = (
     Column("best_test_error", "float64", "fraction", "Smallest test error at a measured step"),
     # Stores have had them in this order since the first version.
     *(column for measure in reversed(MEASURES) for column in measure.init),
-    Column(
-        "train_fit_step",
-        "int64",
-        "steps",
-        "First measured step with a train error of at most 0.1; in regression, a tenth of the loss at init",
-    ),
+    Column("train_fit_step", "int64", "steps",
+        "First measured step with a train error of at most 0.1; in regression, a tenth of the loss at init"),
     Column("test_fit_step", "int64", "steps", "The same of the test set; null if never"),
-    Column(
-        "generalization_delay",
-        "float64",
-        "1",
-        "test_fit_step / train_fit_step, large in grokking; inf if test never was, null if train never was",
-    ),
+    Column("generalization_delay", "float64", "1",
+        "test_fit_step / train_fit_step, large in grokking; inf if test never was, null if train never was"),
     Column("peak_loss_ratio", "float64", "1", "Largest loss met at any step over the loss at init"),
     Column("diverged_step", "int64", "steps", "First step whose loss was not finite or beyond the limit"),
     Column("parameters", "int64", "", "Trainable parameters"),
@@ -92,7 +80,7 @@ CELLS = (
     Column("trace_rows", "int64", "rows", "Rows of the cell in trace, for `runner verify`"),
     Column("layer_rows", "int64", "rows", "Rows of the cell in layers, likewise"),
     Column("finished_at", "string", "UTC", "ISO 8601 time at which the cell's pack was written"),
-)
+)  # fmt: skip
 
 TRACE = (
     _key("cell_id", "string", "", "As in cells"),

@@ -21,13 +21,9 @@ def curve_metrics(trace: pd.DataFrame, layers: pd.DataFrame) -> dict[str, str]:
 
 
 def curves(
-    cells: pd.DataFrame,
-    trace: pd.DataFrame,
-    layers: pd.DataFrame,
-    metrics: Sequence[str] = DEFAULT_METRICS,
-    by: str = "width",
-    facets: Sequence[str] = ("parameterization",),
-) -> pd.DataFrame:
+    cells: pd.DataFrame, trace: pd.DataFrame, layers: pd.DataFrame, metrics: Sequence[str] = DEFAULT_METRICS,
+    by: str = "width", facets: Sequence[str] = ("parameterization",),
+) -> pd.DataFrame:  # fmt: skip
     """Return measures over steps.
 
     Args:

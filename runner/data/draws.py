@@ -33,16 +33,9 @@ INPUTS: dict[str, Callable[[Inputs], Inputs]] = {
 
 
 def draw(
-    label: Callable[[Inputs], Labels],
-    second: Callable[[Inputs], Labels],
-    seed: int,
-    dim: int,
-    inputs: str,
-    sizes: tuple[int, int, int],
-    *,
-    regression: bool = True,
-    standardize: bool = False,
-) -> Dataset:
+    label: Callable[[Inputs], Labels], second: Callable[[Inputs], Labels], seed: int, dim: int, inputs: str,
+    sizes: tuple[int, int, int], *, regression: bool = True, standardize: bool = False,
+) -> Dataset:  # fmt: skip
     """Draw the splits of a task and label them.
 
     Args:

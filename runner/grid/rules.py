@@ -27,24 +27,20 @@ class Rule:
     read: Callable[[Any], Any]
 
 
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError
+    return value
+
+
 def _whole(value: Any, minimum: int) -> int:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float))
-        or value != int(value)
-        or value < minimum
-    ):
+    if _number(value) != int(value) or value < minimum:
         raise ValueError
     return int(value)
 
 
 def _positive(value: Any) -> float:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float))
-        or not math.isfinite(value)
-        or value <= 0
-    ):
+    if not 0 < _number(value) < math.inf:
         raise ValueError
     return float(value)
 
@@ -55,6 +51,12 @@ def _whole_rule(minimum: int, example: str) -> Rule:
 
 def _positive_rule(example: str) -> Rule:
     return Rule("a finite number > 0", f"e.g. {example}", _positive)
+
+
+def _or_null(rule: Rule, remedy: str, meaning: str = "") -> Rule:
+    return Rule(
+        f"{rule.text}, or null{meaning}", remedy, lambda value: None if value is None else rule.read(value)
+    )
 
 
 def _choice_rule(*choices: str) -> Rule:
@@ -72,6 +74,13 @@ def _boolean(value: Any) -> bool:
     return value
 
 
+def _null(value: Any) -> None:
+    if value is not None:
+        raise ValueError
+
+
+_COUNT = _whole_rule(1, "1")
+
 RULES: dict[str, Rule] = {
     "width": _whole_rule(1, "width=128"),
     "depth": _whole_rule(1, "depth=2"),
@@ -80,18 +89,10 @@ RULES: dict[str, Rule] = {
     "gamma": _positive_rule("gamma=1"),
     "center_output": Rule("true or false", "e.g. center_output=true", _boolean),
     "base_width": _whole_rule(1, "base_width=1"),
-    "base_depth": Rule(
-        "null, for no parameterization has exponents of depth",
-        "leave it out",
-        lambda value: None if value is None else _whole(None, 0),
-    ),
+    "base_depth": Rule("null, for no parameterization has exponents of depth", "leave it out", _null),
     "seed": _whole_rule(0, "seed=0"),
     "steps": _whole_rule(1, "steps=200"),
-    "batch_size": Rule(
-        "a whole number >= 1, or null for full batch",
-        "e.g. batch_size=64",
-        lambda value: None if value is None else _whole(value, 1),
-    ),
+    "batch_size": _or_null(_COUNT, "e.g. batch_size=64", " for full batch"),
     "loss": _choice_rule("mse", "cross_entropy"),
     "dtype": _choice_rule("float32", "float64", "tf32"),
 }
@@ -99,32 +100,16 @@ RULES: dict[str, Rule] = {
 
 EXECUTION_RULES: dict[str, Rule] = {
     "device": _choice_rule(*DEVICES),
-    "shards": Rule(
-        "a whole number >= 1, or null",
-        "null lets the planner choose",
-        lambda value: None if value is None else _whole(value, 1),
-    ),
-    "workers": Rule(
-        "a whole number >= 1, or null",
-        "null is one per core",
-        lambda value: None if value is None else _whole(value, 1),
-    ),
-    "shard": Rule(
-        "a whole number >= 0, or null",
-        "null runs all of them",
-        lambda value: None if value is None else _whole(value, 0),
-    ),
-    "checkpoint_minutes": Rule(
-        "a finite number > 0, or null",
-        "null saves a pack only when told to stop",
-        lambda value: None if value is None else _positive(value),
-    ),
+    "shards": _or_null(_COUNT, "null lets the planner choose"),
+    "workers": _or_null(_COUNT, "null is one per core"),
+    "shard": _or_null(_whole_rule(0, "0"), "null runs all of them"),
+    "checkpoint_minutes": _or_null(_positive_rule("10"), "null saves a pack only when told to stop"),
     "kernel_memory_mb": _positive_rule("kernel_memory_mb=256"),
     "wait": Rule("true or false", "wait=false returns when the jobs are queued", _boolean),
     "retry": Rule(
         "null or failed",
         "retry=failed trains failed cells again",
-        lambda value: value if value in {None, "failed"} else _whole(None, 0),
+        lambda value: value if value == "failed" else _null(value),
     ),
 }
 

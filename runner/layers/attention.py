@@ -37,15 +37,9 @@ class Attention(Layer):
     logit_factor: Tensor
 
     def __init__(
-        self,
-        size: int,
-        heads: int,
-        *,
-        causal: bool = False,
-        bias: bool = False,
-        sigma_weight: float = 1.0,
+        self, size: int, heads: int, *, causal: bool = False, bias: bool = False, sigma_weight: float = 1.0,
         sigma_bias: float = 0.0,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         if heads < 1 or size % heads:
             raise UserError(

@@ -22,18 +22,9 @@ class Conv2d(Affine):
     """
 
     def __init__(
-        self,
-        channels_in: int,
-        channels_out: int,
-        role: Role,
-        *,
-        kernel_size: int = 3,
-        stride: int = 1,
-        padding: int | None = None,
-        bias: bool = False,
-        sigma_weight: float = 1.0,
-        sigma_bias: float = 0.0,
-    ) -> None:
+        self, channels_in: int, channels_out: int, role: Role, *, kernel_size: int = 3, stride: int = 1,
+        padding: int | None = None, bias: bool = False, sigma_weight: float = 1.0, sigma_bias: float = 0.0,
+    ) -> None:  # fmt: skip
         super().__init__(
             (channels_out, channels_in, kernel_size, kernel_size),
             channels_in * kernel_size**2,

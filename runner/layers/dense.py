@@ -24,16 +24,9 @@ class Affine(Layer):
     bias: nn.Parameter
 
     def __init__(
-        self,
-        shape: tuple[int, ...],
-        fan_in: int,
-        fan_out: int,
-        role: Role,
-        *,
-        bias: bool,
-        sigma_weight: float,
-        sigma_bias: float,
-    ) -> None:
+        self, shape: tuple[int, ...], fan_in: int, fan_out: int, role: Role, *, bias: bool,
+        sigma_weight: float, sigma_bias: float,
+    ) -> None:  # fmt: skip
         super().__init__()
         if role not in MATRIX_ROLES:
             raise unknown(f"role of a {type(self).__name__} layer", role, MATRIX_ROLES)
@@ -65,15 +58,9 @@ class Linear(Affine):
     """
 
     def __init__(
-        self,
-        fan_in: int,
-        fan_out: int,
-        role: Role,
-        *,
-        bias: bool = False,
-        sigma_weight: float = 1.0,
+        self, fan_in: int, fan_out: int, role: Role, *, bias: bool = False, sigma_weight: float = 1.0,
         sigma_bias: float = 0.0,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(
             (fan_in, fan_out), fan_in, fan_out, role,
             bias=bias, sigma_weight=sigma_weight, sigma_bias=sigma_bias,

@@ -67,241 +67,159 @@ def _linear_probe(sizes: Sizes, options: Mapping[str, Any]) -> Cost:
 
 MEASURES: tuple[Measure, ...] = (
     Measure(
-        "param_movement",
-        "movement",
-        trace=columns(
-            param_movement=("1", "norm(theta_t - theta_0) / norm(theta_0), raw parameters, all layers")
-        ),
-        prepare="movement.prepare_norms",
+        "param_movement", "movement", prepare="movement.prepare_norms",
         paper="Chizat et al., arXiv 1812.07956",
+        trace=columns(
+            param_movement=("1", "norm(theta_t - theta_0) / norm(theta_0), raw parameters, all layers"),
+        ),
     ),
     Measure(
-        "layer_movement",
-        "movement",
+        "layer_movement", "movement", prepare="movement.prepare_layers",
         layers=columns(
             movement_frobenius=("1", "norm_F(w_t - w_0) / norm_F(w_0) of the layer's weight"),
             movement_spectral=("1", "norm_2(w_t - w_0) / norm_2(w_0) of the layer's weight"),
         ),
-        prepare="movement.prepare_layers",
     ),
     Measure(
-        "ntk_change",
-        "kernel",
-        trace=columns(
-            ntk_change=("1", "norm_F(Theta_t - Theta_0) / norm_F(Theta_0), lr-weighted kernel on probes")
-        ),
-        cost=_probe_kernel,
-        prepare="kernel.probe_ntk",
+        "ntk_change", "kernel", cost=_probe_kernel, prepare="kernel.probe_ntk",
         paper="Jacot et al., arXiv 1806.07572",
-    ),
-    Measure(
-        "kernel_distance",
-        "kernel",
         trace=columns(
-            kernel_distance=("1", "1 - cos(Theta_t, Theta_0) on probes (Fort et al., arXiv 2010.15110)")
+            ntk_change=("1", "norm_F(Theta_t - Theta_0) / norm_F(Theta_0), lr-weighted kernel on probes"),
         ),
-        cost=_probe_kernel,
-        prepare="kernel.probe_ntk",
-        paper="Fort et al., arXiv 2010.15110",
     ),
     Measure(
-        "feature_movement",
-        "features",
+        "kernel_distance", "kernel", cost=_probe_kernel, prepare="kernel.probe_ntk",
+        paper="Fort et al., arXiv 2010.15110",
+        trace=columns(
+            kernel_distance=("1", "1 - cos(Theta_t, Theta_0) on probes (Fort et al., arXiv 2010.15110)"),
+        ),
+    ),
+    Measure(
+        "feature_movement", "features", prepare="snapshot.Snapshot.features",
+        paper="Yang & Hu, arXiv 2011.14522",
         trace=columns(feature_movement=("1", "Relative RMS change of the last hidden activations on probes")),
         layers=columns(feature_movement=("1", "Relative RMS change of the layer's activations on probes")),
-        prepare="snapshot.Snapshot.features",
-        paper="Yang & Hu, arXiv 2011.14522",
     ),
     Measure(
-        "update_size",
-        "features",
+        "update_size", "features", prepare="snapshot.Snapshot.features",
         layers=columns(
-            update_size=(
-                "activation",
-                "RMS change of the layer's activations on probes; of the outputs f for the last layer",
-            )
+            update_size=("activation",
+                "RMS change of the layer's activations on probes; of the outputs f for the last layer"),
         ),
-        prepare="snapshot.Snapshot.features",
     ),
     Measure(
-        "cka",
-        "alignment",
+        "cka", "alignment", requires=(enough_probes,), cost=_probe_kernel, prepare="alignment.prepare",
+        paper="Kornblith et al., arXiv 1905.00414",
         trace=columns(
             cka=("1", "Centred alignment of Theta_t with Theta_0 on probes (arXiv 1905.00414)"),
             feature_cka=("1", "Centred alignment of the last hidden activations with init, probes"),
         ),
-        requires=(enough_probes,),
-        cost=_probe_kernel,
-        prepare="alignment.prepare",
-        paper="Kornblith et al., arXiv 1905.00414",
     ),
     Measure(
-        "target_alignment",
-        "alignment",
+        "target_alignment", "alignment", requires=(enough_probes,), cost=_probe_kernel,
+        prepare="alignment.centred_ntk", paper="Cristianini et al., NeurIPS 2001",
         trace=columns(target_alignment=("1", "Centred alignment of Theta_t with y y^T on probes")),
-        requires=(enough_probes,),
-        cost=_probe_kernel,
-        prepare="alignment.centred_ntk",
-        paper="Cristianini et al., NeurIPS 2001",
     ),
     Measure(
-        "linearization_error",
-        "linearization",
-        trace=columns(
-            linearization_error=("1", "RMS(f_t - [f_0 + J_0 (theta_t - theta_0)]) / RMS(f_t - f_0) on probes")
-        ),
-        requires=(enough_probes,),
+        "linearization_error", "linearization", requires=(enough_probes,),
         paper="Lee et al., arXiv 1902.06720",
-    ),
-    Measure(
-        "kernel_gd_error",
-        "kernel_descent",
         trace=columns(
-            kernel_gd_error=(
-                "1",
-                "RMS(f_t - g_t) / RMS(g_t - f_0) on probes, g_t after t steps of GD under the fixed Theta_0",
-            )
-        ),
-        requires=(full_batch, mse, plain_sgd, enough_probes),
-        cost=_descent,
-        prepare="kernel_descent.prepare",
-        paper="Lee et al., arXiv 1902.06720",
-    ),
-    Measure(
-        "kernel_regression",
-        "regression",
-        trace=columns(
-            kernel_regression_loss=(
-                "loss",
-                "Test MSE loss of ridge regression of y with Theta_t, its ridge chosen on a split of train",
+            linearization_error=(
+                "1", "RMS(f_t - [f_0 + J_0 (theta_t - theta_0)]) / RMS(f_t - f_0) on probes"
             ),
+        ),
+    ),
+    Measure(
+        "kernel_gd_error", "kernel_descent", requires=(full_batch, mse, plain_sgd, enough_probes),
+        cost=_descent, prepare="kernel_descent.prepare", paper="Lee et al., arXiv 1902.06720",
+        trace=columns(
+            kernel_gd_error=("1",
+                "RMS(f_t - g_t) / RMS(g_t - f_0) on probes, g_t after t steps of GD under the fixed Theta_0"),
+        ),
+    ),
+    Measure(
+        "kernel_regression", "regression", requires=(enough_to_split,), cost=_regression,
+        prepare="regression.ntk_regression",
+        trace=columns(
+            kernel_regression_loss=("loss",
+                "Test MSE loss of ridge regression of y with Theta_t, its ridge chosen on a split of train"),
             kernel_regression_error=(
-                "fraction",
-                "Misclassified test samples of that regression; null for regression tasks",
+                "fraction", "Misclassified test samples of that regression; null for regression tasks"
             ),
         ),
         init=columns(
             kernel_regression_loss_init=(
-                "loss",
-                "Test MSE loss of ridge regression with Theta_0, its ridge chosen on a split of train",
+                "loss", "Test MSE loss of ridge regression with Theta_0, its ridge chosen on a split of train"
             ),
             kernel_regression_error_init=(
-                "fraction",
-                "Misclassified test samples of that regression; null for regression tasks",
+                "fraction", "Misclassified test samples of that regression; null for regression tasks"
             ),
         ),
-        requires=(enough_to_split,),
-        cost=_regression,
-        prepare="regression.ntk_regression",
     ),
     Measure(
-        "ntk_gain",
-        "regression",
+        "ntk_gain", "regression", requires=(mse, enough_to_split), cost=_regression_at_init,
+        prepare="regression.ntk_regression",
         trace=columns(ntk_gain=("loss", "Test loss of ridge regression with Theta_0 minus the network's")),
-        requires=(mse, enough_to_split),
-        cost=_regression_at_init,
-        prepare="regression.ntk_regression",
     ),
     Measure(
-        "spectrum",
-        "kernel_spectrum",
+        "spectrum", "kernel_spectrum", requires=(decomposable,), cost=_spectrum,
+        prepare="kernel_spectrum.eigenvalues",
         trace=columns(
-            lambda_min=(
-                "1/lr",
-                "Smallest eigenvalue of the lr-weighted train kernel / N: of its trace over outputs / O, "
-                "or of the full kernel if `measure.functions.spectrum.kernel` is full",
-            ),
-            condition_number=(
-                "1",
-                "Largest over smallest eigenvalue of the kernel of lambda_min; inf where rounding hides "
-                "the smallest",
-            ),
-            effective_rank=(
-                "1",
-                "Exponential of the entropy of that kernel's eigenvalues over their sum (Roy & Vetterli "
-                "2007)",
-            ),
+            lambda_min=("1/lr", "Smallest eigenvalue of the lr-weighted train kernel / N: of its trace over "
+                "outputs / O, or of the full kernel if `measure.functions.spectrum.kernel` is full"),
+            condition_number=("1", "Largest over smallest eigenvalue of the kernel of lambda_min; inf where "
+                "rounding hides the smallest"),
+            effective_rank=("1", "Exponential of the entropy of that kernel's eigenvalues over their sum "
+                "(Roy & Vetterli 2007)"),
         ),
         init=columns(
             lambda_min_init=("1/lr", "lambda_min at init"),
             condition_number_init=("1", "condition_number at init"),
         ),
-        requires=(decomposable,),
-        cost=_spectrum,
-        prepare="kernel_spectrum.eigenvalues",
     ),
     Measure(
-        "lambda_max",
-        "kernel",
+        "lambda_max", "kernel", in_cells=False, cost=_kernel_search,
+        paper="Lewkowycz et al., arXiv 2003.02218",
         trace=columns(lambda_max=("1/lr", "Top eigenvalue of the full lr-weighted train kernel / N")),
         init=columns(
-            lambda_max_init=("1/lr", "Top eigenvalue of the full lr-weighted train kernel / N at init")
+            lambda_max_init=("1/lr", "Top eigenvalue of the full lr-weighted train kernel / N at init"),
         ),
-        in_cells=False,
-        cost=_kernel_search,
-        paper="Lewkowycz et al., arXiv 2003.02218",
     ),
     Measure(
-        "sharpness",
-        "curvature",
+        "sharpness", "curvature", cost=_hessian_search, paper="Cohen et al., arXiv 2103.00065",
         trace=columns(
-            sharpness=(
-                "1/lr",
-                "Top eigenvalue of the lr-weighted Hessian of the train loss; lr * sharpness = 2 is the edge",
-            )
+            sharpness=("1/lr", "Top eigenvalue of the lr-weighted Hessian of the train loss; "
+                "lr * sharpness = 2 is the edge"),
         ),
-        cost=_hessian_search,
-        paper="Cohen et al., arXiv 2103.00065",
     ),
     Measure(
-        "transfer_gain",
-        "transfer",
-        trace=columns(
-            transfer_gain=(
-                "fraction",
-                "Test error on a second labelling of a linear probe on the last hidden features: at init "
-                "minus now",
-            )
-        ),
-        requires=(second_labels, enough_to_split),
-        cost=_linear_probe,
+        "transfer_gain", "transfer", requires=(second_labels, enough_to_split), cost=_linear_probe,
         prepare="transfer.prepare",
-    ),
-    Measure(
-        "ntk_limit_distance",
-        "limit",
         trace=columns(
-            ntk_limit_distance=(
-                "1",
-                "norm_F(Theta_0 - Theta_inf) / norm_F(Theta_inf) on probes at init, Theta_inf of infinite "
-                "width",
-            )
+            transfer_gain=("fraction", "Test error on a second labelling of a linear probe on the last "
+                "hidden features: at init minus now"),
         ),
-        of_init=True,
-        requires=(enough_probes,),
-        prepare="kernel.probe_ntk",
-        paper="Jacot et al., arXiv 1806.07572",
     ),
     Measure(
-        "pattern_change",
-        "features",
+        "ntk_limit_distance", "limit", of_init=True, requires=(enough_probes,), prepare="kernel.probe_ntk",
+        paper="Jacot et al., arXiv 1806.07572",
         trace=columns(
-            pattern_change=(
-                "1",
-                "Share of (unit of the last hidden layer, probe) pairs whose pre-activation changed its "
-                "sign since init; null without a thresholded activation",
-            )
+            ntk_limit_distance=("1", "norm_F(Theta_0 - Theta_inf) / norm_F(Theta_inf) on probes at init, "
+                "Theta_inf of infinite width"),
+        ),
+    ),
+    Measure(
+        "pattern_change", "features", prepare="features.pattern", paper="Kunin et al., arXiv 2406.06158",
+        trace=columns(
+            pattern_change=("1", "Share of (unit of the last hidden layer, probe) pairs whose pre-activation "
+                "changed its sign since init; null without a thresholded activation"),
         ),
         layers=columns(
-            pattern_change=(
-                "1",
-                "Share of (unit of the layer, probe) pairs whose pre-activation changed its sign since init",
-            )
+            pattern_change=("1",
+                "Share of (unit of the layer, probe) pairs whose pre-activation changed its sign since init"),
         ),
-        prepare="features.pattern",
-        paper="Kunin et al., arXiv 2406.06158",
     ),
-)
+)  # fmt: skip
 BY_NAME: dict[str, Measure] = {measure.name: measure for measure in MEASURES}
 
 

@@ -118,25 +118,17 @@ def ritz(space: Krylov) -> Ritz:
 
 
 def top_eigenvalue(
-    product: Product,
-    like: Float[Tensor, "cell n"],
-    *,
-    guess: Float[Tensor, "cell n"] | None = None,
-    tolerance: float | None = None,
-    max_steps: int = 200,
-) -> Float[Tensor, "cell"]:
+    product: Product, like: Float[Tensor, "cell n"], *, guess: Float[Tensor, "cell n"] | None = None,
+    tolerance: float | None = None, max_steps: int = 200,
+) -> Float[Tensor, "cell"]:  # fmt: skip
     """Return the largest eigenvalue of one symmetric operator per cell; see :func:`top_eigenpair`."""
     return top_eigenpair(product, like, guess=guess, tolerance=tolerance, max_steps=max_steps)[0]
 
 
 def top_eigenpair(
-    product: Product,
-    like: Float[Tensor, "cell n"],
-    *,
-    guess: Float[Tensor, "cell n"] | None = None,
-    tolerance: float | None = None,
-    max_steps: int = 200,
-) -> tuple[Float[Tensor, "cell"], Float[Tensor, "cell n"] | None]:
+    product: Product, like: Float[Tensor, "cell n"], *, guess: Float[Tensor, "cell n"] | None = None,
+    tolerance: float | None = None, max_steps: int = 200,
+) -> tuple[Float[Tensor, "cell"], Float[Tensor, "cell n"] | None]:  # fmt: skip
     """Return the largest eigenvalue of one symmetric operator per cell, and its vector.
 
     It stops once the error of every cell's top Ritz value is bounded by ``tolerance`` times that value: by

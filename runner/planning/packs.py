@@ -66,13 +66,9 @@ class Packs(Sequence[Pack]):
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(
-        self,
-        cells: Cells,
-        sizes: np.ndarray,
-        indices: np.ndarray,
-        costs: np.ndarray,
+        self, cells: Cells, sizes: np.ndarray, indices: np.ndarray, costs: np.ndarray,
         threads: np.ndarray | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.cells, self.sizes, self.indices, self.costs = cells, sizes, indices, costs
         self.threads = np.ones_like(sizes) if threads is None else threads
         self.stops = np.cumsum(sizes)

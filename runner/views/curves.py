@@ -25,13 +25,9 @@ _TICKS = [0, 1, 10, 100, 1000, 10_000, 100_000, 1_000_000]
 
 
 def curves(
-    store: Store,
-    metrics: str | Sequence[str] | None = None,
-    by: str = "width",
-    facet: str | Sequence[str] | None = None,
-    where: str | Sequence[str] = (),
-    all: bool = False,
-) -> View:
+    store: Store, metrics: str | Sequence[str] | None = None, by: str = "width",
+    facet: str | Sequence[str] | None = None, where: str | Sequence[str] = (), all: bool = False,
+) -> View:  # fmt: skip
     """Return training curves: measures over steps, median and range of the seeds.
 
     Args:

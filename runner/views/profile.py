@@ -26,13 +26,9 @@ METRIC = "feature_movement"
 
 
 def profile(
-    store: Store,
-    metric: str = METRIC,
-    by: str = "width",
-    facet: str | Sequence[str] | None = None,
-    where: str | Sequence[str] = (),
-    all: bool = False,
-) -> View:
+    store: Store, metric: str = METRIC, by: str = "width", facet: str | Sequence[str] | None = None,
+    where: str | Sequence[str] = (), all: bool = False,
+) -> View:  # fmt: skip
     """Return a measure of the layers against their depth, at the last measured step.
 
     Args:

@@ -73,13 +73,9 @@ def layered(layers: Sequence[Any], title: Any, width: float, height: float) -> A
 
 
 def concat(
-    charts: Sequence[Any],
-    layout: Layout,
-    most: int = 4,
-    title: str = "",
-    subtitle: str = "",
+    charts: Sequence[Any], layout: Layout, most: int = 4, title: str = "", subtitle: str = "",
     own: bool = False,
-) -> alt.ConcatChart:
+) -> alt.ConcatChart:  # fmt: skip
     """Return panels in rows: type and colours as in a paper's figure, colours of the theme as parameters.
 
     Args:

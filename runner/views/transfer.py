@@ -53,13 +53,9 @@ def transfer(
 
 
 def chart(
-    losses: pd.DataFrame,
-    best: pd.DataFrame,
-    facets: Sequence[str],
-    metric: str,
-    lr_unit: str | None,
+    losses: pd.DataFrame, best: pd.DataFrame, facets: Sequence[str], metric: str, lr_unit: str | None,
     layout: Layout,
-) -> Any:
+) -> Any:  # fmt: skip
     """Return the loss along the learning rate, a curve per width, and the best rate against width."""
     widths = [show(width) for width in distinct(losses["width"])]
     charts = [
@@ -70,14 +66,9 @@ def chart(
 
 
 def _losses(
-    part: pd.DataFrame,
-    title: str,
-    widths: Sequence[str],
-    metric: str,
-    lr_unit: str | None,
-    layout: Layout,
+    part: pd.DataFrame, title: str, widths: Sequence[str], metric: str, lr_unit: str | None, layout: Layout,
     named: bool,
-) -> Any:
+) -> Any:  # fmt: skip
     """Return the panel of one facet: loss along lr, its smallest marked."""
     rows = part.dropna(subset=["value"]).assign(series=part["width"].map(show))
     rows = rows[["series", "lr", "value", "seeds", "best"]]

@@ -155,14 +155,9 @@ def _section(content: _Content, section: Section, store: Store, cells: pd.DataFr
 
 
 def _document(
-    store: Store,
-    cells: pd.DataFrame,
-    axes: Axes,
-    where: Sequence[str],
-    content: _Content,
-    extra: dict[str, Any],
-    pictures: str,
-) -> str:
+    store: Store, cells: pd.DataFrame, axes: Axes, where: Sequence[str], content: _Content,
+    extra: dict[str, Any], pictures: str,
+) -> str:  # fmt: skip
     """Return the page as text."""
     keys = (axes.x, axes.y, *axes.facets)
     data = {"charts": content.charts, "datasets": content.datasets, **extra}

@@ -19,15 +19,10 @@ from runner.views.view import View
 
 
 def phase(
-    store: Store,
-    x: str = "width",
-    y: str = "lr",
-    color: str = "regime",
-    facet: str | Sequence[str] | None = None,
-    where: str | Sequence[str] = (),
-    all: bool = False,
+    store: Store, x: str = "width", y: str = "lr", color: str = "regime",
+    facet: str | Sequence[str] | None = None, where: str | Sequence[str] = (), all: bool = False,
     regime: str | Path | None = None,
-) -> View:
+) -> View:  # fmt: skip
     """Return the phase diagram: which regime at each point of the grid.
 
     Args:

@@ -23,13 +23,9 @@ _HALO = 0.3
 
 
 def phase_chart(
-    grid: pd.DataFrame,
-    axes: Axes,
-    title: str,
-    lr_unit: str | None,
-    layout: Layout,
+    grid: pd.DataFrame, axes: Axes, title: str, lr_unit: str | None, layout: Layout,
     measures: Sequence[str] = (),
-) -> alt.ConcatChart:
+) -> alt.ConcatChart:  # fmt: skip
     """Return the phase diagram: one panel per facet.
 
     Rectangles reach to the midpoints between neighbouring points, coloured by regime (with its letter, so
