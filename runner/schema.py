@@ -54,6 +54,7 @@ CELLS = (
     _key("center_output", "bool", "", "Whether the output at init is subtracted"),
     _key("base_width", "int64", "units", "Width at which every parameterization is the same network"),
     Column("base_depth", "int64", "layers", "Depth at which it is; null where none depends on depth"),
+    Column("loss_limit", "float64", "1", "Multiple of the loss at init that is divergence; null: its own"),
     _key("seed", "int64", "", "Seed of the init and of the batch order"),
     Column("batch_size", "int64", "samples", "Samples per step; null for full batch"),
     _key("steps", "int64", "steps", "Optimizer steps asked for"),

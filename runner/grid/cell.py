@@ -43,6 +43,8 @@ class Cell:
         exponents: The parameterization's abc table, canonical JSON.
         settings: The other keys of the groups (model, data, optimizer, measure), canonical JSON.
         base_depth: Depth at which every parameterization is the same network; None where none depends on it.
+        loss_limit: Multiple of its loss at init beyond which it counts as diverged; None for what a catapult
+            of its width, gamma and exponents cannot reach (:mod:`runner.training.divergence`).
     """
 
     width: int
@@ -64,6 +66,7 @@ class Cell:
     exponents: str
     settings: str
     base_depth: int | None = None
+    loss_limit: float | None = None
 
     @property
     def cell_id(self) -> str:
@@ -110,7 +113,7 @@ OPTIONAL = {
 }
 """Fields that came later, with the values that they have where they are not given; older stores lack them."""
 START_FIELDS = ("parameterization", "exponents", "base_width", "base_depth", "seed")
-PER_CELL_FIELDS = frozenset({"lr", "lr_unit", "gamma", *START_FIELDS})
+PER_CELL_FIELDS = frozenset({"lr", "lr_unit", "gamma", "loss_limit", *START_FIELDS})
 PACK_FIELDS = tuple(name for name in FIELDS if name not in PER_CELL_FIELDS)
 
 

@@ -95,6 +95,11 @@ RULES: dict[str, Rule] = {
     "batch_size": _or_null(_COUNT, "e.g. batch_size=64", " for full batch"),
     "loss": _choice_rule("mse", "cross_entropy"),
     "dtype": _choice_rule("float32", "float64", "tf32"),
+    "loss_limit": Rule(
+        "a finite number > 1, or null",
+        "null follows from width, gamma, lr and exponents",
+        lambda value: None if value is None else 1 + _positive(value - 1),
+    ),
 }
 """The scalar keys of a cell."""
 

@@ -19,10 +19,8 @@ from runner.numerics import losses
 from runner.numerics.precision import set_precision
 from runner.training.checkpoint import State
 from runner.training.descent import Descent, descent_of
+from runner.training.divergence import loss_limits
 from runner.training.record import Recorder
-
-DIVERGED_LOSS_RATIO = 1e6
-"""A loss this many times its start counts as diverged: far above any catapult, which peaks near the width."""
 
 
 class Run:
@@ -76,6 +74,7 @@ class Run:
         self.active = list(range(len(cells)))
         self.initial_loss = self.loss(self.start.outputs("train"), self.ensemble.targets["train"])
         self.peak = torch.ones_like(self.initial_loss)
+        self.limit = loss_limits(cells, rate.cpu(), self.initial_loss.cpu(), descends).to(self.initial_loss)
         self.recorder = Recorder(
             [layer.name for layer in layers.layers_of(self.ensemble.model)],
             [layer.role for layer in layers.layers_of(self.ensemble.model)],
@@ -165,7 +164,7 @@ class Run:
         """Follow the peak of the loss; retire cells beyond the limit and say whether there were any."""
         ratio = seen / self.initial_loss
         # False for NaN, too.
-        fine = ratio <= DIVERGED_LOSS_RATIO
+        fine = ratio <= self.limit
         if bool(fine.all()):
             self.peak = torch.maximum(self.peak, ratio.amax(0))
             return False
@@ -189,7 +188,8 @@ class Run:
                 part.select(index)
         self.descent = None
         self.active = [self.active[i] for i in index.tolist()]
-        self.peak, self.initial_loss = self.peak[index], self.initial_loss[index]
+        self.peak, self.limit = self.peak[index], self.limit[index]
+        self.initial_loss = self.initial_loss[index]
 
 
 def optimizer_of(

@@ -25,8 +25,8 @@ def train_pack(
 ) -> PackTables:
     """Train the cells of a pack together and measure them on the way.
 
-    A cell whose loss is not finite, or beyond ``DIVERGED_LOSS_RATIO`` times its start, is retired with that
-    step recorded; the others go on.
+    A cell whose loss is not finite, or beyond its limit (:mod:`runner.training.divergence`), is retired with
+    that step recorded; the others go on.
 
     Args:
         cells: Cells with one ``pack_key``.
