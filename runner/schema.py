@@ -75,6 +75,7 @@ CELLS = (
         "test_fit_step / train_fit_step, large in grokking; inf if test never was, null if train never was"),
     Column("peak_loss_ratio", "float64", "1", "Largest loss met at any step over the loss at init"),
     Column("diverged_step", "int64", "steps", "First step whose loss was not finite or beyond the limit"),
+    Column("precision", "string", "", "In which the cell was trained: dtype, or float64 for a small gamma"),
     Column("parameters", "int64", "", "Trainable parameters"),
     Column("train_seconds", "float64", "s", "Wall time of the cell's pack over the cells in it"),
     Column("device", "string", "", "cpu or the name of the CUDA device"),

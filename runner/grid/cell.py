@@ -15,6 +15,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+_ROUNDING = 2.0**-24
+"""Relative error of a number in float32."""
+_LARGEST_ERROR = 1e-4
+"""Relative error of f in float32 beyond which a cell is trained in float64; squared, that of a loss."""
+
 ID_VERSION = "c1"
 """Changes whenever the same cell would get another id or other numbers; old results are then not reused."""
 
@@ -80,6 +85,15 @@ class Cell:
         return f"{ID_VERSION}-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
 
     @property
+    def precision(self) -> str:
+        """The dtype in which the cell is trained: its own, or float64 where float32 cannot tell f from zero.
+
+        f = (h - h at init) / gamma is a difference of numbers of order one, and a weight moves by about
+        gamma / sqrt(width) of its size: in float32 both lose what is below 2^-24 sqrt(width) / gamma.
+        """
+        return "float64" if imprecise(self.width, self.gamma) else self.dtype
+
+    @property
     def pack_key(self) -> tuple[object, ...]:
         """What cells must share to be trained as one ensemble: shapes, data and schedule.
 
@@ -114,7 +128,14 @@ OPTIONAL = {
 """Fields that came later, with the values that they have where they are not given; older stores lack them."""
 START_FIELDS = ("parameterization", "exponents", "base_width", "base_depth", "seed")
 PER_CELL_FIELDS = frozenset({"lr", "lr_unit", "gamma", "loss_limit", *START_FIELDS})
-PACK_FIELDS = tuple(name for name in FIELDS if name not in PER_CELL_FIELDS)
+PACK_FIELDS = tuple(
+    "precision" if name == "dtype" else name for name in FIELDS if name not in PER_CELL_FIELDS
+)
+
+
+def imprecise(width: Any, gamma: Any) -> Any:
+    """Return whether float32 is too coarse for a network of this width and richness; numbers or arrays."""
+    return _ROUNDING * width**0.5 > _LARGEST_ERROR * gamma
 
 
 @functools.lru_cache

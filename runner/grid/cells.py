@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 import pyarrow as pa
 
-from runner.grid.cell import FIELDS, ID_VERSION, OPTIONAL, Cell, encoded
+from runner.grid.cell import FIELDS, ID_VERSION, OPTIONAL, Cell, encoded, imprecise
 
 _ID_HEX = 20
 _ID_CHUNK = 1 << 16
@@ -110,8 +110,16 @@ class Cells(Sequence[Cell]):
         )
 
     def column(self, name: str) -> Column:
-        """Return a field."""
-        return self._columns[name]
+        """Return a field, or ``precision``, which follows from several."""
+        if name != "precision":
+            return self._columns[name]
+        width, gamma, dtype = (self._columns[key] for key in ("width", "gamma", "dtype"))
+        widths, gammas = (np.array(column.values, float)[column.codes] for column in (width, gamma))
+        coarse = imprecise(widths, gammas)
+        if not coarse.any():
+            return dtype
+        values = tuple(dict.fromkeys((*dtype.values, "float64")))
+        return Column(values, np.where(coarse, np.int32(values.index("float64")), dtype.codes))
 
     def __len__(self) -> int:
         return len(self._columns[FIELDS[0]].codes)
@@ -144,7 +152,7 @@ class Cells(Sequence[Cell]):
 
     def order(self, names: Sequence[str]) -> np.ndarray:
         """Return the places that sort the cells by some fields; of cells that agree in them, the first."""
-        keys = [self._columns[name].ranks() for name in names if len(self._columns[name].values) > 1]
+        keys = [column.ranks() for column in map(self.column, names) if len(column.values) > 1]
         order = np.lexsort(keys[::-1]) if keys else np.arange(len(self))
         return order.take(self.take(order).starts(names))
 
@@ -152,7 +160,7 @@ class Cells(Sequence[Cell]):
         """Return the places at which one of these fields changes, and 0 before all."""
         changed = np.zeros(len(self), bool)
         changed[:1] = True
-        for values, codes in map(self._columns.__getitem__, names):
+        for values, codes in map(self.column, names):
             if len(values) > 1:
                 changed[1:] |= codes[1:] != codes[:-1]
         return np.flatnonzero(changed)

@@ -45,6 +45,12 @@ def _positive(value: Any) -> float:
     return float(value)
 
 
+def _richness(value: Any) -> float:
+    if _positive(value) < 1e-10:
+        raise ValueError
+    return float(value)
+
+
 def _whole_rule(minimum: int, example: str) -> Rule:
     return Rule(f"a whole number >= {minimum}", f"e.g. {example}", lambda value: _whole(value, minimum))
 
@@ -86,7 +92,7 @@ RULES: dict[str, Rule] = {
     "depth": _whole_rule(1, "depth=2"),
     "lr": _positive_rule("lr=0.1"),
     "lr_unit": _choice_rule("absolute", "sharpness"),
-    "gamma": _positive_rule("gamma=1"),
+    "gamma": Rule("a finite number >= 1e-10", "below, even float64 cannot tell f from 0", _richness),
     "center_output": Rule("true or false", "e.g. center_output=true", _boolean),
     "base_width": _whole_rule(1, "base_width=1"),
     "base_depth": Rule("null, for no parameterization has exponents of depth", "leave it out", _null),

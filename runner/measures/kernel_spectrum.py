@@ -77,7 +77,7 @@ def _eigenvalues(snapshot: Snapshot, kernel: str) -> Float[Tensor, "cell mode"]:
     compute = empirical_ntk_full if kernel == "full" else empirical_ntk
     found = []
     # Products in TF32 lose more digits of the gradients than the smallest eigenvalue can spare.
-    double = snapshot.ensemble.cells[0].dtype == "tf32"
+    double = snapshot.ensemble.cells[0].precision == "tf32"
     x = x.double() if double else x
     for model, parameters in snapshot.parts(3 * max(8 * size**2, ntk_bytes(snapshot, samples))):
         if double:

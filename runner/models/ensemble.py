@@ -42,7 +42,7 @@ class Ensemble:
     ) -> None:
         shape = cells[0]
         self.device = device
-        self.dtype = DTYPES[shape.dtype]
+        self.dtype = DTYPES[shape.precision]
         self._hold(cells)
         self.model: nn.Module = build(
             model_settings,

@@ -49,8 +49,8 @@ class Costs:
         self._machine, self._steps = machine, cell.steps
         self.cache_bytes = machine.cache_bytes
         batch = min(cell.batch_size or shape.train_size, shape.train_size)
-        width = 8 if cell.dtype == "float64" else 4
-        flops_per_second = machine.rate(cell.width, cell.dtype)
+        width = 8 if cell.precision == "float64" else 4
+        flops_per_second = machine.rate(cell.width, cell.precision)
         products = shape.flops_per_step / flops_per_second
         self.cell_bytes = width * (shape.parameters + batch * (shape.inputs + shape.activations))
         self._step_call = _STEP_CALLS * (cell.depth + 1) * machine.call

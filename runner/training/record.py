@@ -102,7 +102,14 @@ class Recorder:
 
     def diverged(self, cell: int, step: int, peak: float) -> None:
         """Mark a cell as diverged; its final measures are void."""
-        kept = ("lr_absolute", "lr_sharpness", "lambda_max_init", "initial_train_loss", "parameters")
+        kept = (
+            "lr_absolute",
+            "lr_sharpness",
+            "lambda_max_init",
+            "initial_train_loss",
+            "precision",
+            "parameters",
+        )
         result = self._results[cell]
         best = {name: v for name, v in result.items() if name.startswith("best_") or name in _OF_INIT}
         self._results[cell] = {

@@ -35,7 +35,7 @@ class Run:
     ) -> None:
         self.shape = cells[0]
         batch = self.shape.batch_size or len(dataset.train)
-        set_precision(self.shape.dtype, batch * self.shape.width**2)
+        set_precision(self.shape.precision, batch * self.shape.width**2)
         self.loss = losses.LOSSES[self.shape.loss]
         self.measures = scheduled(sections["measure"])
         # Cells that differ in lr or gamma alone start alike: what is measured at init is measured once.
@@ -84,6 +84,7 @@ class Run:
                 "lr_sharpness": (rate * lambda_init).tolist() if descends else [None] * len(cells),
                 "lambda_max_init": lambda_init.tolist(),
                 "initial_train_loss": self.initial_loss.tolist(),
+                "precision": [cell.precision for cell in cells],
                 "parameters": [layers.parameter_count(self.ensemble.model)] * len(cells),
             },
         )

@@ -9,7 +9,6 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
-from unittest import mock
 
 import torch
 
@@ -22,7 +21,6 @@ from benchmark.training import run_of
 from runner.grid.cell import Cell
 from runner.launching.workers import cores, set_up_torch
 from runner.numerics.precision import set_cpu_products
-from runner.training.run import DIVERGED_LOSS_RATIO
 
 
 def measure(quick: bool) -> Family:
@@ -111,11 +109,12 @@ def _steps_to_retirement() -> float:
 def _crossing(one: Cell) -> int:
     """Return the step at which a cell's loss passes the limit, if nothing is done about it."""
     run = run_of([one])
-    with mock.patch("runner.training.run.DIVERGED_LOSS_RATIO", math.inf):
-        for step in range(one.steps):
-            run.advance(step)
-            if not run.active or run.peak[0] > DIVERGED_LOSS_RATIO:
-                return step
+    limit = float(run.limit[0])
+    run.limit.fill_(math.inf)
+    for step in range(one.steps):
+        run.advance(step)
+        if not run.active or run.peak[0] > limit:
+            return step
     raise RuntimeError(f"lr {one.lr} was to diverge")
 
 
