@@ -66,6 +66,12 @@ CELLS = (
     Column("initial_train_loss", "float64", "loss", "Loss on the whole training set at init"),
     Column("best_test_loss", "float64", "loss", "Smallest test loss at a measured step"),
     Column("best_test_error", "float64", "fraction", "Smallest test error at a measured step"),
+    *(
+        Column(f"best_{column.name}", column.type, column.unit, f"Largest {column.name} at a measured step")
+        for measure in MEASURES
+        for column in measure.trace
+        if column.name in measure.best
+    ),
     # Stores have had them in this order since the first version.
     *(column for measure in reversed(MEASURES) for column in measure.init),
     Column("train_fit_step", "int64", "steps",

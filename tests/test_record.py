@@ -3,8 +3,12 @@
 import math
 
 import pytest
+import torch
+from cells import make_cell
 
+from runner.schema import CELLS
 from runner.training.record import delay
+from runner.training.train import train_pack
 
 
 def rows(split_values, key="error"):
@@ -27,3 +31,19 @@ def test_delay(measured, expected):
     found = delay(measured)
     names = ("train_fit_step", "test_fit_step", "generalization_delay")
     assert tuple(found.get(name) for name in names) == expected
+
+
+def test_the_best_is_kept_beside_the_last():
+    """A network that overtrains loses again what it had won over its kernel."""
+    measure = {"points": 12, "functions": {"ntk_gain": {"_target_": "runner.measures.ntk_gain"}}}
+    tables = train_pack([make_cell(width=64, lr=0.5, steps=400, measure=measure)], torch.device("cpu"))
+    (row,), trace = tables.cells, tables.trace
+    assert row["ntk_gain"] == trace["ntk_gain"][-1]
+    assert row["best_ntk_gain"] == max(trace["ntk_gain"]) > row["ntk_gain"]
+    assert row["best_test_loss"] == min(trace["test_loss"]) < row["test_loss"]
+
+
+def test_a_loss_is_not_called_a_mean_squared_error():
+    meaning = {column.name: column.meaning for column in CELLS}
+    assert "half the mean squared error" in meaning["kernel_regression_loss"]
+    assert not [name for name, text in meaning.items() if "MSE loss" in text]

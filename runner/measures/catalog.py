@@ -141,16 +141,14 @@ MEASURES: tuple[Measure, ...] = (
         "kernel_regression", "regression", requires=(enough_to_split,), cost=_regression,
         prepare="regression.ntk_regression",
         trace=columns(
-            kernel_regression_loss=("loss",
-                "Test MSE loss of ridge regression of y with Theta_t, its ridge chosen on a split of train"),
+            kernel_regression_loss=("loss", "Test loss, half the mean squared error, of ridge regression of y "
+                "with Theta_t; its ridge chosen on a split of train"),
             kernel_regression_error=(
                 "fraction", "Misclassified test samples of that regression; null for regression tasks"
             ),
         ),
         init=columns(
-            kernel_regression_loss_init=(
-                "loss", "Test MSE loss of ridge regression with Theta_0, its ridge chosen on a split of train"
-            ),
+            kernel_regression_loss_init=("loss", "The same of ridge regression with Theta_0"),
             kernel_regression_error_init=(
                 "fraction", "Misclassified test samples of that regression; null for regression tasks"
             ),
@@ -158,7 +156,7 @@ MEASURES: tuple[Measure, ...] = (
     ),
     Measure(
         "ntk_gain", "regression", requires=(mse, enough_to_split), cost=_regression_at_init,
-        prepare="regression.ntk_regression",
+        prepare="regression.ntk_regression", best=("ntk_gain",),
         trace=columns(ntk_gain=("loss", "Test loss of ridge regression with Theta_0 minus the network's")),
     ),
     Measure(

@@ -90,6 +90,7 @@ class Measure:
         trace: Columns of ``trace``, whose last values are also in ``cells``.
         layers: Columns of ``layers``.
         init: Columns of ``cells`` that keep the values of ``trace`` columns at init, named ``<column>_init``.
+        best: Those of ``trace`` whose largest value along training ``cells`` has, too, as ``best_<column>``.
         in_cells: Whether the last values of ``trace`` columns are in ``cells``.
         of_init: Whether it says something of the init alone, which holds for a cell that diverges, too.
         requires: What a cell must be for the measure to have a meaning; each raises UserError if it is not.
@@ -106,6 +107,7 @@ class Measure:
     trace: tuple[Column, ...] = ()
     layers: tuple[Column, ...] = ()
     init: tuple[Column, ...] = ()
+    best: tuple[str, ...] = ()
     in_cells: bool = True
     of_init: bool = False
     requires: tuple[Requirement, ...] = ()

@@ -1,7 +1,7 @@
 """Collecting what a pack measures into the columns of the tables."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,12 @@ _TRACE_ONLY = {column.name for measure in MEASURES if not measure.in_cells for c
 _AT_INIT = [column.name for measure in MEASURES for column in measure.init]
 _OF_INIT = {*_AT_INIT, *(column.name for measure in MEASURES if measure.of_init for column in measure.trace)}
 """What holds of the init, and is kept of a cell that diverges."""
+_BEST: dict[str, Callable[[float, float], float]] = {
+    "test_loss": min,
+    "test_error": min,
+    **{name: max for measure in MEASURES for name in measure.best},
+}
+"""Measure to which of two of its values is the better one; ``cells`` keeps the best at any measured step."""
 FITTED = 0.1
 """A split is fitted at this error rate or, in regression, at this share of its loss at init."""
 
@@ -84,12 +90,10 @@ class Recorder:
             if step == 0:
                 at_init = ((name, name.removesuffix("_init")) for name in _AT_INIT)
                 self._results[cell] |= {name: values[now] for name, now in at_init if now in values}
-            for which in ("loss", "error"):
-                if f"test_{which}" in values:
-                    best = min(
-                        self._results[cell].get(f"best_test_{which}", math.inf), values[f"test_{which}"]
-                    )
-                    self._results[cell][f"best_test_{which}"] = best
+            for name, better in _BEST.items():
+                if name in values:
+                    before = self._results[cell].get(f"best_{name}", values[name])
+                    self._results[cell][f"best_{name}"] = better(before, values[name])
             for i, (layer, role) in enumerate(self._layers):
                 row = key | {"layer": layer, "layer_index": i, "role": role}
                 row |= {n: by[layer][position] for n, by in layer_columns.items() if layer in by}
