@@ -59,6 +59,6 @@ def test_columns_say_the_same_as_cells():
 
 def test_what_float64_cannot_tell_either_is_refused():
     with pytest.raises(
-        UserError, match="gamma must be a finite number >= 1e-10, got 1e-11; below, even float64"
+        UserError, match="gamma must be a finite number > 1e-10, got 1e-11; below, even float64"
     ):
         check_value("gamma", 1e-11)

@@ -39,16 +39,14 @@ def _whole(value: Any, minimum: int) -> int:
     return int(value)
 
 
+def _above(value: Any, limit: float) -> float:
+    if not limit < _number(value) < math.inf:
+        raise ValueError
+    return float(value)
+
+
 def _positive(value: Any) -> float:
-    if not 0 < _number(value) < math.inf:
-        raise ValueError
-    return float(value)
-
-
-def _richness(value: Any) -> float:
-    if _positive(value) < 1e-10:
-        raise ValueError
-    return float(value)
+    return _above(value, 0)
 
 
 def _whole_rule(minimum: int, example: str) -> Rule:
@@ -92,7 +90,11 @@ RULES: dict[str, Rule] = {
     "depth": _whole_rule(1, "depth=2"),
     "lr": _positive_rule("lr=0.1"),
     "lr_unit": _choice_rule("absolute", "sharpness"),
-    "gamma": Rule("a finite number >= 1e-10", "below, even float64 cannot tell f from 0", _richness),
+    "gamma": Rule(
+        "a finite number > 1e-10",
+        "below, even float64 cannot tell f from 0",
+        lambda value: _above(value, 1e-10),
+    ),
     "center_output": Rule("true or false", "e.g. center_output=true", _boolean),
     "base_width": _whole_rule(1, "base_width=1"),
     "base_depth": Rule("null, for no parameterization has exponents of depth", "leave it out", _null),
@@ -101,10 +103,9 @@ RULES: dict[str, Rule] = {
     "batch_size": _or_null(_COUNT, "e.g. batch_size=64", " for full batch"),
     "loss": _choice_rule("mse", "cross_entropy"),
     "dtype": _choice_rule("float32", "float64", "tf32"),
-    "loss_limit": Rule(
-        "a finite number > 1, or null",
+    "loss_limit": _or_null(
+        Rule("a finite number > 1", "", lambda value: _above(value, 1)),
         "null follows from width, gamma, lr and exponents",
-        lambda value: None if value is None else 1 + _positive(value - 1),
     ),
 }
 """The scalar keys of a cell."""

@@ -141,8 +141,8 @@ MEASURES: tuple[Measure, ...] = (
         "kernel_regression", "regression", requires=(enough_to_split,), cost=_regression,
         prepare="regression.ntk_regression",
         trace=columns(
-            kernel_regression_loss=("loss", "Test loss, half the mean squared error, of ridge regression of y "
-                "with Theta_t; its ridge chosen on a split of train"),
+            kernel_regression_loss=("loss", "Test loss, half the mean squared error, of ridge regression "
+                "of y with Theta_t; its ridge chosen on a split of train"),
             kernel_regression_error=(
                 "fraction", "Misclassified test samples of that regression; null for regression tasks"
             ),
