@@ -13,8 +13,9 @@ from sweeping import Engine
 from runner import cli
 from runner.analysis.claims import CLAIMS, judge
 from runner.analysis.correlation import separation, spearman
+from runner.analysis.critical import critical_lr
 from runner.analysis.crossover import crossover_gamma
-from runner.analysis.edges import critical_lr, divergence_edge
+from runner.analysis.edges import divergence_edge
 from runner.analysis.estimate import Unsupported, numbers, over_seeds, share
 from runner.analysis.matched_loss import at_loss
 from runner.analysis.regime_table import regime_table

@@ -1,7 +1,10 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from runner.analysis.critical import critical_lr, critical_sharpness
 from runner.analysis.regime import COLORS, LETTERS, REGIMES, TEXT_COLORS, classify
 from runner.errors import UserError
 from runner.grid.config import load_thresholds
@@ -95,3 +98,25 @@ def _luminance(color):
         0.7152,
         0.0722,
     ]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "lr", "critical", "catapult"),
+    [
+        ({}, 2.1, 2.0, True),
+        ({}, 1.9, 2.0, False),  # a loss above its start below the critical lr is noise of the batches
+        ({"momentum": 0.9}, 3.5, 3.8, False),
+        ({"momentum": 0.9}, 3.9, 3.8, True),
+        ({"momentum": 0.9, "nesterov": True}, 1.5, 3.8 / 2.8, True),
+        ({"betas": [0.9, 0.999]}, None, None, False),  # lambda_max is no scale of Adam's learning rate
+    ],
+)
+def test_a_catapult_starts_above_the_critical_learning_rate(optimizer, lr, critical, catapult):
+    """Just above it the loss peaks at 1.1 times its start and not at 1.5."""
+    settings = json.dumps({"optimizer": optimizer})
+    cells = pd.DataFrame([OK | {"peak_loss_ratio": 1.1, "lr_sharpness": lr, "settings": settings}])
+    cells["lambda_max_init"] = 4.0
+    assert classify(cells, load_thresholds("default"))["catapult"].tolist() == [catapult]
+    expected = np.nan if critical is None else critical
+    np.testing.assert_allclose(critical_sharpness(cells), [expected])
+    np.testing.assert_allclose(critical_lr(cells), [expected / 4])

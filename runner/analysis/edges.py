@@ -1,4 +1,4 @@
-"""Where training breaks along the learning rate: the critical lr and the edge of divergence."""
+"""Where training breaks along the learning rate."""
 
 from collections.abc import Sequence
 
@@ -7,12 +7,6 @@ import pandas as pd
 
 from runner.analysis.columns import facet_groups
 from runner.analysis.estimate import numbers
-from runner.analysis.phase import SHARPNESS_CRITICAL
-
-
-def critical_lr(cells: pd.DataFrame) -> pd.Series:
-    """Return 2 / lambda_max at init of each cell: the critical lr of full-batch descent on MSE."""
-    return SHARPNESS_CRITICAL / numbers(cells, "lambda_max_init").where(lambda top: top > 0)
 
 
 def divergence_edge(cells: pd.DataFrame, by: Sequence[str] = ("width", "seed")) -> pd.DataFrame:

@@ -8,12 +8,10 @@ import numpy as np
 import pandas as pd
 
 from runner.analysis.columns import column, facet_groups, floats, group_places, numeric_column, plain
+from runner.analysis.critical import critical_lr, critical_sharpness
 from runner.analysis.regime import REGIMES
 from runner.analysis.selection import require_no_other_varying
 from runner.errors import UserError
-
-SHARPNESS_CRITICAL = 2.0
-"""Critical lr in units of 1/lambda_max, for MSE and full batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +40,8 @@ def phase_grid(cells: pd.DataFrame, axes: Axes, measures: Sequence[str] = ()) ->
     Returns:
         The facet keys, x and y under their own names, then ``regime`` (majority over seeds, null if none has
         one), ``share`` (of the seeds that agree), ``seeds``, ``failed``, ``value`` (median of a numeric
-        color), ``critical`` (median critical lr, in the unit of y; null if y is no lr), ``catapult`` (share),
-        and the measures.
+        color), ``critical`` (median critical lr, in the unit of y; null if y is no lr),
+        ``critical_sharpness`` (the same in units of 1 / lambda_max), ``catapult`` (share), and the measures.
 
     Raises:
         UserError: If a key is unknown, an axis or the color is not numeric, or another key varies.
@@ -68,6 +66,7 @@ def phase_grid(cells: pd.DataFrame, axes: Axes, measures: Sequence[str] = ()) ->
         "failed": (cells["status"] == "failed").to_numpy()[placed],
         "value": color.to_numpy()[placed],
         "critical": _critical(cells, axes.y)[placed],
+        "critical_sharpness": critical_sharpness(cells).to_numpy()[placed],
         "catapult": floats(cells["catapult"]).to_numpy()[placed],
     }
     wanted = {name: numeric_column(cells, name, "--color").to_numpy()[placed] for name in measures}
@@ -140,21 +139,17 @@ def _point(votes: dict[str, np.ndarray]) -> dict[str, Any]:
         "failed": int(votes["failed"].sum()),
         "value": _known(np.median, votes["value"]),
         "critical": _known(np.median, votes["critical"]),
+        "critical_sharpness": _known(np.median, votes["critical_sharpness"]),
         "catapult": _known(np.mean, votes["catapult"]),
     }
 
 
 def _critical(cells: pd.DataFrame, y: str) -> np.ndarray:
     """Return each cell's critical lr in the unit of y; NaN where y is no lr or 1/lambda_max no unit of it."""
-    absolute = SHARPNESS_CRITICAL / floats(cells["lambda_max_init"]).where(lambda top: top > 0)
-    absolute = absolute.where(cells["lr_sharpness"].notna())
-    if y == "lr_absolute":
-        return absolute.to_numpy()
-    if y == "lr_sharpness":
-        return np.full(len(cells), SHARPNESS_CRITICAL)
-    if y == "lr":
-        return np.where(cells["lr_unit"] == "sharpness", SHARPNESS_CRITICAL, absolute)
-    return np.full(len(cells), np.nan)
+    if y not in ("lr", "lr_absolute", "lr_sharpness"):
+        return np.full(len(cells), np.nan)
+    relative = (cells["lr_unit"] == "sharpness") if y == "lr" else y == "lr_sharpness"
+    return np.where(relative, critical_sharpness(cells), critical_lr(cells))
 
 
 def _color(cells: pd.DataFrame, color: str) -> pd.Series:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from runner.analysis.critical import above_critical
 from runner.errors import UserError
 
 REGIMES = ("lazy", "crossover", "rich", "untrained", "diverged")
@@ -86,7 +87,8 @@ def classify(cells: pd.DataFrame, thresholds: Mapping[str, Any]) -> pd.DataFrame
 
     Returns:
         Columns ``regime`` (null where the cell failed or nothing tells) and ``catapult`` (nullable bool: the
-        cell trained after its loss had peaked above the threshold), on the index of ``cells``.
+        cell trained after its loss had peaked above the threshold, at a learning rate above the critical one,
+        where ``lr_sharpness`` tells), on the index of ``cells``.
     """
     limit = check_thresholds(thresholds)
     status = cells["status"].astype(object)
@@ -109,7 +111,7 @@ def classify(cells: pd.DataFrame, thresholds: Mapping[str, Any]) -> pd.DataFrame
     regime[untrained] = "untrained"
     regime[(status == "diverged").to_numpy()] = "diverged"
 
-    flag = trained & (peak > limit["catapult"])
+    flag = trained & (peak > limit["catapult"]) & above_critical(cells)
     unknown = (status == "failed").to_numpy() | (trained & np.isnan(peak))
     catapult = pd.Series(flag, index=cells.index, dtype="boolean").mask(unknown)
     return pd.DataFrame(

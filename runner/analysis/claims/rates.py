@@ -9,8 +9,9 @@ import numpy as np
 from runner.analysis.claims.slopes import fitted_slope, part_of, require_widths
 from runner.analysis.claims.verdict import Check, Frames, above, within
 from runner.analysis.correlation import spearman
+from runner.analysis.critical import critical_lr
 from runner.analysis.crossover import movement
-from runner.analysis.edges import critical_lr, divergence_edge
+from runner.analysis.edges import divergence_edge
 from runner.analysis.estimate import (
     Estimate,
     Tables,

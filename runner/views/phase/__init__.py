@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from runner.analysis.critical import PLAIN
 from runner.analysis.phase import Axes, boundary, phase_grid
 from runner.analysis.regime import LETTERS, classify
 from runner.analysis.selection import choose, default_facets
@@ -12,6 +13,7 @@ from runner.grid.config import load_thresholds
 from runner.store import Store
 from runner.views.captions import common_words, sweep_words
 from runner.views.phase.chart import phase_chart
+from runner.views.phase.critical import critical_of
 from runner.views.phase.terminal import print_phase
 from runner.views.picture import COLUMN, Option, Picture, conditions, names
 from runner.views.scales import column_title, lr_unit
@@ -84,9 +86,11 @@ def _caption(grid: pd.DataFrame, axes: Axes, shared: str) -> str:
         rule = "Each point shows the median over its seeds that trained"
     lines = ""
     if grid["critical"].notna().any():
+        critical = critical_of(grid)
+        catapult = " finer dashes: 4/lambda_max;" if critical == PLAIN else ""
         lines = (
-            " Dashed: the critical learning rate 2/lambda_max of full-batch descent on MSE at init, median "
-            "over seeds; finer dashes: 4/lambda_max; dotted: lr * lambda_max in decades off 2."
+            f" Dashed: the critical learning rate {critical:.3g}/lambda_max of full-batch descent on MSE at "
+            f"init, median over seeds;{catapult} dotted: lr * lambda_max in decades off 2."
         )
     return f"{what} over {axes.x} and {axes.y}{panels}. {shared} {len(grid)} points. {rule}.{lines}"
 

@@ -5,14 +5,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from runner.analysis.phase import SHARPNESS_CRITICAL, Axes
+from runner.analysis.critical import PLAIN
+from runner.analysis.phase import Axes
 from runner.views import alt
 from runner.views.scales import Scale
 from runner.views.style import INK, PAPER, Layout, rows_of, theme
 
-CRITICAL = "2/λmax"
-CATAPULT = 2.0
-"""Up to this multiple of the critical learning rate wide networks catapult instead of diverging: 4/λmax."""
+CATAPULT = 4.0
+"""Up to this lr * lambda_max wide networks catapult instead of diverging, under plain descent."""
 
 
 def critical_lines(
@@ -27,12 +27,17 @@ def critical_lines(
     References:
         Lewkowycz et al., arXiv 2003.02218, for 4 / lambda_max.
     """
-    known = part.dropna(subset=["critical"]).groupby(axes.x, observed=True)["critical"].median()
-    if known.empty:
+    part = part.dropna(subset=["critical"])
+    if part.empty:
         return [], []
+    known = part.groupby(axes.x, observed=True)["critical"].median()
     line = _to_borders(known.index.to_numpy(float), known.to_numpy(float), x)
-    ticks, tick_labels = _second_axis(line, x, y, scales)
-    drawn = [*ticks, *_dashed(line.assign(y=CATAPULT * line["y"]), scales, 1.2, [2, 2])]
+    sharpness = critical_of(part)
+    # Where y is in units of 1/lambda_max already, the first axis says the same.
+    second = (part["critical"] != part["critical_sharpness"]).any()
+    drawn, tick_labels = _second_axis(line, sharpness, x, y, scales) if second else ([], [])
+    if sharpness == PLAIN:
+        drawn += _dashed(line.assign(y=CATAPULT / PLAIN * line["y"]), scales, 1.2, [2, 2])
     drawn += _dashed(line, scales, 1.8, [5, 4])
     inside = line[line["y"].between(*y.domain)]
     if layout.paper:
@@ -42,14 +47,16 @@ def critical_lines(
     at_border = inside["x"].iloc[-1] == x.domain[1]
     place: dict[str, Any] = {"align": "left", "dx": 3} if at_border else {"align": "left", "dx": 6, "dy": -12}
     base = alt.Chart(rows_of(inside.iloc[[-1]])).encode(x=scales[0], y=scales[1])
+    text = f"{sharpness:.3g}/λmax"
     halo = base.mark_text(
-        text=CRITICAL, fontSize=10, stroke=theme("paper"), strokeWidth=4, strokeJoin="round", **place
+        text=text, fontSize=10, stroke=theme("paper"), strokeWidth=4, strokeJoin="round", **place
     )
-    return drawn, [
-        *tick_labels,
-        halo,
-        base.mark_text(text=CRITICAL, fontSize=10, color=theme("ink"), **place),
-    ]
+    return drawn, [*tick_labels, halo, base.mark_text(text=text, fontSize=10, color=theme("ink"), **place)]
+
+
+def critical_of(part: pd.DataFrame) -> float:
+    """Return the critical lr * lambda_max of some points: 2, or more with momentum."""
+    return float(part["critical_sharpness"].median())
 
 
 def _dashed(line: pd.DataFrame, scales: tuple[Any, Any], width: float, dash: list[int]) -> list[Any]:
@@ -64,17 +71,12 @@ def _dashed(line: pd.DataFrame, scales: tuple[Any, Any], width: float, dash: lis
 
 
 def _second_axis(
-    critical: pd.DataFrame, x: Scale, y: Scale, scales: tuple[Any, Any]
+    critical: pd.DataFrame, sharpness: float, x: Scale, y: Scale, scales: tuple[Any, Any]
 ) -> tuple[list[Any], list[Any]]:
-    """Return the second axis of an absolute lr, lr * lambda_max: thin lines in decades off 2, labelled.
-
-    Where y is in units of the critical lr already, the first axis says the same.
-    """
-    if (critical["y"] == SHARPNESS_CRITICAL).all():
-        return [], []
+    """Return the second axis of an absolute lr, lr * lambda_max: thin lines in decades off 2, labelled."""
     lines, labels = [], []
     for decade in (-2, -1, 1, 2):
-        line = critical.assign(y=critical["y"] * 10.0**decade)
+        line = critical.assign(y=critical["y"] * PLAIN / sharpness * 10.0**decade)
         base = alt.Chart(rows_of(line))
         lines.append(
             base.mark_line(
@@ -83,7 +85,7 @@ def _second_axis(
         )  # fmt: skip
         end = line.iloc[[-1]]
         if end["y"].between(*y.domain).all() and end["x"].iloc[0] == x.domain[1]:
-            text = f"{SHARPNESS_CRITICAL * 10.0**decade:g}/λmax"
+            text = f"{PLAIN * 10.0**decade:g}/λmax"
             mark = alt.Chart(rows_of(end)).mark_text(
                 text=text, fontSize=8, color=theme("ink"), align="left", dx=3
             )

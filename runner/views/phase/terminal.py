@@ -10,12 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from runner.analysis.columns import distinct, groups, plain, records, show
-from runner.analysis.phase import SHARPNESS_CRITICAL, Axes
+from runner.analysis.phase import Axes
 from runner.analysis.regime import COLORS, LETTERS, REGIMES, TEXT_COLORS
 from runner.analysis.selection import facet_label
+from runner.views.phase.critical import critical_of
 from runner.views.terminal import MISSING, plain_table, short
-
-_CRITICAL = "2/lambda"
 
 
 def print_phase(grid: pd.DataFrame, axes: Axes, out: Console) -> None:
@@ -39,11 +38,11 @@ def _facet_tables(part: pd.DataFrame, axes: Axes, title: str, width: int) -> lis
     xs, ys = distinct(part[axes.x]), distinct(part[axes.y])[::-1]
     texts = {(plain(row[axes.x]), plain(row[axes.y])): _cell(row, axes) for row in records(part)}
     heads, labels = dict(zip(xs, _labels(xs), strict=True)), dict(zip(ys, _labels(ys), strict=True))
-    critical = _critical_row(part, axes)
+    critical, named = _critical_row(part, axes), _critical_name(part)
     room = 1 + max(
         len(text) for text in [*heads.values(), *critical.values(), *(text.plain for text in texts.values())]
     )
-    lead = 1 + max(len(text) for text in [*labels.values(), axes.y, axes.x, _CRITICAL if critical else ""])
+    lead = 1 + max(len(text) for text in [*labels.values(), axes.y, axes.x, named if critical else ""])
     each = max(1, (width - lead) // room)
     tables = []
     for start in range(0, len(xs), each):
@@ -58,7 +57,7 @@ def _facet_tables(part: pd.DataFrame, axes: Axes, title: str, width: int) -> lis
                 f"{labels[y]:>{lead - 1}}", *(_centred(texts.get((x, y), Text(MISSING)), room) for x in piece)
             )
         if critical:
-            view.add_row(_CRITICAL, *(_centred(Text(critical.get(x, "")), room) for x in piece), style="dim")
+            view.add_row(named, *(_centred(Text(critical.get(x, "")), room) for x in piece), style="dim")
         view.add_row(f"{axes.x:>{lead - 1}}", *(_centred(Text(heads[x], style="bold"), room) for x in piece))
         tables.append(view)
     return tables
@@ -71,9 +70,9 @@ def _labels(values: Sequence[Any]) -> list[str]:
 
 
 def _critical_row(part: pd.DataFrame, axes: Axes) -> dict[Any, str]:
-    """Return the critical lr of each x, nothing where it is 2 everywhere by its unit."""
+    """Return the critical lr of each x, nothing where it is the same everywhere by its unit."""
     known = part.dropna(subset=["critical"])
-    if (known["critical"] == SHARPNESS_CRITICAL).all():
+    if (known["critical"] == known["critical_sharpness"]).all():
         return {}
     medians = known.groupby(axes.x, observed=True)["critical"].median()
     texts = {plain(x): (f"{value:.2g}", f"{value:.1g}") for x, value in medians.items()}
@@ -112,8 +111,16 @@ def phase_legend(grid: pd.DataFrame, axes: Axes) -> Text:
             legend.append(f"\nmajority of {seeds} seeds, share where they disagree", style="dim")
     else:
         legend.append(f"{axes.color}" + (f", median of {seeds} seeds" if seeds > 1 else ""), style="dim")
-    critical = grid["critical"].dropna()
-    if len(critical):
-        at = "2" if (critical == SHARPNESS_CRITICAL).all() else f"the row {_CRITICAL}"
-        legend.append(f"\ncritical lr (MSE, full batch): 2 / lambda_max at init, here {at}", style="dim")
+    known = grid.dropna(subset=["critical"])
+    if len(known):
+        in_unit = (known["critical"] == known["critical_sharpness"]).all()
+        named = _critical_name(known)
+        value = named.partition("/")[0]
+        at = value if in_unit else f"the row {named}"
+        text = f"critical lr (MSE, full batch): {value} / lambda_max at init, here {at}"
+        legend.append(f"\n{text}", style="dim")
     return legend
+
+
+def _critical_name(points: pd.DataFrame) -> str:
+    return f"{critical_of(points):.3g}/lambda"
