@@ -176,13 +176,21 @@ def richness(exponent=0.5, size=0.05):
     return world.tables()
 
 
-def tasks(features=1.0, lazy=1.0):
-    """claim_tasks: features help if 1, harm if -1; a lazy network's loss is ``lazy`` times the kernels'."""
+def tasks(features=1.0, lazy=1.0, converged=1.0):
+    """claim_tasks: features help if 1, harm if -1; a lazy network's loss is ``lazy`` times the kernels'.
+
+    That of one trained to convergence is ``converged`` times that of its own kernel.
+    """
     world = World()
     for data in ("xor", "single_index", "staircase", "digits"):
         for seed in SEEDS:
             for name in ("ridge_ntk", "rbf_svm"):
                 world.add(cell(model=name, data=data, seed=seed, lr=1.0), regime=None, test_loss=0.4)
+            long = cell(parameterization="ntk", data=data, seed=seed, gamma=0.1, lr=1.5, steps=4000)
+            world.add(
+                long, regime="lazy", train_loss=1e-5, test_loss=0.4 * converged * world.noise(),
+                kernel_regression_loss_init=0.4, ntk_change=0.01, feature_movement=0.01,
+            )  # fmt: skip
             for name, gamma in (("ntk", 0.1), ("ntk", 1.0), ("mup", 1.0)):
                 one = cell(parameterization=name, data=data, seed=seed, gamma=gamma, lr=1.0)
                 rich = name == "mup"

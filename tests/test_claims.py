@@ -44,7 +44,9 @@ ALSO_FALSE = [
     ("C9", {"claim_adam": lambda: worlds.width(RICH_IS_LAZY)}),
     ("C9", {"claim_adam": lambda: worlds.width(LAZY_IS_RICH)}),
     ("C11", {"claim_tasks": lambda: worlds.tasks(lazy=0.1)}),
-    ("C11", {"claim_tasks": lambda: worlds.tasks(lazy=10.0)}),
+    ("C11", {"claim_tasks": lambda: worlds.tasks(converged=10.0)}),
+    ("C17", {"claim_richness": lambda: worlds.richness(exponent=0.1)}),
+    ("C17", {"claim_richness": lambda: worlds.richness(exponent=1.0)}),
     ("C16", {"claim_best_lr": lambda: worlds.best_lr({"sp": 0.0})}),
     ("C17", {"claim_width": lambda: worlds.width(RICH_IS_LAZY)}),
 ]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from runner.analysis.claims.slopes import fitted_slope, part_of, require_widths, widest
-from runner.analysis.claims.verdict import Check, Frames, above
+from runner.analysis.claims.verdict import Check, Frames, above, within
 from runner.analysis.crossover import crossover_gamma, movement
 from runner.analysis.estimate import (
     Estimate,
@@ -20,9 +20,12 @@ from runner.analysis.estimate import (
     share,
     trained,
 )
+from runner.analysis.theory import r_exponent
 from runner.grid.config import load_thresholds
 
 MAJORITY = 0.5
+SLOPE_ERROR = 0.15
+"""How far from theory's a fitted exponent may be at these widths."""
 
 
 def width_and_scaling(frames: Frames) -> Sequence[Check]:
@@ -53,7 +56,10 @@ def time_makes_features(frames: Frames) -> Sequence[Check]:
 
 
 def width_does_not_decide(frames: Frames) -> Sequence[Check]:
-    """C17: the widest network learns features under mup, and under ntk with a large gamma."""
+    """C17: the widest network learns features under mup, and under ntk with a large gamma.
+
+    Features change by gamma width^-r (T4), so that they begin to form at a gamma that grows as width^r.
+    """
     mup = widest(part_of(frames["claim_width"], parameterization="mup"))
     ntk = part_of(frames["claim_richness"], parameterization="ntk")
     top = widest(ntk)
@@ -67,7 +73,7 @@ def width_does_not_decide(frames: Frames) -> Sequence[Check]:
             lambda: _share(top.of(top.cells[top.cells["gamma"] == 1]), "lazy"),
             MAJORITY,
         ),
-        above("slope of the crossover gamma, ntk", lambda: _crossover_slope(ntk), 0),
+        within("slope of the crossover gamma, ntk", lambda: _crossover_slope(ntk), *_around_r(ntk), rival=0),
     ]
 
 
@@ -128,6 +134,13 @@ def _richest(tables: Tables) -> Tables:
     """Return the cells of the largest gamma at which any was trained."""
     cells = trained(tables.cells)
     return tables.of(cells[cells["gamma"] == cells["gamma"].max()])
+
+
+def _around_r(tables: Tables) -> tuple[float, float]:
+    """Return the band around the r of the cells' exponents."""
+    found = {r_exponent(str(text)) for text in tables.cells["exponents"].unique()}
+    r = found.pop() if len(found) == 1 else None
+    return (-np.inf, np.inf) if r is None else (r - SLOPE_ERROR, r + SLOPE_ERROR)
 
 
 def _crossover_slope(tables: Tables) -> Estimate:
