@@ -189,7 +189,7 @@ def tasks(features=1.0, lazy=1.0, converged=1.0):
             long = cell(parameterization="ntk", data=data, seed=seed, gamma=0.1, lr=1.5, steps=4000)
             world.add(
                 long, regime="lazy", train_loss=1e-5, test_loss=0.4 * converged * world.noise(),
-                kernel_regression_loss_init=0.4, ntk_change=0.01, feature_movement=0.01,
+                kernel_interpolation_loss_init=0.4, ntk_change=0.01, feature_movement=0.01,
             )  # fmt: skip
             for name, gamma in (("ntk", 0.1), ("ntk", 1.0), ("mup", 1.0)):
                 one = cell(parameterization=name, data=data, seed=seed, gamma=gamma, lr=1.0)

@@ -190,8 +190,8 @@ def kernel_gd_error(network, start, x, y, probe, lr, steps, centered):
     return (actual - expected).norm() / expected.norm()
 
 
-def kernel_ridge(kernel, y):
-    """Predictions beyond the training set; ridge chosen on the last fifth of it, by plain solves."""
+def kernel_ridge(kernel, y, ridge=None):
+    """Predictions beyond the training set; unless given, the ridge is chosen on the last fifth of it."""
     n = y.shape[0]
     fitted = n - max(1, int(0.2 * n))
 
@@ -200,6 +200,8 @@ def kernel_ridge(kernel, y):
         damping = ridge * count * square.diagonal().mean() * torch.eye(count, dtype=torch.float64)
         return kernel[rows, :count] @ torch.linalg.solve(square + damping, y[:count])
 
+    if ridge is not None:
+        return fit(n, ridge, slice(n, None))
     errors = {}
     for half in range(-20, 3):
         ridge = 10 ** (half / 2)

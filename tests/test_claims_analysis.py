@@ -132,7 +132,7 @@ def test_r_of_the_abc_table(name, faster, expected):
 def test_regimes_side_by_side():
     table = regime_table(worlds.tasks()).set_index("quantity")
     assert list(table.columns) == ["lazy", "rich"]
-    assert table.loc["cells"].tolist() == ["32", "16"]
+    assert table.loc["cells"].tolist() == ["48", "16"]
     lazy, rich = (float(text.split()[0]) for text in table.loc["xor: change of the kernel"])
     assert lazy < 0.1 < rich
 

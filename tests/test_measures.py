@@ -86,6 +86,9 @@ def expected_measures(cell):
         "linearization_error": reference.linearization_error(network, p),
         "kernel_regression_loss": losses[0],
         "kernel_regression_loss_init": losses[1],
+        "kernel_interpolation_loss": reference.mse(
+            reference.kernel_ridge(network.trace_ntk(both), train.targets, ridge=1e-10), test.targets
+        ),
         "lambda_min": low,
         "condition_number": condition,
         "effective_rank": rank,

@@ -143,12 +143,14 @@ MEASURES: tuple[Measure, ...] = (
         trace=columns(
             kernel_regression_loss=("loss", "Test loss, half the mean squared error, of ridge regression "
                 "of y with Theta_t; its ridge chosen on a split of train"),
+            kernel_interpolation_loss=("loss", "The same without a ridge: where descent with Theta_t ends"),
             kernel_regression_error=(
                 "fraction", "Misclassified test samples of that regression; null for regression tasks"
             ),
         ),
         init=columns(
-            kernel_regression_loss_init=("loss", "The same of ridge regression with Theta_0"),
+            kernel_regression_loss_init=("loss", "Test loss of ridge regression with Theta_0"),
+            kernel_interpolation_loss_init=("loss", "The same without a ridge: where kernel descent ends"),
             kernel_regression_error_init=(
                 "fraction", "Misclassified test samples of that regression; null for regression tasks"
             ),

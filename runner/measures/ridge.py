@@ -8,18 +8,21 @@ from runner.numerics.eigen import decomposition
 
 RIDGES = 10.0 ** torch.arange(-10.0, 1.5, 0.5, dtype=torch.float64)
 """Ridges tried, in units of the kernel's mean diagonal."""
+NO_RIDGE = float(RIDGES[0])
+"""As good as none: beyond it rounding decides."""
 HELD_OUT = 0.2
 """Share of the training set on which the ridge is chosen: its last samples."""
 LEAST_SAMPLES = 5
 
 
 def kernel_ridge(
-    kernel: Float[Tensor, "cell all train"], targets: Float[Tensor, "#cell train output"]
+    kernel: Float[Tensor, "cell all train"], targets: Float[Tensor, "#cell train output"], ridge: float = 0.0
 ) -> Float[Tensor, "cell rest output"]:
     r"""Return predictions k(x, X) (K + N r m 1)^{-1} y for the samples beyond the training set.
 
-    m is the mean diagonal of K. The ridge r is the one, out of ``RIDGES``, with the least squared error on
-    the last fifth of the training set when fitted to the rest of it; then all of it is fitted.
+    m is the mean diagonal of K. Without a ridge r that is given, it is the one, out of ``RIDGES``, with the
+    least squared error on the last fifth of the training set when fitted to the rest of it; then all of it is
+    fitted.
 
     Args:
         kernel: Between all samples, the training set first, and the training set.
@@ -29,13 +32,8 @@ def kernel_ridge(
     """
     rounding = 10 * torch.finfo(kernel.dtype).eps
     kernel, targets = kernel.double(), targets.double().expand(kernel.shape[0], -1, -1)
+    best = kernel.new_full(kernel.shape[:1], ridge) if ridge else _chosen(kernel, targets)
     count = kernel.shape[2]
-    fitted = count - max(1, int(HELD_OUT * count))
-    ridges = RIDGES.to(kernel)
-    tried = _predictions(kernel[:, :count, :fitted], targets[:, :fitted], ridges)
-    errors = (tried - targets[:, None, fitted:]).square().sum((2, 3))
-    # Of equal errors the largest ridge, so that rounding does not choose.
-    best = ridges[len(RIDGES) - 1 - errors.flip(1).nan_to_num(nan=torch.inf).argmin(1)]
     # For one ridge a factorization will do, a sixth of the time, where rounding left no negative eigenvalue.
     square = kernel[:, :count]
     unsure = best < rounding
@@ -45,11 +43,25 @@ def kernel_ridge(
     diagonal = damped.diagonal(dim1=1, dim2=2)
     diagonal += (best * diagonal.sum(1))[:, None]
     factor, failed = torch.linalg.cholesky_ex(damped)
-    predictions = kernel[:, count:] @ torch.cholesky_solve(targets, factor)
+    predictions: Tensor = kernel[:, count:] @ torch.cholesky_solve(targets, factor)
     others = (unsure | (failed != 0)).nonzero()[:, 0]
     if len(others):
         predictions[others] = _predictions(kernel[others], targets[others], best[others, None])[:, 0]
     return predictions
+
+
+def _chosen(
+    kernel: Float[Tensor, "cell all train"], targets: Float[Tensor, "cell train output"]
+) -> Float[Tensor, "cell"]:
+    """The ridge that does best on the held out part of the training set."""
+    count = kernel.shape[2]
+    fitted = count - max(1, int(HELD_OUT * count))
+    ridges = RIDGES.to(kernel)
+    tried = _predictions(kernel[:, :count, :fitted], targets[:, :fitted], ridges)
+    errors = (tried - targets[:, None, fitted:]).square().sum((2, 3))
+    # Of equal errors the largest ridge, so that rounding does not choose.
+    best: Tensor = ridges[len(RIDGES) - 1 - errors.flip(1).nan_to_num(nan=torch.inf).argmin(1)]
+    return best
 
 
 def _predictions(
