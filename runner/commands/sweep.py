@@ -18,12 +18,13 @@ from omegaconf.errors import OmegaConfBaseException
 from runner.commands.complaints import from_hydra, rewrite
 from runner.errors import UserError, printable
 from runner.grid.axes import expand_logspace
-from runner.grid.config import conf_dir
+from runner.grid.config import GROUPS, conf_dir
 from runner.launching.launch import SweepIncompleteError, run_shard
 from runner.store.launches import read_launch
 from runner.views.progress import make_progress
 
 DEFAULT_EXPERIMENT = "default"
+NOTE = "hydra.sweeper.note"
 _SHOWING = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version")
 _FLAGS_WITH_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")
 _COMPLETION = ("--shell-completion", "-sc")
@@ -73,6 +74,7 @@ def _run(arguments: list[str]) -> int:
     line = [_normalized(argument) for argument in arguments]
     if not shows:
         line = _with_default_experiment(line)
+        line = [_of_its_group(argument) for argument in line]
         # Hydra guesses the mode by composing, and guesses wrong when composing fails.
         line += [] if {"--multirun", "-m"} & set(line) else ["--multirun"]
     elif not completes:
@@ -127,19 +129,42 @@ def _normalized(argument: str) -> str:
 
 
 def _with_default_experiment(line: list[str]) -> list[str]:
-    """Add the default grid when the line names neither an experiment nor a key of that grid."""
+    """Add the default grid when the line names neither an experiment nor an axis nor a key of that grid."""
     content = yaml.safe_load((conf_dir() / "experiment" / f"{DEFAULT_EXPERIMENT}.yaml").read_text("utf-8"))
     params = content["hydra"]["sweeper"]["params"]
     own = {"experiment", *params}
     for argument in line:
         key = re.split(r"[=.@]", argument.lstrip("+~"), maxsplit=1)[0]
-        if key in own or argument.lstrip("+~").startswith("hydra.sweeper"):
+        if key in own or argument.lstrip("+~").startswith("hydra.sweeper") or _sweeps(argument):
             return line
     axes = ", ".join(f"{key}={value}" for key, value in params.items())
-    print(f"no axis given: the default grid, +experiment={DEFAULT_EXPERIMENT} ({axes})")
+    note = f"no axis given: the default grid, +experiment={DEFAULT_EXPERIMENT} ({axes})"
+    added = [f"+experiment={DEFAULT_EXPERIMENT}", f'{NOTE}="{note}"']
     # Beside the other overrides: Hydra's parser takes them only as one run, with flags before or after it.
     first = next((at for at, word in enumerate(line) if "=" in word and word[0] != "-"), len(line))
-    return [*line[:first], f"+experiment={DEFAULT_EXPERIMENT}", *line[first:]]
+    return [*line[:first], *added, *line[first:]]
+
+
+def _sweeps(argument: str) -> bool:
+    """Return whether an override is an axis; what cannot be read is left for Hydra to refuse."""
+    if argument.startswith("-") or "=" not in argument:
+        return False
+    try:
+        return bool(OverridesParser.create().parse_override(argument).is_sweep_override())
+    except HydraException:
+        return False
+
+
+def _of_its_group(argument: str) -> str:
+    """Write a key of a group as an axis of one value: whether it exists depends on the choice of the group.
+
+    Hydra would look for it in the default choice, whatever is swept.
+    """
+    key, _, value = argument.partition("=")
+    group, dot, _ = key.partition(".")
+    if not dot or group not in GROUPS or not value or _sweeps(argument):
+        return argument
+    return f"{key}=choice({value})"
 
 
 def _without_axes(line: list[str]) -> list[str]:

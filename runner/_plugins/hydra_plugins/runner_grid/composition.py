@@ -19,7 +19,7 @@ from runner.errors import UserError
 from runner.grid.axes import Axis, expand, expand_logspace
 from runner.grid.cells import Cells
 from runner.grid.config import EXECUTION_KEYS
-from runner.grid.rules import shown
+from runner.grid.rules import shown, unknown_key
 
 ONE_CHOICE = frozenset({"experiment", "regime"})
 """Groups that say how a sweep is run or read: they have one choice for all cells."""
@@ -49,10 +49,39 @@ def cells_of(
         raise UserError(f"hydra.sweeper.grids must be a list of maps, got {shown(grids)}; see params")
     typed = _by_key(_parse(loader, arguments))
     products: list[Cells] = []
+    places = _Places()
     for grid in grids:
         overrides = _by_key(_parse(loader, _lines({**params, **grid}))) | typed
-        products += _products(loader, master, list(overrides.values()))
+        products += _products(loader, master, list(overrides.values()), places)
+    places.check()
     return Cells.join(products)
+
+
+class _Places:
+    """Where keys of groups were found: ``data=digits,xor data.dim=10`` is for those that have the key."""
+
+    def __init__(self) -> None:
+        self._found: set[str] = set()
+        self._missed: dict[str, tuple[Any, set[str]]] = {}
+
+    def has(self, config: Mapping[str, Any], axis: Axis) -> bool:
+        """Return whether a config has the axis, or is to get it."""
+        *parents, last = axis.key.split(".")
+        place: Any = config
+        for part in parents:
+            place = place.get(part, {}) if isinstance(place, Mapping) else {}
+        if axis.adds or not parents or (isinstance(place, Mapping) and last in place):
+            self._found.add(axis.key)
+            return True
+        siblings = self._missed.setdefault(axis.key, (axis.values[0], set()))[1]
+        siblings |= {str(key) for key in place} if isinstance(place, Mapping) else set()
+        return False
+
+    def check(self) -> None:
+        """Raise UserError for a key that no choice has."""
+        for key, (value, siblings) in self._missed.items():
+            if key not in self._found:
+                raise unknown_key(key, value, siblings - {"name", "_target_"})
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -90,7 +119,9 @@ def _by_key(overrides: Iterable[Override]) -> dict[str, Override]:
     return {override.get_key_element().lstrip("+~"): override for override in overrides}
 
 
-def _products(loader: ConfigLoader, master: DictConfig, overrides: Sequence[Override]) -> Iterator[Cells]:
+def _products(
+    loader: ConfigLoader, master: DictConfig, overrides: Sequence[Override], places: _Places
+) -> Iterator[Cells]:
     fixed = [override.input_line or "" for override in overrides if not override.is_sweep_override()]
     swept = [override for override in overrides if override.is_sweep_override()]
     composed = [override for override in swept if _needs_composition(loader, override)]
@@ -103,7 +134,8 @@ def _products(loader: ConfigLoader, master: DictConfig, overrides: Sequence[Over
         for more in _product(bound):
             if more:
                 config = loader.load_sweep_config(master, [*fixed, *choice, *more])
-            yield expand(plain(config), free)
+            found = plain(config)
+            yield expand(found, [axis for axis in free if places.has(found, axis)])
 
 
 def _needs_composition(loader: ConfigLoader, override: Override) -> bool:

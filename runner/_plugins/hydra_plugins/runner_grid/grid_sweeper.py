@@ -5,9 +5,10 @@ No dataclass in this module: together with the annotations import it would crash
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,12 @@ ConfigStore.instance().store(
     group="hydra/sweeper",
     name="runner_grid",
     provider="regime-runner",
-    node={"_target_": "hydra_plugins.runner_grid.grid_sweeper.GridSweeper", "params": {}, "grids": []},
+    node={
+        "_target_": "hydra_plugins.runner_grid.grid_sweeper.GridSweeper",
+        "params": {},
+        "grids": [],
+        "note": None,
+    },
 )
 
 
@@ -41,6 +47,7 @@ class GridSweeper(Sweeper):
     Args:
         params: Axes and values by key, in Hydra's sweep syntax, e.g. ``{width: "64,256"}``.
         grids: Several such maps, each laid over ``params``; the cells are the union of their grids.
+        note: Said before training starts.
     """
 
     config: DictConfig
@@ -49,13 +56,17 @@ class GridSweeper(Sweeper):
     launcher: Launcher
 
     def __init__(
-        self, params: Mapping[str, Any] | None = None, grids: Sequence[Mapping[str, Any]] | None = None
+        self,
+        params: Mapping[str, Any] | None = None,
+        grids: Sequence[Mapping[str, Any]] | None = None,
+        note: str | None = None,
     ) -> None:
         from hydra_plugins.runner_grid.composition import container
 
         super().__init__()
         self.params: dict[str, Any] = container(params or {})
         self.grids: list[dict[str, Any]] = container(grids or [{}])
+        self.note = note
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what Hydra gives; the launcher is made when the launch has its folder."""
@@ -94,8 +105,10 @@ class GridSweeper(Sweeper):
             snapshot,
             store,
             default_shards=1 if self._runs_here() else None,
-            command=shlex.join(["runner", "sweep", *(a for a in sys.argv[1:] if a != "--multirun")]),
+            command=shlex.join(["runner", "sweep", *_typed(sys.argv[1:])]),
         )
+        if self.note:
+            print(self.note)
         self._say(launched, store)
         if launched.shards:
             self._run_jobs(launched, store, master["shard"])
@@ -188,6 +201,13 @@ class GridSweeper(Sweeper):
                 f"{failed} of {launched.total} cells failed; `runner status {store}` shows why, "
                 "the same command with retry=failed trains them again"
             )
+
+
+def _typed(words: Sequence[str]) -> Iterator[str]:
+    """Return the command line without what the command added to it."""
+    for word in words:
+        if word != "--multirun" and not word.startswith("hydra.sweeper.note="):
+            yield re.sub(r"^([^=]+)=choice\((.*)\)$", r"\1=\2", word)
 
 
 def _quoted(text: str) -> str:
