@@ -325,7 +325,7 @@ def test_same_plan_is_bit_identical():
 def test_trace_holds_every_measuring_step_of_every_cell():
     cells = [make_cell(seed=s) for s in (0, 1)]
     tables = train_pack(cells, CPU)
-    steps = measuring_steps(20, 4)
+    steps = measuring_steps(20, {"points": 4})
     assert steps[0] == 0
     assert steps[-1] == 20
     seen = sorted(zip(tables.trace["cell_id"], tables.trace["step"], strict=True))
@@ -337,7 +337,7 @@ def test_trace_holds_every_measuring_step_of_every_cell():
 
 @pytest.mark.parametrize(("steps", "points"), [(1, 2), (1, 12), (200, 2), (200, 12), (10, 50), (10**6, 30)])
 def test_measuring_steps_are_log_spaced_within_the_run(steps, points):
-    spaced = measuring_steps(steps, points)
+    spaced = measuring_steps(steps, {"points": points})
     assert spaced == sorted(set(spaced))
     assert spaced[0] == 0
     assert spaced[-1] == steps

@@ -74,7 +74,9 @@ def _unreadable(error: Exception) -> str:
     if found := re.search(r"Unknown function '(\w+)'\s+Available: (\S+)", text):
         known = [*found.group(2).split(","), "logspace"]
         return str(unknown(f"{key}: the function of an axis", found.group(1), known))
-    return f"{key} must be a value or an axis in Hydra's syntax, got {value}; {_GRAMMAR}"
+    if any(letter in value for letter in "'\""):
+        return f"{key} must be a value or an axis in Hydra's syntax, got {value}; {_GRAMMAR}"
+    return f"{key} must be a value or an axis in Hydra's syntax, got {value}; as text: '{key}=\"{value}\"'"
 
 
 def _composition(chain: list[BaseException]) -> str:

@@ -16,6 +16,8 @@ GROUPS = ("model", "data", "optimizer", "measure", "parameterization")
 """Groups that are part of a cell."""
 EXECUTION_KEYS = frozenset(EXECUTION_RULES) | {"name", "store", "facet", "regime", "launch"}
 """Keys that say how and where to run: never part of a cell, never an axis."""
+MAY_BE_ABSENT = ("measure.points", "measure.spacing", "measure.every", "measure.steps")
+"""Keys with a default that no file names: a list of measures has none of them."""
 ROLES = ("input", "hidden", "output")
 TOP_KEYS = (*RULES, *GROUPS, *sorted(EXECUTION_KEYS))
 
@@ -70,6 +72,8 @@ def check_execution(config: Mapping[str, Any]) -> None:
     for key in ("name", "store"):
         if not isinstance(config.get(key), str) or not config[key]:
             raise UserError(f"{key} must be text, got {shown(config.get(key))}; e.g. {key}=first_try")
+    if "/" in config["name"] or config["name"] in (".", ".."):
+        raise UserError(f"name must be a name, got {config['name']}; store=FOLDER chooses another place")
 
 
 def cell_from_config(config: Mapping[str, Any]) -> Cell:

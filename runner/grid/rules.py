@@ -28,15 +28,18 @@ class Rule:
 
 
 def _number(value: Any) -> float:
+    if isinstance(value, str):  # as an environment variable is
+        value = float(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError
     return value
 
 
 def _whole(value: Any, minimum: int) -> int:
-    if _number(value) != int(value) or value < minimum:
+    found = _number(value)
+    if found != int(found) or found < minimum:
         raise ValueError
-    return int(value)
+    return int(found)
 
 
 def _above(value: Any, limit: float) -> float:

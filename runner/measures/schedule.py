@@ -9,12 +9,14 @@ import torch
 
 from runner.errors import UserError, unknown
 from runner.grid import instantiate
+from runner.grid.rules import shown
 from runner.measures.catalog import declaration_of
 from runner.measures.declaration import Measure
 from runner.measures.requirements import Setting
 
 SCHEDULES = ("every", "ends", "init")
 """Every measured step; init and the last step; init alone."""
+SPACINGS = ("linear", "log")
 POINTS = 12
 """Measured steps of a run whose config does not say how many."""
 
@@ -48,42 +50,60 @@ def scheduled(settings: Mapping[str, Any]) -> dict[str, Scheduled]:
     """Return the measures that a ``measure`` section names.
 
     Args:
-        settings: The section: ``points`` and ``functions``, each with ``_target_``, keyword arguments of it
-            and ``at``.
+        settings: The section: which steps are measured, see :func:`measuring_steps`, and ``functions``, each
+            with ``_target_``, keyword arguments of it and ``at``.
 
     Raises:
         UserError: If a measure does not exist, or the section asks for something impossible.
     """
-    points(settings)
+    measuring_steps(1, settings)
     return {
         name: _scheduled(f"measure.functions.{name}", section)
         for name, section in (settings.get("functions") or {}).items()
     }
 
 
-def points(settings: Mapping[str, Any]) -> int:
-    """Return how many steps are measured at most, as a ``measure`` section says.
-
-    Raises:
-        UserError: If it is not an integer >= 2.
-    """
-    found = settings.get("points", POINTS)
-    if not isinstance(found, int) or isinstance(found, bool) or found < 2:
-        raise UserError(
-            f"measure.points must be an integer >= 2, got {found!r}; give a number of measured steps"
-        )
-    return found
-
-
-def measuring_steps(steps: int, points: int) -> list[int]:
-    """Return the measured steps: 0, the last, and log-spaced ones between.
+def measuring_steps(steps: int, settings: Mapping[str, Any]) -> list[int]:
+    """Return the measured steps of a run: always 0 and the last, and those between that the section names.
 
     Args:
-        points: How many at most, at least 2.
+        steps: Of the run.
+        settings: The ``measure`` section: ``points``, how many at most, with ``spacing`` ``log`` or
+            ``linear``; or ``every`` so many steps; or a list ``steps``.
+
+    Raises:
+        UserError: If one of them is not what it must be, or two exclude each other.
     """
-    count = points - 1 if points > 2 else 0
-    spaced = torch.logspace(0, math.log10(steps), count, dtype=torch.float64).round()
-    return sorted({0, steps, *(int(value) for value in spaced.tolist() if value < steps)})
+    count, spacing = settings.get("points", POINTS), settings.get("spacing", "log")
+    every, listed = settings.get("every"), settings.get("steps")
+    _require(_whole(count, 2), "points", "an integer >= 2", count, "give a number of measured steps")
+    _require(every is None or _whole(every, 1), "every", "an integer >= 1", every, "e.g. measure.every=10")
+    _require(
+        listed is None or (isinstance(listed, list) and all(_whole(step, 0) for step in listed)),
+        "steps", "a list of integers >= 0", listed, "e.g. measure.steps=[0,10,100]",
+    )  # fmt: skip
+    _require(every is None or listed is None, "steps", "alone", listed, "drop it or measure.every")
+    if spacing not in SPACINGS:
+        raise unknown("measure.spacing", str(spacing), SPACINGS)
+    if listed is not None:
+        between = listed
+    elif every is not None:
+        between = range(0, steps, every)
+    elif spacing == "linear":
+        between = [round(steps * place / (count - 1)) for place in range(count)]
+    else:
+        spaced = torch.logspace(0, math.log10(steps), count - 1 if count > 2 else 0, dtype=torch.float64)
+        between = [int(value) for value in spaced.round().tolist()]
+    return sorted({0, steps, *(step for step in between if step < steps)})
+
+
+def _whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _require(fine: bool, key: str, rule: str, value: Any, remedy: str) -> None:
+    if not fine:
+        raise UserError(f"measure.{key} must be {rule}, got {shown(value)}; {remedy}")
 
 
 def check(measures: Mapping[str, Scheduled], setting: Setting) -> None:

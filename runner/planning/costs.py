@@ -15,7 +15,7 @@ import numpy as np
 from runner.grid.cell import Cell
 from runner.measures.catalog import BY_NAME
 from runner.measures.declaration import Sizes
-from runner.measures.schedule import points, scheduled
+from runner.measures.schedule import measuring_steps, scheduled
 from runner.planning.machine import Machine
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Costs:
 def _measures(cell: Cell, sizes: Sizes) -> tuple[int, float, float]:
     """Return the measured steps and the seconds of measures at init and after it; shared work counts once."""
     section = json.loads(cell.settings).get("measure", {})
-    count = min(points(section), cell.steps + 1)
+    count = len(measuring_steps(cell.steps, section))
     init = dict(BY_NAME["lambda_max"].price(sizes, {}).init)  # every cell needs it, measured or not
     times: dict[str, int] = {}
     each: dict[str, float] = {}

@@ -9,7 +9,7 @@ import torch
 
 from runner import baselines, data
 from runner.grid.cell import Cell
-from runner.measures.schedule import measuring_steps, points
+from runner.measures.schedule import measuring_steps
 from runner.training.checkpoint import Checkpoint
 from runner.training.record import PackTables
 from runner.training.run import Run
@@ -46,7 +46,7 @@ def train_pack(
         return PackTables(baselines.fit_cells(cells, device), {}, {})
     dataset = data.load(sections["data"])
     run, first, before = _begin(cells, sections, dataset, device, checkpoint)
-    measured = measuring_steps(cells[0].steps, points(sections["measure"]))
+    measured = measuring_steps(cells[0].steps, sections["measure"])
     reported = began
     for step in range(first, cells[0].steps + 1):
         if checkpoint:

@@ -54,8 +54,8 @@ def _print_diagram(store: Store, cells: pd.DataFrame, launch: str, out: Console)
         varying = [
             str(key) for key in config if len(distinct(config[key])) > 1 and not str(key).startswith(names)
         ]
-        keys = [key for key in varying if key in cells] or ["width", "lr"]
-        out.print(_results_table(cells, keys))
+        keys = varying or ["width", "lr"]
+        out.print(_results_table(cells.assign(**{key: config[key] for key in keys}), keys))
         return None
     try:
         view = phase_view(store, cells, axes)

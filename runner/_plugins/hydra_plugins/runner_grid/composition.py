@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from runner.errors import UserError
 from runner.grid.axes import Axis, expand, expand_logspace
 from runner.grid.cells import Cells
-from runner.grid.config import EXECUTION_KEYS
+from runner.grid.config import EXECUTION_KEYS, MAY_BE_ABSENT
 from runner.grid.rules import shown, unknown_key
 
 ONE_CHOICE = frozenset({"experiment", "regime"})
@@ -70,7 +70,8 @@ class _Places:
         place: Any = config
         for part in parents:
             place = place.get(part, {}) if isinstance(place, Mapping) else {}
-        if axis.adds or not parents or (isinstance(place, Mapping) and last in place):
+        known = axis.adds or axis.key in MAY_BE_ABSENT or not parents
+        if known or (isinstance(place, Mapping) and last in place):
             self._found.add(axis.key)
             return True
         siblings = self._missed.setdefault(axis.key, (axis.values[0], set()))[1]
