@@ -1,10 +1,15 @@
 """Losses and error rates against torch.nn.functional and the loops of the reference."""
 
+import json
+
 import pytest
 import reference
 import torch
+from cells import DIGITS, make_cell
 from torch.nn import functional
 
+from runner import data
+from runner.models.ensemble import Ensemble
 from runner.numerics.losses import LOSSES, cross_entropy, error_rate, mse
 
 
@@ -37,3 +42,24 @@ def test_error_rate():
     assert error_rate(y.clone() * torch.tensor([1.0, 1, -1, 1])[None, :, None], y).item() == 0.25
     scores = torch.eye(3)[None]
     assert error_rate(scores, scores.flip(2)).item() == pytest.approx(2 / 3)
+
+
+def test_targets_of_cross_entropy_are_classes():
+    """Whoever computes the loss anew from the targets of a measure gets that of torch, not a negative one."""
+    settings = {"data": DIGITS, "loss": "cross_entropy", "width": 8}
+    ensemble = Ensemble([make_cell(**settings)], *parts_of(make_cell(**settings)), torch.device("cpu"))
+    targets, scores = ensemble.targets["train"], ensemble.scores["train"]
+    assert set(targets.unique().tolist()) == {0, 1}
+    assert (targets.sum(2) == 1).all()
+    assert (targets.argmax(2) == scores.argmax(2)).all()
+    torch.testing.assert_close(scores.sum(2), torch.zeros_like(scores.sum(2)))
+    outputs = torch.randn(1, *targets.shape[1:], dtype=targets.dtype)
+    anew = functional.cross_entropy(outputs[0], targets[0])
+    torch.testing.assert_close(cross_entropy(outputs, targets)[0], anew)
+    squares = Ensemble([make_cell(data=DIGITS)], *parts_of(make_cell(data=DIGITS)), torch.device("cpu"))
+    assert squares.targets is squares.scores
+
+
+def parts_of(cell):
+    sections = json.loads(cell.settings)
+    return sections["model"], data.load(sections["data"])

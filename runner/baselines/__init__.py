@@ -108,7 +108,7 @@ class RidgeNTK(Baseline):
         kernel = empirical_ntk(ensemble.model, ensemble.parameters, x, count)
         # Once to fit, once to be predicted.
         both = torch.cat([kernel[:, :count], kernel], 1)
-        predicted = kernel_ridge(both, ensemble.targets["train"])[0].cpu()
+        predicted = kernel_ridge(both, ensemble.scores["train"])[0].cpu()
         return predicted[:count], predicted[count:]
 
 

@@ -35,7 +35,7 @@ def target_alignment(now: Snapshot, start: Snapshot) -> Measurement:
     References:
         Cortes, Mohri & Rostamizadeh (2012), arXiv 1203.0550, definition 4.
     """
-    targets = now.ensemble.targets["probe"]
+    targets = now.ensemble.scores["probe"]
     return Measurement(
         trace={"target_alignment": _cosine(centred_ntk(now), _unit(_centred(targets @ targets.mT)))}
     )

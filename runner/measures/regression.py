@@ -29,7 +29,7 @@ def kernel_regression(now: Snapshot, start: Snapshot) -> Measurement:
         Fort et al. (2020), arXiv 2010.15110, section 4; Jacot et al. (2018), arXiv 1806.07572.
     """
     predicted, interpolated = ntk_regression(now).unbind(-1)
-    targets = now.ensemble.targets["test"].double()
+    targets = now.ensemble.scores["test"].double()
     trace = {
         "kernel_regression_loss": losses.mse(predicted, targets),
         "kernel_interpolation_loss": losses.mse(interpolated, targets),
@@ -45,7 +45,7 @@ def ntk_gain(now: Snapshot, start: Snapshot) -> Measurement:
     Returns:
         ``ntk_gain`` per cell.
     """
-    targets = now.ensemble.targets["test"].double()
+    targets = now.ensemble.scores["test"].double()
     kernel_loss = losses.mse(ntk_regression(start)[..., 0], targets)
     return Measurement(trace={"ntk_gain": kernel_loss - losses.mse(now.outputs("test").double(), targets)})
 
@@ -56,7 +56,7 @@ def ntk_regression(snapshot: Snapshot) -> Float[Tensor, "cell test output 2"]:
 
 
 def _regression(snapshot: Snapshot) -> Float[Tensor, "cell test output 2"]:
-    inputs, targets = snapshot.ensemble.inputs, snapshot.ensemble.targets["train"]
+    inputs, targets = snapshot.ensemble.inputs, snapshot.ensemble.scores["train"]
     count = targets.shape[1]
     x = torch.cat([inputs["train"], inputs["test"]], 1)
     found = []

@@ -30,8 +30,9 @@ class Ensemble:
 
     Attributes:
         inputs: Samples of each split, with a ``cell`` axis of length 1.
-        targets: Their targets, with a ``cell`` axis of length 1.
-        second: Another labelling of them, likewise, for the splits that have one.
+        targets: What the loss compares with, likewise: under cross-entropy 1 for the class and 0 elsewhere.
+        scores: What regression aims at, likewise: the targets of the data set, whatever the loss.
+        second: Another labelling of the samples, likewise, for the splits that have one.
         classification: Whether an error rate has a meaning.
         lr: Absolute base learning rate of every cell; NaN until it is known.
         gamma: Richness of every cell, ``[cell, 1, 1]``.
@@ -50,7 +51,7 @@ class Ensemble:
         )  # fmt: skip
         layers.initialize(self.model, cells, self.dtype, device)
         # A cell axis of length 1: all cells share the data.
-        self.inputs, self.targets, self.second = (
+        self.inputs, self.scores, self.second = (
             {
                 name: values[None].to(device, self.dtype)
                 for name in SPLITS
@@ -59,6 +60,9 @@ class Ensemble:
             for part in ("inputs", "targets", "second")
         )
         self.classification = dataset.task == "classification"
+        self.targets = self.scores
+        if shape.loss == "cross_entropy" and dataset.outputs > 1:
+            self.targets = {name: _probabilities(scores) for name, scores in self.scores.items()}
         self.offset: dict[str, Tensor] = {}
         self.lr = torch.full((len(cells),), torch.nan, dtype=torch.float64, device=device)
 
@@ -113,6 +117,11 @@ class Ensemble:
         self.cells = list(cells)
         gamma = torch.tensor([cell.gamma for cell in cells], dtype=self.dtype, device=self.device)
         self.gamma = gamma[:, None, None]
+
+
+def _probabilities(scores: Float[Tensor, "_cell sample output"]) -> Float[Tensor, "_cell sample output"]:
+    """1 for the class, which has the largest score, 0 elsewhere."""
+    return nn.functional.one_hot(scores.argmax(2), scores.shape[2]).to(scores.dtype)
 
 
 def take(
