@@ -1,4 +1,5 @@
 import io
+import json
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,10 @@ from runner.analysis.columns import column, group_keys
 from runner.analysis.phase import Axes, boundary, edges, phase_grid
 from runner.analysis.selection import VaryingError, require_no_other_varying, select
 from runner.errors import UserError
+from runner.views.figures import specification
+from runner.views.phase.chart import phase_chart
 from runner.views.phase.terminal import print_phase
+from runner.views.style import Layout
 
 BY_NAME = Axes(facets=("parameterization",))
 
@@ -237,6 +241,31 @@ def test_wide_grid_is_continued():
     assert "(continued)" in text
     assert all(str(width) in text for width in range(100, 130))
     assert max(map(len, text.splitlines())) <= 60
+
+
+def test_many_rows_are_thinned_to_the_window_of_a_terminal():
+    rates = tuple(10 ** (place / 10) for place in range(57))
+    table = phase_grid(frames(grid(width=WIDTHS, lr=rates))[0], Axes())
+    out = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=80, height=30)
+    print_phase(table, Axes(), out)
+    lines = out.file.getvalue().splitlines()
+    assert len(lines) < 30
+    assert "21 of 57 values of lr; --json, --csv and --out have all" in lines[-1]
+    rows = [line.split()[0] for line in lines]
+    assert f"{rates[-1]:.3g}" in rows
+    assert f"{rates[0]:.3g}" in rows
+    assert len(_printed(table, Axes()).splitlines()) > 57  # a pipe gets all
+
+
+def test_the_critical_line_of_momentum(cells):
+    settings = cells["settings"].map(
+        lambda text: json.dumps(json.loads(text) | {"optimizer": {"momentum": 0.9}})
+    )
+    plain, heavy = (phase_grid(part, BY_NAME) for part in (cells, cells.assign(settings=settings)))
+    np.testing.assert_allclose(heavy["critical"], 1.9 * plain["critical"])
+    assert "3.8 / lambda_max at init, here the row 3.8/lambda" in _printed(heavy, BY_NAME)
+    chart = json.dumps(specification(phase_chart(heavy, BY_NAME, "", None, Layout())))
+    assert "3.8/\\u03bbmax" in chart
 
 
 def test_numbers_instead_of_letters(cells):

@@ -153,9 +153,45 @@ def test_transfer_finds_the_known_drift():
     drift = found.groupby("parameterization")["drift"].first()
     assert dict(drift) == pytest.approx({"mup": 0, "sp": -1}, abs=1e-9)
     sp = found[found["parameterization"] == "sp"].set_index("width")
-    assert list(sp["best_lr"]) == [16.0, 8.0, 4.0, 2.0]
-    assert (sp["low"] == sp["best_lr"]).all()
-    assert not sp["at_end"].any()
+    assert list(sp["best_lr"]) == pytest.approx([16.0, 8.0, 4.0, 2.0])
+    assert list(sp["low"]) == pytest.approx(list(sp["best_lr"]))
+    assert list(sp["drift_low"]) == pytest.approx([-1] * 4)
+    assert not sp[["at_end", "too_coarse"]].any(axis=None)
+
+
+def _losses(best, powers, noise=0.0):
+    """Losses exp((log2 lr - best)^2) at each width, for three seeds; it diverges beyond 2^(best + 1.5)."""
+    rng = np.random.default_rng(1)
+    return pd.DataFrame([
+        {"parameterization": "mup", "width": width, "lr": 2.0**power, "seed": seed, "lr_unit": "absolute",
+         "status": "ok" if power < center + 1.5 else "diverged",
+         "train_loss": np.exp((power - center) ** 2 + noise * rng.standard_normal())}
+        for width, center in best.items() for power in powers for seed in range(3)
+    ])  # fmt: skip
+
+
+def test_the_best_rate_lies_between_those_of_the_grid():
+    """A drift of 0.1 doublings is no step of the grid at the last width."""
+    found = transfer(_losses({32: 1.2, 64: 1.3, 128: 1.4, 256: 1.5}, range(-3, 6)))
+    assert list(np.log2(found["best_lr"])) == pytest.approx([1.2, 1.3, 1.4, 1.5])
+    assert found["drift"].iloc[0] == pytest.approx(0.1)
+
+
+def test_a_grid_too_coarse_for_a_drift_says_so():
+    """Steps of four doublings, the next one diverged: one step at the last width reads as a drift."""
+    coarse = transfer(_losses({32: 0.5, 64: 0.5, 128: 0.5, 256: 2.7}, range(-4, 9, 4)))
+    row = coarse.iloc[0]
+    assert row["drift"] > 0.4
+    assert row["drift_low"] < row["drift"] < row["drift_high"]
+    assert row["too_coarse"]
+    assert not transfer(_losses({32: 0, 64: 1, 128: 2, 256: 3}, range(-4, 9))).iloc[0]["too_coarse"]
+
+
+def test_transfer_says_that_the_grid_is_too_coarse(store, capsys):
+    assert main(["transfer", str(store.path)]) == 0
+    out = capsys.readouterr().out
+    assert "95 % over seeds" in out
+    assert ("?: grid too coarse" in out) == bool(store.transfer().table["too_coarse"].any())
 
 
 @pytest.mark.parametrize(

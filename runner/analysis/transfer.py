@@ -99,11 +99,17 @@ def transfer(
 
     The arguments and errors are those of :func:`lr_curves`.
 
+    The best rate lies between those of the grid: where the smallest loss has finite neighbours, at the
+    vertex of the parabola through the three in log loss and log lr. Where a neighbour diverged or the grid
+    ends, only the interval between the midpoints to the neighbours is known.
+
     Returns:
         The facet keys, ``width``, ``best_lr`` (null where every lr diverged), ``low``, ``high`` (95 %,
-        resampling the seeds; null with one seed), ``at_end`` (whether the best is an end of
-        the grid, the true one may lie beyond), ``drift`` (doublings of the best lr per doubling of the width,
-        the same in each row of a facet; null with fewer than three widths) and ``seeds``.
+        resampling the seeds, and anywhere in its interval where the rate is known no better; null with one
+        seed), ``at_end`` (whether the best is an end of the grid, the true one may lie beyond), ``drift``
+        (doublings of the best lr per doubling of the width, the same in each row of a facet; null with fewer
+        than three widths), ``drift_low``, ``drift_high``, ``too_coarse`` (whether that interval is wider than
+        the drift, so that the grid cannot tell it) and ``seeds``.
 
     References:
         Yang et al., arXiv 2203.03466 (muTransfer).
@@ -111,18 +117,24 @@ def transfer(
     lr_curves(cells, metric, facets)  # called for its errors
     rows = []
     for facet, part in facet_groups(cells, facets):
-        best, spread = _best(part, metric), _resampled(part, metric)
+        smallest = _best(part, metric)
+        best, draws = _optima(part, metric)
         known = best[np.isfinite(best)]
-        drift = drift_per_doubling(known) if len(known) >= LEAST_WIDTHS else np.nan
+        drift, low, high = np.nan, np.nan, np.nan
+        if len(known) >= LEAST_WIDTHS:
+            drift = drift_per_doubling(known)
+            low, high = _percentiles(_slopes(draws[known.index]) if len(draws) else np.array([]))
         ends = {float(part["lr"].min()), float(part["lr"].max())}
         for width, rate in zip(distinct(best.index), best, strict=True):
-            low, high = spread.get(width, (np.nan, np.nan))
+            least, most = _percentiles(draws[width].to_numpy() if width in draws else np.array([]))
             rows.append(
-                {**facet, "width": width, "best_lr": rate, "low": low, "high": high, "at_end": rate in ends}
-                | {"drift": drift, "seeds": part["seed"].nunique()}
+                {**facet, "width": width, "best_lr": rate, "low": least, "high": most}
+                | {"at_end": smallest.get(width) in ends, "drift": drift}
+                | {"drift_low": low, "drift_high": high, "too_coarse": bool(high - low > abs(drift))}
+                | {"seeds": part["seed"].nunique()}
             )
-    columns = ["width", "best_lr", "low", "high", "at_end", "drift", "seeds"]
-    return pd.DataFrame(rows, columns=[*facets, *columns])
+    columns = ["width", "best_lr", "low", "high", "at_end", "drift", "drift_low", "drift_high", "too_coarse"]
+    return pd.DataFrame(rows, columns=[*facets, *columns, "seeds"])
 
 
 def _best(cells: pd.DataFrame, metric: str) -> pd.Series:
@@ -133,27 +145,68 @@ def _best(cells: pd.DataFrame, metric: str) -> pd.Series:
         return pd.Series(np.nan, index=sorted(cells["width"].unique()), dtype=float)
 
 
-def _resampled(cells: pd.DataFrame, metric: str) -> dict[int, tuple[float, float]]:
-    """Return the 95 % interval of the best lr by width: a percentile bootstrap over whole seeds."""
+def _optima(cells: pd.DataFrame, metric: str) -> tuple[pd.Series, pd.DataFrame]:
+    """Return the best lr by width, and draws of it, a column per width: none with one seed.
+
+    Whole seeds are drawn, the same at every width; a rate that diverged at one of them is out in that draw.
+    """
     seeds = sorted(cells["seed"].unique())
-    if len(seeds) < LEAST_SEEDS:
-        return {}
     loss = floats(cells[metric]).where(cells["status"].astype(object) == "ok", np.inf)
-    table = cells[["width", "lr", "seed"]].assign(log=np.log(loss))
+    table = cells[["width", "lr", "seed"]].assign(log=np.log(loss).fillna(np.inf))
     rng = np.random.default_rng(0)  # a fixed stream: the same table gives the same interval
-    draws = rng.integers(0, len(seeds), (RESAMPLES, len(seeds)))
-    found: dict[int, tuple[float, float]] = {}
+    several = len(seeds) >= LEAST_SEEDS
+    chosen = (
+        rng.integers(0, len(seeds), (RESAMPLES, len(seeds))) if several else np.empty((0, len(seeds)), int)
+    )
+    best, draws = {}, {}
     for width in distinct(table["width"]):
         grid = (
             table[table["width"] == width]
             .pivot_table(index="lr", columns="seed", values="log", dropna=False)
             .reindex(columns=seeds)
         )
-        means = grid.to_numpy()[:, draws].mean(axis=2)
-        means = np.where(np.isfinite(means), means, np.inf)
-        rates = grid.index.to_numpy(float)[means.argmin(axis=0)]
-        rates = rates[np.isfinite(means.min(axis=0))]
-        if len(rates):
-            low, high = np.percentile(rates, [2.5, 97.5], method="nearest")
-            found[width] = (float(low), float(high))
+        logs, losses = np.log(grid.index.to_numpy(float)), grid.to_numpy()
+        best[width] = float(np.exp(_vertices(logs, losses.mean(axis=1)[:, None])[0]))
+        found = np.exp(_vertices(logs, losses[:, chosen].mean(axis=2), rng))
+        if np.isfinite(found).any():
+            draws[width] = found
+    return pd.Series(best, dtype=float), pd.DataFrame(draws)
+
+
+def _vertices(logs: np.ndarray, losses: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+    """Return log of the best lr for each column of losses, ``[lr, draw]``; NaN where none is finite.
+
+    Args:
+        logs: Logarithms of the learning rates, ascending.
+        rng: Draws a rate in its interval where its neighbours do not say more; without, it is the grid's.
+    """
+    losses = np.where(np.isfinite(losses), losses, np.inf)
+    place, draw = losses.argmin(axis=0), np.arange(losses.shape[1])
+    padded = np.pad(losses, ((1, 1), (0, 0)), constant_values=np.inf)
+    left, here, right = (padded[place + shift, draw] for shift in (0, 1, 2))
+    steps = np.diff(logs)
+    before = np.concatenate([steps[:1], steps])[place]
+    after = np.concatenate([steps, steps[-1:]])[place]
+    fall, rise = (left - here) / before, (right - here) / after
+    with np.errstate(invalid="ignore"):
+        # The slope of the parabola at the middle, over its curvature.
+        vertex = (fall * after - rise * before) / (2 * (fall + rise))
+    inside = np.isfinite(fall) & np.isfinite(rise) & (fall + rise > 0)
+    known = np.clip(vertex, -before / 2, after / 2)
+    loose = np.zeros(len(draw)) if rng is None else rng.uniform(-before / 2, after / 2)
+    return np.where(np.isfinite(here), logs[place] + np.where(inside, known, loose), np.nan)
+
+
+def _slopes(draws: pd.DataFrame) -> np.ndarray:
+    """Return the drift of each draw in which every width has a best lr."""
+    whole = draws[np.isfinite(draws).all(axis=1)]
+    if whole.empty:
+        return np.array([])
+    found: np.ndarray = np.polyfit(np.log2(whole.columns.to_numpy(float)), np.log2(whole.to_numpy()).T, 1)[0]
     return found
+
+
+def _percentiles(values: np.ndarray) -> tuple[float, float]:
+    known = values[np.isfinite(values)]
+    low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (np.nan, np.nan)
+    return float(low), float(high)

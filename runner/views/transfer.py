@@ -1,6 +1,6 @@
 """Whether the best learning rate transfers across width."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -108,11 +108,10 @@ def _best(best: pd.DataFrame, facets: Sequence[str], lr_unit: str | None, layout
         x=x, y=y, color=color, shape=alt.Shape("series:N", scale=channels["shape"], legend=legend),
         tooltip=["series:N", "width:Q", alt.Tooltip("best_lr:Q", format=".3~g"), "at_end:N"],
     )  # fmt: skip
-    drifts = dict(zip(named["series"], named["drift"], strict=True))
     shown = [
-        f"{name}: {drift:+.2f} doublings per doubling"
-        for name, drift in drifts.items()
-        if plain(drift) is not None
+        f"{row['series']}: {_drift(row)} doublings per doubling"
+        for row in records(named.drop_duplicates("series"))
+        if plain(row["drift"]) is not None
     ]
     heading: Any = "best learning rate"
     if shown and not layout.paper:
@@ -124,15 +123,17 @@ def _best(best: pd.DataFrame, facets: Sequence[str], lr_unit: str | None, layout
 def _caption(best: pd.DataFrame, facets: Sequence[str], metric: str, shared: str) -> str:
     """Return the caption, the drifts included."""
     drifts = [
-        f"{row['series'] or 'all'} {row['drift']:+.2f}"
+        f"{row['series'] or 'all'} {_drift(row)}"
         for row in records(with_series(best, facets).drop_duplicates("series"))
         if plain(row["drift"]) is not None
     ]
     drift = f" Doublings of the best learning rate per doubling of the width: {', '.join(drifts)}."
+    drift += " A question mark: the grid is too coarse to tell." if best["too_coarse"].any() else ""
     ends = " Some best learning rates lie at an end of the grid." if best["at_end"].any() else ""
     return (
         f"{metric} along the learning rate, and the best learning rate against width. {shared} Losses are "
-        "geometric means over seeds, left out where one diverged; diamonds mark the smallest. Bars: 95 % "
+        "geometric means over seeds, left out where one diverged; diamonds mark the smallest. Best rates "
+        "lie at the vertex of a parabola through the smallest loss and its neighbours. Bars: 95 % "
         f"bootstrap over seeds.{drift if drifts else ''}{ends}"
     )
 
@@ -144,7 +145,7 @@ def _print(best: pd.DataFrame, facets: Sequence[str], metric: str, out: Console)
         for values, part in groups(best, [best[facet] for facet in facets])
     ]
     widths = distinct(best["width"])
-    each = max(1, (out.width - max(5, *(len(name) for name, _ in rows)) - 8) // 10)
+    each = max(1, (out.width - max(5, *(len(name) for name, _ in rows)) - 22) // 10)
     for start in range(0, len(widths), each):
         piece = widths[start : start + each]
         view = plain_table("(continued)" if start else f"lr of the smallest {metric}")
@@ -156,13 +157,23 @@ def _print(best: pd.DataFrame, facets: Sequence[str], metric: str, out: Console)
                 short(found[n]["best_lr"]) + ("*" if found[n]["at_end"] else "") if n in found else MISSING
                 for n in piece
             ]
-            drift = plain(part["drift"].iloc[0])
-            view.add_row(name, *texts, "-" if drift is None else f"{drift:+.2f}")
+            view.add_row(name, *texts, _drift(part.iloc[0]))
         out.print(view)
-    notes = ["drift: doublings of the best lr per doubling of the width; 0 is transfer"]
+    notes = ["drift: doublings of the best lr per doubling of the width, 95 % over seeds; 0 is transfer"]
+    if best["too_coarse"].any():
+        notes.append("?: grid too coarse, the interval is wider than the drift")
     if best["at_end"].any():
         notes.append("*: an end of the grid, the true best may lie beyond")
     out.print("\n".join(notes), style="dim")
+
+
+def _drift(row: Mapping[str, Any] | pd.Series) -> str:
+    """Return the drift with its interval, and a question mark where that is wider than the drift."""
+    drift, low, high = (plain(row[name]) for name in ("drift", "drift_low", "drift_high"))
+    if drift is None:
+        return "-"
+    interval = "" if low is None else f" [{low:+.2f}, {high:+.2f}]"
+    return f"{drift:+.2f}{interval}{'?' if row['too_coarse'] else ''}"
 
 
 def _on_page(store: Store, cells: pd.DataFrame, axes: Axes) -> Part:

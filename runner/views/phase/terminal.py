@@ -14,7 +14,7 @@ from runner.analysis.phase import Axes
 from runner.analysis.regime import COLORS, LETTERS, REGIMES, TEXT_COLORS
 from runner.analysis.selection import facet_label
 from runner.views.phase.critical import critical_of
-from runner.views.terminal import MISSING, plain_table, short
+from runner.views.terminal import MISSING, plain_table, short, some
 
 
 def print_phase(grid: pd.DataFrame, axes: Axes, out: Console) -> None:
@@ -22,15 +22,27 @@ def print_phase(grid: pd.DataFrame, axes: Axes, out: Console) -> None:
 
     Args:
         grid: As returned by :func:`runner.analysis.phase.phase_grid`.
-        out: Where to; a table that is too wide for it is continued below.
+        out: Where to; a table that is too wide for it is continued below. On a terminal, of a table that is
+            higher than the window only as many rows are shown as fit, evenly chosen.
     """
+    values = distinct(grid[axes.y])
+    shown = some(values, max(_LEAST_ROWS, out.height - _OTHER_ROWS)) if out.is_terminal else values
+    seen = grid[grid[axes.y].isin(shown)]
     tables = [
         table
-        for values, part in groups(grid, [grid[facet] for facet in axes.facets])
-        for table in _facet_tables(part, axes, facet_label(axes.facets, values), out.width)
+        for facet, part in groups(seen, [seen[key] for key in axes.facets])
+        for table in _facet_tables(part, axes, facet_label(axes.facets, facet), out.width)
     ]
     out.print(Columns(tables, padding=(0, 2)))
     out.print(phase_legend(grid, axes))
+    if len(shown) < len(values):
+        out.print(
+            f"{len(shown)} of {len(values)} values of {axes.y}; --json, --csv and --out have all", style="dim"
+        )
+
+
+_LEAST_ROWS, _OTHER_ROWS = 6, 9
+"""Rows of a diagram in any window, and those around it: heading, axes, legend and the prompt."""
 
 
 def _facet_tables(part: pd.DataFrame, axes: Axes, title: str, width: int) -> list[Table]:
