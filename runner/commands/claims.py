@@ -22,6 +22,7 @@ from runner.commands.options import Parser, add_json
 from runner.commands.sweep import main as run_sweep
 from runner.errors import UserError
 from runner.store import load
+from runner.store.files import disk_errors
 from runner.views.claims import claims_markdown, claims_table
 from runner.views.terminal import console
 
@@ -82,8 +83,10 @@ def sweep(experiment: str, store: Path, quick: bool) -> int:
         UserError: If the sweep could not begin.
     """
     print(f"{experiment}:", file=sys.stderr)
-    store.mkdir(parents=True, exist_ok=True)
     log = store / "sweep.log"
+    with disk_errors(store):
+        store.mkdir(parents=True, exist_ok=True)
+        log.touch()
     # Quoted, for a path may hold what Hydra's grammar reads otherwise.
     words = [f"+experiment={experiment}", f"store='{store}'", *(QUICK.get(experiment, ()) if quick else ())]
     with log.open("w", encoding="utf-8") as file, redirect_stdout(file):

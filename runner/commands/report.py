@@ -5,13 +5,18 @@ from pathlib import Path
 
 from runner.commands.command import Command
 from runner.commands.options import Parser, add_selection, add_store, store_of
+from runner.errors import unknown
 from runner.store import load
 from runner.views.page import write_page
 from runner.views.progress import working
 
+SUFFIXES = (".html", ".htm")
+
 
 def run(options: argparse.Namespace) -> int:
     """Write the page and say where it is."""
+    if options.out and options.out.suffix.lower() not in SUFFIXES:
+        raise unknown("--out suffix", options.out.suffix, SUFFIXES)
     store = load(store_of(options))
     path = options.out or store.path / "report.html"
     with working(f"writing {path}"):

@@ -25,6 +25,7 @@ from runner.views.progress import make_progress
 
 DEFAULT_EXPERIMENT = "default"
 NOTE = "hydra.sweeper.note"
+SWEEPER = "runner_grid"
 _SHOWING = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version")
 _FLAGS_WITH_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")
 _COMPLETION = ("--shell-completion", "-sc")
@@ -71,6 +72,10 @@ def run_shard_job(store: str, launch: str, shard: int) -> None:
 def _run(arguments: list[str]) -> int:
     completes = any(argument in _COMPLETION for argument in arguments)
     shows = completes or any(argument.split("=")[0] in _SHOWING for argument in arguments)
+    for argument in arguments:
+        key, _, value = argument.lstrip("+").partition("=")
+        if key == "hydra/sweeper" and value != SWEEPER:
+            raise UserError(f"hydra/sweeper must be {SWEEPER}, got {value}; leave it out")
     line = [_normalized(argument) for argument in arguments]
     if not shows:
         line = _with_default_experiment(line)

@@ -9,6 +9,7 @@ from typing import Any
 
 from runner.errors import UserError
 
+LARGEST = 2**63
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -136,6 +137,8 @@ def check_value(key: str, value: Any) -> Any:
         UserError: If the value breaks the rule of its key.
     """
     rule = RULES.get(key) or EXECUTION_RULES[key]
+    if isinstance(value, int) and value >= LARGEST:
+        raise UserError(f"{key} must be less than 2^63, got {value}; tables hold no larger numbers")
     try:
         return rule.read(value)
     except (ValueError, TypeError, OverflowError):

@@ -102,7 +102,7 @@ def new_launch(
         _write_plan(rows, len(shards), file)
     with atomic(folder / "launch.json") as file:  # last: a launch without it does not count
         file.write(json.dumps(record, indent=1).encode())
-    _refresh_summary(store)
+    refresh_summary(store)
     return launch
 
 
@@ -131,7 +131,7 @@ def _new_folder(store: Path) -> tuple[str, Path]:
                 return launch, folder
 
 
-def _refresh_summary(store: Path) -> None:
+def refresh_summary(store: Path) -> None:
     """Rewrite sweep.yaml from the launches' own records."""
     with locked(store):
         records = [read_launch(store, launch) for launch in launch_ids(store)]
@@ -144,6 +144,17 @@ def _refresh_summary(store: Path) -> None:
         }
         with atomic(store / "sweep.yaml") as file:
             file.write((_HEADER + _yaml(summary)).encode())
+
+
+def summary_is_read(store: Path) -> bool:
+    """Return whether sweep.yaml can be read and is of the newest launch."""
+    import yaml
+
+    try:
+        found = yaml.safe_load((store / "sweep.yaml").read_text("utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return False
+    return isinstance(found, Mapping) and found.get("launch") == launch_ids(store)[-1]
 
 
 def _yaml(value: Mapping[str, Any]) -> str:

@@ -21,7 +21,14 @@ from runner.grid.cells import Cells
 from runner.schema import KEYS, TABLES
 from runner.store.arrow import conform
 from runner.store.files import disk_errors
-from runner.store.launches import read_config, read_launch, read_plan
+from runner.store.launches import (
+    launch_ids,
+    read_config,
+    read_launch,
+    read_plan,
+    refresh_summary,
+    summary_is_read,
+)
 from runner.store.parts import check_digest, merged_schema, read_part, read_table, readable, scan
 from runner.store.tables import compact
 
@@ -76,6 +83,10 @@ def verify(store: Path) -> Report:
         )
     if any(damage.path.parent.name in TABLES for damage in damaged):
         return report  # tables can be compared only when all can be read
+    if report.launches and not summary_is_read(store):
+        report.problems.append(
+            Problem("sweep.yaml is not that of the newest launch", "`runner verify --repair` writes it anew")
+        )
     report.trained_twice = _trained_twice(store)
     if lost := _incomplete(store):
         report.problems.append(
@@ -102,6 +113,9 @@ def repair(store: Path) -> tuple[str, ...]:
     if lost := _incomplete(store):
         compact(store, without=lost)
         done.append(f"dropped {len(lost)} cells that had lost rows; the same sweep command trains them again")
+    if launch_ids(store) and not summary_is_read(store):
+        refresh_summary(store)
+        done.append("wrote sweep.yaml anew, from the launches' records")
     return tuple(done)
 
 
