@@ -9,18 +9,26 @@ from torch import Tensor, nn
 
 from runner import data, layers
 from runner.data.order import BatchOrder
+from runner.errors import UserError
 from runner.grid import instantiate
 from runner.grid.cell import Cell
 from runner.measures.kernel import lambda_max
 from runner.measures.schedule import scheduled
-from runner.measures.snapshot import Snapshot
+from runner.measures.snapshot import Measurement, Snapshot
 from runner.models.ensemble import Ensemble
 from runner.numerics import losses
 from runner.numerics.precision import set_precision
+from runner.schema import TABLES
 from runner.training.checkpoint import State
 from runner.training.descent import Descent, descent_of
 from runner.training.divergence import loss_limits
 from runner.training.record import Recorder
+
+_TAKEN = {
+    table: {column.name for column in TABLES[table]} | {column.name for column in TABLES["cells"]}
+    for table in ("trace", "layers")
+}
+"""Columns that a user's measure must not return."""
 
 
 class Run:
@@ -125,12 +133,34 @@ class Run:
         if step == 0:
             trace |= lambda_max(now, now).trace
         per_layer: dict[str, Mapping[str, Tensor]] = {}
-        for measure in self.measures.values():
+        for name, measure in self.measures.items():
             if measure.due(step, self.shape.steps):
                 measured = measure.function(now, self.start)
+                if not measure.declared.module:
+                    self._check(name, measured)
                 trace |= measured.trace
                 per_layer |= measured.layers
         self.recorder.add(step, self.active, trace, per_layer)
+
+    def _check(self, name: str, measured: Measurement) -> None:
+        """Raise UserError unless a user's measure gives one number per cell, in columns of its own."""
+        key, count = f"measure.functions.{name}", len(self.active)
+        names = [layer.name for layer in layers.layers_of(self.ensemble.model)]
+        if taken := sorted({*measured.trace} & _TAKEN["trace"] | {*measured.layers} & _TAKEN["layers"]):
+            raise UserError(f"{key} must return columns of its own, got {taken[0]}; rename it")
+        values = {**measured.trace}
+        for column, by_layer in measured.layers.items():
+            if unknown := sorted(by_layer.keys() - {*names}):
+                known = f"layers of the model ({', '.join(names)})"
+                raise UserError(f"{key} must name {known}, got {unknown[0]} in {column}")
+            values |= {f"{column} of {layer}": value for layer, value in by_layer.items()}
+        for column, value in values.items():
+            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            if shape != (count,):
+                raise UserError(
+                    f"{key} must return a tensor of one number per cell, of shape ({count},), got {shape} "
+                    f"for {column}; keep the cell axis and reduce the others"
+                )
 
     def state(self, step: int, seconds: float) -> State:
         """Return all that is needed to go on from here, on top of the cells."""
