@@ -4,6 +4,7 @@ import json
 import sys
 
 import jaxtyping
+import numpy as np
 import pytest
 import torch
 from pages import copy_examples
@@ -42,7 +43,29 @@ def split(samples=5, inputs=(3,), targets=(5, 1), value=1.0, second=None):
     return Split(torch.full((samples, *inputs), value).double(), torch.ones(targets).double(), second)
 
 
+def marked(*labels):
+    return Split(torch.ones(5, 3).double(), torch.tensor(labels).double()[:, None])
+
+
+class Array(Split):
+    """What a data function returns that never heard of torch."""
+
+    def __init__(self):
+        object.__setattr__(self, "inputs", np.ones((5, 3)))
+        object.__setattr__(self, "targets", torch.ones(5, 1).double())
+        object.__setattr__(self, "second", None)
+
+
 MISTAKES = {
+    "0/1 labels": (
+        {"test": marked(0, 1, 1, 0, 1)},
+        "by the sign of a single target, got 0 in the test split; use -1",
+    ),
+    "arrays": (
+        {"train": Array()},
+        "data must be tensors, got ndarray in the train split; use torch.from_numpy",
+    ),
+    "task": ({"task": "classify"}, "data must be of a task of classification, regression, got classify"),
     "nothing": ({}, "data._target_ must return a runner.data.Dataset, got NoneType from test_own_data.own"),
     "NaN": ({"probe": {"value": float("nan")}}, "data must be finite, got NaN or inf in the probe split"),
     "counts": ({"test": {"targets": (4, 1)}}, "got 5 inputs and 4 targets in the test split"),
@@ -56,8 +79,9 @@ MISTAKES = {
 
 def own(mistake):
     changes = MISTAKES[mistake][0]
-    splits = {name: split(**changes.get(name, {})) for name in ("train", "test", "probe")}
-    return Dataset(**splits, task="classification") if changes else None
+    given = {name: changes.get(name, {}) for name in ("train", "test", "probe")}
+    splits = {name: one if isinstance(one, Split) else split(**one) for name, one in given.items()}
+    return Dataset(**splits, task=changes.get("task", "classification")) if changes else None
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)

@@ -22,6 +22,8 @@ from runner.errors import UserError
 from runner.grid.cell import canonical_json
 from runner.grid.instantiate import call
 
+TASKS = ("classification", "regression")
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -101,6 +103,10 @@ def _load(section: _Section) -> Dataset:
         raise UserError(
             f"data._target_ must return a runner.data.Dataset, got {type(dataset).__name__} from {target}"
         )
+    if dataset.task not in TASKS:
+        raise UserError(
+            f"data must be of a task of {', '.join(TASKS)}, got {dataset.task}; choose one of them"
+        )
     for name in ("train", "test", "probe"):
         _check(name, getattr(dataset, name), dataset)
     return dataset
@@ -108,6 +114,13 @@ def _load(section: _Section) -> Dataset:
 
 def _check(name: str, split: Split, dataset: Dataset) -> None:
     """Raise UserError if a split is malformed, or is not of one kind with the training set."""
+    kinds = {
+        type(values).__name__ for values in (split.inputs, split.targets) if not isinstance(values, Tensor)
+    }
+    if kinds:
+        raise UserError(
+            f"data must be tensors, got {kinds.pop()} in the {name} split; use torch.from_numpy for an array"
+        )
     if not (split.inputs.isfinite().all() and split.targets.isfinite().all()):
         raise UserError(f"data must be finite, got NaN or inf in the {name} split; clean the data set")
     if split.inputs.shape[0] != split.targets.shape[0] or not len(split):
@@ -120,6 +133,11 @@ def _check(name: str, split: Split, dataset: Dataset) -> None:
         raise UserError(
             f"data must have targets [sample, output], as many outputs in every split, got "
             f"{list(split.targets.shape)} in the {name} split; give each output a column"
+        )
+    if dataset.task == "classification" and outputs[0] == 1 and bool((split.targets == 0).any()):
+        raise UserError(
+            f"data must mark two classes by the sign of a single target, got 0 in the {name} split; "
+            "use -1 and +1, or a column for each class"
         )
     if tuple(split.inputs.shape[1:]) != dataset.input_shape:
         raise UserError(
