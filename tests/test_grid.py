@@ -156,9 +156,8 @@ lr: 0.5
     assert len(grid("width lr", flag, "experiment=union", "width=4", "lr=1,2")) == 6
 
 
-def test_the_default_grid(monkeypatch, capsys):
+def test_the_default_grid(monkeypatch):
     cells = cells_of(monkeypatch)
-    assert "+experiment=default" in capsys.readouterr().out
     assert {cell.data for cell in cells} == {"digits"}
     for name, count in {"parameterization": 4, "width": 5, "lr": 8, "seed": 2}.items():
         assert len({getattr(cell, name) for cell in cells}) >= count

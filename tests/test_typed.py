@@ -1,9 +1,11 @@
 """What people type, and what they mean by it."""
 
 import json
+import shlex
+from pathlib import Path
 
 import pytest
-from sweeping import cells_of
+from sweeping import TINY, Engine, cells_of
 
 from runner.commands import sweep
 from runner.errors import UserError
@@ -49,6 +51,28 @@ def test_a_key_that_no_choice_has_is_refused(capsys):
 def test_any_axis_is_an_axis(monkeypatch, capsys, arguments, count):
     assert len(cells_of(monkeypatch, *arguments)) == count
     assert "no axis given" not in capsys.readouterr().out  # said when the launch is planned, not before
+
+
+@pytest.mark.parametrize(("arguments", "said"), [([], True), (["gamma=0.1,1"], False), (["width=8"], False)])
+def test_the_default_grid_is_named_when_it_is_planned(monkeypatch, tmp_path, capsys, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    Engine(monkeypatch)
+    assert sweep.main(["store=out", "workers=1", *arguments]) == 0
+    assert ("no axis given: the default grid, +experiment=default (" in capsys.readouterr().out) == said
+    (record,) = Path("out").glob("launches/*/launch.json")
+    command = json.loads(record.read_text())["command"]
+    assert "store=out" in command
+    assert "note" not in command
+
+
+def test_the_command_is_recorded_as_typed(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    Engine(monkeypatch)
+    assert sweep.main([*TINY, "width=8", "store=out"]) == 0
+    (record,) = Path("out").glob("launches/*/launch.json")
+    assert json.loads(record.read_text())["command"] == shlex.join(
+        ["runner", "sweep", *TINY, "width=8", "store=out"]
+    )
 
 
 def test_no_note_on_the_grid_before_an_error(capsys):

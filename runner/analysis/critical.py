@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 
 from runner.analysis.columns import floats
-from runner.analysis.estimate import numbers
 
 PLAIN = 2.0
 """Critical lr * lambda_max of plain gradient descent on MSE, full batch."""
@@ -29,7 +28,8 @@ def critical_sharpness(cells: pd.DataFrame) -> pd.Series:
 
 def critical_lr(cells: pd.DataFrame) -> pd.Series:
     """Return the critical absolute learning rate of each cell, :func:`critical_sharpness` over lambda_max."""
-    return critical_sharpness(cells) / numbers(cells, "lambda_max_init").where(lambda top: top > 0)
+    top = cells["lambda_max_init"] if "lambda_max_init" in cells else pd.Series(np.nan, index=cells.index)
+    return critical_sharpness(cells) / floats(top).where(lambda values: values > 0)
 
 
 def above_critical(cells: pd.DataFrame) -> np.ndarray:
