@@ -109,7 +109,7 @@ def transfer(
         seed), ``at_end`` (whether the best is an end of the grid, the true one may lie beyond), ``drift``
         (doublings of the best lr per doubling of the width, the same in each row of a facet; null with fewer
         than three widths), ``drift_low``, ``drift_high``, ``too_coarse`` (whether that interval is wider than
-        the drift, so that the grid cannot tell it) and ``seeds``.
+        the drift: the grid cannot measure it) and ``seeds``.
 
     References:
         Yang et al., arXiv 2203.03466 (muTransfer).
@@ -130,7 +130,8 @@ def transfer(
             rows.append(
                 {**facet, "width": width, "best_lr": rate, "low": least, "high": most}
                 | {"at_end": smallest.get(width) in ends, "drift": drift}
-                | {"drift_low": low, "drift_high": high, "too_coarse": bool(high - low > abs(drift))}
+                | {"drift_low": low, "drift_high": high}
+                | {"too_coarse": bool(high - low > abs(drift))}
                 | {"seeds": part["seed"].nunique()}
             )
     columns = ["width", "best_lr", "low", "high", "at_end", "drift", "drift_low", "drift_high", "too_coarse"]
