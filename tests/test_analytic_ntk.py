@@ -124,7 +124,7 @@ def test_kernels_of_every_parameterization_are_those_of_wide_networks(name, base
 @pytest.mark.slow
 @pytest.mark.parametrize("depth", [1, 2])
 def test_limit_is_the_mean_of_two_hundred_wide_networks(depth):
-    """200 networks of width 4096: every entry of both kernels' means within Monte Carlo error.
+    """200 networks of width 2048: every entry of both kernels' means within Monte Carlo error.
 
     The kernel's mean differs from its limit by O(1/width), a small part of the spread of a mean over 200.
     """
@@ -133,7 +133,7 @@ def test_limit_is_the_mean_of_two_hundred_wide_networks(depth):
     x = torch.randn(1, samples, 6, dtype=torch.float64, generator=generator)
     sampled = {"relu": [], "erf": []}
     limits = {}
-    ensemble = ensemble_of([make_cell(width=4096, depth=depth, dtype="float32")])
+    ensemble = ensemble_of([make_cell(width=2048, depth=depth, dtype="float32")])
     for _ in range(count):
         # Drawing the weights is most of the work: in float32, and once for both activations.
         for _, spec, parameter, _ in layers.parameters_of(ensemble.model):

@@ -236,7 +236,7 @@ def test_other_threads_leave_signals_alone():
 
 GRID = (
     "data=xor", "data.dim=6", "data.train_size=64", "data.test_size=16", "data.probe_size=8", "width=32,64",
-    "parameterization=ntk,mup", "lr=0.1,0.5", "steps=3000", "batch_size=16",
+    "parameterization=ntk,mup", "lr=0.1,0.5", "steps=1500", "batch_size=16",
     gate.MEASURE,
 )  # fmt: skip
 
@@ -263,20 +263,27 @@ def sweep(store, *more, held=None):
     )
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The same sweep, undisturbed."""
+    path = tmp_path_factory.mktemp("undisturbed") / "whole"
+    undisturbed = sweep(path, "workers=1")
+    undisturbed.communicate(timeout=120)
+    assert undisturbed.returncode == 0
+    return path
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("signum", "workers", "code"),
     [(signal.SIGTERM, 2, 143), (signal.SIGINT, 1, 130)],
 )
-def test_a_sweep_told_to_stop_goes_on_where_it_was(tmp_path, signum, workers, code):
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    undisturbed = sweep(whole, "workers=1")
-    undisturbed.communicate(timeout=120)
-    assert undisturbed.returncode == 0
+def test_a_sweep_told_to_stop_goes_on_where_it_was(tmp_path, whole, signum, workers, code):
+    stopped = tmp_path / "stopped"
     held = tmp_path / "held"
     held.mkdir()
     # So often that the pack has been saved before it is held.
-    process = sweep(stopped, f"workers={workers}", "checkpoint_minutes=0.00001", held=held)
+    process = sweep(stopped, f"workers={workers}", "checkpoint_minutes=0.001", held=held)
     gate.reached(held, process)
     assert list(stopped.glob("checkpoints/*.safetensors"))
     process.send_signal(signum)
