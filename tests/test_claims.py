@@ -1,4 +1,5 @@
 import itertools
+import json
 
 import claim_worlds as worlds
 import numpy as np
@@ -196,3 +197,16 @@ def test_tables_are_typed(truth):
     for frame in (table, checks):
         assert (frame[["measured", "low", "high"]].dtypes == "float64").all()
         assert pd.api.types.is_integer_dtype(frame["cells"])
+
+
+def test_a_crossover_without_a_theory_is_not_judged(truth):
+    """Exponents that theory does not speak of, or two kinds of them, make no band to be met."""
+    tables = truth["claim_richness"]
+    cells = tables.cells.copy()
+    table = json.loads(cells["exponents"].iloc[0])
+    table["c"]["sgd"]["hidden"] = 0.25
+    cells.loc[cells["seed"] == 0, "exponents"] = json.dumps(table)
+    for changed in (cells, cells.assign(exponents=json.dumps(table))):
+        found = _verdicts(truth | {"claim_richness": Tables(changed, tables.trace, tables.layers)}, "C17")
+        assert found[0].loc["C17", "verdict"] == "inconclusive"
+        assert "theory gives these exponents no crossover" in found[1]["note"].iloc[-1]

@@ -369,7 +369,7 @@ def test_init_has_the_asked_variance():
         ({"batch_size": 25}, "batch_size must be at most data.train_size = 24"),
         ({"loss": "cross_entropy"}, "loss must be mse for a regression task"),
         ({"optimizer": {"_target_": "runner.optim.SGDD"}}, "optimizer._target_ must be importable"),
-        ({"measure": {"points": 1}}, "measure.points must be an integer >= 2"),
+        ({"measure": {"points": 1}}, "measure.points must be a whole number >= 2"),
         (
             {"measure": {"functions": {"x": {"_target_": "nowhere.x"}}}},
             "measure.functions.x._target_ must be importable",

@@ -7,7 +7,7 @@ import torch
 from cells import make_cell
 
 from runner.schema import CELLS
-from runner.training.record import delay
+from runner.training.record import Recorder, delay
 from runner.training.train import train_pack
 
 
@@ -47,3 +47,12 @@ def test_a_loss_is_not_called_a_mean_squared_error():
     meaning = {column.name: column.meaning for column in CELLS}
     assert "half the mean squared error" in meaning["kernel_regression_loss"]
     assert not [name for name, text in meaning.items() if "MSE loss" in text]
+
+
+def test_the_best_does_not_stick_at_what_is_not_a_number():
+    recorder = Recorder([], [], [make_cell()], {})
+    for step, value in enumerate((math.nan, 0.2, 0.1, math.nan)):
+        one = torch.tensor([value])
+        recorder.add(step, [0], {"test_loss": one, "ntk_gain": one}, {})
+    (row,) = recorder.rows()["results"]
+    assert (row["best_test_loss"], row["best_ntk_gain"]) == (pytest.approx(0.1), pytest.approx(0.2))

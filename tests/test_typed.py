@@ -132,9 +132,9 @@ def test_measured_steps(settings, steps):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"points": 1}, "measure.points must be an integer >= 2, got 1"),
-        ({"every": 0}, "measure.every must be an integer >= 1, got 0"),
-        ({"steps": 5}, "measure.steps must be a list of integers >= 0, got 5"),
+        ({"points": 1}, "measure.points must be a whole number >= 2, got 1"),
+        ({"every": 0}, "measure.every must be a whole number >= 1, or null, got 0"),
+        ({"steps": 5}, "measure.steps must be a list of whole numbers >= 0, or null, got 5"),
         ({"steps": [1], "every": 2}, "measure.steps must be alone"),
         ({"spacing": "log10"}, "measure.spacing must be one of linear, log"),
     ],

@@ -177,6 +177,13 @@ def test_the_best_rate_lies_between_those_of_the_grid():
     assert found["drift"].iloc[0] == pytest.approx(0.1)
 
 
+def test_a_seed_that_is_still_missing_does_not_hide_the_best_rate():
+    losses = _losses({32: 1.2, 64: 1.3, 128: 1.4}, range(-3, 6))
+    whole, part = transfer(losses), transfer(losses.drop(losses.index[(losses.seed == 2) & (losses.lr == 2)]))
+    assert list(part["best_lr"]) == pytest.approx(list(whole["best_lr"]))
+    assert part[["low", "high"]].notna().all(axis=None)
+
+
 def test_a_grid_too_coarse_for_a_drift_says_so():
     """Steps of four doublings, the next one diverged: one step at the last width reads as a drift."""
     coarse = transfer(_losses({32: 0.5, 64: 0.5, 128: 0.5, 256: 2.7}, range(-4, 9, 4)))

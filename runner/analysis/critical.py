@@ -1,6 +1,8 @@
 """The critical learning rate: where gradient descent on the quadratic at init loses its stability."""
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,6 +41,6 @@ def above_critical(cells: pd.DataFrame) -> np.ndarray:
     return (floats(cells["lr_sharpness"]) > critical_sharpness(cells)).to_numpy()
 
 
-def _critical(optimizer: dict[str, object]) -> float:
-    momentum = float(str(optimizer.get("momentum", 0)))
+def _critical(optimizer: Mapping[str, Any]) -> float:
+    momentum = float(optimizer.get("momentum", 0))
     return 2 * (1 + momentum) / (1 + 2 * momentum if optimizer.get("nesterov") else 1)

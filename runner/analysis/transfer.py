@@ -155,10 +155,7 @@ def _optima(cells: pd.DataFrame, metric: str) -> tuple[pd.Series, pd.DataFrame]:
     loss = floats(cells[metric]).where(cells["status"].astype(object) == "ok", np.inf)
     table = cells[["width", "lr", "seed"]].assign(log=np.log(loss).fillna(np.inf))
     rng = np.random.default_rng(0)  # a fixed stream: the same table gives the same interval
-    several = len(seeds) >= LEAST_SEEDS
-    chosen = (
-        rng.integers(0, len(seeds), (RESAMPLES, len(seeds))) if several else np.empty((0, len(seeds)), int)
-    )
+    chosen = rng.integers(0, len(seeds), (RESAMPLES if len(seeds) >= LEAST_SEEDS else 0, len(seeds)))
     best, draws = {}, {}
     for width in distinct(table["width"]):
         grid = (
@@ -167,11 +164,18 @@ def _optima(cells: pd.DataFrame, metric: str) -> tuple[pd.Series, pd.DataFrame]:
             .reindex(columns=seeds)
         )
         logs, losses = np.log(grid.index.to_numpy(float)), grid.to_numpy()
-        best[width] = float(np.exp(_vertices(logs, losses.mean(axis=1)[:, None])[0]))
-        found = np.exp(_vertices(logs, losses[:, chosen].mean(axis=2), rng))
+        best[width] = float(np.exp(_vertices(logs, _means(losses[:, None]))[0]))
+        found = np.exp(_vertices(logs, _means(losses[:, chosen]), rng))
         if np.isfinite(found).any():
             draws[width] = found
     return pd.Series(best, dtype=float), pd.DataFrame(draws)
+
+
+def _means(losses: np.ndarray) -> np.ndarray:
+    """Return the mean over the seeds of each draw that were trained; NaN where none was."""
+    known = ~np.isnan(losses)
+    total, count = np.where(known, losses, 0).sum(axis=2), known.sum(axis=2)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def _vertices(logs: np.ndarray, losses: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:

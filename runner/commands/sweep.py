@@ -18,7 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 from runner.commands.complaints import from_hydra, rewrite
 from runner.errors import UserError, printable
 from runner.grid.axes import expand_logspace
-from runner.grid.config import GROUPS, MAY_BE_ABSENT, conf_dir
+from runner.grid.config import GROUPS, conf_dir
+from runner.grid.rules import MEASURING_RULES
 from runner.launching.launch import SweepIncompleteError, run_shard
 from runner.store.launches import read_launch
 from runner.views.progress import make_progress
@@ -169,7 +170,7 @@ def _of_its_group(argument: str) -> str:
     group, dot, _ = key.partition(".")
     if not dot or group not in GROUPS or not value or _sweeps(argument):
         return argument
-    if key in MAY_BE_ABSENT:
+    if key in MEASURING_RULES:
         return f"++{argument}"
     composed = value[0] in "[{" or "${" in value  # which only Hydra can read
     return argument if composed else f"{key}=choice({value})"

@@ -16,8 +16,6 @@ GROUPS = ("model", "data", "optimizer", "measure", "parameterization")
 """Groups that are part of a cell."""
 EXECUTION_KEYS = frozenset(EXECUTION_RULES) | {"name", "store", "facet", "regime", "launch"}
 """Keys that say how and where to run: never part of a cell, never an axis."""
-MAY_BE_ABSENT = ("measure.points", "measure.spacing", "measure.every", "measure.steps")
-"""Keys with a default that no file names: a list of measures has none of them."""
 ROLES = ("input", "hidden", "output")
 TOP_KEYS = (*RULES, *GROUPS, *sorted(EXECUTION_KEYS))
 

@@ -76,6 +76,12 @@ def _choice_rule(*choices: str) -> Rule:
     return Rule(f"one of {', '.join(sorted(choices))}", "choose one of them", read)
 
 
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError
+    return value
+
+
 def _boolean(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError
@@ -130,13 +136,25 @@ EXECUTION_RULES: dict[str, Rule] = {
 }
 
 
+MEASURING_RULES: dict[str, Rule] = {
+    "measure.points": _whole_rule(2, "measure.points=12"),
+    "measure.spacing": _choice_rule("linear", "log"),
+    "measure.every": _or_null(_whole_rule(1, "1"), "e.g. measure.every=10"),
+    "measure.steps": _or_null(
+        Rule("a list of whole numbers >= 0", "", lambda value: [_whole(step, 0) for step in _list(value)]),
+        "e.g. measure.steps=[0,10,100]",
+    ),
+}
+"""Which steps are measured. No file need name these keys: a list of measures has none of them."""
+
+
 def check_value(key: str, value: Any) -> Any:
     """Return the value of a scalar key, normalized (``16.0`` is the width 16, ``1`` the lr 1.0).
 
     Raises:
         UserError: If the value breaks the rule of its key.
     """
-    rule = RULES.get(key) or EXECUTION_RULES[key]
+    rule = RULES.get(key) or EXECUTION_RULES.get(key) or MEASURING_RULES[key]
     if isinstance(value, int) and value >= LARGEST:
         raise UserError(f"{key} must be less than 2^63, got {value}; tables hold no larger numbers")
     try:

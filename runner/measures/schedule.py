@@ -9,14 +9,13 @@ import torch
 
 from runner.errors import UserError, unknown
 from runner.grid import instantiate
-from runner.grid.rules import shown
+from runner.grid.rules import check_value
 from runner.measures.catalog import declaration_of
 from runner.measures.declaration import Measure
 from runner.measures.requirements import Setting
 
 SCHEDULES = ("every", "ends", "init")
 """Every measured step; init and the last step; init alone."""
-SPACINGS = ("linear", "log")
 POINTS = 12
 """Measured steps of a run whose config does not say how many."""
 
@@ -74,17 +73,12 @@ def measuring_steps(steps: int, settings: Mapping[str, Any]) -> list[int]:
     Raises:
         UserError: If one of them is not what it must be, or two exclude each other.
     """
-    count, spacing = settings.get("points", POINTS), settings.get("spacing", "log")
-    every, listed = settings.get("every"), settings.get("steps")
-    _require(_whole(count, 2), "points", "an integer >= 2", count, "give a number of measured steps")
-    _require(every is None or _whole(every, 1), "every", "an integer >= 1", every, "e.g. measure.every=10")
-    _require(
-        listed is None or (isinstance(listed, list) and all(_whole(step, 0) for step in listed)),
-        "steps", "a list of integers >= 0", listed, "e.g. measure.steps=[0,10,100]",
-    )  # fmt: skip
-    _require(every is None or listed is None, "steps", "alone", listed, "drop it or measure.every")
-    if spacing not in SPACINGS:
-        raise unknown("measure.spacing", str(spacing), SPACINGS)
+    defaults = {"points": POINTS, "spacing": "log", "every": None, "steps": None}
+    count, spacing, every, listed = (
+        check_value(f"measure.{key}", settings.get(key, default)) for key, default in defaults.items()
+    )
+    if every is not None and listed is not None:
+        raise UserError(f"measure.steps must be alone, got measure.every={every} beside it; drop one of them")
     if listed is not None:
         between = listed
     elif every is not None:
@@ -95,15 +89,6 @@ def measuring_steps(steps: int, settings: Mapping[str, Any]) -> list[int]:
         spaced = torch.logspace(0, math.log10(steps), count - 1 if count > 2 else 0, dtype=torch.float64)
         between = [int(value) for value in spaced.round().tolist()]
     return sorted({0, steps, *(step for step in between if step < steps)})
-
-
-def _whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _require(fine: bool, key: str, rule: str, value: Any, remedy: str) -> None:
-    if not fine:
-        raise UserError(f"measure.{key} must be {rule}, got {shown(value)}; {remedy}")
 
 
 def check(measures: Mapping[str, Scheduled], setting: Setting) -> None:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from runner.layers import Activation, Conv2d, Linear
 from runner.models.images import image_channels, pooled, readout
-from runner.models.inputs import layer_keys
+from runner.models.keys import layer_keys
 
 
 class CNN(nn.Module):

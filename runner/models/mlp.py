@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from runner.layers import Activation, DenseChain, Linear
-from runner.models.inputs import layer_keys
+from runner.models.keys import layer_keys
 
 
 class MLP(nn.Module):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from runner.errors import UserError, unknown
 from runner.layers import Activation, Attention, LayerNorm, Linear, Position, hidden
-from runner.models.inputs import layer_keys
+from runner.models.keys import layer_keys
 
 READOUTS = ("last", "mean")
 

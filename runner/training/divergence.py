@@ -17,8 +17,6 @@ References:
     whose network of width n has eta_u eta_v |x|^2 / gamma^2 = eta^2 / n.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

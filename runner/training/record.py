@@ -92,7 +92,7 @@ class Recorder:
                 self._results[cell] |= {name: values[now] for name, now in at_init if now in values}
             for name, better in _BEST.items():
                 if name in values:
-                    before = self._results[cell].get(f"best_{name}", values[name])
+                    before = self._results[cell].get(f"best_{name}", math.inf if better is min else -math.inf)
                     self._results[cell][f"best_{name}"] = better(before, values[name])
             for i, (layer, role) in enumerate(self._layers):
                 row = key | {"layer": layer, "layer_index": i, "role": role}

@@ -24,8 +24,8 @@ from runner.analysis.theory import r_exponent
 from runner.grid.config import load_thresholds
 
 MAJORITY = 0.5
-SLOPE_ERROR = 0.15
-"""How far from theory's a fitted exponent may be at these widths."""
+SLOPES = (0.7, 1.3)
+"""How far from theory's a fitted exponent may be at these widths, as a share of it."""
 
 
 def width_and_scaling(frames: Frames) -> Sequence[Check]:
@@ -73,7 +73,9 @@ def width_does_not_decide(frames: Frames) -> Sequence[Check]:
             lambda: _share(top.of(top.cells[top.cells["gamma"] == 1]), "lazy"),
             MAJORITY,
         ),
-        within("slope of the crossover gamma, ntk", lambda: _crossover_slope(ntk), *_around_r(ntk), rival=0),
+        within(
+            "slope of the crossover gamma over theory's, ntk", lambda: _crossover_slope(ntk), *SLOPES, rival=0
+        ),
     ]
 
 
@@ -136,22 +138,21 @@ def _richest(tables: Tables) -> Tables:
     return tables.of(cells[cells["gamma"] == cells["gamma"].max()])
 
 
-def _around_r(tables: Tables) -> tuple[float, float]:
-    """Return the band around the r of the cells' exponents."""
-    found = {r_exponent(str(text)) for text in tables.cells["exponents"].unique()}
-    r = found.pop() if len(found) == 1 else None
-    return (-np.inf, np.inf) if r is None else (r - SLOPE_ERROR, r + SLOPE_ERROR)
-
-
 def _crossover_slope(tables: Tables) -> Estimate:
-    """Return the log-log slope of the crossover gamma against width."""
+    """Return the log-log slope of the crossover gamma against width, over the r of the cells' exponents."""
+    exponents = {r_exponent(str(text)) for text in tables.cells["exponents"].unique()}
+    theory = exponents.pop() if len(exponents) == 1 else None
+    if not theory:
+        raise Unsupported("theory gives these exponents no crossover that moves with width")
     lazy, rich = _thresholds()
     level = float(np.sqrt(lazy * rich))
     cells = trained(tables.cells)
     found = crossover_gamma(cells, level)
     if found["gamma"].isna().all():
         raise Unsupported("no width crosses over within the gammas of the grid")
-    return replace(fitted_slope(found, numbers(found, "gamma").to_numpy()), cells=len(cells))
+    slope = fitted_slope(found, numbers(found, "gamma").to_numpy())
+    value, low, high = (part / theory for part in (slope.value, slope.low, slope.high))
+    return replace(slope, value=value, low=low, high=high, cells=len(cells))
 
 
 def _thresholds() -> tuple[float, float]:

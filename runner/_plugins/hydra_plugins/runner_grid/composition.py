@@ -18,8 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from runner.errors import UserError
 from runner.grid.axes import Axis, expand, expand_logspace
 from runner.grid.cells import Cells
-from runner.grid.config import EXECUTION_KEYS, MAY_BE_ABSENT
-from runner.grid.rules import shown, unknown_key
+from runner.grid.config import EXECUTION_KEYS
+from runner.grid.rules import MEASURING_RULES, shown, unknown_key
 
 ONE_CHOICE = frozenset({"experiment", "regime"})
 """Groups that say how a sweep is run or read: they have one choice for all cells."""
@@ -70,7 +70,7 @@ class _Places:
         place: Any = config
         for part in parents:
             place = place.get(part, {}) if isinstance(place, Mapping) else {}
-        known = axis.adds or axis.key in MAY_BE_ABSENT or not parents
+        known = axis.adds or axis.key in MEASURING_RULES or not parents
         if known or (isinstance(place, Mapping) and last in place):
             self._found.add(axis.key)
             return True
