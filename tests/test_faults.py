@@ -14,7 +14,6 @@ import faulty
 import pandas as pd
 import pytest
 from stores import rows
-from tolerance import TOLERANCE
 
 from runner import cli
 from runner.commands import sweep
@@ -33,6 +32,7 @@ LONG = (
     "width=16,24,32,48", "parameterization=ntk,mup", "lr=0.1,0.3,0.5", "batch_size=16", "steps=1000",
     "workers=1", "checkpoint_minutes=0.001",
 )  # fmt: skip
+EPSILON = 2.0**-23  # of float32, in which the cells train
 FORKS = multiprocessing.get_context("forkserver")
 
 
@@ -348,8 +348,8 @@ def train(store, fault, lrs, code=0):
 def test_a_bug_that_shows_at_one_cell_costs_this_cell(capsys):
     healthy, _ = train("healthy", "none", "0.1,0.5,1")
     broken, cells = train("broken", "raise", "0.1,0.5,1,1000", code=1)
-    # Two cells more in the pack: another way to multiply, which on some processors rounds otherwise.
-    pd.testing.assert_frame_equal(broken[broken.lr < 1000], healthy, rtol=TOLERANCE["cpu", "float32"])
+    # Two cells more in the pack: another way to sum, which on some processors rounds the last bit otherwise.
+    pd.testing.assert_frame_equal(broken[broken.lr < 1000], healthy, rtol=4 * EPSILON)
     failed = cells[cells.lr == 1000]
     assert set(failed.status) == {"failed"}
     capsys.readouterr()
