@@ -8,7 +8,7 @@ the docs and the tests read the same declaration.
 from runner.measures.catalog import MEASURES
 from runner.measures.declaration import Column, ColumnType
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Stored in the metadata of every part; a reader refuses a store with a newer one."""
 
 __all__ = ["CELLS", "KEYS", "LAYERS", "RENAMED", "SCHEMA_VERSION", "TABLES", "TRACE", "Column"]
@@ -16,7 +16,7 @@ __all__ = ["CELLS", "KEYS", "LAYERS", "RENAMED", "SCHEMA_VERSION", "TABLES", "TR
 RENAMED: dict[int, dict[str, dict[str, str]]] = {}
 """What a version renamed, {version: {table: {old: new}}}: applied to older parts when they are read.
 
-Columns that a version added are null in them."""
+Columns that a version added are null in them; version 2 added those of keys, which are read from JSON."""
 
 
 def _key(name: str, type: ColumnType, unit: str, meaning: str) -> Column:
@@ -42,7 +42,7 @@ CELLS = (
     _key("model", "string", "", "Name of the model"),
     _key("data", "string", "", "Name of the data set"),
     _key("optimizer", "string", "", "Name of the optimizer"),
-    _key("parameterization", "string", "", "Name of the parameterization"),
+    _key("parameterization", "string", "", "Its name, and what differs from its file: `ntk with a.output=1`"),
     _key("width", "int64", "units", "Hidden units per layer; channels of a CNN, d_model of a transformer"),
     _key("depth", "int64", "layers", "Hidden layers; blocks of a ResNet or a transformer"),
     _key("lr", "float64", "lr_unit", "Learning rate as swept, in the unit that lr_unit names"),
@@ -80,6 +80,8 @@ CELLS = (
     Column("generalization_delay", "float64", "1",
         "test_fit_step / train_fit_step, large in grokking; inf if test never was, null if train never was"),
     Column("peak_loss_ratio", "float64", "1", "Largest loss met at any step over the loss at init"),
+    Column("stopped_step", "int64", "steps", "Step at which a level of `stop` ended it; null if none did"),
+    Column("stopped_by", "string", "", "Levels that it had come to: train_loss, train_error or margin"),
     Column("diverged_step", "int64", "steps", "First step whose loss was not finite or beyond the limit"),
     Column("precision", "string", "", "In which the cell was trained: dtype, or float64 for a small gamma"),
     Column("parameters", "int64", "", "Trainable parameters"),

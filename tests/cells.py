@@ -54,7 +54,7 @@ def make_cell(**changes):
     scalars = dict(SCALARS)
     for key, value in changes.items():
         if isinstance(value, dict):
-            settings[key] = value if "_target_" in value else settings[key] | value
+            settings[key] = value if "_target_" in value else settings.get(key, {}) | value
         else:
             scalars[key] = value
     table = exponents(scalars["parameterization"])

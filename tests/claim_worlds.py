@@ -2,7 +2,7 @@
 
 import numpy as np
 import pandas as pd
-from synthetic import cell
+from synthetic import cell, with_key_columns
 
 from runner.analysis.estimate import Tables
 
@@ -43,7 +43,7 @@ class World:
         layers = pd.DataFrame(
             self.layers or None, columns=None if self.layers else ["cell_id", "step", "role", "layer_index"]
         )
-        return Tables(pd.DataFrame(self.cells), trace, layers)
+        return Tables(with_key_columns(pd.DataFrame(self.cells)), trace, layers)
 
 
 def width(as_if=None, seeds=SEEDS, widths=WIDTHS):

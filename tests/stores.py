@@ -17,7 +17,8 @@ _VALUES = {"string": "x", "int64": 1, "float64": 0.5, "bool": True}
 def rows(table: str, cell_ids: Sequence[str], **columns: Any) -> dict[str, list[Any]]:
     """Columns of a table with one row per id; a scalar is repeated."""
     values: dict[str, Any] = {column.name: _VALUES[column.type] for column in TABLES[table]}
-    values |= {"status": "ok", "error": None} if table == "cells" else {}
+    extras = {"status": "ok", "error": None, "settings": "{}", "exponents": "{}"}
+    values |= extras if table == "cells" else {}
     values |= {"cell_id": list(cell_ids), **columns}
     return {
         name: value if isinstance(value, list) else [value] * len(cell_ids) for name, value in values.items()

@@ -4,12 +4,15 @@ import itertools
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import yaml
 
 from runner.analysis.regime import classify
 from runner.grid.cell import Cell, canonical_json
 from runner.grid.config import conf_dir, load_thresholds
 from runner.schema import TABLES
+from runner.store.arrow import arrow_schema, conform
+from runner.store.keys import SOURCES, key_columns
 
 THRESHOLDS = load_thresholds("default")
 SLOPES = {
@@ -141,4 +144,12 @@ def _typed(rows, table):
         frame[column.name] = frame[column.name].astype(
             "int64" if kind == "Int64" and not column.nullable else kind
         )
-    return frame
+    return with_key_columns(frame) if table == "cells" else frame
+
+
+def with_key_columns(cells):
+    """Return cells with a column for each key of their groups, as a store reads them."""
+    texts = pa.table({name: pa.array(cells[name].tolist()) for name in SOURCES})
+    schema = arrow_schema(key_columns([texts]))
+    keys = conform(texts, schema).to_pandas().set_index(cells.index)
+    return pd.concat([cells[[name for name in cells if name not in keys]], keys], axis=1)

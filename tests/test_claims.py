@@ -11,6 +11,7 @@ from runner.analysis.claims.verdict import above, below, headline, verdict_of, w
 from runner.analysis.estimate import Estimate, Tables
 from runner.errors import UserError
 from runner.grid.config import conf_dir
+from runner.store.keys import is_key
 
 IDS = [claim.id for claim in CLAIMS]
 LAZY_IS_RICH = {"ntk": "mup", "sp": "mup"}
@@ -99,6 +100,7 @@ def _emptied(tables):
             "exponents", "lr", "lr_unit", "lr_absolute", "lr_sharpness", "gamma", "model", "data",
             "optimizer",
             "initial_train_loss"]  # fmt: skip
+    keys += [name for name in tables.cells if is_key(name)]
     return Tables(
         tables.cells[keys].assign(regime=None), tables.trace[["cell_id", "step"]],
         tables.layers[["cell_id", "step", "role", "layer_index"]],

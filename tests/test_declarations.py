@@ -19,7 +19,7 @@ from runner.measures.catalog import BY_NAME, MEASURES, declaration_of
 from runner.measures.schedule import scheduled
 from runner.planning.costs import Costs
 from runner.planning.machine import USUAL
-from runner.schema import TABLES
+from runner.schema import SCHEMA_VERSION, TABLES
 from runner.training.preflight import inspect
 from runner.training.train import train_pack
 
@@ -186,4 +186,4 @@ def test_units_and_meanings_of_ones_own_are_in_the_files(tmp_path, monkeypatch):
         assert (entries[b"unit"].decode(), entries[b"meaning"].decode()) == (unit, meaning)
         again = runner.load("out").table(table).schema.field(name).metadata
         assert again[b"meaning"].decode() == meaning
-    assert json.loads(pq.read_schema(path).metadata[b"schema_version"]) == 1
+    assert json.loads(pq.read_schema(path).metadata[b"schema_version"]) == SCHEMA_VERSION

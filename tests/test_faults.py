@@ -341,7 +341,7 @@ MODEL = (*TINY[:5], "width=8", "seed=0,1", "steps=10", "workers=1", "model._targ
 def train(store, fault, lrs, code=0):
     assert sweep.main([*MODEL, f"+model.fault={fault}", f"lr={lrs}", f"store={store}"]) == code
     cells = pd.read_parquet(f"{store}/cells").sort_values(["lr", "seed"], ignore_index=True)
-    drop = ["cell_id", "launch", "settings", "train_seconds", "finished_at", "error"]
+    drop = ["cell_id", "launch", "settings", "model.fault", "train_seconds", "finished_at", "error"]
     return cells.drop(columns=drop), cells
 
 

@@ -207,6 +207,38 @@ def test_showing_the_config(capsys):
     assert err == "without the axes lr=0.1,1:\n"
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["width=8", "--cfg", "job", "lr=3"],
+        ["--cfg=job", "width=8", "lr=3"],
+        ["width=8", "--config-dir", ".", "lr=3", "-c", "job"],
+        ["width=8", "--debug", "lr=3", "--multirun", "-c", "job"],
+    ],
+)
+def test_flags_may_stand_between_overrides(capsys, line):
+    """Hydra's parser takes overrides only as one run (hydra #3053)."""
+    assert sweep.main(line) == 0
+    out = capsys.readouterr().out
+    assert "width: 8\n" in out
+    assert "lr: 3\n" in out
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (["width=8", "--bogus", "lr=1"], "flag must be one of --cfg"),
+        (["width=8", "--config-dir"], "--config-dir must be followed by its value, got nothing"),
+        (["--confg-dir", "x"], "did you mean '--config-dir'?"),
+    ],
+)
+def test_wrong_flags_are_one_line(capsys, line, message):
+    assert sweep.main(line) == 2
+    out, err = capsys.readouterr()
+    assert message in err
+    assert (out, err.count("\n")) == ("", 1)
+
+
 def test_help_names_every_group(capsys):
     assert sweep.main(["--help"]) == 0
     out = capsys.readouterr().out
@@ -223,11 +255,16 @@ def test_help_names_every_group(capsys):
         ("runner sweep wid", "width="),
         ("runner sweep parameterization=m", "parameterization=mean_field parameterization=mup"),
         ("runner sweep width=8 +experiment=def", "+experiment=default"),
+        ("runner sweep --config-dir conf data=mi", "data=mine"),
+        ("runner sweep data=mine --config-dir=conf wid", "width="),
         ("runner swe", "sweep"),
         ("runner sta", "status"),
     ],
 )
-def test_tab_completion(monkeypatch, capsys, line, expected):
+def test_tab_completion(monkeypatch, capsys, tmp_path, line, expected):
+    (tmp_path / "conf" / "data").mkdir(parents=True)
+    (tmp_path / "conf" / "data" / "mine.yaml").write_text("name: mine\n")
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COMP_LINE", line)
     assert cli.main(["-sc", "query=bash"]) == 0
     assert capsys.readouterr().out.strip() == expected

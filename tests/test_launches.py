@@ -129,7 +129,10 @@ def test_a_launch_of_a_newer_schema_is_refused(tmp_path, use):
     path = tmp_path / "launches" / launch(tmp_path) / "launch.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": SCHEMA_VERSION + 1}))
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(UserError, match=r"version 1 or older, got 2 in .*launch\.json; upgrade runner"):
+    message = (
+        rf"version {SCHEMA_VERSION} or older, got {SCHEMA_VERSION + 1} in .*launch\.json; upgrade runner"
+    )
+    with pytest.raises(UserError, match=message):
         use(tmp_path)
     assert sorted(tmp_path.rglob("*")) == before
 

@@ -10,6 +10,7 @@ from runner.analysis.columns import config_columns, distinct, groups, plain, sho
 from runner.analysis.phase import Axes
 from runner.analysis.selection import VaryingError, require_no_other_varying
 from runner.schema import CELLS
+from runner.store.keys import is_key
 
 _NOT_AXES = ("seed", "exponents", "settings", "parameterization.")
 
@@ -42,7 +43,7 @@ def measured_columns(cells: pd.DataFrame) -> list[str]:
     """Return the numeric results that some cell has and in which cells differ, in the schema's order."""
     keys = {column.name for column in CELLS if not column.nullable} | {"batch_size", "parameters"}
     numbers = cells.select_dtypes("number").columns
-    return [str(name) for name in numbers if name not in keys and cells[name].nunique() > 1]
+    return [str(name) for name in numbers if not (name in keys or is_key(name)) and cells[name].nunique() > 1]
 
 
 def calmest(cells: pd.DataFrame, key: str) -> Any:
@@ -53,10 +54,11 @@ def calmest(cells: pd.DataFrame, key: str) -> Any:
 
 def calm_conditions(cells: pd.DataFrame, axes: Axes) -> list[str]:
     """Return conditions that fix all axes but the width, where the fewest cells were lost."""
+    with_width = {"width"}.union(*(keys for keys in cells.attrs.get("tied", ()) if "width" in keys))
     return [
         f"{key}={show(calmest(cells, key))}"
         for key in (axes.x, axes.y)
-        if key != "width" and key in cells and len(distinct(cells[key])) > 1
+        if key not in with_width and key in cells and len(distinct(cells[key])) > 1
     ]
 
 

@@ -1,11 +1,10 @@
 """Columns by the name that a config gives them: schema columns and dotted group keys.
 
-A cell keeps most of its config as real columns and the rest as JSON (``settings``, ``exponents``); here both
-answer to the key that a user would sweep: ``width``, ``model.activation``, ``parameterization.a.hidden``.
+A column answers to the key that a user would sweep: ``width``, ``model.activation``,
+``parameterization.a.hidden``.
 """
 
 import difflib
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -15,20 +14,18 @@ import pandas as pd
 
 from runner.errors import UserError, printable, unknown
 from runner.grid.cell import FIELDS
-
-JSON_FIELDS = {"settings": "", "exponents": "parameterization."}
-"""Columns that hold keys as JSON, and what goes before their keys."""
+from runner.store.keys import SOURCES, is_key
 
 
 def group_keys(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return one column per dotted group key of the cells; None where a cell has no such key."""
-    frames = [_expand(cells[name], prefix) for name, prefix in JSON_FIELDS.items() if name in cells]
-    return pd.concat(frames, axis=1) if frames else pd.DataFrame(index=cells.index)
+    """Return the columns of dotted group keys that some cell has; None where a cell has no such key."""
+    keys = [name for name in cells if is_key(str(name)) and cells[name].notna().any()]
+    return cells[keys].astype(object).where(cells[keys].notna(), None)
 
 
 def config_columns(cells: pd.DataFrame) -> pd.DataFrame:
     """Return every config key of the cells as a column of objects, the cell's own fields first."""
-    own = [name for name in FIELDS if name in cells and name not in JSON_FIELDS]
+    own = [name for name in FIELDS if name in cells and name not in SOURCES]
     return pd.concat([cells[own].astype(object), group_keys(cells)], axis=1)
 
 
@@ -38,12 +35,9 @@ def column(cells: pd.DataFrame, key: str, asked_by: str) -> pd.Series:
     Raises:
         UserError: Naming the option ``asked_by`` if there is no such column; suggests the nearest one.
     """
-    if key in cells and key not in JSON_FIELDS:
+    if key in cells and key not in SOURCES:
         return cells[key].astype(object) if cells[key].dtype.kind == "O" else cells[key]
-    dotted = group_keys(cells)
-    if key in dotted:
-        return dotted[key]
-    near = difflib.get_close_matches(key, [*cells.columns, *dotted.columns], n=1)
+    near = difflib.get_close_matches(key, cells.columns, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     raise UserError(
         f"{asked_by} must be a column or a group key of the cells, got {key!r}; "
@@ -157,23 +151,3 @@ def _rank(value: Any) -> tuple[int, float, str]:
     if isinstance(value, (bool, int, float)):
         return (0, float(value), "")
     return (1, 0.0, str(value))
-
-
-def _expand(column: pd.Series, prefix: str) -> pd.DataFrame:
-    """Return one column per key of a column of JSON objects."""
-    flat = {text: dict(_flatten(json.loads(text), prefix)) for text in column.dropna().unique()}
-    keys = list(dict.fromkeys(key for items in flat.values() for key in items))
-    rows = [flat.get(text, {}) for text in column]
-    return pd.DataFrame(
-        {key: pd.Series([row.get(key) for row in rows], index=column.index, dtype=object) for key in keys},
-        index=column.index,
-    )
-
-
-def _flatten(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    """Yield the leaves of nested mappings under dotted keys."""
-    for key, item in value.items():
-        if isinstance(item, Mapping):
-            yield from _flatten(item, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", json.dumps(item) if isinstance(item, list) else item

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -39,12 +39,19 @@ def choose(
     cells = store.cells
     if not everything:
         cells = cells[cells["cell_id"].isin(store.launch_cells(launch))]
+        cells.attrs["tied"] = tied_keys(store.config)
     if cells.empty:
         whose = "cells" if everything else "cells of the newest launch"
         raise UserError(
             f"STORE must hold finished {whose}, got none in {store.path}; `runner status` shows how far it is"
         )
     return select(cells, where)
+
+
+def tied_keys(config: Mapping[str, Any]) -> list[list[str]]:
+    """Return the groups of keys whose axes run together in a launch."""
+    groups = (config.get("sweep") or {}).get("zip") or []
+    return [groups] if groups and isinstance(groups[0], str) else groups
 
 
 def default_facets(store: Store, axes: Sequence[str], launch: str | None = None) -> tuple[str, ...]:
@@ -86,7 +93,8 @@ def select(cells: pd.DataFrame, where: Sequence[str] = ()) -> pd.DataFrame:
 def require_no_other_varying(cells: pd.DataFrame, axes: Sequence[str], facets: Sequence[str]) -> None:
     """Refuse cells that differ by a config key which the analysis would silently average over.
 
-    A key may differ between facets (each data set has its own settings), never inside one.
+    A key may differ between facets (each data set has its own settings), never inside one, unless it is tied
+    to an axis: then there is one value of it at each point.
 
     Raises:
         UserError: Naming the first such key, its values and the two remedies.
@@ -95,6 +103,8 @@ def require_no_other_varying(cells: pd.DataFrame, axes: Sequence[str], facets: S
     free = {*axes, *facets, "seed"}
     if free & {"lr_absolute", "lr_sharpness"}:
         free.add("lr")
+    for group in cells.attrs.get("tied", ()):
+        free |= set(group if free.intersection(axes, group) else ())
     keys = [str(key) for key in config if key not in free]
     if "parameterization" in free and "parameterization" not in facets:
         keys = [key for key in keys if not key.startswith("parameterization.")]

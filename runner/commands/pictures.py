@@ -33,7 +33,7 @@ def _add_options(picture: Picture, parser: Parser) -> None:
     for parameter, option, meaning in picture.parameters():
         if parameter.name in _OF_EVERY_COMMAND:
             continue
-        flag, shown = f"--{option.flag or parameter.name}", parameter.default
+        flag, shown = f"--{parameter.name}", parameter.default
         meaning += f" ({shown})" if isinstance(shown, str) else ""
         words: dict[str, Any] = {"dest": parameter.name, "metavar": option.metavar, "help": meaning}
         if option.several:
@@ -61,6 +61,8 @@ def _run(picture: Picture, options: argparse.Namespace) -> int:
         view.table.to_csv(sys.stdout, index=False)
     else:
         view.print(console())
+        if note := view.asked.get("at"):
+            console().print(note, style="dim")
         if options.out:
             print(f"figure: {options.out}, {options.out.with_suffix('.caption.txt')}")
     return 0

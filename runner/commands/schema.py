@@ -45,8 +45,9 @@ def _lines(tables: list[str]) -> Iterator[str]:
                 break_on_hyphens=False,
             )
         yield ""
-    yield "Columns of your own measures follow these. --where, --facet, --x and --y also take the dotted keys"
-    yield "of a config's groups: model.activation, data.train_size, parameterization.a.hidden."
+    yield "Columns of your own measures follow these. cells also has each key of a cell's groups as a column"
+    yield "under its dotted name, of the type of its values (lists as JSON), null where a cell has no such"
+    yield "key: model.activation, data.train_size, measure.points, parameterization.a.hidden."
 
 
 def _options(parser: Parser) -> None:

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from runner.commands.complaints import from_hydra, rewrite
-from runner.errors import UserError, printable
+from runner.errors import UserError, printable, unknown
 from runner.grid.axes import expand_logspace
 from runner.grid.config import GROUPS, conf_dir
 from runner.grid.rules import MEASURING_RULES
@@ -28,8 +28,12 @@ DEFAULT_EXPERIMENT = "default"
 NOTE = "hydra.sweeper.note"
 SWEEPER = "runner_grid"
 _SHOWING = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version")
-_FLAGS_WITH_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")
+_FLAGS_WITH_VALUE = (
+    "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--cfg", "-c",
+)  # fmt: skip
 _COMPLETION = ("--shell-completion", "-sc")
+_KINDS_OF_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+_FLAGS = (*_SHOWING, *_FLAGS_WITH_VALUE, "--shell-completion", "--multirun", "-m", "--resolve", "--debug")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -71,21 +75,15 @@ def run_shard_job(store: str, launch: str, shard: int) -> None:
 
 
 def _run(arguments: list[str]) -> int:
-    completes = any(argument in _COMPLETION for argument in arguments)
-    shows = completes or any(argument.split("=")[0] in _SHOWING for argument in arguments)
-    for argument in arguments:
-        key, _, value = argument.lstrip("+").partition("=")
-        if key == "hydra/sweeper" and value != SWEEPER:
-            raise UserError(f"hydra/sweeper must be {SWEEPER}, got {value}; leave it out")
-    line = [_normalized(argument) for argument in arguments]
-    if not shows:
-        line = _with_default_experiment(line)
-        line = [_of_its_group(argument) for argument in line]
-        # Hydra guesses the mode by composing, and guesses wrong when composing fails.
-        line += [] if {"--multirun", "-m"} & set(line) else ["--multirun"]
-    elif not completes:
-        line = _without_axes(line)
-    return _call_hydra(line)
+    if any(argument in _COMPLETION for argument in arguments):
+        return _call_hydra([*_folders_being_typed(), *arguments])
+    flags, overrides = _flags_and_overrides(arguments)
+    overrides = [_normalized(override) for override in overrides]
+    if any(flag.partition("=")[0] in _SHOWING for flag in flags):
+        return _call_hydra([*flags, *_without_axes(overrides)])
+    overrides = [_of_its_group(override) for override in _with_default_experiment(overrides)]
+    # Hydra guesses the mode by composing, and guesses wrong when composing fails.
+    return _call_hydra([*flags, *overrides, "--multirun"])
 
 
 def _call_hydra(line: list[str]) -> int:
@@ -125,35 +123,67 @@ def _see_working_directory() -> None:
 # -- the command line --------------------------------------------------------------------------------
 
 
+def _flags_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Tell flags and their values from overrides, which Hydra's parser takes only as one run.
+
+    Raises:
+        UserError: There is no such flag, or it lacks its value.
+    """
+    flags: list[str] = []
+    overrides: list[str] = []
+    left = iter(arguments)
+    for argument in left:
+        if flags and flags[-1] in ("--info", "-i") and argument in _KINDS_OF_INFO:
+            flags[-1] += f"={argument}"
+            continue
+        if not argument.startswith("-"):
+            overrides.append(argument)
+            continue
+        name, equals, _ = argument.partition("=")
+        if name not in _FLAGS:
+            raise unknown("flag", name, {flag for flag in _FLAGS if flag.startswith("--")})
+        if name in ("--multirun", "-m", "--debug"):
+            continue
+        flags.append(argument)
+        if name in _FLAGS_WITH_VALUE and not equals:
+            value = next(left, None)
+            if value is None:
+                raise UserError(f"{name} must be followed by its value, got nothing; see --help")
+            flags.append(value)
+    return [f"{flag}=all" if flag in ("--info", "-i") else flag for flag in flags], overrides
+
+
 def _normalized(argument: str) -> str:
-    """Expand logspace, which Hydra does not know, and spare people the + of an experiment."""
+    """Expand logspace, which Hydra does not know, and spare people the names of what is the sweeper's."""
     key, equals, value = argument.partition("=")
-    if key.startswith("-") or not equals:
+    if not equals:
         return argument
+    if key.lstrip("+") == "hydra/sweeper" and value != SWEEPER:
+        raise UserError(f"hydra/sweeper must be {SWEEPER}, got {value}; leave it out")
+    if key == "zip":  # a list of keys, or several lists
+        return f"hydra.sweeper.zip={value if value.startswith('[[') else f'[{value}]'}"
     prefix = "+" if key == "experiment" else ""
     return f"{prefix}{key}={expand_logspace(key.lstrip('+~'), value)}"
 
 
-def _with_default_experiment(line: list[str]) -> list[str]:
-    """Add the default grid when the line names neither an experiment nor an axis nor a key of that grid."""
+def _with_default_experiment(overrides: list[str]) -> list[str]:
+    """Add the default grid where there is neither an experiment nor an axis nor a key of that grid."""
     content = yaml.safe_load((conf_dir() / "experiment" / f"{DEFAULT_EXPERIMENT}.yaml").read_text("utf-8"))
     params = content["hydra"]["sweeper"]["params"]
     own = {"experiment", *params}
-    for argument in line:
+    for argument in overrides:
         key = re.split(r"[=.@]", argument.lstrip("+~"), maxsplit=1)[0]
         if key in own or argument.lstrip("+~").startswith("hydra.sweeper") or _sweeps(argument):
-            return line
+            return overrides
     axes = ", ".join(f"{key}={value}" for key, value in params.items())
     note = f"no axis given: the default grid, +experiment={DEFAULT_EXPERIMENT} ({axes})"
     added = [f"+experiment={DEFAULT_EXPERIMENT}", f'{NOTE}="{note}"']
-    # Beside the other overrides: Hydra's parser takes them only as one run, with flags before or after it.
-    first = next((at for at, word in enumerate(line) if "=" in word and word[0] != "-"), len(line))
-    return [*line[:first], *added, *line[first:]]
+    return [*overrides, *added]
 
 
 def _sweeps(argument: str) -> bool:
     """Return whether an override is an axis; what cannot be read is left for Hydra to refuse."""
-    if argument.startswith("-") or "=" not in argument:
+    if "=" not in argument:
         return False
     try:
         return bool(OverridesParser.create().parse_override(argument).is_sweep_override())
@@ -176,24 +206,32 @@ def _of_its_group(argument: str) -> str:
     return argument if composed else f"{key}=choice({value})"
 
 
-def _without_axes(line: list[str]) -> list[str]:
+def _without_axes(overrides: list[str]) -> list[str]:
     """Drop the axes: what Hydra shows is one config, without any."""
-    parser = OverridesParser.create()
-    kept = [argument for argument in line if argument not in {"--multirun", "-m"}]
-    flags = {place + 1 for place, argument in enumerate(kept) if argument in _FLAGS_WITH_VALUE}
-    overrides = [
-        argument
-        for place, argument in enumerate(kept)
-        if place not in flags and "=" in argument and not argument.startswith("-")
-    ]
-    axes = [
-        argument
-        for argument, parsed in zip(overrides, parser.parse_overrides(overrides), strict=True)
-        if parsed.is_sweep_override()
-    ]
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    axes = [text for text, override in zip(overrides, parsed, strict=True) if override.is_sweep_override()]
     if axes:
         print(f"without the axes {' '.join(axes)}:", file=sys.stderr)
-    return [argument for argument in kept if argument not in axes]
+    return [override for override in overrides if override not in axes]
+
+
+def _folders_being_typed() -> list[str]:
+    """Return the --config-dir of the line that a shell wants completed, and leave only overrides in it."""
+    line = os.environ.get("COMP_LINE")
+    if line is None:
+        return []
+    program, *words = line.split(" ")
+    flags: list[str] = []
+    overrides: list[str] = []
+    for word in (left := iter(words)):
+        name, equals, _ = word.partition("=")
+        if not word.startswith("-"):
+            overrides.append(word)
+            continue
+        value = [next(left, "")] if name in _FLAGS_WITH_VALUE and not equals else []
+        flags += [word, *value] if name in ("--config-dir", "-cd") else []
+    os.environ["COMP_LINE"] = " ".join([program, *overrides])
+    return flags
 
 
 # -- errors ------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pandas as pd
 from runner.analysis.columns import config_columns, plain, records, show
 from runner.grid.cell import FIELDS
 from runner.store import Store
+from runner.store.keys import is_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ def runs_of(store: Store, cells: pd.DataFrame) -> Iterator[Run]:
         dict(list(table[table["cell_id"].isin(cells["cell_id"])].groupby("cell_id", observed=True)))
         for table in (store.trace, store.layers)
     )
-    results = [name for name in cells.columns if name not in (*FIELDS, "cell_id", "exponents", "settings")]
+    results = [name for name in cells.columns if name not in (*FIELDS, "cell_id") and not is_key(name)]
     for row, keys in zip(records(cells), records(config), strict=True):
         settings = {key: plain(value) for key, value in keys.items()}
         steps: dict[int, dict[str, float]] = {}

@@ -35,7 +35,7 @@ class Axis:
     replaces: bool = False
 
 
-def expand(config: Mapping[str, Any], axes: Sequence[Axis]) -> Cells:
+def expand(config: Mapping[str, Any], axes: Sequence[Axis | Sequence[Axis]]) -> Cells:
     """Return every cell of the product of the axes over one composed config, each once.
 
     Each value is checked once, not once per cell, and nothing is recomposed: a million cells of
@@ -43,23 +43,28 @@ def expand(config: Mapping[str, Any], axes: Sequence[Axis]) -> Cells:
 
     Args:
         config: Plain nested dict; what the axes do not name is shared by all cells.
-        axes: May be empty: the config is then the one cell.
+        axes: May be empty: the config is then the one cell. Axes that are given as one, of one length, run
+            together.
 
     Raises:
         UserError: If an axis is empty, names an unknown key or holds a wrong value.
     """
-    for axis in axes:
+    groups = [(axes,) if isinstance(axes, Axis) else tuple(axes) for axes in axes]
+    for axis in itertools.chain(*groups):
         check_axis(axis, config)
-    scalar = [axis for axis in axes if axis.key in RULES]
-    nested = [axis for axis in axes if axis.key not in RULES]
+    scalar = [group[0] for group in groups if len(group) == 1 and group[0].key in RULES]
+    nested = [group for group in groups if group and not (len(group) == 1 and group[0].key in RULES)]
     columns = {
         axis.key: tuple(dict.fromkeys(check_value(axis.key, v) for v in axis.values)) for axis in scalar
     }
     products = []
-    for choice in itertools.product(*(axis.values for axis in nested)):
+    keys = [axis.key for axis in itertools.chain(*nested)]
+    for choice in itertools.product(
+        *(zip(*(axis.values for axis in group), strict=True) for group in nested)
+    ):
         point = copy.deepcopy(dict(config))
-        for axis, value in zip(nested, choice, strict=True):
-            _put(point, axis.key, value)
+        for key, value in zip(keys, itertools.chain(*choice), strict=True):
+            _put(point, key, value)
         point |= {key: values[0] for key, values in columns.items()}
         products.append(Cells.product(cell_from_config(point), columns))
     return Cells.join(products)

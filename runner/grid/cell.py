@@ -20,6 +20,8 @@ _ROUNDING = 2.0**-24
 _LARGEST_ERROR = 1e-4
 """Relative error of f in float32 beyond which a cell is trained in float64; squared, that of a loss."""
 
+CHANGED = " with "
+"""Between the name of a parameterization and the exponents that are not those of its file."""
 ID_VERSION = "c1"
 """Changes whenever the same cell would get another id or other numbers; old results are then not reused."""
 
@@ -44,7 +46,7 @@ class Cell:
         model: Name of the model.
         data: Name of the data set.
         optimizer: Name of the optimizer.
-        parameterization: Name of the parameterization.
+        parameterization: Its name, and what differs from the file of that name: ``ntk with a.output=1``.
         exponents: The parameterization's abc table, canonical JSON.
         settings: The other keys of the groups (model, data, optimizer, measure), canonical JSON.
         base_depth: Depth at which every parameterization is the same network; None where none depends on it.
@@ -83,6 +85,10 @@ class Cell:
         )
         text %= tuple(map(encoded, values(self)))
         return f"{ID_VERSION}-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
+
+    @property
+    def _table(self) -> str:
+        return table_name(self.parameterization)
 
     @property
     def precision(self) -> str:
@@ -142,7 +148,13 @@ def imprecise(width: Any, gamma: Any) -> Any:
 def _id_parts(given: tuple[str, ...]) -> tuple[str, Callable[[Cell], tuple[object, ...]]]:
     """Return the text that is hashed, with places for values, and what takes them from a cell."""
     names = sorted(name for name in FIELDS if name not in OPTIONAL or name in given)
-    return "{" + ",".join(f'"{name}":%s' for name in names) + "}", operator.attrgetter(*names)
+    sources = ("_table" if name == "parameterization" else name for name in names)
+    return "{" + ",".join(f'"{name}":%s' for name in names) + "}", operator.attrgetter(*sources)
+
+
+def table_name(parameterization: str) -> str:
+    """Return the name without what was changed: ids know that from ``exponents``."""
+    return parameterization.partition(CHANGED)[0]
 
 
 def canonical_json(value: object) -> str:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 import pyarrow as pa
 
-from runner.grid.cell import FIELDS, ID_VERSION, OPTIONAL, Cell, encoded, imprecise
+from runner.grid.cell import FIELDS, ID_VERSION, OPTIONAL, Cell, encoded, imprecise, table_name
 
 _ID_HEX = 20
 _ID_CHUNK = 1 << 16
@@ -186,6 +186,8 @@ class Cells(Sequence[Cell]):
         before = "{"
         for name in sorted(FIELDS):
             values, codes = self._columns[name]
+            if name == "parameterization":
+                values = tuple(map(table_name, values))
             if name in OPTIONAL and OPTIONAL[name] in values:  # which is left out
                 words = ["" if value == OPTIONAL[name] else f'"{name}":{encoded(value)},' for value in values]
                 pieces.append(([f"{before}{text}".encode() for text in words], codes))

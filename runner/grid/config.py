@@ -4,20 +4,21 @@ A config is a plain nested dict, as YAML would give it. Everything a user can ge
 number is reported here, before anything is planned, trained or written.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from runner.errors import UserError, unknown
-from runner.grid.cell import OPTIONAL, Cell, canonical_json
-from runner.grid.rules import EXECUTION_RULES, RULES, check_value, number, shown, unknown_key
+from runner.grid.cell import CHANGED, OPTIONAL, Cell, canonical_json
+from runner.grid.rules import EXECUTION_RULES, RULES, STOP_RULES, check_value, number, shown, unknown_key
 
 GROUPS = ("model", "data", "optimizer", "measure", "parameterization")
 """Groups that are part of a cell."""
 EXECUTION_KEYS = frozenset(EXECUTION_RULES) | {"name", "store", "facet", "regime", "launch"}
 """Keys that say how and where to run: never part of a cell, never an axis."""
 ROLES = ("input", "hidden", "output")
-TOP_KEYS = (*RULES, *GROUPS, *sorted(EXECUTION_KEYS))
+TOP_KEYS = (*RULES, *GROUPS, "stop", *sorted(EXECUTION_KEYS))
 
 
 def conf_dir() -> Path:
@@ -95,9 +96,13 @@ def cell_from_config(config: Mapping[str, Any]) -> Cell:
         key: {name: item for name, item in groups[key].items() if name != "name"}
         for key in ("model", "data", "optimizer", "measure")
     }
+    if stop := _stop(config.get("stop") or {}):
+        settings["stop"] = stop
+    table = _exponents(groups["parameterization"])
+    values["parameterization"] += _changes(values["parameterization"], table)
     return Cell(
         **values,
-        exponents=canonical_json(_exponents(groups["parameterization"])),
+        exponents=canonical_json(table),
         settings=_settings_json(settings),
     )
 
@@ -120,6 +125,18 @@ def _name(key: str, group: Mapping[str, Any]) -> str:
     if not isinstance(name, str) or not name:
         raise UserError(f"{key}.name must be a name, got {shown(name)}; add `name: ...` to its YAML file")
     return name
+
+
+def _stop(section: Any) -> dict[str, Any]:
+    """Read the levels at which a cell ends; without one there is nothing to keep."""
+    if not isinstance(section, Mapping):
+        raise UserError(f"stop must be a group of levels, got {shown(section)}; e.g. stop.train_loss=0.01")
+    for key in section:
+        if f"stop.{key}" not in STOP_RULES:
+            raise unknown_key(f"stop.{key}", section[key], [name.partition(".")[2] for name in STOP_RULES])
+    read = {key: check_value(f"stop.{key}", value) for key, value in section.items()}
+    read = {key: value for key, value in read.items() if value is not None}
+    return read if read.keys() - {"every"} else {}
 
 
 def _settings_json(settings: Mapping[str, Any]) -> str:
@@ -157,6 +174,39 @@ def _exponents(table: Mapping[str, Any]) -> dict[str, Any]:
             "parameterization.attention", table["attention"], "an exponent", "e.g. 1/2 or 0"
         )
     return read
+
+
+def _changes(name: str, table: Mapping[str, Any]) -> str:
+    """Return what to add to the name of a table that differs from the file of this name, if there is one."""
+    known = _shipped(name)
+    if known is None:
+        return ""
+    now = dict(leaves(table))
+    words = [
+        f"{key}={now[key]:g}" if key in now else f"{key}=null"
+        for key in {**known, **now}
+        if known.get(key) != now.get(key)
+    ]
+    return f"{CHANGED}{' '.join(words)}" if words else ""
+
+
+@functools.cache
+def _shipped(name: str) -> dict[str, float] | None:
+    import yaml
+
+    path = conf_dir() / "parameterization" / f"{name}.yaml"
+    if not path.is_file():
+        return None
+    return dict(leaves(_exponents(yaml.safe_load(path.read_text("utf-8")))))
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of nested mappings under dotted keys."""
+    for key, item in tree.items():
+        if isinstance(item, Mapping):
+            yield from leaves(item, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", item
 
 
 def _roles(key: str, row: Any) -> dict[str, float]:

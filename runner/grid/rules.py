@@ -49,6 +49,12 @@ def _above(value: Any, limit: float) -> float:
     return float(value)
 
 
+def _between(value: Any, low: float, high: float) -> float:
+    if not low <= _number(value) < high:
+        raise ValueError
+    return float(value)
+
+
 def _positive(value: Any) -> float:
     return _above(value, 0)
 
@@ -148,13 +154,28 @@ MEASURING_RULES: dict[str, Rule] = {
 """Which steps are measured. No file need name these keys: a list of measures has none of them."""
 
 
+STOP_RULES: dict[str, Rule] = {
+    "stop.train_loss": _or_null(_positive_rule(""), "e.g. stop.train_loss=0.01"),
+    "stop.train_error": _or_null(
+        Rule("a number >= 0 and < 1", "", lambda value: _between(value, 0, 1)), "e.g. stop.train_error=0"
+    ),
+    "stop.margin": _or_null(
+        Rule("a finite number", "", lambda value: _above(value, -math.inf)), "e.g. stop.margin=1"
+    ),
+    "stop.every": _or_null(_COUNT, "e.g. stop.every=10"),
+}
+"""When a cell ends before its last step; part of a cell only where it is set."""
+
+_ALL = RULES | EXECUTION_RULES | MEASURING_RULES | STOP_RULES
+
+
 def check_value(key: str, value: Any) -> Any:
     """Return the value of a scalar key, normalized (``16.0`` is the width 16, ``1`` the lr 1.0).
 
     Raises:
         UserError: If the value breaks the rule of its key.
     """
-    rule = RULES.get(key) or EXECUTION_RULES.get(key) or MEASURING_RULES[key]
+    rule = _ALL[key]
     if isinstance(value, int) and value >= LARGEST:
         raise UserError(f"{key} must be less than 2^63, got {value}; tables hold no larger numbers")
     try:

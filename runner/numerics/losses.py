@@ -70,6 +70,24 @@ def error_rate(outputs: Outputs, targets: Targets) -> Float[Tensor, "cell"]:
     return (outputs.argmax(2) != targets.argmax(2)).to(outputs.dtype).mean(1)
 
 
+def margin(outputs: Outputs, targets: Targets) -> Float[Tensor, "cell"]:
+    """Return the smallest margin of the samples: output of the class minus the largest of the others.
+
+    For one output it is that output times the sign of the target. Negative while a sample is misclassified.
+
+    Args:
+        targets: As in :func:`cross_entropy`.
+
+    Returns:
+        One number per cell, in units of the outputs f.
+    """
+    if outputs.shape[2] == 1:
+        return (targets.sign() * outputs).amin((1, 2))
+    label = targets.argmax(2, keepdim=True).expand(outputs.shape[0], -1, -1)
+    others = outputs.scatter(2, label, -torch.inf).amax(2)
+    return (outputs.gather(2, label)[:, :, 0] - others).amin(1)
+
+
 LOSSES: dict[str, Callable[[Outputs, Targets], Float[Tensor, "cell"]]] = {
     "mse": mse,
     "cross_entropy": cross_entropy,

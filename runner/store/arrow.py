@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from runner.schema import SCHEMA_VERSION, Column
+from runner.store.keys import with_keys
 
 WRITE_OPTIONS: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
 _PANDAS_NULLABLE = {"int64": "Int64", "bool": "boolean"}
@@ -164,7 +165,8 @@ def is_in(
 
 
 def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return the rows under a schema: in its order, with nulls where a column is missing."""
+    """Return the rows under a schema: in its order, keys from their JSON, nulls where a column is missing."""
+    rows = with_keys(rows, schema.names)
     present = set(rows.column_names)
     arrays = [
         rows[field.name].cast(field.type) if field.name in present else pa.nulls(rows.num_rows, field.type)

@@ -25,6 +25,7 @@ from runner.schema import KEYS, RENAMED, SCHEMA_VERSION, TABLES, Column
 from runner.store.arrow import WRITE_OPTIONS, arrow_mask, arrow_schema, column_of, conform, to_arrow
 from runner.store.digest import KEY, ContentDigest
 from runner.store.files import atomic
+from runner.store.keys import SOURCES, is_key, key_columns, with_keys
 
 COMPACTED = "part-compacted-"
 _ATTEMPTS = 12
@@ -56,9 +57,15 @@ def write_part(
         ValueError: The columns do not fit the schema, or two rows have one key.
     """
     identity = {"part": uuid.uuid4().hex, "written": time.time_ns(), "supersedes": []}
+    if table == "cells":
+        texts = pa.table({name: pa.array(columns[name]) for name in SOURCES})
+        keys = key_columns([texts])
+        texts = with_keys(texts, [key.name for key in keys])
+        columns = {**columns, **{key.name: texts[key.name].combine_chunks() for key in keys}}
+        extras = [*extras, *keys]
     rows = to_arrow(columns, TABLES[table], identity, extras)
-    keys = [rows[key].to_pylist() for key in KEYS[table]]
-    if len(set(zip(*keys, strict=True))) < rows.num_rows:
+    unique = [rows[key].to_pylist() for key in KEYS[table]]
+    if len(set(zip(*unique, strict=True))) < rows.num_rows:
         raise ValueError(f"{table} must have one row for each {', '.join(KEYS[table])}, got several")
     path = store / table / f"part-{name}.parquet"
     with atomic(path) as file:
@@ -158,7 +165,8 @@ def read_part(path: Path, table: str, columns: Sequence[str] | None = None) -> P
     """
     # Before opening: if the file is replaced in between, compaction sees that and keeps the new one.
     identity = file_of(path)
-    with readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+    options = {"page_checksum_verification": True, "read_dictionary": SOURCES if table == "cells" else ()}
+    with readable(path), pq.ParquetFile(path, **options) as file:
         schema = file.schema_arrow
         entries = {key.decode(): value for key, value in (schema.metadata or {}).items()}
         version = json.loads(entries.get("schema_version", b"0"))
@@ -175,7 +183,11 @@ def read_part(path: Path, table: str, columns: Sequence[str] | None = None) -> P
             written=json.loads(entries["written"]) if "written" in entries else identity[1],
             supersedes=frozenset(json.loads(entries.get("supersedes", b"[]"))),
             names=tuple(names),
-            extras=tuple(column_of(field) for field in schema if field.name not in declared | renamed),
+            extras=tuple(
+                column_of(field)
+                for field in schema
+                if field.name not in declared | renamed and not is_key(field.name)
+            ),
             rows=read_columns(file, names, columns),
         )
 
@@ -220,7 +232,7 @@ def readable(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"store must hold readable parts, got {path} ({reason}); `runner verify STORE --repair` sets "
@@ -266,6 +278,8 @@ def read_table(store: Path, table: str, columns: Sequence[str] | None = None) ->
         UserError: A part is corrupt or from a newer schema.
     """
     needed = ["cell_id", "status"] if table == "cells" else ["cell_id"]
+    if columns is None or any(map(is_key, columns)):
+        needed += SOURCES if table == "cells" else ()
     parts, _ = scan(store, table, None if columns is None else list(dict.fromkeys([*needed, *columns])))
     schema = merged_schema(table, parts)
     if columns is not None:
@@ -281,6 +295,8 @@ def select(rows: pa.Table, kept: np.ndarray) -> pa.Table:
 
 
 def merged_schema(table: str, parts: Sequence[Part], metadata: Mapping[str, Any] | None = None) -> pa.Schema:
-    """Return the schema that holds every column of the parts."""
+    """Return the schema that holds every column of the parts, those of keys where their JSON was read."""
     extras = {column.name: column for part in parts for column in part.extras}
-    return arrow_schema(TABLES[table], [extras[name] for name in sorted(extras)], metadata)
+    read = [part.rows for part in parts if set(SOURCES) <= set(part.rows.column_names)]
+    columns = [*(extras[name] for name in sorted(extras)), *key_columns(read)]
+    return arrow_schema(TABLES[table], columns, metadata)

@@ -20,6 +20,7 @@ from runner.errors import UserError
 from runner.schema import TABLES
 from runner.store.arrow import conform
 from runner.store.files import atomic, disk_errors, locked, try_lock
+from runner.store.keys import SOURCES
 from runner.store.launches import launch_ids, read_config, read_plan
 from runner.store.parts import (
     COMPACTED,
@@ -97,7 +98,7 @@ def compact(store: Path, without: Collection[str] = frozenset()) -> None:
 
 
 def _compact_table(store: Path, table: str, name: str, without: Collection[str]) -> None:
-    parts, retired = scan(store, table, ["cell_id", "status"] if table == "cells" else ["cell_id"])
+    parts, retired = scan(store, table, ["cell_id", "status", *SOURCES])
     if len(parts) > 1 or (parts and without):
         identity = {
             "part": uuid.uuid4().hex,

@@ -18,6 +18,7 @@ from runner.measures.requirements import Setting
 from runner.measures.schedule import check as check_measures
 from runner.measures.schedule import scheduled
 from runner.models import build, check
+from runner.training import stopping
 from runner.training.run import optimizer_of
 
 
@@ -97,6 +98,7 @@ def _inspect(settings: str, width: int, depth: int, loss: str, batch_size: int |
             f"batch_size must be at most data.train_size = {train_size}, got {batch_size}; "
             "use batch_size=null for full batch"
         )
+    stopping.check(sections.get("stop", {}), dataset)
     inputs = dataset.train.inputs[0].numel()
     if baseline := baselines.baseline_of(sections["model"]):
         baselines.check(baseline, dataset, width, depth)

@@ -124,6 +124,15 @@ class Recorder:
             **best,
         }
 
+    def stopped(self, cells: Sequence[int], step: int, levels: Sequence[Sequence[str]]) -> None:
+        """Mark cells as done before their last step, by the levels that each has come to."""
+        for cell, reached in zip(cells, levels, strict=True):
+            self._results[cell] |= {"stopped_step": step, "stopped_by": ",".join(reached)}
+
+    def count(self, status: str) -> int:
+        """Return how many cells have a status."""
+        return sum(result["status"] == status for result in self._results)
+
     def rows(self) -> dict[str, list[dict[str, Any]]]:
         """Return what has been recorded, as plain values."""
         return {"results": self._results, "trace": self._trace, "layers": self._layer_rows}

@@ -1,5 +1,6 @@
 """A pack in training: what its cells share, how a step is taken, what is measured and how it is saved."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from runner.training.checkpoint import State
 from runner.training.descent import Descent, descent_of
 from runner.training.divergence import loss_limits
 from runner.training.record import Recorder
+from runner.training.stopping import StopRule
 
 _TAKEN = {
     table: {column.name for column in TABLES[table]} | {column.name for column in TABLES["cells"]}
@@ -46,6 +48,7 @@ class Run:
         set_precision(self.shape.precision, batch * self.shape.width**2)
         self.loss = losses.LOSSES[self.shape.loss]
         self.measures = scheduled(sections["measure"])
+        self.stops = StopRule(sections.get("stop", {}), len(dataset.train), self.shape.batch_size)
         # Cells that differ in lr or gamma alone start alike: what is measured at init is measured once.
         starts = {cell.start_key: place for place, cell in reversed(list(enumerate(cells)))}
         order = {key: place for place, key in enumerate(starts)}
@@ -118,33 +121,63 @@ class Run:
         self.look(step - 1)
         if not self.active:
             return
-        now = Snapshot(self.ensemble, step) if step else self.start
+        now = self._now(step)
         train_loss = self.loss(now.outputs("train"), self.ensemble.targets["train"])
         if self._watch(train_loss[None], step):
             if not self.active:
                 return
-            now = Snapshot(self.ensemble, step)
-            train_loss = self.loss(now.outputs("train"), self.ensemble.targets["train"])
-        trace = {"train_loss": train_loss}
-        trace["test_loss"] = self.loss(now.outputs("test"), self.ensemble.targets["test"])
-        if self.ensemble.classification:
+            now = self._now(step)
+        self._measure(now, self.start, self.active, self.shape.steps)
+
+    def stop(self, step: int) -> None:
+        """Measure the cells that have come to a level at which they end, and retire them."""
+        if not self.active or not self.stops.due(step):
+            return
+        self.look(step - 1)
+        if not self.active:
+            return
+        now = self._now(step)
+        reached = self.stops.reached(now.outputs("train"), self.ensemble.targets["train"], self.loss)
+        done = torch.stack(list(reached.values())).any(0)
+        if not bool(done.any()):
+            return
+        index = done.nonzero()[:, 0]
+        ending = [self.active[i] for i in index.tolist()]
+        start = copy.copy(self.start)
+        start.select(index)
+        start.ensemble = self.ensemble.some(index)
+        self._measure(Snapshot(start.ensemble, step) if step else start, start, ending, step)
+        names = [[name for name, hit in reached.items() if hit[i]] for i in index.tolist()]
+        self.recorder.stopped(ending, step, names)
+        self.recorder.peak(ending, self.peak[index])
+        self.select((~done).nonzero()[:, 0])
+
+    def _now(self, step: int) -> Snapshot:
+        return Snapshot(self.ensemble, step) if step else self.start
+
+    def _measure(self, now: Snapshot, start: Snapshot, active: Sequence[int], last: int) -> None:
+        """Record what is due of some cells, for which step ``last`` is the last."""
+        step, ensemble = now.step, now.ensemble
+        trace = {"train_loss": self.loss(now.outputs("train"), ensemble.targets["train"])}
+        trace["test_loss"] = self.loss(now.outputs("test"), ensemble.targets["test"])
+        if ensemble.classification:
             for split in ("train", "test"):
-                trace[f"{split}_error"] = losses.error_rate(now.outputs(split), self.ensemble.targets[split])
+                trace[f"{split}_error"] = losses.error_rate(now.outputs(split), ensemble.targets[split])
         if step == 0:
             trace |= lambda_max(now, now).trace
         per_layer: dict[str, Mapping[str, Tensor]] = {}
         for name, measure in self.measures.items():
-            if measure.due(step, self.shape.steps):
-                measured = measure.function(now, self.start)
+            if measure.due(step, last):
+                measured = measure.function(now, start)
                 if not measure.declared.module:
-                    self._check(name, measured)
+                    self._check(name, measured, len(active))
                 trace |= measured.trace
                 per_layer |= measured.layers
-        self.recorder.add(step, self.active, trace, per_layer)
+        self.recorder.add(step, active, trace, per_layer)
 
-    def _check(self, name: str, measured: Measurement) -> None:
+    def _check(self, name: str, measured: Measurement, count: int) -> None:
         """Raise UserError unless a user's measure gives one number per cell, in columns of its own."""
-        key, count = f"measure.functions.{name}", len(self.active)
+        key = f"measure.functions.{name}"
         names = [layer.name for layer in layers.layers_of(self.ensemble.model)]
         if taken := sorted({*measured.trace} & _TAKEN["trace"] | {*measured.layers} & _TAKEN["layers"]):
             raise UserError(f"{key} must return columns of its own, got {taken[0]}; rename it")

@@ -26,7 +26,7 @@ def train_pack(
     """Train the cells of a pack together and measure them on the way.
 
     A cell whose loss is not finite, or beyond its limit (:mod:`runner.training.divergence`), is retired with
-    that step recorded; the others go on.
+    that step recorded, and one that has come to a level of ``stop`` ends there; the others go on.
 
     Args:
         cells: Cells with one ``pack_key``.
@@ -51,11 +51,12 @@ def train_pack(
     for step in range(first, cells[0].steps + 1):
         if checkpoint:
             checkpoint.visit(step, lambda step=step: run.state(step, before + time.perf_counter() - began))  # type: ignore[misc]
+        run.stop(step)
         if step in measured:
             run.measure(step)
         now = time.perf_counter()
         if on_progress and (step in measured or now - reported > _REPORT_SECONDS):
-            on_progress(step, len(cells) - len(run.active))
+            on_progress(step, run.recorder.count("diverged"))
             reported = now
         if step == cells[0].steps or not run.active:
             break

@@ -7,6 +7,7 @@ import pandas as pd
 
 from runner.analysis.columns import config_columns, distinct, show, show_values
 from runner.analysis.regime import REGIMES
+from runner.analysis.selection import tied_keys
 
 
 def common_words(cells: pd.DataFrame, varying: Sequence[str]) -> str:
@@ -56,6 +57,9 @@ def sweep_words(
         f"{len(cells)} cells, {len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({show_values(seeds)})"
         + (f"; {lost}." if lost else "."),
     ]
+    parts += [f"{' and '.join(keys)} run together." for keys in tied_keys(config)]
+    if at := config.get("at"):
+        parts.append(f"Measures {at}.")
     if where:
         parts.append(f"Only cells with {' and '.join(where)}.")
     return " ".join(parts)

@@ -9,6 +9,7 @@ from rich.console import Console
 from runner.analysis.columns import distinct, groups, plain, records, show
 from runner.analysis.curves import DEFAULT_METRICS
 from runner.analysis.curves import curves as over_steps
+from runner.analysis.moment import at_level
 from runner.analysis.selection import choose, default_facets, facet_label
 from runner.store import Store
 from runner.views import alt
@@ -25,22 +26,24 @@ _TICKS = [0, 1, 10, 100, 1000, 10_000, 100_000, 1_000_000]
 
 
 def curves(
-    store: Store, metrics: str | Sequence[str] | None = None, by: str = "width",
+    store: Store, metric: str | Sequence[str] | None = None, by: str = "width",
     facet: str | Sequence[str] | None = None, where: str | Sequence[str] = (), all: bool = False,
+    at: str | None = None,
 ) -> View:  # fmt: skip
     """Return training curves: measures over steps, median and range of the seeds.
 
     Args:
-        metrics: Columns of trace or layers; ``layers.NAME`` where both have one of that name.
+        metric: Columns of trace or layers; ``layers.NAME`` where both have one of that name.
         by: One curve per value of this key.
         facet: One panel per value of these keys, ``none`` for a single one (the config's ``facet``).
         where: Conditions that choose cells, ``lr=0.1`` or ``width=64,128``.
         all: Whether to take the cells of all launches, not only those of the newest.
+        at: Where to look at each cell: at the moment when a measure came to a level, ``train_loss=0.02``.
     """
-    where = conditions(where)
+    where, store = conditions(where), at_level(store, at)
     cells = choose(store, where, all)
     facets = default_facets(store, (by,)) if facet is None else names(facet)
-    chosen = names(metrics or DEFAULT_METRICS)
+    chosen = names(metric or DEFAULT_METRICS)
     table = over_steps(cells, store.trace, store.layers, chosen, by, facets)
     return View(
         table,
@@ -50,7 +53,7 @@ def curves(
         lambda layout: _chart(table, facets, by, layout),
         len(table.drop_duplicates([*facets, "metric", "layer"])),
         lambda out: _print(table, facets, by, out),
-        {"facets": facets, "by": by},
+        {"facets": facets, "by": by, "at": store.config.get("at")},
     )
 
 
@@ -158,5 +161,5 @@ PICTURE = Picture(
         "runner curves --by lr --where width=256 --metric train_loss,ntk_change --out curves.pdf",
         "runner curves --by seed --where width=256 --where lr=0.1 --metric movement_spectral --csv",
     ),
-    {"metrics": METRICS},
+    {"metric": METRICS},
 )

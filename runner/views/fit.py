@@ -11,6 +11,7 @@ from runner.analysis.axes import calm_conditions
 from runner.analysis.columns import groups, plain, records
 from runner.analysis.exponents import DEFAULT_METRICS, fit_points
 from runner.analysis.exponents import fit as exponents
+from runner.analysis.moment import at_level
 from runner.analysis.phase import Axes
 from runner.analysis.selection import choose, default_facets, facet_label, select, with_series
 from runner.errors import UserError
@@ -26,23 +27,25 @@ from runner.views.view import View
 
 def fit(
     store: Store,
-    metrics: str | Sequence[str] | None = None,
+    metric: str | Sequence[str] | None = None,
     facet: str | Sequence[str] | None = None,
     where: str | Sequence[str] = (),
     all: bool = False,
+    at: str | None = None,
 ) -> View:
     """Return exponents: log-log slopes against width, with bootstrap intervals, beside theory.
 
     Args:
-        metrics: Numeric columns of any table; ``layers.NAME`` where two tables have one of that name.
+        metric: Numeric columns of any table; ``layers.NAME`` where two tables have one of that name.
         facet: One fit per value of these keys, ``none`` for a single one (the config's ``facet``).
         where: Conditions that choose cells, ``lr=0.1`` or ``width=64,128``.
         all: Whether to take the cells of all launches, not only those of the newest.
+        at: Where to look at each cell: at the moment when a measure came to a level, ``train_loss=0.02``.
     """
-    where = conditions(where)
+    where, store = conditions(where), at_level(store, at)
     cells = choose(store, where, all)
     facets = default_facets(store, ("width",)) if facet is None else names(facet)
-    chosen = names(metrics or DEFAULT_METRICS)
+    chosen = names(metric or DEFAULT_METRICS)
     fits = exponents(cells, store.trace, store.layers, chosen, facets)
     points = fit_points(cells, store.trace, store.layers, chosen, facets)
     return View(
@@ -53,7 +56,7 @@ def fit(
         lambda layout: chart(points, fits, facets, layout),
         len(points.drop_duplicates(["metric", "layer", "role"])),
         lambda out: print_fit(fits, facets, out),
-        {"facets": facets},
+        {"facets": facets, "at": store.config.get("at")},
     )
 
 
@@ -231,7 +234,7 @@ PICTURE = Picture(
         "runner fit --metric ntk_change,feature_movement --where lr=1 --out fit.pdf",
         "runner fit --metric layers.feature_movement --facet parameterization,depth --json",
     ),
-    {"metrics": METRICS},
+    {"metric": METRICS},
 )
 SECTIONS = [
     Section(

@@ -27,19 +27,17 @@ class Option:
 
     Attributes:
         metavar: What stands for its value in the help.
-        flag: The option without its dashes; the parameter's name if empty.
         several: Whether it takes comma-separated names, over repetitions, too.
         read: From the text of a value to the value.
     """
 
     metavar: str = "KEY"
-    flag: str = ""
     several: bool = False
     read: Callable[[str], Any] = str
 
 
 COLUMN = Option("COLUMN")
-METRICS = Option("M[,M]", flag="metric", several=True)
+METRICS = Option("M[,M]", several=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +106,7 @@ class Picture:
         """Return the parameters after the store, how each is written, and what it means."""
         _, *found = inspect.signature(self.make).parameters.values()
         meanings = _arguments(inspect.getdoc(self.make) or "")
-        options = {"facet": Option("KEY[,KEY]", several=True), **self.options}
+        options = {"facet": Option("KEY[,KEY]", several=True), "at": Option("M=LEVEL"), **self.options}
         return [(one, options.get(one.name, Option()), meanings.get(one.name, "")) for one in found]
 
 

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from runner.analysis.axes import calm_conditions
 from runner.analysis.columns import column, distinct, groups, show
+from runner.analysis.moment import at_level
 from runner.analysis.phase import Axes
 from runner.analysis.selection import choose, default_facets, facet_label, require_no_other_varying, select
 from runner.errors import UserError, unknown
@@ -28,6 +29,7 @@ METRIC = "feature_movement"
 def profile(
     store: Store, metric: str = METRIC, by: str = "width", facet: str | Sequence[str] | None = None,
     where: str | Sequence[str] = (), all: bool = False,
+    at: str | None = None,
 ) -> View:  # fmt: skip
     """Return a measure of the layers against their depth, at the last measured step.
 
@@ -37,8 +39,9 @@ def profile(
         facet: One panel per value of these keys, ``none`` for a single one (the config's ``facet``).
         where: Conditions that choose cells, ``lr=0.1`` or ``width=64,128``.
         all: Whether to take the cells of all launches, not only those of the newest.
+        at: Where to look at each cell: at the moment when a measure came to a level, ``train_loss=0.02``.
     """
-    where = conditions(where)
+    where, store = conditions(where), at_level(store, at)
     cells = choose(store, where, all)
     facets = default_facets(store, (by,)) if facet is None else names(facet)
     table = along_depth(cells, store.layers, metric, by, facets)
@@ -50,7 +53,7 @@ def profile(
         lambda layout: _chart(table, metric, by, facets, layout),
         len(table.drop_duplicates(list(facets))) if facets else 1,
         lambda out: _print(table, metric, by, facets, out),
-        {"metric": metric, "by": by, "facets": facets},
+        {"metric": metric, "by": by, "facets": facets, "at": store.config.get("at")},
     )
 
 

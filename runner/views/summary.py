@@ -112,7 +112,8 @@ def _print_places(store: Path, cells: pd.DataFrame, figure: Path | None, out: Co
 
 def _fit_choice(cells: pd.DataFrame) -> str:
     """Return the condition that leaves one lr for a fit: the largest at which the fewest cells diverged."""
-    if cells["lr"].nunique() < 2:
+    tied = any({"width", "lr"} <= {*keys} for keys in cells.attrs.get("tied", ()))
+    if tied or cells["lr"].nunique() < 2:
         return ""
     diverged = (cells["status"] != "ok").groupby(cells["lr"]).mean()
     best = diverged[diverged == diverged.min()].index.max()

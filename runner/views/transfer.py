@@ -7,6 +7,7 @@ import pandas as pd
 from rich.console import Console
 
 from runner.analysis.columns import distinct, groups, plain, records, show
+from runner.analysis.moment import at_level
 from runner.analysis.phase import Axes
 from runner.analysis.selection import choose, default_facets, facet_label, with_series
 from runner.analysis.transfer import lr_curves
@@ -29,6 +30,7 @@ def transfer(
     facet: str | Sequence[str] | None = None,
     where: str | Sequence[str] = (),
     all: bool = False,
+    at: str | None = None,
 ) -> View:
     """Return the best learning rate at each width, and whether it transfers.
 
@@ -37,8 +39,9 @@ def transfer(
         facet: One panel per value of these keys, ``none`` for a single one (the config's ``facet``).
         where: Conditions that choose cells, ``lr=0.1`` or ``width=64,128``.
         all: Whether to take the cells of all launches, not only those of the newest.
+        at: Where to look at each cell: at the moment when a measure came to a level, ``train_loss=0.02``.
     """
-    where = conditions(where)
+    where, store = conditions(where), at_level(store, at)
     cells = choose(store, where, all)
     facets = default_facets(store, ("width", "lr")) if facet is None else names(facet)
     losses, best = lr_curves(cells, metric, facets), best_rates(cells, metric, facets)
@@ -48,7 +51,7 @@ def transfer(
         lambda layout: chart(losses, best, facets, metric, lr_unit(cells), layout),
         1 + (len(losses.drop_duplicates(list(facets))) if facets else 1),
         lambda out: _print(best, facets, metric, out),
-        {"facets": facets, "metric": metric},
+        {"facets": facets, "metric": metric, "at": store.config.get("at")},
     )
 
 

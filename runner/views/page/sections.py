@@ -17,6 +17,7 @@ from runner.measures.catalog import MEASURES
 from runner.schema import CELLS
 from runner.store import Store
 from runner.store.arrow import column_of
+from runner.store.keys import is_key
 from runner.store.launches import read_launch
 from runner.views.captions import count_line
 from runner.views.claims import HEADINGS, claim_rows
@@ -90,7 +91,8 @@ def _regimes(thresholds: Mapping[str, Any] | None) -> str:
 def _measures(cells: pd.DataFrame, store: Store) -> str:
     """Return the measures that some cell has, each in a sentence; those of users as they declare them."""
     keys = {column.name for column in CELLS if not column.nullable}
-    own = sorted(set(cells.columns) - {column.name for column in CELLS} - {"regime", "catapult"})
+    own = sorted(set(cells.columns) - {column.name for column in CELLS})
+    own = [name for name in own if not is_key(name)]
     extras = [column_of(field) for field in store.table("cells", own).schema] if own else []
     rows = [
         (column.name, column.meaning, column.unit, PAPERS.get(column.name, ""))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from runner.analysis.critical import PLAIN
+from runner.analysis.moment import at_level
 from runner.analysis.phase import Axes, boundary, phase_grid
 from runner.analysis.regime import LETTERS, classify
 from runner.analysis.selection import choose, default_facets
@@ -23,7 +24,7 @@ from runner.views.view import View
 def phase(
     store: Store, x: str = "width", y: str = "lr", color: str = "regime",
     facet: str | Sequence[str] | None = None, where: str | Sequence[str] = (), all: bool = False,
-    regime: str | Path | None = None,
+    regime: str | Path | None = None, at: str | None = None,
 ) -> View:  # fmt: skip
     """Return the phase diagram: which regime at each point of the grid.
 
@@ -35,8 +36,9 @@ def phase(
         where: Conditions that choose cells, ``lr=0.1`` or ``width=64,128``.
         all: Whether to take the cells of all launches, not only those of the newest.
         regime: Thresholds to judge anew by: ``conf/regime/NAME.yaml`` or a YAML file.
+        at: Where to look at each cell: at the moment when a measure came to a level, ``train_loss=0.02``.
     """
-    where = conditions(where)
+    where, store = conditions(where), at_level(store, at)
     facets = default_facets(store, (x, y)) if facet is None else names(facet)
     cells = choose(store, where, all)
     if regime is not None:
@@ -66,7 +68,7 @@ def phase_view(store: Store, cells: pd.DataFrame, axes: Axes, where: Sequence[st
         lambda layout: phase_chart(grid, axes, "" if layout.paper else title, unit, layout),
         len(grid.drop_duplicates(list(axes.facets))) if axes.facets else 1,
         lambda out: print_phase(grid, axes, out),
-        {"x": axes.x, "y": axes.y, "facets": axes.facets, "color": axes.color},
+        {"x": axes.x, "y": axes.y, "facets": axes.facets, "color": axes.color, "at": store.config.get("at")},
         {"boundary": boundary(grid, axes)},
     )
 

@@ -31,6 +31,7 @@ def cells_of(
     params: Mapping[str, Any],
     grids: Sequence[Mapping[str, Any]],
     arguments: Sequence[str],
+    tied: Any = None,
 ) -> Cells:
     """Return every cell that is asked for, each once.
 
@@ -39,20 +40,24 @@ def cells_of(
         params: Axes and values shared by all grids.
         grids: Axes and values of each grid, which replace those of ``params``.
         arguments: Overrides from the command line, which replace the same keys in every grid.
+        tied: Groups of keys whose axes run together, in every grid that has no ``zip`` of its own.
 
     Raises:
-        UserError: If an axis is empty, not discrete, unknown, or holds a wrong value.
+        UserError: If an axis is empty, not discrete, unknown, tied to one of another length, or holds a wrong
+            value.
     """
     if not isinstance(params, dict):
         raise UserError(f"hydra.sweeper.params must be a map, got {shown(params)}; e.g. {{lr: '1,2'}}")
     if not isinstance(grids, list) or not all(isinstance(grid, dict) for grid in grids):
         raise UserError(f"hydra.sweeper.grids must be a list of maps, got {shown(grids)}; see params")
-    typed = _by_key(_parse(loader, arguments))
+    typed = _by_key(_once(_parse(loader, arguments)))
     products: list[Cells] = []
     places = _Places()
     for grid in grids:
-        overrides = _by_key(_parse(loader, _lines({**params, **grid}))) | typed
-        products += _products(loader, master, list(overrides.values()), places)
+        given = {**params, **grid}
+        ties = _ties(given.pop("zip", tied))
+        overrides = _by_key(_parse(loader, _lines(given))) | typed
+        products += _products(loader, master, list(overrides.values()), ties, places)
     places.check()
     return Cells.join(products)
 
@@ -120,23 +125,72 @@ def _by_key(overrides: Iterable[Override]) -> dict[str, Override]:
     return {override.get_key_element().lstrip("+~"): override for override in overrides}
 
 
+def _once(overrides: Sequence[Override]) -> Sequence[Override]:
+    """Refuse two axes of maps under one key: the second would replace the first, not join it."""
+    maps = [o for o in overrides if o.is_discrete_sweep() and any(isinstance(v, dict) for v in _values(o))]
+    for place, one in enumerate(maps):
+        if any(other.key_or_group == one.key_or_group for other in maps[:place]):
+            raise UserError(
+                f"{one.key_or_group} must be one axis, got two of maps; name the keys that vary: "
+                f"{one.key_or_group}.KEY=a,b for each"
+            )
+    return overrides
+
+
+def _ties(tied: Any) -> list[list[str]]:
+    """Return the groups of tied keys; a flat list is one group."""
+    groups = tied or []
+    if isinstance(groups, list) and all(isinstance(key, str) for key in groups):
+        groups = [groups] if groups else []
+    if not isinstance(groups, list) or not all(
+        isinstance(group, list) and all(isinstance(key, str) for key in group) for group in groups
+    ):
+        raise UserError(f"zip must be a list of keys, got {shown(tied)}; e.g. zip=width,lr")
+    return groups
+
+
+def _together(axes: Sequence[Override], ties: Sequence[Sequence[str]]) -> list[tuple[Override, ...]]:
+    """Return the axes, those that are tied as one."""
+    values = {axis.key_or_group: _values(axis) for axis in axes}
+    by_key = {axis.key_or_group: axis for axis in axes if len(values[axis.key_or_group]) > 1}
+    seen: set[str] = set()
+    for group in ties:
+        for key in group:
+            if key not in by_key or key in seen:
+                known = f"axes ({', '.join(by_key)}), each once" if by_key else "axes"
+                raise UserError(f"zip must tie {known}, got {key}; give {key} several values")
+            seen.add(key)
+        lengths = {key: len(values[key]) for key in group}
+        if len(set(lengths.values())) > 1:
+            words = ", ".join(f"{key} with {length}" for key, length in lengths.items())
+            raise UserError(f"zip must tie axes of one length, got {words}; give each a value for every cell")
+    alone = [(axis,) for axis in axes if axis.key_or_group not in seen]
+    return [*(tuple(by_key[key] for key in group) for group in ties), *alone]
+
+
 def _products(
-    loader: ConfigLoader, master: DictConfig, overrides: Sequence[Override], places: _Places
+    loader: ConfigLoader,
+    master: DictConfig,
+    overrides: Sequence[Override],
+    ties: Sequence[Sequence[str]],
+    places: _Places,
 ) -> Iterator[Cells]:
     fixed = [override.input_line or "" for override in overrides if not override.is_sweep_override()]
-    swept = [override for override in overrides if override.is_sweep_override()]
-    composed = [override for override in swept if _needs_composition(loader, override)]
-    plain_swept = [override for override in swept if override not in composed]
+    axes = [override for override in overrides if override.is_sweep_override()]
+    needing = {one.key_or_group for one in axes if _needs_composition(loader, one)}
+    swept = _together(axes, ties)
+    composed = [group for group in swept if any(one.key_or_group in needing for one in group)]
+    plain_swept = [group for group in swept if group not in composed]
     for choice in _product(composed):
         config = loader.load_sweep_config(master, [*fixed, *choice])
         referred = _refers_to(config)
-        bound = [override for override in plain_swept if referred(override.key_or_group)]
-        free = [_axis(override) for override in plain_swept if not referred(override.key_or_group)]
+        bound = [axes for axes in plain_swept if any(referred(one.key_or_group) for one in axes)]
+        free = [tuple(map(_axis, axes)) for axes in plain_swept if axes not in bound]
         for more in _product(bound):
             if more:
                 config = loader.load_sweep_config(master, [*fixed, *choice, *more])
             found = plain(config)
-            yield expand(found, [axis for axis in free if places.has(found, axis)])
+            yield expand(found, [tuple(axis for axis in axes if places.has(found, axis)) for axes in free])
 
 
 def _needs_composition(loader: ConfigLoader, override: Override) -> bool:
@@ -173,13 +227,21 @@ def _axis(override: Override) -> Axis:
     return Axis(override.key_or_group, tuple(_values(override)), adds, override.is_force_add())
 
 
-def _product(overrides: Sequence[Override]) -> Iterator[list[str]]:
+def _product(swept: Sequence[Sequence[Override]]) -> Iterator[list[str]]:
     """Yield every choice of values, as overrides without a sweep."""
     columns = [
-        [f"{override.get_key_element()}={value}" for value in dict.fromkeys(override.sweep_string_iterator())]
-        for override in overrides
+        dict.fromkeys(
+            zip(
+                *(
+                    [f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()]
+                    for one in axes
+                ),
+                strict=True,
+            )
+        )
+        for axes in swept
     ]
-    return map(list, itertools.product(*columns))
+    return (list(itertools.chain(*choice)) for choice in itertools.product(*columns))
 
 
 _INTERPOLATION = re.compile(r"\$\{([^${}]*)\}")

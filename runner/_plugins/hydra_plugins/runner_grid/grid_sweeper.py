@@ -36,6 +36,7 @@ ConfigStore.instance().store(
         "_target_": "hydra_plugins.runner_grid.grid_sweeper.GridSweeper",
         "params": {},
         "grids": [],
+        "zip": None,
         "note": None,
     },
 )
@@ -47,6 +48,7 @@ class GridSweeper(Sweeper):
     Args:
         params: Axes and values by key, in Hydra's sweep syntax, e.g. ``{width: "64,256"}``.
         grids: Several such maps, each laid over ``params``; the cells are the union of their grids.
+        zip: Keys whose axes run together instead of spanning a product: a list, or several lists.
         note: Said before training starts.
     """
 
@@ -59,6 +61,7 @@ class GridSweeper(Sweeper):
         self,
         params: Mapping[str, Any] | None = None,
         grids: Sequence[Mapping[str, Any]] | None = None,
+        zip: Sequence[Any] | None = None,
         note: str | None = None,
     ) -> None:
         from hydra_plugins.runner_grid.composition import container
@@ -66,6 +69,7 @@ class GridSweeper(Sweeper):
         super().__init__()
         self.params: dict[str, Any] = container(params or {})
         self.grids: list[dict[str, Any]] = container(grids or [{}])
+        self.zip: list[Any] = container(zip or [])
         self.note = note
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -91,14 +95,19 @@ class GridSweeper(Sweeper):
         master = composition.plain(self.config)
         check_execution(master)
         self._check_launcher(master)
-        cells = composition.cells_of(loader, self.config, self.params, self.grids, arguments)
+        cells = composition.cells_of(loader, self.config, self.params, self.grids, arguments, self.zip)
         if self._runs_here() and len(cells) > _FEW_CELLS and cores() > 1:
             warm_up()
         store = Path(master["store"]).expanduser().absolute()
         snapshot = {
             **master,
             "store": str(store),
-            "sweep": {"overrides": list(arguments), "params": self.params, "grids": self.grids},
+            "sweep": {
+                "overrides": list(arguments),
+                "params": self.params,
+                "grids": self.grids,
+                "zip": self.zip,
+            },
         }
         launched = launch(
             cells,
