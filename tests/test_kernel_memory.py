@@ -36,6 +36,7 @@ def test_large_gram_matrices_by_strips_equal_the_product(rows, monkeypatch):
 @pytest.mark.parametrize("name", NETS)
 def test_blocks_of_probes_equal_one_block(name, function, columns, monkeypatch):
     ensemble = nets(name)
+    monkeypatch.setattr(kernel, "_gathered", lambda *_: None)  # as where gradients do not fit either
     x = ensemble.inputs["probe"]
     arguments = ensemble.model, ensemble.parameters, x, columns
     whole = function(*arguments)
@@ -52,6 +53,35 @@ def test_blocks_of_probes_equal_one_block(name, function, columns, monkeypatch):
             torch.testing.assert_close(function(*arguments), whole, rtol=1e-12, atol=1e-12)
         assert max(seen) == most
     assert whole.shape[-1] == min(columns or 100, x.shape[1])
+
+
+@pytest.mark.parametrize("precise", [False, True])
+@pytest.mark.parametrize("columns", [None, 4])
+@pytest.mark.parametrize("function", [empirical_ntk, empirical_ntk_full])
+def test_gathered_gradients_equal_one_block(function, columns, precise, monkeypatch):
+    """Pairs of blocks of images took a pass each: a minute for a kernel of four seconds."""
+    ensemble = nets("images")
+    x = ensemble.inputs["probe"]
+    whole = function(ensemble.model, ensemble.parameters, x, columns, precise=precise)
+    gathered, passes, ways = kernel._gathered, [], set()
+
+    def spy(*given):
+        passes.clear()
+        found = gathered(*given)
+        ways.add("blocks" if found is None else "one by one" if len(passes) > most else "at once")
+        return found
+
+    monkeypatch.setattr(kernel, "_gathered", spy)
+    passed_by = kernel.forward
+    monkeypatch.setattr(
+        kernel, "forward", lambda *given: passes.append(given[2].shape[1]) or passed_by(*given)
+    )
+    most = x.shape[1]
+    for megabytes in 2.0 ** torch.arange(-8, 5).double():
+        with kernel_memory(float(megabytes)):
+            found = function(ensemble.model, ensemble.parameters, x, columns, precise=precise)
+        torch.testing.assert_close(found, whole, rtol=1e-12, atol=1e-12)
+    assert ways == {"blocks", "at once"} | ({"one by one"} if function is empirical_ntk else set())
 
 
 @pytest.mark.parametrize("name", NETS)

@@ -32,8 +32,18 @@ _FLAGS_WITH_VALUE = (
     "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--cfg", "-c",
 )  # fmt: skip
 _COMPLETION = ("--shell-completion", "-sc")
+_DRY = "--dry-run"
 _KINDS_OF_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
-_FLAGS = (*_SHOWING, *_FLAGS_WITH_VALUE, "--shell-completion", "--multirun", "-m", "--resolve", "--debug")
+_FLAGS = (
+    *_SHOWING,
+    *_FLAGS_WITH_VALUE,
+    _DRY,
+    "--shell-completion",
+    "--multirun",
+    "-m",
+    "--resolve",
+    "--debug",
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -82,8 +92,10 @@ def _run(arguments: list[str]) -> int:
     if any(flag.partition("=")[0] in _SHOWING for flag in flags):
         return _call_hydra([*flags, *_without_axes(overrides)])
     overrides = [_of_its_group(override) for override in _with_default_experiment(overrides)]
+    dry = ["hydra.sweeper.dry_run=true"] if _DRY in flags else []
+    flags = [flag for flag in flags if flag != _DRY]
     # Hydra guesses the mode by composing, and guesses wrong when composing fails.
-    return _call_hydra([*flags, *overrides, "--multirun"])
+    return _call_hydra([*flags, *overrides, *dry, "--multirun"])
 
 
 def _call_hydra(line: list[str]) -> int:
@@ -142,7 +154,7 @@ def _flags_and_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]
         name, equals, _ = argument.partition("=")
         if name not in _FLAGS:
             raise unknown("flag", name, {flag for flag in _FLAGS if flag.startswith("--")})
-        if name in ("--multirun", "-m", "--debug"):
+        if name in ("--multirun", "-m"):
             continue
         flags.append(argument)
         if name in _FLAGS_WITH_VALUE and not equals:

@@ -22,6 +22,7 @@ from runner.grid.cell import Cell, canonical_json
 from runner.grid.cells import Cells
 from runner.launching.shard import PackTrainer
 from runner.launching.workers import Progress, cores, train_packs, worker_count
+from runner.planning.forecast import Forecast, forecast
 from runner.planning.machine import USUAL, Machine, from_record, this_machine
 from runner.planning.packs import Pack
 from runner.planning.plan import Plan, make_plan, packs_of_rows
@@ -52,6 +53,7 @@ class Launched(NamedTuple):
         missing: Cells to train.
         total: Cells of the grid.
         damaged: Parts that could not be read and were set aside; their cells are among the missing.
+        forecast: What training them will take.
     """
 
     launch: str
@@ -59,6 +61,7 @@ class Launched(NamedTuple):
     missing: int
     total: int
     damaged: tuple[str, ...] = ()
+    forecast: Forecast | None = None
 
 
 # -- launch ------------------------------------------------------------------------------------------
@@ -70,6 +73,8 @@ def launch(
     store: Path,
     default_shards: int | None = 1,
     command: str | None = None,
+    *,
+    record: bool = True,
 ) -> Launched:
     """Check everything, plan what is missing and record the launch; nothing is written before all is right.
 
@@ -78,6 +83,7 @@ def launch(
             is kept as the launch's snapshot.
         default_shards: Jobs where the config's ``shards`` is null; None lets the planner choose.
         command: What the user typed, for the record.
+        record: Whether to record it; otherwise nothing is written, and the launch has no id.
 
     Returns:
         The launch. When nothing is missing and the newest launch asked for the same cells, that one.
@@ -86,28 +92,33 @@ def launch(
         UserError: For anything wrong in the grid, the device or the store.
     """
     from runner.analysis.regime import check_thresholds
-    from runner.training.preflight import resolve_device
+    from runner.training import preflight
 
-    device = resolve_device(config["device"])
+    device = preflight.resolve_device(config["device"])
     check_thresholds(config["regime"])
     cells = Cells.of(cells)
     if device.type == "cpu" and "tf32" in cells.column("dtype").values:
         raise UserError("dtype must be float32 or float64 on the CPU, got tf32; TF32 is of GPUs alone")
     provenance: dict[str, Any] = {"device": str(device), "cores": cores(), "threads_per_worker": 1}
     provenance |= {"command": command} if command else {}
-    damaged = () if config.get("shard") is not None else verify.set_aside_unreadable(store)
+    alone = config.get("shard") is not None
+    damaged = verify.set_aside_unreadable(store) if record and not alone else ()
     machine = _machine(store, device)
     provenance["machine"] = asdict(machine)
-    if config.get("shard") is not None:
+    if alone and record:
         return _join(make_plan(cells, shards=config["shards"], machine=machine), config, store, provenance)
     finished = tables.finished(store, retry_failed=config["retry"] == "failed")
     shards = config["shards"] or default_shards
     plan = make_plan(cells, shards=shards, finished=finished, machine=machine)
+    workers = worker_count(plan.packs, device.type == "cpu", config["workers"])
+    ahead = forecast(plan, preflight.inspect, machine, workers)
+    if not record:
+        return Launched("", plan.shards, plan.missing, plan.total, forecast=ahead)
     tables.check_writable(store)
     provenance["threaded"] = [] if config["workers"] else list(plan.threaded)
     known = _same_launch(plan, store) if not plan.packs else None
     name = known or launches.new_launch(store, config, plan.rows(), provenance)
-    return Launched(name, plan.shards, plan.missing, plan.total, damaged)
+    return Launched(name, plan.shards, plan.missing, plan.total, damaged, ahead)
 
 
 def _machine(store: Path, device: torch.device) -> Machine:

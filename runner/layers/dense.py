@@ -1,5 +1,7 @@
 """Layers that multiply by a matrix."""
 
+from collections.abc import Iterator
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -46,6 +48,16 @@ class Affine(Layer):
         if self.has_bias:
             kernel += self.weigh("bias", pairing.gram(rows.sum(3)))
         return kernel
+
+    def jacobians(
+        self,
+        columns: Float[Tensor, "#cell sample position fan_in"],
+        rows: Float[Tensor, "cell output sample position fan_out"],
+    ) -> Iterator[tuple[str, Float[Tensor, "cell output sample parameter"]]]:
+        """Yield the gradients of weight and bias, summed over positions."""
+        yield "weight", (columns.mT.unsqueeze(1) @ rows).flatten(3)
+        if self.has_bias:
+            yield "bias", rows.sum(3)
 
 
 class Linear(Affine):

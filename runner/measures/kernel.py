@@ -215,6 +215,10 @@ def _kernel(
     fitting = layers.kernel_bytes() // 2 // (copied * cells * sample_bytes(passed))
     if samples <= fitting:
         return contract(passed, pairing, precise)
+    if not layers.is_chain(passed.tape, passed.outputs):
+        gathered = _gathered(model, parameters, x, pairing, precise, passed)
+        if gathered is not None:
+            return gathered
     del passed
     size = max(1, fitting // 2)
     kernel: Tensor | None = None
@@ -235,9 +239,72 @@ def _kernel(
     return kernel
 
 
-def sample_bytes(passed: Pass) -> int:
-    """Memory of a cell for what a kernel takes from a sample: inputs, outputs, gradients twice."""
+def _gathered(
+    model: nn.Module,
+    parameters: Mapping[str, Tensor],
+    x: Tensor,
+    pairing: Pairing,
+    precise: bool,
+    passed: Pass,
+) -> Float[Tensor, "cell output sample output column"] | None:
+    """The kernel from every sample's gradients, gathered from passes of some samples after the others.
+
+    Pairs of blocks would each need a pass: of images, whose activations are many times their gradients with
+    respect to the weights that they share, these are what fits in memory. Some outputs after the others, and
+    some layers, where not all fit at once.
+
+    Args:
+        passed: Of all samples; tells sizes alone.
+
+    Returns:
+        None where they fit in no such way, or a layer does not say them.
+    """
     cells, samples, outputs = passed.outputs.shape
+    used = list(dict.fromkeys(call.layer for call in passed.tape))
+    counts = {
+        layer: sum(v[0].numel() for path, v in parameters.items() if path.rpartition(".")[0] == layer.name)
+        for layer in used
+    }
+    width = 8 if precise else passed.outputs.element_size()
+    room = layers.kernel_bytes() // 2 // (cells * samples * width)
+    if any(type(layer).jacobians is layers.Layer.jacobians for layer in used) or room < max(counts.values()):
+        return None
+    at_once = min(outputs, room // sum(counts.values()))
+    if pairing.full and at_once < outputs:
+        return None
+    groups: list[list[layers.Layer]] = [[]]
+    for layer in used:
+        if at_once == 0 and sum(counts[one] for one in groups[-1]) + counts[layer] > room:
+            groups.append([])
+        groups[-1].append(layer)
+    picks = torch.split(torch.arange(outputs, device=x.device), max(1, at_once))
+    size = max(1, layers.kernel_bytes() // 2 // (cells * sample_bytes(passed, len(picks[0]))))
+    kernel: Tensor | None = None
+    for pick in picks:
+        for group in groups:
+            rows: dict[tuple[layers.Layer, str], list[Tensor]] = {}
+            for some in torch.split(x, size, dim=1):
+                one = forward(model, parameters, some)
+                for layer, received, gradients in layers.factors(
+                    one.tape, one.outputs[:, :, pick], one.weights, full=True
+                ):
+                    for name, jacobian in layer.jacobians(received, gradients) if layer in group else ():
+                        rows.setdefault((layer, name), []).append(jacobian.double() if precise else jacobian)
+            for layer, name in list(rows):
+                summand = layer.weigh(name, pairing.gram(torch.cat(rows.pop((layer, name)), 2)))
+                kernel = summand if kernel is None else kernel.add_(summand)
+    assert kernel is not None
+    return kernel if pairing.full else kernel[:, None, :, None].div_(outputs)
+
+
+def sample_bytes(passed: Pass, count: int | None = None) -> int:
+    """Memory of a cell for what a kernel takes from a sample: inputs, outputs, gradients twice.
+
+    Args:
+        count: Gradients of so many of the network's outputs; of all by default.
+    """
+    cells, samples, outputs = passed.outputs.shape
+    outputs = outputs if count is None else count
     numbers = 0
     for call in passed.tape:
         inputs = call.layer.columns(call.inputs[:, :1])

@@ -101,10 +101,15 @@ class Costs:
         return int(counts[np.argmax(each <= NEAR_BEST * each.min())])
 
 
+def measured_points(cell: Cell) -> int:
+    """Return how many steps of a cell are measured."""
+    return len(measuring_steps(cell.steps, json.loads(cell.settings).get("measure", {})))
+
+
 def _measures(cell: Cell, sizes: Sizes) -> tuple[int, float, float]:
     """Return the measured steps and the seconds of measures at init and after it; shared work counts once."""
     section = json.loads(cell.settings).get("measure", {})
-    count = len(measuring_steps(cell.steps, section))
+    count = measured_points(cell)
     init = dict(BY_NAME["lambda_max"].price(sizes, {}).init)  # every cell needs it, measured or not
     times: dict[str, int] = {}
     each: dict[str, float] = {}

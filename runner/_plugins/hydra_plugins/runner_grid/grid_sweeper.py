@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _FEW_CELLS = 16
 """So few cells rarely need a second process."""
+_LONG_SECONDS = 20.0
+"""From which on it is said how long a sweep will take."""
 
 ConfigStore.instance().store(
     group="hydra/sweeper",
@@ -37,6 +39,7 @@ ConfigStore.instance().store(
         "params": {},
         "grids": [],
         "zip": None,
+        "dry_run": False,
         "note": None,
     },
 )
@@ -49,6 +52,7 @@ class GridSweeper(Sweeper):
         params: Axes and values by key, in Hydra's sweep syntax, e.g. ``{width: "64,256"}``.
         grids: Several such maps, each laid over ``params``; the cells are the union of their grids.
         zip: Keys whose axes run together instead of spanning a product: a list, or several lists.
+        dry_run: Whether to say only what the grid will take.
         note: Said before training starts.
     """
 
@@ -62,6 +66,7 @@ class GridSweeper(Sweeper):
         params: Mapping[str, Any] | None = None,
         grids: Sequence[Mapping[str, Any]] | None = None,
         zip: Sequence[Any] | None = None,
+        dry_run: bool = False,
         note: str | None = None,
     ) -> None:
         from hydra_plugins.runner_grid.composition import container
@@ -70,7 +75,7 @@ class GridSweeper(Sweeper):
         self.params: dict[str, Any] = container(params or {})
         self.grids: list[dict[str, Any]] = container(grids or [{}])
         self.zip: list[Any] = container(zip or [])
-        self.note = note
+        self.note, self.dry_run = note, dry_run
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what Hydra gives; the launcher is made when the launch has its folder."""
@@ -96,7 +101,7 @@ class GridSweeper(Sweeper):
         check_execution(master)
         self._check_launcher(master)
         cells = composition.cells_of(loader, self.config, self.params, self.grids, arguments, self.zip)
-        if self._runs_here() and len(cells) > _FEW_CELLS and cores() > 1:
+        if self._runs_here() and len(cells) > _FEW_CELLS and cores() > 1 and not self.dry_run:
             warm_up()
         store = Path(master["store"]).expanduser().absolute()
         snapshot = {
@@ -115,9 +120,13 @@ class GridSweeper(Sweeper):
             store,
             default_shards=1 if self._runs_here() else None,
             command=shlex.join(["runner", "sweep", *_typed(sys.argv[1:])]),
+            record=not self.dry_run,
         )
         if self.note:
             print(self.note)
+        if self.dry_run and launched.forecast:
+            print("\n".join(launched.forecast.lines()))
+            return
         self._say(launched, store)
         if launched.shards:
             self._run_jobs(launched, store, master["shard"])
@@ -157,6 +166,8 @@ class GridSweeper(Sweeper):
             print(f"all {launched.total} cells are finished already, nothing to train", file=sys.stderr)
         elif done:
             print(f"{done} of {launched.total} cells are finished already", file=sys.stderr)
+        if launched.forecast and launched.forecast.seconds > _LONG_SECONDS:
+            print(f"{launched.forecast.time()}; --dry-run says more", file=sys.stderr)
         if launched.shards > 1:
             print(
                 f"{launched.missing} cells in {launched.shards} jobs, launch {launched.launch} in {store}",

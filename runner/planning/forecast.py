@@ -1,0 +1,113 @@
+"""What a plan will take, told before it is trained: time, memory, disk."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from runner.grid.cell import PACK_FIELDS, Cell
+from runner.planning.costs import Costs, measured_points
+from runner.planning.machine import Machine
+from runner.planning.plan import Plan
+
+if TYPE_CHECKING:
+    from runner.training.preflight import PackShape
+
+_PROCESS_BYTES = 400 << 20
+"""A worker with torch and data."""
+_PEAK = 10
+"""Times the working set of a pack that gradients of gradients hold: measured with a CNN's lambda_max."""
+_PART_BYTES = 90 << 10
+"""The three files of a pack, without rows: nearly all of it says what columns mean."""
+_ROW_BYTES = {"cells": 600, "trace": 60, "layers": 15}
+"""Measured in stores of MLPs, CNNs and transformers."""
+_GREATER = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
+_BYTES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+
+
+class Forecast(NamedTuple):
+    """What is to come, by the planner's estimates.
+
+    Attributes:
+        cells: Of the grid.
+        missing: Those to train.
+        packs: That they are trained in.
+        jobs: That the packs are divided into.
+        workers: Processes of a job, or the cores that it keeps busy.
+        seconds: That the longest job takes.
+        total: Seconds of one thread for all.
+        memory: Bytes that the processes of a job hold together, at most.
+        disk: Bytes that the results take.
+    """
+
+    cells: int
+    missing: int
+    packs: int
+    jobs: int
+    workers: int
+    seconds: float
+    total: float
+    memory: int
+    disk: int
+
+    def time(self) -> str:
+        """Return how long it takes, in words."""
+        each = " each" if self.jobs > 1 else ""
+        cores = f"{self.workers} worker{'s' if self.workers > 1 else ''}"
+        return f"about {_rounded(self.seconds, _GREATER)}{each} on {cores}"
+
+    def lines(self) -> list[str]:
+        """Return all of it, in words."""
+        jobs = f" in {self.jobs} jobs" if self.jobs > 1 else ""
+        return [
+            f"cells   {self.missing} to train of {self.cells}, {self.packs} packs{jobs}",
+            f"time    {self.time() if self.missing else 'none: all are finished'}",
+            f"memory  {_rounded(self.memory, _BYTES)} at most" + (" for each job" if jobs else ""),
+            f"disk    about {_rounded(self.disk, _BYTES)}",
+        ]
+
+
+def forecast(
+    plan: Plan, shape_of: Callable[[Cell], PackShape], machine: Machine, workers: int, layers: int = 4
+) -> Forecast:
+    """Return what a plan will take.
+
+    Args:
+        workers: Processes that a job has.
+        layers: Layers of a network, for the size of its rows.
+    """
+    packs = plan.packs
+    gains = np.ones(len(packs))
+    for place in np.flatnonzero(np.isin(packs.indices, plan.threaded)).tolist():
+        gains[place] = machine.gain(packs.first(place).width)
+    alone = gains > 1
+    shard = np.array(plan.shard_of, int)
+    longest = 0.0
+    for number in range(plan.shards):
+        costs = packs.costs[(shard == number) & ~alone]
+        together = packs.costs[(shard == number) & alone] / gains[(shard == number) & alone]
+        shared = max(costs.sum() / workers, costs.max(initial=0.0))
+        longest = max(longest, float(shared + together.sum()))
+    memory, points = 0, 0
+    firsts = packs.cells.take(packs.stops - packs.sizes)
+    for start, stop in itertools.pairwise([*firsts.starts(PACK_FIELDS).tolist(), len(packs)]):
+        cell = firsts[start]
+        working = Costs(cell, shape_of(cell), machine).cell_bytes * int(packs.sizes[start:stop].max())
+        memory = max(memory, _PEAK * working)
+        points += measured_points(cell) * int(packs.sizes[start:stop].sum())
+    rows = {"cells": plan.missing, "trace": points, "layers": layers * points}
+    disk = _PART_BYTES * len(packs) + sum(size * rows[table] for table, size in _ROW_BYTES.items())
+    held = workers * (memory + _PROCESS_BYTES) if len(packs) else 0
+    total = float(packs.costs.sum())
+    return Forecast(
+        plan.total, plan.missing, len(packs), max(1, plan.shards), workers, longest, total, held, disk
+    )
+
+
+def _rounded(value: float, units: tuple[tuple[float, str], ...]) -> str:
+    """Return a size with two digits and its unit."""
+    scale, unit = next((pair for pair in units if value >= pair[0]), units[-1])
+    return f"{float(f'{value / scale:.2g}'):g} {unit}"
