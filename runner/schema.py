@@ -89,6 +89,7 @@ CELLS = (
     Column("device", "string", "", "cpu or the name of the CUDA device"),
     Column("trace_rows", "int64", "rows", "Rows of the cell in trace, for `runner verify`"),
     Column("layer_rows", "int64", "rows", "Rows of the cell in layers, likewise"),
+    Column("output_rows", "int64", "rows", "Rows of the cell in outputs, likewise; null where none are kept"),
     Column("finished_at", "string", "UTC", "ISO 8601 time at which the cell's pack was written"),
 )  # fmt: skip
 
@@ -108,11 +109,27 @@ LAYERS = (
     *(column for measure in MEASURES for column in measure.layers),
 )
 
-TABLES: dict[str, tuple[Column, ...]] = {"cells": CELLS, "trace": TRACE, "layers": LAYERS}
+OUTPUTS = (
+    _key("cell_id", "string", "", "As in cells"),
+    _key("step", "int64", "steps", "As in trace"),
+    _key("split", "string", "", "probe, test or train"),
+    _key("sample", "int64", "", "Place of the sample in its split, from 0"),
+    _key("output", "int64", "", "Output of the network, from 0; in classification a class"),
+    Column("value", "float64", "output", "f = (h - h at init if centred) / gamma on the sample"),
+)
+"""Written by the measure ``predictions`` alone."""
+
+TABLES: dict[str, tuple[Column, ...]] = {
+    "cells": CELLS,
+    "trace": TRACE,
+    "layers": LAYERS,
+    "outputs": OUTPUTS,
+}
 KEYS: dict[str, tuple[str, ...]] = {
     "cells": ("cell_id",),
     "trace": ("cell_id", "step"),
     "layers": ("cell_id", "step", "layer"),
+    "outputs": ("cell_id", "step", "split", "sample", "output"),
 }
 """What makes a row unique; of two rows with one key, the one written last counts.
 

@@ -84,6 +84,31 @@ class Normalized(Head):
         self.norm = nn.BatchNorm1d(width)
 
 
+class BatchCentred(Head):
+    """Batch norm by hand."""
+
+    def forward(self, x):
+        z = self.first(x)
+        return self.head((z - z.mean(0)).tanh())
+
+
+class DroppingByHand(Head):
+    def forward(self, x):
+        return self.head(nn.functional.dropout(self.first(x).tanh(), 0.2))
+
+
+class Idle(Head):
+    def __init__(self, width, inputs, outputs):
+        super().__init__(width, inputs, outputs)
+        self.spare = nn.Linear(width, width)
+
+
+class Frozen(Head):
+    def __init__(self, width, inputs, outputs):
+        super().__init__(width, inputs, outputs)
+        self.first.requires_grad_(False)
+
+
 class Dropping(Head):
     def __init__(self, width, inputs, outputs):
         super().__init__(width, inputs, outputs)

@@ -11,6 +11,8 @@ from runner.schema import TABLES
 from runner.store import write_part
 from runner.store.launches import new_launch
 
+WRITTEN = tuple(table for table in TABLES if table != "outputs")
+"""Tables that every sweep writes."""
 _VALUES = {"string": "x", "int64": 1, "float64": 0.5, "bool": True}
 
 

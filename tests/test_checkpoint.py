@@ -15,11 +15,12 @@ import torch
 from cells import make_cell
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from stores import WRITTEN
 
 import runner
 from runner import preemption
 from runner.preemption import Stopped
-from runner.schema import KEYS, TABLES
+from runner.schema import KEYS
 from runner.training import run, train
 from runner.training.checkpoint import Checkpoint, State, read_checkpoint
 
@@ -245,7 +246,7 @@ GRID = (
 def frames(store):
     """The tables, without what differs between launches."""
     found = {}
-    for name in TABLES:
+    for name in WRITTEN:
         table = pd.read_parquet(store / name)
         table = table.drop(columns=["launch", "train_seconds", "finished_at"], errors="ignore")
         found[name] = table.sort_values(list(KEYS[name]), ignore_index=True)

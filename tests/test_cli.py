@@ -67,7 +67,10 @@ def test_help_has_examples(capsys, command):
         ),
         (["fit", "STORE"], "lr varies (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30); choose one with --where lr=0.01"),
         (["fit", "STORE", "--metric", "ntk", "--where", "lr=1"], "--metric must be one of"),
-        (["schema", "cell"], "TABLE must be one of cells, layers, trace, got 'cell'; did you mean 'cells'?"),
+        (
+            ["schema", "cell"],
+            "TABLE must be one of cells, layers, outputs, trace, got 'cell'; did you mean 'cells'?",
+        ),
         (["status", "/nowhere"], "STORE must be a folder written by `runner sweep`, got /nowhere"),
         (["phase", "/nowhere"], "STORE must be a folder written by `runner sweep`, got /nowhere"),
     ],

@@ -13,12 +13,12 @@ from pathlib import Path
 import faulty
 import pandas as pd
 import pytest
-from stores import rows
+from stores import WRITTEN, rows
 
 from runner import cli
 from runner.commands import sweep
 from runner.launching import launch
-from runner.schema import KEYS, TABLES
+from runner.schema import KEYS
 from runner.store import launches, status
 from runner.store.verify import verify
 from runner.views import summary
@@ -47,7 +47,7 @@ def folder(tmp_path, monkeypatch):
 def frames(store):
     """The three tables in one order, without what differs between trainings."""
     found = {}
-    for name in TABLES:
+    for name in WRITTEN:
         table = pd.read_parquet(Path(store) / name)
         table = table.drop(columns=["launch", "train_seconds", "finished_at"], errors="ignore")
         found[name] = table.sort_values(list(KEYS[name]), ignore_index=True)
@@ -56,7 +56,7 @@ def frames(store):
 
 def assert_same(store, expected):
     found = frames(store)
-    for name in TABLES:
+    for name in WRITTEN:
         pd.testing.assert_frame_equal(found[name], expected[name], check_exact=True)
     assert verify(Path(store)).problems == []
 
@@ -205,7 +205,7 @@ def test_no_flip_of_a_bit_goes_unnoticed(folder):
     assert refused > 100
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", WRITTEN)
 def test_damage_that_hides_is_found_by_verify(tiny, capsys, table):
     shutil.copytree(tiny[0], "out")
     path = min(Path("out", table).glob("part-*.parquet"))

@@ -36,7 +36,7 @@ def test_large_gram_matrices_by_strips_equal_the_product(rows, monkeypatch):
 @pytest.mark.parametrize("name", NETS)
 def test_blocks_of_probes_equal_one_block(name, function, columns, monkeypatch):
     ensemble = nets(name)
-    monkeypatch.setattr(kernel, "_gathered", lambda *_: None)  # as where gradients do not fit either
+    monkeypatch.setattr(kernel, "gathered_kernel", lambda *_: None)  # as where gradients do not fit either
     x = ensemble.inputs["probe"]
     arguments = ensemble.model, ensemble.parameters, x, columns
     whole = function(*arguments)
@@ -63,7 +63,7 @@ def test_gathered_gradients_equal_one_block(function, columns, precise, monkeypa
     ensemble = nets("images")
     x = ensemble.inputs["probe"]
     whole = function(ensemble.model, ensemble.parameters, x, columns, precise=precise)
-    gathered, passes, ways = kernel._gathered, [], set()
+    gathered, passes, ways = kernel.gathered_kernel, [], set()
 
     def spy(*given):
         passes.clear()
@@ -71,7 +71,7 @@ def test_gathered_gradients_equal_one_block(function, columns, precise, monkeypa
         ways.add("blocks" if found is None else "one by one" if len(passes) > most else "at once")
         return found
 
-    monkeypatch.setattr(kernel, "_gathered", spy)
+    monkeypatch.setattr(kernel, "gathered_kernel", spy)
     passed_by = kernel.forward
     monkeypatch.setattr(
         kernel, "forward", lambda *given: passes.append(given[2].shape[1]) or passed_by(*given)

@@ -7,9 +7,10 @@ import sys
 import gate
 import pandas as pd
 import pytest
+from stores import WRITTEN
 
 import runner
-from runner.schema import KEYS, TABLES
+from runner.schema import KEYS
 
 GRID = (
     "data=xor", "data.dim=6", "data.train_size=64", "data.test_size=16", "data.probe_size=8",
@@ -36,7 +37,7 @@ def run(store):
 def frames(store):
     """The three tables as any reader sees them, in one order, without what differs between launches."""
     found = {}
-    for name in TABLES:
+    for name in WRITTEN:
         table = pd.read_parquet(store / name).drop(columns=VOLATILE, errors="ignore")
         found[name] = table.sort_values(list(KEYS[name]), ignore_index=True)
     return found
@@ -62,6 +63,6 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path):
     # What was finished was not trained again.
     pd.testing.assert_series_equal(after.finished_at[before.index], before)
     resumed, expected = frames(killed), frames(whole)
-    for name in TABLES:
+    for name in WRITTEN:
         pd.testing.assert_frame_equal(resumed[name], expected[name], check_exact=True)
     assert len(runner.load(killed).launches) == 2

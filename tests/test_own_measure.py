@@ -49,9 +49,19 @@ def elsewhere(now, start):
     return Measurement(layers={"size": {"top": torch.zeros(len(now.ensemble.cells))}})
 
 
+def writing(now, start):
+    moved = now.features()
+    for name, value in start.features().items():
+        moved[name] -= value
+    return Measurement(
+        trace={"moved": torch.stack([m.flatten(1).norm(dim=1) for m in moved.values()]).sum(0)}
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
+        ("writing", "must not write into what it is given, got changes of hidden.0"),
         ("taken", "must return columns of its own, got train_loss; rename it"),
         ("whole", r"one number per cell, of shape \(2,\), got \(\) for size"),
         ("samples", r"of shape \(2,\), got \(2, 3\) for size of output"),

@@ -79,7 +79,7 @@ def test_yaml_of_a_store_makes_no_objects(tmp_path):
 def test_code_that_a_store_names_is_not_called(tmp_path, capsys):
     cell = make_cell(model={"_target_": "os.mkdir", "path": str(tmp_path / "trap")})
     columns = rows("cells", [cell.cell_id]) | {name: [value] for name, value in cell.row().items()}
-    columns |= {"trace_rows": [None], "layer_rows": [None]}
+    columns |= {name: [None] for name in ("trace_rows", "layer_rows", "output_rows")}
     asked = {name: columns[name] for name in ("cell_id", *cell.row())} | {"pack": [0], "shard": [0]}
     name = launches.new_launch(tmp_path, {"name": "x", "device": "cpu"}, asked)
     store.write_part(tmp_path, "cells", columns | {"launch": [name]}, "1")

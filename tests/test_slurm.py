@@ -11,10 +11,11 @@ import time
 
 import pandas as pd
 import pytest
+from stores import WRITTEN
 from sweeping import cells_of
 
 from runner.planning.plan import make_plan
-from runner.schema import KEYS, TABLES
+from runner.schema import KEYS
 from runner.store import status
 from runner.store.verify import verify
 
@@ -70,7 +71,7 @@ def states(store):
 
 def frames(store):
     found = {}
-    for name in TABLES:
+    for name in WRITTEN:
         table = pd.read_parquet(store / name)
         table = table.drop(columns=["launch", "train_seconds", "finished_at"], errors="ignore")
         found[name] = table.sort_values(list(KEYS[name]), ignore_index=True)

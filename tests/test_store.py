@@ -28,8 +28,8 @@ ARROW = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "b
 
 
 def write(folder, ids, name, **columns):
-    """The three parts of a pack, as the sweep writes them."""
-    for table in ("trace", "layers"):
+    """The parts of a pack, as the sweep writes them."""
+    for table in ("trace", "layers", "outputs"):
         store.write_part(folder, table, rows(table, ids), name)
     store.write_part(folder, "cells", rows("cells", ids, **columns), name)
 

@@ -12,7 +12,12 @@ from runner.errors import unknown
 from runner.schema import SCHEMA_VERSION, TABLES
 
 _WIDTH = 100
-_ROWS = {"cells": "cell", "trace": "cell and measured step", "layers": "cell, measured step and layer"}
+_ROWS = {
+    "cells": "cell",
+    "trace": "cell and measured step",
+    "layers": "cell, measured step and layer",
+    "outputs": "cell, measured step, sample and output, kept by the measure predictions",
+}
 
 
 def run(options: argparse.Namespace) -> int:
@@ -51,7 +56,7 @@ def _lines(tables: list[str]) -> Iterator[str]:
 
 
 def _options(parser: Parser) -> None:
-    parser.add_argument("table", nargs="?", metavar="TABLE", help="cells, trace or layers")
+    parser.add_argument("table", nargs="?", metavar="TABLE", help="cells, trace, layers or outputs")
     add_json(parser)
 
 

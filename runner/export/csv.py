@@ -1,4 +1,4 @@
-"""CSV: the three tables as they are, without the JSON of what are columns, too."""
+"""CSV: the tables as they are, without the JSON of what are columns, too."""
 
 from pathlib import Path
 
@@ -8,8 +8,10 @@ from runner.store import Store
 
 
 def write_csv(store: Store, cells: pd.DataFrame, out: Path) -> str:
-    """Write ``cells.csv``, ``trace.csv`` and ``layers.csv``."""
+    """Write ``cells.csv``, ``trace.csv`` and ``layers.csv``, and ``outputs.csv`` where outputs were kept."""
     cells.drop(columns=["exponents", "settings"]).to_csv(out / "cells.csv", index=False)
-    for name, table in (("trace", store.trace), ("layers", store.layers)):
+    names = ["trace", "layers", *(["outputs"] if len(store.table("outputs", ["cell_id"])) else [])]
+    for name in names:
+        table = getattr(store, name)
         table[table["cell_id"].isin(cells["cell_id"])].to_csv(out / f"{name}.csv", index=False)
-    return f"{out}/cells.csv, trace.csv, layers.csv"
+    return f"{out}/{', '.join(f'{name}.csv' for name in ('cells', *names))}"

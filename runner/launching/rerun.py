@@ -16,6 +16,7 @@ from runner import store as tables
 from runner.errors import UserError
 from runner.grid.cell import Cell
 from runner.launching.workers import cores, set_up_torch
+from runner.schema import KEYS
 from runner.store import launches
 from runner.store.provenance import versions
 from runner.store.verify import Problem
@@ -103,6 +104,7 @@ def _differences(
         "cells": {name: [row.get(name) for row in rows] for name in names if name not in _OWN},
         "trace": result.trace,
         "layers": result.layers,
+        "outputs": result.outputs,
     }
     for table, columns in found.items():
         stored = tables.read_table(store, table, list(columns)).to_pylist() if columns else []
@@ -117,8 +119,11 @@ def _differences(
                 )
 
 
+_ROW_KEYS = tuple(dict.fromkeys(key for keys in KEYS.values() for key in keys))
+
+
 def _by_key(rows: Sequence[Mapping[str, Any]], name: str) -> dict[tuple[Any, ...], Any]:
-    return {tuple(row.get(key) for key in ("cell_id", "step", "layer")): row[name] for row in rows}
+    return {tuple(row.get(key) for key in _ROW_KEYS): row[name] for row in rows}
 
 
 def _same(left: Mapping[Any, Any], right: Mapping[Any, Any]) -> bool:

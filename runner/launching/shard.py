@@ -115,6 +115,8 @@ class PackTrainer:
             # Cells last: a cell is finished by its row there.
             self._write("trace", pack, result.trace, _declared(pack, "trace"))
             self._write("layers", pack, result.layers, _declared(pack, "layers"))
+            if result.outputs:
+                self._write("outputs", pack, result.outputs)
             self._write("cells", pack, rows, _declared(pack, "trace"))
             checkpoint.remove()
             return Counter(rows["status"])
@@ -136,7 +138,9 @@ class PackTrainer:
         columns |= {name: [row.get(name) for row in result.cells] for name in names if name not in columns}
         columns["regime"] = _nullable(regimes["regime"])
         columns["catapult"] = _nullable(regimes["catapult"])
-        for name, table in (("trace_rows", result.trace), ("layer_rows", result.layers)):
+        counted = {"trace_rows": result.trace, "layer_rows": result.layers}
+        counted |= {"output_rows": result.outputs} if result.outputs else {}
+        for name, table in counted.items():
             rows = Counter(table.get("cell_id", ()))
             columns[name] = [rows[cell_id] for cell_id in columns["cell_id"]]
         return columns

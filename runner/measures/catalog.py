@@ -12,6 +12,7 @@ from runner.measures.requirements import (
     enough_probes,
     enough_to_split,
     full_batch,
+    known_splits,
     mse,
     plain_sgd,
     second_labels,
@@ -65,7 +66,13 @@ def _linear_probe(sizes: Sizes, options: Mapping[str, Any]) -> Cost:
     return Cost.always("linear probe", _ridge(sizes))
 
 
+def _kept(shape: Any, options: Mapping[str, Any]) -> int:
+    sizes = {"train": shape.train_size, "test": shape.test_size, "probe": shape.probe_size}
+    return int(shape.outputs * sum(sizes.get(split, 0) for split in options.get("splits", ("probe",))))
+
+
 MEASURES: tuple[Measure, ...] = (
+    Measure("predictions", "outputs", requires=(known_splits,), rows=_kept),
     Measure(
         "param_movement", "movement", prepare="movement.prepare_norms",
         paper="Chizat et al., arXiv 1812.07956",

@@ -9,8 +9,17 @@ from runner.errors import UserError
 from runner.layers import allocate, parameters_of
 from runner.measures.kernel import empirical_ntk
 from runner.models import is_built_in
+from runner.models.check import BATCHED, RANDOM
 
 _TOLERANCE = 1e-6
+_SAMPLES = 5
+
+
+def _require_equal(one: Tensor, other: Tensor, why: str) -> None:
+    one, other = one.detach(), other.detach()
+    size = float(one.abs().max())
+    if float((one - other).abs().max()) > _TOLERANCE * size:
+        raise UserError(f"model must compute a function of each sample, got one that does not: {why}")
 
 
 def check_layers(model: nn.Module, dataset: Dataset) -> None:
@@ -34,14 +43,25 @@ def check_layers(model: nn.Module, dataset: Dataset) -> None:
         draw = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
         parameter.data = draw * max(spec.sigma, 0.1) / spec.fan_in**0.5 + spec.mean
     parameters: dict[str, Tensor] = {path: parameter for path, _, parameter, _ in parameters_of(model)}
-    x = dataset.probe.inputs[None, :1]
+    several = dataset.probe.inputs[None, :_SAMPLES]
+    x = several[:, :1]
     outputs = functional_call(model, parameters, (x,))
-    expected = 0.0
+    together, again = (functional_call(model, parameters, (several,))[:, :1] for _ in range(2))
+    _require_equal(together, again, RANDOM)
+    _require_equal(outputs, together, BATCHED)
+    expected, used = 0.0, set[str]()
     for k in range(outputs.shape[2]):
         gradients = torch.autograd.grad(
-            outputs[0, 0, k], list(parameters.values()), retain_graph=True, materialize_grads=True
+            outputs[0, 0, k], list(parameters.values()), retain_graph=True, allow_unused=True
         )
-        expected += float(sum(g.square().sum() for g in gradients)) / outputs.shape[2]
+        used |= {path for path, g in zip(parameters, gradients, strict=True) if g is not None}
+        squares = sum(float(g.square().sum()) for g in gradients if g is not None)
+        expected += squares / outputs.shape[2]
+    if unused := [path for path in parameters if path not in used]:
+        raise UserError(
+            f"model must use all of its parameters, got {unused[0]} on which no output depends; "
+            "call its layer in forward, or leave it out"
+        )
     found = float(empirical_ntk(model, parameters, x)[0, 0, 0])
     if abs(found - expected) > _TOLERANCE * abs(expected):
         raise UserError(

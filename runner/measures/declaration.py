@@ -96,6 +96,8 @@ class Measure:
         requires: What a cell must be for the measure to have a meaning; each raises UserError if it is not.
         cost: From sizes and the measure's options to seconds; None if it is small beside a training step on
             all samples.
+        rows: From sizes and the measure's options to the rows that a cell gets in ``outputs`` at a measured
+            step; None if it keeps no outputs.
         prepare: What computes, of the start alone, all that later calls take from it; called once, with the
             distinct starts of a pack and the options, and kept on the snapshot of the start. A name inside
             :mod:`runner.measures` or a function ``prepare(start, **options)``.
@@ -112,6 +114,7 @@ class Measure:
     of_init: bool = False
     requires: tuple[Requirement, ...] = ()
     cost: Callable[[Sizes, Mapping[str, Any]], Cost] | None = None
+    rows: Callable[[Any, Mapping[str, Any]], int] | None = None
     prepare: str | Callable[..., object] | None = None
     paper: str = ""
 

@@ -216,7 +216,7 @@ def _kernel(
     if samples <= fitting:
         return contract(passed, pairing, precise)
     if not layers.is_chain(passed.tape, passed.outputs):
-        gathered = _gathered(model, parameters, x, pairing, precise, passed)
+        gathered = gathered_kernel(model, parameters, x, pairing, precise, passed)
         if gathered is not None:
             return gathered
     del passed
@@ -239,7 +239,7 @@ def _kernel(
     return kernel
 
 
-def _gathered(
+def gathered_kernel(
     model: nn.Module,
     parameters: Mapping[str, Tensor],
     x: Tensor,

@@ -11,13 +11,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from runner.errors import UserError
+from runner.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from runner.data import Dataset
 
 MAX_KERNEL_SIZE = 4096
 """Rows of the largest kernel all of whose eigenvalues are computed: some seconds and 134 MB in float64."""
+
+
+SPLITS = ("probe", "test", "train")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,13 @@ def enough_probes(name: str, setting: Setting) -> None:
             f"data.probe_size must be at least {least} for the measure {name} with "
             f"{setting.dataset.outputs} outputs, got {len(setting.dataset.probe)}; raise it"
         )
+
+
+def known_splits(name: str, setting: Setting) -> None:
+    """The splits whose outputs are to be kept are splits."""
+    for split in setting.options.get("splits", ()):
+        if split not in SPLITS:
+            raise unknown(f"measure.functions.{name}.splits", split, SPLITS)
 
 
 def full_batch(name: str, setting: Setting) -> None:

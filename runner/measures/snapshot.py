@@ -21,10 +21,12 @@ class Measurement(NamedTuple):
     Attributes:
         trace: Column to one value per cell.
         layers: Column to layer name to one value per cell.
+        outputs: Split to outputs of the network on it, to be kept in the table ``outputs``.
     """
 
     trace: Mapping[str, Float[Tensor, "cell"]] = {}
     layers: Mapping[str, Mapping[str, Float[Tensor, "cell"]]] = {}
+    outputs: Mapping[str, Float[Tensor, "cell sample output"]] = {}
 
 
 class Snapshot:

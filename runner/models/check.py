@@ -10,15 +10,12 @@ from runner.errors import UserError
 from runner.layers import Call, Layer, allocate, record
 from runner.layers.dense import Affine
 
-_WHY = {
-    nn.modules.batchnorm._NormBase: (
-        "it makes the output for one sample depend on the others of its batch, so that no kernel of two "
-        "samples exists; use runner.layers.LayerNorm or no norm"
-    ),
-    nn.modules.dropout._DropoutNd: (
-        "it makes the network another function at every call, so that it has no one kernel; leave it out"
-    ),
-}
+BATCHED = (
+    "it makes the output for one sample depend on the others of its batch, so that no kernel of two "
+    "samples exists; use runner.layers.LayerNorm or no norm"
+)
+RANDOM = "it makes the network another function at every call, so that it has no one kernel; leave it out"
+_WHY = {nn.modules.batchnorm._NormBase: BATCHED, nn.modules.dropout._DropoutNd: RANDOM}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +47,7 @@ def check(model: nn.Module, dataset: Dataset) -> Size:
     for path, module in model.named_modules():
         check_module(path, module)
         if isinstance(module, Layer):
+            require_trained(path, module)
             continue
         for name, _ in module.named_parameters(path, recurse=False):
             raise UserError(
@@ -66,6 +64,10 @@ def check(model: nn.Module, dataset: Dataset) -> Size:
         raise
     except Exception as error:
         reason = " ".join(str(error).split())
+        if "random operation" in reason:  # as torch.func says of dropout in a forward
+            raise UserError(
+                f"model must compute a function of each sample, got {reason}: {RANDOM}"
+            ) from error
         raise UserError(
             f"model must map samples of shape {dataset.input_shape}, got {type(error).__name__}: {reason}; "
             "choose another model or other data"
@@ -79,6 +81,16 @@ def check(model: nn.Module, dataset: Dataset) -> Size:
         activations=sum(call.outputs.numel() for call in tape),
         multiplications=sum(_multiplications(call) for call in tape),
     )
+
+
+def require_trained(path: str, module: nn.Module) -> None:
+    """Raise UserError for a parameter that is not to be trained."""
+    for name, parameter in module.named_parameters(path, recurse=False):
+        if not parameter.requires_grad:
+            raise UserError(
+                f"model must train all of its parameters, got requires_grad=False of {name}; "
+                "keep what is fixed in a buffer: self.register_buffer"
+            )
 
 
 def _multiplications(call: Call) -> int:

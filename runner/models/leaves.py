@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from runner.errors import UserError
 from runner.layers import Conv2d, Embedding, Layer, LayerNorm, Linear
-from runner.models.check import check_module
+from runner.models.check import check_module, require_trained
 from runner.scaling.parameterization import Role
 
 
@@ -59,6 +59,7 @@ def leaves_of(module: nn.Module, wider: nn.Module, **sigmas: float) -> dict[str,
                 f"model.module must hold its parameters in {kinds}, got {own[0][0]!r} in "
                 f"{type(layer).__name__} at {place}, whose role cannot be told; build it from runner.layers"
             )
+        require_trained(path, layer)
         for name, parameter in own:
             if id(parameter) in seen:
                 raise UserError(

@@ -106,6 +106,17 @@ def measured_points(cell: Cell) -> int:
     return len(measuring_steps(cell.steps, json.loads(cell.settings).get("measure", {})))
 
 
+def kept_outputs(cell: Cell, shape: PackShape) -> int:
+    """Return how many rows a cell gets in the table of outputs."""
+    measures = scheduled(json.loads(cell.settings).get("measure", {})).values()
+    count = measured_points(cell)
+    return sum(
+        measure.declared.rows(shape, measure.options) * (1 + measure.times(count))
+        for measure in measures
+        if measure.declared.rows
+    )
+
+
 def _measures(cell: Cell, sizes: Sizes) -> tuple[int, float, float]:
     """Return the measured steps and the seconds of measures at init and after it; shared work counts once."""
     section = json.loads(cell.settings).get("measure", {})

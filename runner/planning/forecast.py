@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from runner.grid.cell import PACK_FIELDS, Cell
-from runner.planning.costs import Costs, measured_points
+from runner.planning.costs import Costs, kept_outputs, measured_points
 from runner.planning.machine import Machine
 from runner.planning.plan import Plan
 
@@ -22,7 +22,7 @@ _PEAK = 10
 """Times the working set of a pack that gradients of gradients hold: measured with a CNN's lambda_max."""
 _PART_BYTES = 90 << 10
 """The three files of a pack, without rows: nearly all of it says what columns mean."""
-_ROW_BYTES = {"cells": 600, "trace": 60, "layers": 15}
+_ROW_BYTES = {"cells": 600, "trace": 60, "layers": 15, "outputs": 8}
 """Measured in stores of MLPs, CNNs and transformers."""
 _GREATER = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 _BYTES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
@@ -41,6 +41,7 @@ class Forecast(NamedTuple):
         total: Seconds of one thread for all.
         memory: Bytes that the processes of a job hold together, at most.
         disk: Bytes that the results take.
+        outputs: Rows that are kept of the networks' outputs.
     """
 
     cells: int
@@ -52,6 +53,7 @@ class Forecast(NamedTuple):
     total: float
     memory: int
     disk: int
+    outputs: int = 0
 
     def time(self) -> str:
         """Return how long it takes, in words."""
@@ -67,7 +69,12 @@ class Forecast(NamedTuple):
             f"time    {self.time() if self.missing else 'none: all are finished'}",
             f"memory  {_rounded(self.memory, _BYTES)} at most" + (" for each job" if jobs else ""),
             f"disk    about {_rounded(self.disk, _BYTES)}",
+            *([f"outputs {self.kept()}"] if self.outputs else []),
         ]
+
+    def kept(self) -> str:
+        """Return how large the table of outputs gets, in words."""
+        return f"{self.outputs:,} rows, about {_rounded(_ROW_BYTES['outputs'] * self.outputs, _BYTES)}"
 
 
 def forecast(
@@ -91,19 +98,30 @@ def forecast(
         together = packs.costs[(shard == number) & alone] / gains[(shard == number) & alone]
         shared = max(costs.sum() / workers, costs.max(initial=0.0))
         longest = max(longest, float(shared + together.sum()))
-    memory, points = 0, 0
+    memory, points, outputs = 0, 0, 0
     firsts = packs.cells.take(packs.stops - packs.sizes)
     for start, stop in itertools.pairwise([*firsts.starts(PACK_FIELDS).tolist(), len(packs)]):
         cell = firsts[start]
-        working = Costs(cell, shape_of(cell), machine).cell_bytes * int(packs.sizes[start:stop].max())
+        shape, count = shape_of(cell), int(packs.sizes[start:stop].sum())
+        working = Costs(cell, shape, machine).cell_bytes * int(packs.sizes[start:stop].max())
         memory = max(memory, _PEAK * working)
-        points += measured_points(cell) * int(packs.sizes[start:stop].sum())
-    rows = {"cells": plan.missing, "trace": points, "layers": layers * points}
+        points += measured_points(cell) * count
+        outputs += kept_outputs(cell, shape) * count
+    rows = {"cells": plan.missing, "trace": points, "layers": layers * points, "outputs": outputs}
     disk = _PART_BYTES * len(packs) + sum(size * rows[table] for table, size in _ROW_BYTES.items())
     held = workers * (memory + _PROCESS_BYTES) if len(packs) else 0
     total = float(packs.costs.sum())
     return Forecast(
-        plan.total, plan.missing, len(packs), max(1, plan.shards), workers, longest, total, held, disk
+        plan.total,
+        plan.missing,
+        len(packs),
+        max(1, plan.shards),
+        workers,
+        longest,
+        total,
+        held,
+        disk,
+        outputs,
     )
 
 

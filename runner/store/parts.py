@@ -64,8 +64,7 @@ def write_part(
         columns = {**columns, **{key.name: texts[key.name].combine_chunks() for key in keys}}
         extras = [*extras, *keys]
     rows = to_arrow(columns, TABLES[table], identity, extras)
-    unique = [rows[key].to_pylist() for key in KEYS[table]]
-    if len(set(zip(*unique, strict=True))) < rows.num_rows:
+    if len(rows.select(KEYS[table]).group_by(list(KEYS[table])).aggregate([])) < rows.num_rows:
         raise ValueError(f"{table} must have one row for each {', '.join(KEYS[table])}, got several")
     path = store / table / f"part-{name}.parquet"
     with atomic(path) as file:

@@ -183,8 +183,13 @@ class Store:
         """One row per cell, measured step and layer."""
         return self._frame("layers")
 
+    @cached_property
+    def outputs(self) -> pd.DataFrame:
+        """One row per cell, measured step, sample and output, if the measure ``predictions`` kept them."""
+        return self._frame("outputs")
+
     def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """Return ``cells``, ``trace`` or ``layers`` as Arrow: null and NaN apart, units in the metadata."""
+        """Return a table as Arrow: null and NaN apart, units in the metadata."""
         return read_table(self.path, name, columns)
 
     @property

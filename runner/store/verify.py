@@ -33,7 +33,7 @@ from runner.store.parts import check_digest, merged_schema, read_part, read_tabl
 from runner.store.tables import compact
 
 DAMAGED = "damaged"
-_ROW_COUNTS = {"trace": "trace_rows", "layers": "layer_rows"}
+_ROW_COUNTS = {"trace": "trace_rows", "layers": "layer_rows", "outputs": "output_rows"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from runner.version import __version__
 
 _log = logging.getLogger(__name__)
 FOLDER = "checkpoints"
-_FORMAT = "2"
+_FORMAT = "3"
 
 
 @dataclass(frozen=True, slots=True)

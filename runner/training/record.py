@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -34,11 +35,13 @@ class PackTables:
         cells: Result columns of the ``cells`` table, one dict per cell in the order of the pack.
         trace: Columns of the ``trace`` table.
         layers: Columns of the ``layers`` table.
+        outputs: Columns of the ``outputs`` table; none where no measure keeps outputs.
     """
 
     cells: list[dict[str, Any]]
     trace: dict[str, list[Any]]
     layers: dict[str, list[Any]]
+    outputs: dict[str, Any] = field(default_factory=dict)
 
 
 class Recorder:
@@ -63,6 +66,7 @@ class Recorder:
         ]
         self._trace: list[dict[str, Any]] = []
         self._layer_rows: list[dict[str, Any]] = []
+        self._outputs: list[dict[str, Any]] = []
 
     def add(
         self,
@@ -70,13 +74,21 @@ class Recorder:
         active: Sequence[int],
         trace: Mapping[str, Float[Tensor, "cell"]],
         per_layer: Mapping[str, Mapping[str, Float[Tensor, "cell"]]],
+        outputs: Mapping[str, Float[Tensor, "cell sample output"]] | None = None,
     ) -> None:
         """Add what was measured at a step.
 
         Args:
             active: Place in the pack of every cell that was measured.
             per_layer: Column to layer to value per measured cell.
+            outputs: Split to the outputs that are kept of each measured cell.
         """
+        for split, kept in (outputs or {}).items():
+            for cell, values in zip(active, kept, strict=True):
+                key = {"cell_id": self._ids[cell], "step": step, "split": split}
+                self._outputs.append(
+                    key | {"count": kept.shape[2], "values": values.flatten().double().cpu().numpy()}
+                )
         columns = {name: value.tolist() for name, value in trace.items()}
         layer_columns = {
             name: {layer: value.tolist() for layer, value in values.items()}
@@ -135,13 +147,16 @@ class Recorder:
 
     def rows(self) -> dict[str, list[dict[str, Any]]]:
         """Return what has been recorded, as plain values."""
-        return {"results": self._results, "trace": self._trace, "layers": self._layer_rows}
+        outputs = [one | {"values": one["values"].tolist()} for one in self._outputs]
+        kept = {"results": self._results, "trace": self._trace, "layers": self._layer_rows}
+        return kept | {"outputs": outputs}
 
     def restore(self, rows: Mapping[str, list[dict[str, Any]]]) -> None:
         """Go on from what :meth:`rows` returned."""
         if len(rows["results"]) != len(self._ids):
             raise ValueError(f"{len(rows['results'])} rows for {len(self._ids)} cells")
         self._results, self._trace, self._layer_rows = rows["results"], rows["trace"], rows["layers"]
+        self._outputs = [one | {"values": np.array(one["values"])} for one in rows["outputs"]]
 
     def tables(self, seconds: float, device: torch.device) -> PackTables:
         """Return the tables."""
@@ -153,7 +168,7 @@ class Recorder:
             row | {"train_seconds": seconds, "device": name} | delay(measured.get(cell_id, []))
             for cell_id, row in zip(self._ids, self._results, strict=True)
         ]
-        return PackTables(rows, _columns(self._trace), _columns(self._layer_rows))
+        return PackTables(rows, _columns(self._trace), _columns(self._layer_rows), _long(self._outputs))
 
 
 def delay(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -183,6 +198,20 @@ def _fit_step(rows: Sequence[Mapping[str, Any]], split: str) -> int | None:
     key = f"{split}_error" if f"{split}_error" in rows[0] else f"{split}_loss"
     limit = FITTED * (1.0 if key.endswith("error") else rows[0][key])
     return next((row["step"] for row in rows if row[key] <= limit), None)
+
+
+def _long(kept: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the columns of ``outputs``, a row for each number."""
+    if not kept:
+        return {}
+    sizes = [one["values"].size for one in kept]
+    owner = np.repeat(np.arange(len(kept)), sizes)
+    columns: dict[str, Any] = {
+        name: np.array([one[name] for one in kept])[owner] for name in ("cell_id", "step", "split")
+    }
+    places = np.concatenate([np.arange(size) for size in sizes])
+    columns["sample"], columns["output"] = np.divmod(places, np.array([one["count"] for one in kept])[owner])
+    return columns | {"value": np.concatenate([one["values"] for one in kept])}
 
 
 def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:

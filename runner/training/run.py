@@ -1,7 +1,7 @@
 """A pack in training: what its cells share, how a step is taken, what is measured and how it is saved."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -166,14 +166,36 @@ class Run:
         if step == 0:
             trace |= lambda_max(now, now).trace
         per_layer: dict[str, Mapping[str, Tensor]] = {}
+        outputs: dict[str, Tensor] = {}
         for name, measure in self.measures.items():
             if measure.due(step, last):
-                measured = measure.function(now, start)
-                if not measure.declared.module:
+                if measure.declared.module:
+                    measured = measure.function(now, start)
+                else:
+                    measured = self._guarded(name, measure.function, now, start)
                     self._check(name, measured, len(active))
                 trace |= measured.trace
                 per_layer |= measured.layers
-        self.recorder.add(step, active, trace, per_layer)
+                outputs |= measured.outputs
+        self.recorder.add(step, active, trace, per_layer, outputs)
+
+    def _guarded(
+        self, name: str, function: Callable[..., Measurement], now: Snapshot, start: Snapshot
+    ) -> Measurement:
+        """Call a user's measure; at init, where it still costs nothing, see that it writes into nothing."""
+        if now.step:
+            return function(now, start)
+        shared = {**now.features(), **{split: now.raw_outputs(split) for split in self.ensemble.inputs}}
+        shared |= now.parameters
+        before = {key: value.clone() for key, value in shared.items()}
+        measured = function(now, start)
+        for key, value in shared.items():
+            if not torch.equal(value.nan_to_num(), before[key].nan_to_num()):
+                raise UserError(
+                    f"measure.functions.{name} must not write into what it is given, got changes of "
+                    f"{key}, which other measures read; write into a copy"
+                )
+        return measured
 
     def _check(self, name: str, measured: Measurement, count: int) -> None:
         """Raise UserError unless a user's measure gives one number per cell, in columns of its own."""

@@ -168,6 +168,8 @@ class GridSweeper(Sweeper):
             print(f"{done} of {launched.total} cells are finished already", file=sys.stderr)
         if launched.forecast and launched.forecast.seconds > _LONG_SECONDS:
             print(f"{launched.forecast.time()}; --dry-run says more", file=sys.stderr)
+        if launched.forecast and launched.forecast.outputs:
+            print(f"outputs are kept: {launched.forecast.kept()}", file=sys.stderr)
         if launched.shards > 1:
             print(
                 f"{launched.missing} cells in {launched.shards} jobs, launch {launched.launch} in {store}",
