@@ -243,7 +243,7 @@ def test_finished_cells_and_retry(tmp_path):
     assert store.finished(tmp_path / "none") == set()
     write(tmp_path, ["a", "b", "c"], "1", status=["ok", "diverged", "failed"])
     assert store.finished(tmp_path) == {"a", "b", "c"}
-    assert store.finished(tmp_path, retry_failed=True) == {"a", "b"}
+    assert store.finished(tmp_path, retry="failed") == {"a", "b"}
 
 
 # -- compaction --------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from runner.commands.complaints import from_hydra, rewrite
 from runner.errors import UserError, printable, unknown
 from runner.grid.axes import expand_logspace
 from runner.grid.config import GROUPS, conf_dir
+from runner.grid.instantiate import see_working_directory
 from runner.grid.rules import MEASURING_RULES
 from runner.launching.launch import SweepIncompleteError, run_shard
 from runner.store.launches import read_launch
@@ -79,7 +80,7 @@ def run_job(config: DictConfig) -> None:
 
 def run_shard_job(store: str, launch: str, shard: int) -> None:
     """Run one shard, showing how far it is."""
-    _see_working_directory()
+    see_working_directory()
     progress = make_progress(shard, read_launch(Path(store), launch)["shards"])
     run_shard(Path(store), launch, shard, progress)
 
@@ -101,7 +102,7 @@ def _run(arguments: list[str]) -> int:
 def _call_hydra(line: list[str]) -> int:
 
     with _environment(["runner", *line]):
-        _see_working_directory()
+        see_working_directory()
         entry = hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(run_job)
         try:
             entry()
@@ -123,13 +124,6 @@ def _environment(argv: list[str]) -> Iterator[None]:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = full_error
-
-
-def _see_working_directory() -> None:
-    """Let ``_target_: mymodels.Net`` find the user's own modules where the command is called."""
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
 
 
 # -- the command line --------------------------------------------------------------------------------

@@ -3,12 +3,21 @@
 import difflib
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_object
 
 from runner.errors import UserError
+
+
+def see_working_directory() -> None:
+    """Let ``_target_: mymodels.Net`` find the user's own modules where the command is called."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
 
 
 def resolve(section: str, settings: Mapping[str, Any]) -> Callable[..., Any]:

@@ -134,10 +134,8 @@ EXECUTION_RULES: dict[str, Rule] = {
     "checkpoint_minutes": _or_null(_positive_rule("10"), "null saves a pack only when told to stop"),
     "kernel_memory_mb": _positive_rule("kernel_memory_mb=256"),
     "wait": Rule("true or false", "wait=false returns when the jobs are queued", _boolean),
-    "retry": Rule(
-        "null or failed",
-        "retry=failed trains failed cells again",
-        lambda value: value if value == "failed" else _null(value),
+    "retry": _or_null(
+        _choice_rule("failed", "all"), "retry=failed trains failed cells again, retry=all every cell"
     ),
 }
 

@@ -21,6 +21,7 @@ from runner.errors import UserError
 from runner.grid.cell import Cell, canonical_json
 from runner.grid.cells import Cells
 from runner.launching.shard import PackTrainer
+from runner.launching.sources import changes, sources
 from runner.launching.workers import Progress, cores, train_packs, worker_count
 from runner.planning.forecast import Forecast, forecast
 from runner.planning.machine import USUAL, Machine, from_record, this_machine
@@ -52,7 +53,7 @@ class Launched(NamedTuple):
         shards: Jobs to run; 0 when every cell is finished.
         missing: Cells to train.
         total: Cells of the grid.
-        damaged: Parts that could not be read and were set aside; their cells are among the missing.
+        notes: What was set aside because it could not be read, and code that is not what it was.
         forecast: What training them will take.
     """
 
@@ -60,7 +61,7 @@ class Launched(NamedTuple):
     shards: int
     missing: int
     total: int
-    damaged: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     forecast: Forecast | None = None
 
 
@@ -104,21 +105,22 @@ def launch(
     alone = config.get("shard") is not None
     damaged = verify.set_aside_unreadable(store) if record and not alone else ()
     machine = _machine(store, device)
-    provenance["machine"] = asdict(machine)
+    provenance |= {"machine": asdict(machine), "sources": sources(cells)}
     if alone and record:
         return _join(make_plan(cells, shards=config["shards"], machine=machine), config, store, provenance)
-    finished = tables.finished(store, retry_failed=config["retry"] == "failed")
+    finished = tables.finished(store, config["retry"])
     shards = config["shards"] or default_shards
     plan = make_plan(cells, shards=shards, finished=finished, machine=machine)
+    notes = tuple(changes(store, plan.ids, provenance["sources"])) if not config["retry"] else ()
     workers = worker_count(plan.packs, device.type == "cpu", config["workers"])
     ahead = forecast(plan, preflight.inspect, machine, workers)
     if not record:
-        return Launched("", plan.shards, plan.missing, plan.total, forecast=ahead)
+        return Launched("", plan.shards, plan.missing, plan.total, notes, ahead)
     tables.check_writable(store)
     provenance["threaded"] = [] if config["workers"] else list(plan.threaded)
     known = _same_launch(plan, store) if not plan.packs else None
     name = known or launches.new_launch(store, config, plan.rows(), provenance)
-    return Launched(name, plan.shards, plan.missing, plan.total, damaged, ahead)
+    return Launched(name, plan.shards, plan.missing, plan.total, (*damaged, *notes), ahead)
 
 
 def _machine(store: Path, device: torch.device) -> Machine:
@@ -201,7 +203,7 @@ def run_shard(store: Path, launch: str, shard: int, progress: Progress | None = 
         torch.cuda.set_device(device)
     trainer = PackTrainer(Leases(store, launch, shard), device, config)
     trainer.settled.skip()
-    finished = tables.finished(store, retry_failed=config["retry"] == "failed")
+    finished = tables.finished(store, config["retry"], launch)
     rows = launches.read_plan(store, launch, shard=shard)
     machine = from_record(record.get("machine")) or USUAL
     machine = replace(machine, threads=min(machine.threads, cores()))

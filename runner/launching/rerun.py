@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,9 @@ import pyarrow.compute as pc
 from runner import store as tables
 from runner.errors import UserError
 from runner.grid.cell import Cell
+from runner.grid.cells import Cells
+from runner.grid.instantiate import see_working_directory
+from runner.launching.sources import targets_of
 from runner.launching.workers import cores, set_up_torch
 from runner.schema import KEYS
 from runner.store import launches
@@ -31,10 +33,13 @@ _OWN = {"train_seconds", "device"}
 
 
 def rerun(store: Path, count: int, trust: bool = False) -> tuple[int, list[Problem]]:
-    """Train random finished cells again, each in the pack that it was trained in, and compare every number.
+    """Train random finished cells again and compare every number.
+
+    Those of one pack are trained together. Where that rounds otherwise than the whole pack did, as it may in
+    the last bit, the whole pack is trained again and compared.
 
     Args:
-        count: Cells to draw; all cells of their packs are trained and compared.
+        count: Cells to draw.
         trust: Whether to call what the store names with ``_target_`` though it is not of this package.
 
     Returns:
@@ -46,18 +51,23 @@ def rerun(store: Path, count: int, trust: bool = False) -> tuple[int, list[Probl
     from runner.training import preflight, train
 
     compared, problems = 0, []
-    for launch, cells, threads in _packs(store, count):
-        _check_targets(cells, trust)
+    if trust:
+        see_working_directory()
+    for launch, drawn, pack, threads in _packs(store, count):
+        _check_targets(drawn, trust)
         device = preflight.resolve_device(launches.read_config(store, launch)["device"])
         set_up_torch(threads)
-        result = train.train_pack(cells, device)
+        for cells in (drawn, pack):
+            found = list(_differences(store, launch, cells, train.train_pack(cells, device), device))
+            if not found:
+                break
         compared += len(cells)
-        problems += list(_differences(store, launch, cells, result, device))
+        problems += found
     return compared, problems
 
 
-def _packs(store: Path, count: int) -> Iterator[tuple[str, list[Cell], int]]:
-    """Yield launch, cells and threads of the packs that random cells were trained in."""
+def _packs(store: Path, count: int) -> Iterator[tuple[str, list[Cell], list[Cell], int]]:
+    """Yield launch, the random cells, all cells and the threads of the packs that these were trained in."""
     rows = tables.read_table(store, "cells", ["cell_id", "launch", "status"]).to_pylist()
     launch_of = {row["cell_id"]: row["launch"] for row in rows if row["status"] != "failed"}
     drawn: dict[str, set[str]] = {}
@@ -70,28 +80,17 @@ def _packs(store: Path, count: int) -> Iterator[tuple[str, list[Cell], int]]:
             rows = plan.filter(pc.equal(plan["pack"], pack)).to_pylist()
             together = [row for row in rows if launch_of.get(row["cell_id"]) == launch]
             threads = min(record["machine"]["threads"], cores()) if pack in record.get("threaded", ()) else 1
-            yield launch, [Cell.from_row(row) for row in together], threads
+            cells = [Cell.from_row(row) for row in together]
+            yield launch, [cell for cell in cells if cell.cell_id in ids], cells, threads
 
 
 def _check_targets(cells: Sequence[Cell], trust: bool) -> None:
-    for settings in {cell.settings for cell in cells}:
-        for target in _targets(json.loads(settings)):
-            if not trust and not target.startswith("runner."):
-                raise UserError(
-                    f"--rerun must only call code of runner, got {target!r} in the store; "
-                    "add --trust if the store is yours"
-                )
-
-
-def _targets(section: Any) -> Iterator[str]:
-    if isinstance(section, Mapping):
-        if "_target_" in section:
-            yield str(section["_target_"])
-        for value in section.values():
-            yield from _targets(value)
-    elif isinstance(section, list):
-        for value in section:
-            yield from _targets(value)
+    for target in targets_of(Cells.of(cells)):
+        if not trust and not target.startswith("runner."):
+            raise UserError(
+                f"--rerun must only call code of runner, got {target!r} in the store; "
+                "add --trust if the store is yours"
+            )
 
 
 def _differences(

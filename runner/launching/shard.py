@@ -52,7 +52,7 @@ class PackTrainer:
     settled: tables.Settled = field(init=False)
 
     def __post_init__(self) -> None:
-        settled = tables.Settled(self.leases.store, self.leases.launch, self.config.get("retry") == "failed")
+        settled = tables.Settled(self.leases.store, self.leases.launch, self.config.get("retry"))
         object.__setattr__(self, "settled", settled)
 
     def run(

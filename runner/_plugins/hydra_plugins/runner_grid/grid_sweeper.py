@@ -159,7 +159,7 @@ class GridSweeper(Sweeper):
 
     @staticmethod
     def _say(launched: Launched, store: Path) -> None:
-        for line in launched.damaged:
+        for line in launched.notes:
             print(f"note: {line}", file=sys.stderr)
         done = launched.total - launched.missing
         if not launched.missing:
