@@ -1,5 +1,6 @@
 """The command line: the first word chooses, and only what that word needs is imported."""
 
+import io
 import os
 import sys
 import traceback
@@ -20,6 +21,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Words after ``runner``; those of the process by default.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):  # under an ASCII locale a name is shown escaped, not refused
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     if words and words[0] in ("-sc", "--shell-completion"):
         if _complete():
             return 0

@@ -80,7 +80,7 @@ def select(cells: pd.DataFrame, where: Sequence[str] = ()) -> pd.DataFrame:
         if not equals or not key or not text:
             raise UserError(f"--where must be key=value, got {condition!r}; for example --where depth=2")
         values = column(cells, key, "--where")
-        wanted = [part.strip() for part in text.split(",")]
+        wanted = _parts(text)
         keep = [any(_matches(plain(value), part) for part in wanted) for value in values]
         if not any(keep):
             raise UserError(
@@ -151,13 +151,27 @@ def with_series(frame: pd.DataFrame, facets: Sequence[str]) -> pd.DataFrame:
     return frame.assign(series=[facet_label(facets, values) for values in rows])
 
 
+def _parts(text: str) -> list[str]:
+    """Return the values of a condition, which commas part outside brackets."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "[{") - (letter in "]}")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part.strip() for part in parts]
+
+
 _WORDS = {"null": None, "none": None, "true": True, "false": False}
 
 
 def _matches(value: Any, text: str) -> bool:
     """Tell whether a cell's value is the one that the user typed."""
     if isinstance(value, str):
-        return value == text.strip("'\"")
+        # A list is kept as JSON, which has spaces where a person has none.
+        lists = value.startswith("[") and value.replace(" ", "") == text.replace(" ", "")
+        return lists or value == text.strip("'\"")
     if value is None or isinstance(value, bool):
         return text.lower() in _WORDS and _WORDS[text.lower()] is value
     try:

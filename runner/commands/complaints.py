@@ -44,7 +44,7 @@ def from_hydra(error: BaseException) -> bool:
     while step is not None and step.tb_next is not None:
         step = step.tb_next
     module = step.tb_frame.f_globals.get("__name__", "") if step is not None else ""
-    return isinstance(error, ValueError) and module.split(".")[0] in {"hydra", "omegaconf"}
+    return isinstance(error, (ValueError, TypeError)) and module.split(".")[0] in {"hydra", "omegaconf"}
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -99,6 +99,8 @@ def _composition(chain: list[BaseException]) -> str:
         reason = _first_line(chain[1]) if len(chain) > 1 else ""
         key, _, value = found.group(1).partition("=")
         return f"{key} must fit the config, got {value}; {reason}"
+    if "is not iterable" in text:
+        return "a group must be given names, got a list with something else; e.g. measure=[basic,cka]"
     if "Config group override must be a string" in text:
         kind = text.split()[-1]
         return f"a group ({_names(GROUPS)}) must be given a name, got an {kind}; e.g. {GROUPS[0]}=mlp"

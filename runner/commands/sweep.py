@@ -86,6 +86,12 @@ def run_shard_job(store: str, launch: str, shard: int) -> None:
 
 
 def _run(arguments: list[str]) -> int:
+    for argument in arguments:
+        if not argument.isprintable() and any("\udc80" <= letter <= "\udcff" for letter in argument):
+            raise UserError(
+                f"arguments must be in the encoding of the locale, got {printable(argument)}; "
+                "set a UTF-8 locale, or PYTHONUTF8=1"
+            )
     if any(argument in _COMPLETION for argument in arguments):
         return _call_hydra([*_folders_being_typed(), *arguments])
     flags, overrides = _flags_and_overrides(arguments)
@@ -204,10 +210,10 @@ def _of_its_group(argument: str) -> str:
     """
     key, _, value = argument.partition("=")
     group, dot, _ = key.partition(".")
-    if not dot or group not in GROUPS or not value or _sweeps(argument):
-        return argument
     if key in MEASURING_RULES:
         return f"++{argument}"
+    if not dot or group not in GROUPS or not value or _sweeps(argument):
+        return argument
     composed = value[0] in "[{" or "${" in value  # which only Hydra can read
     return argument if composed else f"{key}=choice({value})"
 

@@ -242,6 +242,9 @@ class _Beating(Progress):
         self.state.beat()
         self.progress.step(pack, step, diverged)
 
+    def waiting(self, pack: Pack) -> None:
+        self.progress.waiting(pack)
+
     def end_pack(self, pack: Pack, ok: int, diverged: int, failed: int) -> None:
         self.progress.end_pack(pack, ok, diverged, failed)
         self.state.beat(packs=1, cells=ok + diverged + failed)

@@ -73,6 +73,9 @@ class Progress:
     def step(self, pack: Pack, step: int, diverged: int) -> None:
         """Say how far a pack is, and how many of its cells have diverged."""
 
+    def waiting(self, pack: Pack) -> None:
+        """Say that cells are another process's for now."""
+
     def end_pack(self, pack: Pack, ok: int, diverged: int, failed: int) -> None:
         """Say how the cells of a pack ended."""
 
@@ -206,6 +209,8 @@ def _train_here(queue: _Queue, trainer: Trainer, progress: Progress, stop: Calla
         progress.begin_pack(pack)
         outcome = trainer.run(pack, partial(progress.step, pack), stop)
         queue.later(outcome.left)
+        if outcome.left:
+            progress.waiting(outcome.left)
         progress.end_pack(pack, **outcome.counts)
 
 
@@ -289,6 +294,8 @@ def _feed(
         _, pack = running.pop(connection)
         idle.append(successor)
         queue.later(outcome.left)
+        if outcome.left:
+            progress.waiting(outcome.left)
         progress.end_pack(pack, **outcome.counts)
 
     while queue or running:

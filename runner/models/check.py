@@ -7,7 +7,7 @@ from torch import nn
 
 from runner.data import Dataset
 from runner.errors import UserError
-from runner.layers import Call, Layer, allocate, record
+from runner.layers import Call, Layer, allocate, parameter_count, record
 from runner.layers.dense import Affine
 
 BATCHED = (
@@ -16,6 +16,9 @@ BATCHED = (
 )
 RANDOM = "it makes the network another function at every call, so that it has no one kernel; leave it out"
 _WHY = {nn.modules.batchnorm._NormBase: BATCHED, nn.modules.dropout._DropoutNd: RANDOM}
+
+
+_LARGE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +57,11 @@ def check(model: nn.Module, dataset: Dataset) -> Size:
                 f"model must hold its parameters in runner.layers, got {name} in a {type(module).__name__}; "
                 "build it from ensemble layers, or wrap it with model=torch"
             )
-    # One cell and one sample for real: on the meta device torch would import its compiler, for 1.4 seconds.
-    allocate(model, 1, "cpu")
-    sample = dataset.probe.inputs[None, :1].to(torch.float32)
+    # One cell and one sample for real: on the meta device torch would import its compiler, for 1.4 seconds. A
+    # network that may be too large for the memory is told by shapes alone: only its own training is to fail.
+    device = "cpu" if 4 * parameter_count(model) < _LARGE_BYTES else "meta"
+    allocate(model, 1, device)
+    sample = dataset.probe.inputs[None, :1].to(device, torch.float32)
     try:
         with record() as tape, torch.no_grad():
             produced = tuple(model(sample).shape)

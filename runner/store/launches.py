@@ -192,6 +192,11 @@ def read_launch(store: Path, launch: str) -> dict[str, Any]:
         version = int(record["schema_version"])
     except FileNotFoundError:
         known = [path.parent.name for path in (store / "launches").glob("*/launch.json")]
+        if not known:
+            raise UserError(
+                f"store must stay while it is written, got {store} without its launches; it was removed or "
+                "moved: run the same command again"
+            ) from None
         raise unknown("launch", launch, known) from None
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise _unreadable(path, error) from error

@@ -74,6 +74,7 @@ class Tally(Progress):
         self._took: dict[tuple[object, ...], tuple[float, float]] = {}
         self._lanes = 1
         self._trained = 0
+        self._waited = False
         self.done = 0
         self.total = 0
         self.ok = 0
@@ -98,6 +99,19 @@ class Tally(Progress):
         if pack.index not in self.running:  # the other half of a pack that was cut has ended
             self.begin_pack(pack)
         self.running[pack.index] = self.running[pack.index]._replace(step=step, diverged=diverged)
+
+    def waiting(self, pack: Pack) -> None:
+        """Say, the first time, that cells are another process's for now."""
+        if not self._waited:
+            self._waited = True
+            self.note(
+                f"note: {len(pack.cells)} cells or more are being trained by another process, which holds "
+                "their lease; waiting for it to finish them or to end"
+            )
+
+    def note(self, text: str) -> None:
+        """Print a line beside the progress."""
+        print(text, file=sys.stderr, flush=True)
 
     def end_pack(self, pack: Pack, ok: int, diverged: int, failed: int) -> None:
         """Take note of how the cells of a pack ended."""
@@ -247,6 +261,10 @@ class LiveProgress(Tally):
             self._live.stop()
             self._live = None
             self._console.print(self.counts(), highlight=False)
+
+    def note(self, text: str) -> None:
+        """Print a line above the display."""
+        self._console.print(text, highlight=False)
 
     def render(self) -> RenderableType:
         """Return the bar, the counts and the packs at work, as they are now."""

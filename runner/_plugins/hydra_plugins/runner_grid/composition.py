@@ -53,6 +53,7 @@ def cells_of(
     typed = _by_key(_once(_parse(loader, arguments)))
     products: list[Cells] = []
     places = _Places()
+    _require_one_store(master, typed.values())
     for grid in grids:
         given = {**params, **grid}
         ties = _ties(given.pop("zip", tied))
@@ -60,6 +61,19 @@ def cells_of(
         products += _products(loader, master, list(overrides.values()), ties, places)
     places.check()
     return Cells.join(products)
+
+
+def _require_one_store(master: DictConfig, overrides: Iterable[Override]) -> None:
+    """Refuse a name or a place of the store that refers to a key with several values."""
+    axes = {o.key_or_group for o in overrides if o.is_discrete_sweep() and len(_values(o)) > 1}
+    raw = OmegaConf.to_container(OmegaConf.masked_copy(master, ["name", "store"]), resolve=False)
+    for key, text in (raw if isinstance(raw, dict) else {}).items():
+        for reference in _INTERPOLATION.findall(str(text)):
+            if reference in axes:
+                raise UserError(
+                    f"{key!s} must be one for all cells, got {text}, and {reference} has several values; "
+                    "all cells of a sweep are in one store"
+                )
 
 
 class _Places:
