@@ -78,7 +78,7 @@ def test_a_wrong_value_is_named(config, key, value):
         ("device", "tpu"),
         ("shards", 0),
         ("workers", 0),
-        ("retry", "all"),
+        ("retry", "some"),
         ("launch", "x"),
         ("store", ""),
         ("name", 3),

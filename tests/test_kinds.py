@@ -13,6 +13,7 @@ import pytest
 from pages import copy_examples
 from sweeping import TINY
 
+import runner
 from runner import cli, store
 from runner.analysis.selection import select
 from runner.commands import sweep
@@ -54,36 +55,27 @@ def test_a_name_may_refer_to_a_key_with_one_value(tmp_path):
     assert (tmp_path / "outputs" / "w8" / "cells").is_dir()
 
 
-def test_names_under_an_ascii_locale():
-    words = [*TINY, "width=8", "workers=1", "name='qü'"]
+# -- analysis ----------------------------------------------------------------------------------------
+
+
+def test_lists_are_selected_by_where_and_names_are_shown_under_an_ascii_locale(capsys):
+    assert sweep.main([*TINY, "workers=1", "store='qü'", "width=8,16,32", "measure.steps=[0,1],[0,2,3]"]) == 0
+    results = runner.load("qü")
+    for text, count in (("[0,1]", 3), ("[0, 2, 3]", 3), ("[0,1],[0,2,3]", 6)):
+        assert len(select(results.cells, [f"measure.steps={text}"])) == count
+    assert cli.main(["phase", "qü", "--where", "measure.steps=[0,1]"]) == 0
+    assert cli.main(["phase", "qü", "--where", "measure.steps=[0,9]"]) == 2
+    assert "must be one of [0, 1], [0, 2, 3], got [0,9]" in capsys.readouterr().err
+    # Measures are called in Python as their options are.
+    chosen = {"where": "measure.steps=[0,1]"}
+    assert set(results.fit(metric="ntk_change", **chosen).table["metric"]) == {"ntk_change"}
+    assert set(results.curves(metric=["train_loss"], **chosen).table["metric"]) == {"train_loss"}
     run = subprocess.run(
-        [sys.executable, "-m", "runner", "sweep", *words], capture_output=True, check=False,
+        [sys.executable, "-m", "runner", "status", "qü"], capture_output=True, check=False,
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert b"q\\xfc" in run.stdout
-
-
-# -- analysis ----------------------------------------------------------------------------------------
-
-
-def test_lists_are_selected_by_where(capsys):
-    assert sweep.main([*ONE, "width=8", "measure.steps=[0,1],[0,2,3]"]) == 0
-    cells = store.load("out").cells
-    for text, count in (("[0,1]", 1), ("[0, 2, 3]", 1), ("[0,1],[0,2,3]", 2)):
-        assert len(select(cells, [f"measure.steps={text}"])) == count
-    assert cli.main(["phase", "out", "--where", "measure.steps=[0,1]"]) == 0
-    assert cli.main(["phase", "out", "--where", "measure.steps=[0,9]"]) == 2
-    assert "must be one of [0, 1], [0, 2, 3], got [0,9]" in capsys.readouterr().err
-
-
-def test_fit_and_curves_call_a_measure_what_their_options_do():
-    assert sweep.main([*ONE, "width=8,16,32"]) == 0
-    import runner
-
-    results = runner.load("out")
-    assert set(results.fit(metric="ntk_change").table["metric"]) == {"ntk_change"}
-    assert set(results.curves(metric=["train_loss"]).table["metric"]) == {"train_loss"}
 
 
 # -- work that must not be lost ----------------------------------------------------------------------
@@ -119,7 +111,7 @@ def test_waiting_for_the_cells_of_another_process_is_said(capsys):
 
 
 def test_a_store_that_is_removed_while_it_is_written(tmp_path):
-    line = [sys.executable, "-m", "runner", "sweep", *ONE, "width=8,16", "lr=0.1,0.2", "steps=20000"]
+    line = [sys.executable, "-m", "runner", "sweep", *ONE, "width=8,16", "lr=0.1,0.2", "steps=5000"]
     running = subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("out/launches/*/leases/*.cells")) and time.monotonic() < deadline:

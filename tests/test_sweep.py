@@ -273,7 +273,7 @@ BAD = [
     (["width=8", "experiment=default,other"], "experiment must be one name"),
     (["width=8", "device=tpu"], "device must be one of auto, cpu, cuda, got tpu"),
     (["width=8", "shards=0"], "shards must be"),
-    (["width=8", "retry=all"], "retry must be null or failed"),
+    (["width=8", "retry=some"], "retry must be one of all, failed, or null"),
     (["width=8", "kernel_memory_mb=0"], "kernel_memory_mb must be a finite number > 0, got 0"),
     (["width=8", "launch=x"], "launch must not be given"),
     (["width=8", "hydra/launcher=slurmm"], "hydra/launcher must be one of .*basic.*did you mean 'slurm'"),
