@@ -55,7 +55,11 @@ class Affine(Layer):
         rows: Float[Tensor, "cell output sample position fan_out"],
     ) -> Iterator[tuple[str, Float[Tensor, "cell output sample parameter"]]]:
         """Yield the gradients of weight and bias, summed over positions."""
-        yield "weight", (columns.mT.unsqueeze(1) @ rows).flatten(3)
+        # Outputs side by side: otherwise the inputs, of images many times larger, are copied for each.
+        cells, outputs, samples, positions, fan_out = rows.shape
+        beside = rows.permute(0, 2, 3, 1, 4).reshape(cells, samples, positions, outputs * fan_out)
+        products = (columns.mT @ beside).view(cells, samples, -1, outputs, fan_out)
+        yield "weight", products.permute(0, 3, 1, 2, 4).flatten(3)
         if self.has_bias:
             yield "bias", rows.sum(3)
 

@@ -282,16 +282,24 @@ def gathered_kernel(
     kernel: Tensor | None = None
     for pick in picks:
         for group in groups:
-            rows: dict[tuple[layers.Layer, str], list[Tensor]] = {}
-            for some in torch.split(x, size, dim=1):
-                one = forward(model, parameters, some)
+            rows: dict[tuple[layers.Layer, str], Tensor] = {}
+            for start in range(0, samples, size):
+                some = slice(start, start + size)
+                one = forward(model, parameters, x[:, some])
                 for layer, received, gradients in layers.factors(
                     one.tape, one.outputs[:, :, pick], one.weights, full=True
                 ):
                     for name, jacobian in layer.jacobians(received, gradients) if layer in group else ():
-                        rows.setdefault((layer, name), []).append(jacobian.double() if precise else jacobian)
+                        count, _, length = jacobian.shape[1:]
+                        if (layer, name) not in rows:
+                            dtype = torch.float64 if precise else jacobian.dtype
+                            rows[layer, name] = jacobian.new_empty(cells, samples, count, length, dtype=dtype)
+                        rows[layer, name][:, some] = jacobian.transpose(1, 2)
             for layer, name in list(rows):
-                summand = layer.weigh(name, pairing.gram(torch.cat(rows.pop((layer, name)), 2)))
+                found = rows.pop((layer, name))
+                # The order of what the trace sums over does not matter: nothing is copied.
+                sides = found.transpose(1, 2) if pairing.full else found.flatten(2).unsqueeze(1)
+                summand = layer.weigh(name, pairing.gram(sides))
                 kernel = summand if kernel is None else kernel.add_(summand)
     assert kernel is not None
     return kernel if pairing.full else kernel[:, None, :, None].div_(outputs)
