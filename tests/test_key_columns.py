@@ -52,6 +52,12 @@ def test_columns_of_later_parts_join_those_of_earlier_ones():
     assert verify(Path("out")).problems == []
 
 
+def test_large_whole_numbers_beside_fractions_are_read():
+    assert sweep.main([*TINY, "model.sigma_bias=9007199254740993"]) == 0
+    assert sweep.main([*TINY, "model.sigma_bias=0.5"]) == 0
+    assert sorted(runner.load("out").cells["model.sigma_bias"]) == [0.5, 2.0**53]
+
+
 def test_types_follow_from_the_values():
     settings = [
         {"model": {"a": 1, "b": True, "c": [1, 2], "d": None, "e": 1, "f": "x"}},

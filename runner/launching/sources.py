@@ -18,7 +18,7 @@ from runner.errors import UserError
 from runner.grid.cells import Cells
 from runner.grid.instantiate import resolve
 from runner.store import launches, read_table
-from runner.store.arrow import is_in
+from runner.store.arrow import arrow_mask, is_in
 
 
 def targets_of(cells: Cells) -> list[str]:
@@ -52,7 +52,7 @@ def changes(store: Path, ids: pa.Array, now: Mapping[str, Mapping[str, str]]) ->
     if not now:
         return
     rows = read_table(store, "cells", ["cell_id", "launch", "settings"])
-    rows = rows.filter(pa.array(is_in(rows["cell_id"], ids).tolist(), pa.bool_()))
+    rows = rows.filter(arrow_mask(is_in(rows["cell_id"], ids)))
     for launch in rows["launch"].unique().to_pylist():
         with suppress(UserError):  # a launch whose record is damaged says nothing
             then = launches.read_launch(store, launch).get("sources") or {}

@@ -24,7 +24,7 @@ _PART_BYTES = 90 << 10
 """The three files of a pack, without rows: nearly all of it says what columns mean."""
 _ROW_BYTES = {"cells": 600, "trace": 60, "layers": 15, "outputs": 8}
 """Measured in stores of MLPs, CNNs and transformers."""
-_GREATER = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
+_TIMES = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 _BYTES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
@@ -38,7 +38,6 @@ class Forecast(NamedTuple):
         jobs: That the packs are divided into.
         workers: Processes of a job, or the cores that it keeps busy.
         seconds: That the longest job takes.
-        total: Seconds of one thread for all.
         memory: Bytes that the processes of a job hold together, at most.
         disk: Bytes that the results take.
         outputs: Rows that are kept of the networks' outputs.
@@ -50,7 +49,6 @@ class Forecast(NamedTuple):
     jobs: int
     workers: int
     seconds: float
-    total: float
     memory: int
     disk: int
     outputs: int = 0
@@ -59,7 +57,7 @@ class Forecast(NamedTuple):
         """Return how long it takes, in words."""
         each = " each" if self.jobs > 1 else ""
         cores = f"{self.workers} worker{'s' if self.workers > 1 else ''}"
-        return f"about {_rounded(self.seconds, _GREATER)}{each} on {cores}"
+        return f"about {_rounded(self.seconds, _TIMES)}{each} on {cores}"
 
     def lines(self) -> list[str]:
         """Return all of it, in words."""
@@ -77,14 +75,11 @@ class Forecast(NamedTuple):
         return f"{self.outputs:,} rows, about {_rounded(_ROW_BYTES['outputs'] * self.outputs, _BYTES)}"
 
 
-def forecast(
-    plan: Plan, shape_of: Callable[[Cell], PackShape], machine: Machine, workers: int, layers: int = 4
-) -> Forecast:
+def forecast(plan: Plan, shape_of: Callable[[Cell], PackShape], machine: Machine, workers: int) -> Forecast:
     """Return what a plan will take.
 
     Args:
         workers: Processes that a job has.
-        layers: Layers of a network, for the size of its rows.
     """
     packs = plan.packs
     gains = np.ones(len(packs))
@@ -98,19 +93,19 @@ def forecast(
         together = packs.costs[(shard == number) & alone] / gains[(shard == number) & alone]
         shared = max(costs.sum() / workers, costs.max(initial=0.0))
         longest = max(longest, float(shared + together.sum()))
-    memory, points, outputs = 0, 0, 0
+    memory = 0
+    rows = {"cells": plan.missing, "trace": 0, "layers": 0, "outputs": 0}
     firsts = packs.cells.take(packs.stops - packs.sizes)
     for start, stop in itertools.pairwise([*firsts.starts(PACK_FIELDS).tolist(), len(packs)]):
         cell = firsts[start]
         shape, count = shape_of(cell), int(packs.sizes[start:stop].sum())
         working = Costs(cell, shape, machine).cell_bytes * int(packs.sizes[start:stop].max())
         memory = max(memory, _PEAK * working)
-        points += measured_points(cell) * count
-        outputs += kept_outputs(cell, shape) * count
-    rows = {"cells": plan.missing, "trace": points, "layers": layers * points, "outputs": outputs}
+        rows["trace"] += measured_points(cell) * count
+        rows["layers"] += measured_points(cell) * count * (cell.depth + 1)  # as an mlp has
+        rows["outputs"] += kept_outputs(cell, shape) * count
     disk = _PART_BYTES * len(packs) + sum(size * rows[table] for table, size in _ROW_BYTES.items())
     held = workers * (memory + _PROCESS_BYTES) if len(packs) else 0
-    total = float(packs.costs.sum())
     return Forecast(
         plan.total,
         plan.missing,
@@ -118,10 +113,9 @@ def forecast(
         max(1, plan.shards),
         workers,
         longest,
-        total,
         held,
         disk,
-        outputs,
+        rows["outputs"],
     )
 
 

@@ -168,8 +168,12 @@ def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     """Return the rows under a schema: in its order, keys from their JSON, nulls where a column is missing."""
     rows = with_keys(rows, schema.names)
     present = set(rows.column_names)
-    arrays = [
-        rows[field.name].cast(field.type) if field.name in present else pa.nulls(rows.num_rows, field.type)
-        for field in schema
-    ]
+    arrays = []
+    for field in schema:
+        if field.name in present:
+            # A whole number beyond 2^53 in a column that others made one of floats is rounded, not refused.
+            safe = not pa.types.is_floating(field.type)
+            arrays.append(rows[field.name].cast(field.type, safe=safe))
+        else:
+            arrays.append(pa.nulls(rows.num_rows, field.type))
     return pa.table(arrays, schema=schema)
