@@ -4,9 +4,10 @@ import pytest
 import torch
 from cells import DIGITS
 from test_descent import EXACT, NETS, pack, run_of
+from torch import nn
 
 from runner import layers
-from runner.layers import ACTIVATIONS
+from runner.layers import ACTIVATIONS, convolution
 from runner.measures.kernel import empirical_ntk_full, kernel_product
 from runner.measures.passes import forward
 from runner.numerics import losses
@@ -82,3 +83,32 @@ def test_products_with_the_kernel_are_those_of_the_matrix(net, columns):
     vector = torch.randn(len(matrix), matrix.shape[2], generator=torch.Generator().manual_seed(2)).double()
     torch.testing.assert_close(product(vector), (matrix @ vector[:, :, None])[:, :, 0])
     torch.testing.assert_close(outputs, ensemble.model(x).detach())
+
+
+@pytest.mark.parametrize(("size", "stride", "padding", "groups"), [(3, 1, 1, 1), (3, 2, 0, 2), (2, 3, 1, 2)])
+def test_a_recorded_convolution_has_torchs_derivatives(size, stride, padding, groups):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(3, 4, 8, 7, generator=generator, dtype=torch.float64, requires_grad=True)
+    kernels = torch.randn(6, 4 // groups, size, size, generator=generator, dtype=torch.float64)
+    kernels.requires_grad_()
+
+    def all_of(convolve):
+        """Outputs, both gradients, and the gradients of their squares: every second derivative."""
+        outputs = convolve(images, kernels)
+        first = torch.autograd.grad(outputs.square().sum(), (images, kernels), create_graph=True)
+        loss = first[0].square().sum() + first[1].pow(3).sum()
+        return outputs, *first, *torch.autograd.grad(loss, (images, kernels))
+
+    found = all_of(lambda x, w: convolution._convolve(x, w, stride, padding, groups))
+    expected = all_of(lambda x, w: nn.functional.conv2d(x, w, None, stride, padding, 1, groups))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12 * float(other.detach().abs().max()))
+
+
+def test_gradients_of_kernels_that_nobody_asked_for_are_not_computed(monkeypatch):
+    images, kernels = (torch.randn(2, 3, 5, 5, requires_grad=True) for _ in range(2))
+    outputs = convolution._convolve(images * 1, kernels, 1, 1, 1)
+    monkeypatch.setattr(convolution.grad, "conv2d_weight", None)
+    assert torch.autograd.grad(outputs.sum(), images, retain_graph=True)[0].shape == images.shape
+    with pytest.raises(TypeError):
+        torch.autograd.grad(outputs.sum(), kernels)

@@ -55,11 +55,13 @@ class Affine(Layer):
         rows: Float[Tensor, "cell output sample position fan_out"],
     ) -> Iterator[tuple[str, Float[Tensor, "cell output sample parameter"]]]:
         """Yield the gradients of weight and bias, summed over positions."""
-        # Outputs side by side: otherwise the inputs, of images many times larger, are copied for each.
-        cells, outputs, samples, positions, fan_out = rows.shape
-        beside = rows.permute(0, 2, 3, 1, 4).reshape(cells, samples, positions, outputs * fan_out)
-        products = (columns.mT @ beside).view(cells, samples, -1, outputs, fan_out)
-        yield "weight", products.permute(0, 3, 1, 2, 4).flatten(3)
+        cells, outputs, samples, _, fan_out = rows.shape
+        products = rows.new_empty(cells, outputs, samples, columns.shape[3], fan_out)
+        # One output after the other: in one product the inputs, of images many times larger, would be copied
+        # for each, or all gradients once.
+        for product, row in zip(products.unbind(1), rows.unbind(1), strict=True):
+            product.copy_(columns.mT @ row)
+        yield "weight", products.flatten(3)
         if self.has_bias:
             yield "bias", rows.sum(3)
 
