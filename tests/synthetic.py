@@ -107,7 +107,7 @@ def frames(cells, noise=0.02, launch="20260101-000000-aaaa"):
         measures = {
             "train_loss": np.nan if fate == "diverged" else 0.5 * np.exp(-60 * sharp / 20),
             "test_loss": 0.3,
-            "param_movement": power(-0.5, moved),
+            "param_movement": power(law["hidden"], moved * 64 ** (-0.5 - law["hidden"])),
             "ntk_change": power(law["change"], moved * 64 ** -law["change"]),
             "kernel_distance": power(2 * law["change"], moved**2 / 2),
             "feature_movement": power(law["features"], 0.2 * moved * 64 ** -law["features"]),
@@ -127,7 +127,7 @@ def frames(cells, noise=0.02, launch="20260101-000000-aaaa"):
                     "cell_id": one.cell_id, "step": step,
                     "layer": f"layer{index}", "layer_index": index, "role": role,
                     "movement_frobenius": power(law[role], 1) if step else 0.0,
-                    "movement_spectral": power(law["2"], 1) if step else 0.0,
+                    "movement_spectral": power(law["2" if role == "hidden" else role], 1) if step else 0.0,
                     "feature_movement": power(law["features"], 1) if step else 0.0,
                 })  # fmt: skip
     table = _typed(rows, "cells")

@@ -99,7 +99,7 @@ def test_a_recorded_convolution_has_torchs_derivatives(size, stride, padding, gr
         loss = first[0].square().sum() + first[1].pow(3).sum()
         return outputs, *first, *torch.autograd.grad(loss, (images, kernels))
 
-    found = all_of(lambda x, w: convolution._convolve(x, w, stride, padding, groups))
+    found = all_of(lambda x, w: convolution.convolve(x, w, stride, padding, groups))
     expected = all_of(lambda x, w: nn.functional.conv2d(x, w, None, stride, padding, 1, groups))
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12 * float(other.detach().abs().max()))
@@ -107,7 +107,7 @@ def test_a_recorded_convolution_has_torchs_derivatives(size, stride, padding, gr
 
 def test_gradients_of_kernels_that_nobody_asked_for_are_not_computed(monkeypatch):
     images, kernels = (torch.randn(2, 3, 5, 5, requires_grad=True) for _ in range(2))
-    outputs = convolution._convolve(images * 1, kernels, 1, 1, 1)
+    outputs = convolution.convolve(images * 1, kernels, 1, 1, 1)
     monkeypatch.setattr(convolution.grad, "conv2d_weight", None)
     assert torch.autograd.grad(outputs.sum(), images, retain_graph=True)[0].shape == images.shape
     with pytest.raises(TypeError):

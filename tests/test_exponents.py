@@ -8,7 +8,7 @@ from rich.console import Console
 from synthetic import WIDTHS, exponents, frames, grid
 
 from runner.analysis.exponents import DEFAULT_METRICS, fit, loglog_slope
-from runner.analysis.theory import family, predicted_slope
+from runner.analysis.theory import predicted_slope
 from runner.errors import UserError
 from runner.views.fit import print_fit
 
@@ -139,10 +139,11 @@ THEORY = {
     ("movement_frobenius", "input", 2): (-0.5, 0, -1.5),
     ("movement_frobenius", "hidden", 2): (-1, -0.5, -1),
     ("movement_frobenius", "output", 2): (-0.5, 0, -0.5),
-    ("movement_spectral", "hidden", 2): (-0.5, 0, None),
-    ("movement_spectral", "input", 2): (None, None, None),
-    ("feature_movement", None, 2): (-0.5, 0, None),
-    ("param_movement", None, 2): (None, None, None),
+    ("movement_spectral", "hidden", 2): (-0.5, 0, -0.5),
+    ("movement_spectral", "input", 2): (-0.5, 0, -1.5),
+    ("feature_movement", None, 2): (-0.5, 0, -0.5),
+    ("param_movement", None, 2): (-1, -0.5, -1),
+    ("sharpness", None, 2): (None, None, None),
 }
 
 
@@ -164,12 +165,11 @@ def test_absolute_lr_predicts_where_the_kernel_does_not_grow():
     assert _predict("sp", "lambda_max_init", None, 2, unit="absolute") == 1
 
 
-def test_no_prediction_for_adam_or_unknown_exponents():
-    assert _predict("ntk", "ntk_change", None, 2, optimizer="adam") is None
-    table = json.loads(exponents("ntk"))
-    table["a"]["hidden"] = 0.3
-    assert family(json.dumps(table), "sgd") is None
-    assert family('{"a":{},"b":{},"c":{}}', "sgd") is None
+def test_no_prediction_for_adams_kernel_or_an_unknown_table():
+    assert _predict("ntk", "ntk_change", None, 2, optimizer="adam", unit="absolute") is None
+    assert _predict("ntk", "ntk_change", None, 2, optimizer="adamw2") is None
+    cell = {"exponents": '{"a":{},"b":{},"c":{}}', "optimizer": "sgd", "depth": 2, "lr_unit": "sharpness"}
+    assert predicted_slope("ntk_change", None, cell) is None
 
 
 # -- terminal ----------------------------------------------------------------------------------------

@@ -1,31 +1,25 @@
-"""What theory says of an exponent against width, to stand beside the measured one.
+"""What theory says of an exponent, to stand beside the measured one: read off the derived sizes.
 
-A prediction belongs to the *exponents* of a parameterization, not to its name. By the symmetry of abc
-parameterizations (Yang & Hu, arXiv 2011.14522) a network is told by ``a + b`` (its scale at init) and by its
-effective learning rate, ``c + 2a`` under SGD and ``c + a`` under Adam, per role; ``mup`` and ``mean_field``
-are then one family.
-
-Predictions hold at a fixed ``lr * lambda_max``. In the families whose ``lambda_max`` does not depend on width
-a fixed absolute lr is the same thing; under ``sp`` it is not, and only the kernel at init is predicted.
+A prediction belongs to the *exponents* of a parameterization, not to its name; see
+:mod:`runner.scaling.derivation` for how it follows. Predictions are of networks that trained to a loss of
+O(1). They hold at a fixed ``lr * lambda_max``, and at a fixed absolute lr where ``lambda_max`` does not
+depend on width; where it does, as under ``sp``, only the kernel at init is predicted.
 """
 
 import json
 from typing import Any
 
-ROLES = ("input", "hidden", "output")
-FAMILIES: dict[str, dict[tuple[tuple[float, ...], tuple[float, ...]], str]] = {
-    "sgd": {
-        ((0, 0.5, 0.5), (0, 1, 1)): "ntk",
-        ((0, 0.5, 1), (-1, 0, 1)): "mup",
-        ((0, 0.5, 0.5), (0, 0, 0)): "sp",
-    },
-    "adam": {
-        ((0, 0.5, 0.5), (0.5, 1.5, 1)): "ntk",
-        ((0, 0.5, 1), (0, 1, 1)): "mup",
-        ((0, 0.5, 0.5), (0, 0, 0)): "sp",
-    },
-}
-"""Exponents of the learning rate -> (a + b, c + 2a or c + a) over input, hidden, output -> family."""
+from runner.scaling.derivation import (
+    TINY,
+    Limit,
+    Network,
+    Silent,
+    Sizes,
+    crossover_gamma,
+    derive,
+    network,
+    stable_lr,
+)
 
 OPTIMIZERS = {
     "sgd": "sgd",
@@ -37,55 +31,31 @@ OPTIMIZERS = {
 }
 """Optimizer -> whose exponents it takes."""
 
-AT_INIT: dict[str, dict[str, float]] = {"lambda_max_init": {"ntk": 0.0, "mup": 0.0, "sp": 1.0}}
-"""T1: quantities that no learning rate enters."""
+HOMOGENEOUS = ("relu", "linear")
+"""Activations that may outgrow their init: phi(s z) = s phi(z)."""
+SMOOTH = ("tanh", "erf", "gelu", "linear")
+"""Activations without a kink, which adds a term of its own to the distance from the linearization."""
 
-_CHANGE = {"ntk": -1.0, "mup": 0.0, "sp": -1.0}
-TRAINED: dict[tuple[str, str | None], dict[str, float]] = {
-    ("ntk_change", None): _CHANGE,  # T2
-    ("kernel_distance", None): {family: 2 * slope for family, slope in _CHANGE.items()},
-    ("movement_frobenius", "input"): {"ntk": -0.5, "mup": 0.0, "sp": -1.5},  # T3
-    ("movement_frobenius", "hidden"): {"ntk": -1.0, "mup": -0.5, "sp": -1.0},
-    ("movement_frobenius", "output"): {"ntk": -0.5, "mup": 0.0, "sp": -0.5},
-    ("movement_spectral", "hidden"): {"ntk": -0.5, "mup": 0.0},  # T3s
-    ("feature_movement", None): {"ntk": -0.5, "mup": 0.0},  # T4
-}
-"""(metric, role or None for a metric of the whole cell) -> family -> slope."""
-
-_LAZY_HIDDEN = {"ntk": -0.5, "mup": 0.0}
-UPDATES: dict[str, dict[str, float]] = {
-    "input": _LAZY_HIDDEN,
-    "hidden": _LAZY_HIDDEN,
-    "vector": _LAZY_HIDDEN,
-    "output": {"ntk": 0.0, "mup": 0.0},
-}
-"""T9: role -> family -> slope of ``update_size``, under SGD and Adam."""
-
-# With one hidden layer sp's output weights dominate the kernel; only its input weights, which lag, change it.
-SP_ONE_HIDDEN = {"ntk_change": -2.0, "kernel_distance": -4.0}
+_OF_ROLES = ("movement_frobenius", "movement_spectral", "update_size")
+_OF_KERNEL = ("ntk_change", "kernel_distance", "linearization_error")
 
 
-def family(exponents: str, optimizer: str) -> str | None:
-    """Return which family an abc table belongs to, None if to none that theory speaks of.
+def network_of(cell: dict[str, Any], *, adam: bool | None = None) -> Network:
+    """Return a cell's network as exponents.
 
     Args:
-        exponents: JSON of the table, as in the ``exponents`` column.
-        optimizer: A key of ``OPTIMIZERS``; theory says nothing of others.
+        cell: ``exponents``, ``depth``, ``optimizer`` and, where known, ``model.activation`` are read.
+        adam: Whether updates are sign-like; by default as the cell's optimizer has them.
+
+    Raises:
+        Silent: If the table, or the optimizer, is none that theory speaks of.
     """
-    rates = OPTIMIZERS.get(optimizer)
-    if rates is None:
-        return None
-    table = json.loads(exponents)
-    try:
-        a, b, c = (
-            tuple(float(part[role]) for role in ROLES) for part in (table["a"], table["b"], table["c"][rates])
-        )
-    except KeyError:
-        return None
-    times = 2 if rates == "sgd" else 1
-    scale = tuple(round(x + y, 9) for x, y in zip(a, b, strict=True))
-    rate = tuple(round(x + times * y, 9) for x, y in zip(c, a, strict=True))
-    return FAMILIES[rates].get((scale, rate))
+    if adam is None:
+        if cell["optimizer"] not in OPTIMIZERS:
+            raise Silent(f"the optimizer {cell['optimizer']} is none that theory speaks of")
+        adam = OPTIMIZERS[cell["optimizer"]] == "adam"
+    homogeneous = cell.get("model.activation") in HOMOGENEOUS
+    return network(json.loads(cell["exponents"]), int(cell["depth"]), adam=adam, homogeneous=homogeneous)
 
 
 def predicted_slope(metric: str, role: str | None, cell: dict[str, Any]) -> float | None:
@@ -93,50 +63,118 @@ def predicted_slope(metric: str, role: str | None, cell: dict[str, Any]) -> floa
 
     Args:
         role: Role of the layer for a metric per layer, else None.
-        cell: Any cell of the fit: ``exponents``, ``optimizer``, ``depth`` and ``lr_unit`` are read.
+        cell: Any cell of the fit: ``exponents``, ``optimizer``, ``depth``, ``lr_unit`` and
+            ``model.activation`` are read.
 
     References:
         Jacot et al., arXiv 1806.07572; Yang & Hu, arXiv 2011.14522, section 3 and appendix.
     """
-    if metric in AT_INIT:
-        # The kernel is that of gradient descent, whatever the optimizer.
-        kind = family(cell["exponents"], "sgd")
-        return None if kind is None else AT_INIT[metric][kind]
-    kind = family(cell["exponents"], cell["optimizer"])
-    if kind is None:
+    try:
+        if metric == "lambda_max_init":
+            # The kernel is that of gradient descent, whatever the optimizer.
+            return derive(network_of(cell, adam=False)).lambda_max
+        sizes = trained_sizes(network_of(cell), cell["lr_unit"])
+    except Silent:
         return None
-    if metric == "update_size":
-        return UPDATES.get(role or "", {}).get(kind)
-    if OPTIMIZERS[cell["optimizer"]] != "sgd":
-        return None
-    if kind == "sp":
-        if cell["lr_unit"] != "sharpness":
-            return None
-        if cell["depth"] == 1 and role is None and metric in SP_ONE_HIDDEN:
-            return SP_ONE_HIDDEN[metric]
-    return TRAINED.get((metric, role), {}).get(kind)
+    adam = OPTIMIZERS[cell["optimizer"]] == "adam"
+    if role is None:
+        return None if adam or metric in _OF_ROLES else _of_cell(metric, sizes, cell.get("model.activation"))
+    return _of_role(metric, role, sizes)
 
 
-def r_exponent(exponents: str, faster: float = 0.0) -> float | None:
+def trained_sizes(net: Network, lr_unit: str) -> Sizes:
+    """Return the sizes of networks whose learning rates are the same number in this unit at every width.
+
+    Raises:
+        Silent: If at that learning rate the outputs change by more or less as networks widen.
+    """
+    if lr_unit == "sharpness":
+        return derive(net)
+    sizes = derive(net, lr=0.0)
+    if sizes.grown or (abs(sizes.updates[-1]) < TINY and max(sizes.feature_change) < TINY):
+        return sizes
+    raise Silent("at a fixed learning rate there is no limit in which outputs change by O(1)")
+
+
+def _of_cell(metric: str, sizes: Sizes, activation: str | None) -> float | None:
+    """Slope of a metric of the whole network."""
+    if metric == "feature_movement":
+        return sizes.feature_change[-1]
+    if metric == "param_movement":
+        return sizes.movement
+    if metric not in _OF_KERNEL or (metric == "linearization_error" and activation not in SMOOTH):
+        return None
+    return sizes.kernel_change * (2 if metric == "kernel_distance" else 1)
+
+
+def _of_role(metric: str, role: str, sizes: Sizes) -> float | None:
+    """Slope of a metric of the layers of a role; None where they differ in it."""
+    values = {
+        "movement_frobenius": sizes.frobenius,
+        "movement_spectral": sizes.spectral,
+        "update_size": sizes.updates,
+        "feature_movement": (*sizes.feature_change, None),
+    }.get(metric)
+    if values is None:
+        return None
+    places = {"input": slice(0, 1), "vector": slice(0, 1), "hidden": slice(1, -1), "output": slice(-1, None)}
+    found = set(values[places[role]]) if role in places else set()
+    return found.pop() if len(found) == 1 else None
+
+
+def predicted_edge(cell: dict[str, Any], key: str, *, rich: bool = False) -> float | None:
+    """Return the slope of the largest stable learning rate against a key, None where theory gives none.
+
+    Args:
+        cell: As for :func:`predicted_slope`, and ``loss``; the rate is in its ``lr_unit``.
+        key: ``width`` or ``gamma``.
+        rich: Against gamma, beyond the crossover rather than before it.
+
+    References:
+        Lewkowycz et al., arXiv 2003.02218, for 2 / lambda_max; Atanasov et al., arXiv 2410.04642, section 3,
+        for gamma; Haas et al., arXiv 2505.22491, for the cross-entropy.
+    """
+    if key not in ("width", "gamma"):
+        return None
+    try:
+        net = network_of(cell)
+        # gamma -> 0, or to infinity; a slope is against the logarithm of gamma itself.
+        sign = 1.0 if key == "width" or rich else -1.0
+        limit = Limit() if key == "width" else Limit(0.0, sign)
+        slope = sign * stable_lr(net, limit, bounded_gradient=cell.get("loss", "mse") != "mse")
+        if cell["lr_unit"] == "sharpness":
+            slope += sign * derive(network_of(cell, adam=False), limit).lambda_max
+    except Silent:
+        return None
+    return slope + 0.0
+
+
+def predicted_crossover(cell: dict[str, Any]) -> float | None:
+    """Return the slope against width of the richness at which features begin to change, None if not derived.
+
+    References:
+        Geiger et al., arXiv 1906.08034; Yang & Hu, arXiv 2011.14522.
+    """
+    try:
+        return crossover_gamma(network_of(cell))
+    except Silent:
+        return None
+
+
+def r_exponent(exponents: str, faster: float = 0.0, depth: int = 2) -> float | None:
     """Return r of an abc table under SGD: features change by width^-r; 0 learns features, above is lazy.
-
-    r = min(a_out + b_out, 2 a_out + c) + c - 1 + min(2 a_hidden, 2 a_input + 1), with one c for all layers.
 
     Args:
         exponents: JSON of the table, as in the ``exponents`` column.
-        faster: Added to c where the learning rate falls faster with width than the table says.
+        faster: How much faster the learning rate falls with width than the table says.
 
     Returns:
-        None if the layers have different c, of which the formula does not speak.
+        None if it cannot be derived.
 
     References:
         Yang & Hu, arXiv 2011.14522, definition 3.2 and appendix H.
     """
-    table = json.loads(exponents)
-    rates = {float(table["c"]["sgd"][role]) for role in ROLES}
-    if len(rates) > 1:
+    try:
+        return -max(derive(network(json.loads(exponents), depth), lr=-faster).feature_change)
+    except Silent:
         return None
-    c = rates.pop() + faster
-    a, b = table["a"], table["b"]
-    features = min(2 * a["hidden"], 2 * a["input"] + 1)
-    return float(min(a["output"] + b["output"], 2 * a["output"] + c) + c - 1 + features)

@@ -53,7 +53,7 @@ class Conv2d(Affine):
         images = x.transpose(0, 1).flatten(1, 2)
         keys = self.stride, self.padding
         if recording():
-            outputs = _convolve(images, kernels, *keys, groups)
+            outputs = convolve(images, kernels, *keys, groups)
         else:
             outputs = nn.functional.conv2d(images, kernels, None, *keys, 1, groups)
         samples, _, height, width = outputs.shape
@@ -133,7 +133,7 @@ class _OfKernels(torch.autograd.Function):
         return moved, None, None, None, None
 
 
-def _convolve(images: Tensor, kernels: Tensor, *keys: int) -> Tensor:
+def convolve(images: Tensor, kernels: Tensor, *keys: int) -> Tensor:
     """As torch's, and derivatives of its gradients cost no more than what is asked for."""
     moved = _OfKernels.apply(kernels, (images,), *keys)  # type: ignore[no-untyped-call]
     outputs: Tensor = _OfImages.apply(images, kernels, moved, *keys)  # type: ignore[no-untyped-call]

@@ -17,7 +17,9 @@ from runner.numerics.precision import batch_product, vector_products
 Product = Callable[[Float[Tensor, "cell n"]], Float[Tensor, "cell n"]]
 
 _CHECK_EVERY = 2
-"""Steps between two looks at the residual: a look costs more than a step on small problems."""
+"""Steps between two looks at the residual where a look costs more than a step, on small problems."""
+_SMALL = 2_000
+"""Numbers in the longest vectors of a small problem."""
 _LEAST_STEPS = 4
 """Before the first look: two Ritz values alone know too little of the distance between eigenvalues."""
 _RANDOM_SHARE = 0.1
@@ -152,8 +154,9 @@ def top_eigenpair(
         tolerance = 1e-10 if like.dtype == torch.float64 else 1e-5
     keep = like.shape[1] <= _SHORT
     limit = min(max_steps, like.shape[1])
+    every = _CHECK_EVERY if like.shape[1] <= _SMALL else 1
     for step, space in enumerate(lanczos(product, _start(like, guess), limit, keep=keep), 1):
-        if step == limit or (step >= _LEAST_STEPS and step % _CHECK_EVERY == 0):
+        if step == limit or (step >= _LEAST_STEPS and step % every == 0):
             found = ritz(space)
             value, error = found.values[:, -1], (found.beta * found.vectors[:, -1, -1]).abs()
             if step > 1:
