@@ -51,7 +51,7 @@ def test_help_has_examples(capsys, command):
         (
             ["phse"],
             "command must be one of claims, curves, export, fit, phase, profile, report, schema, status, "
-            "sweep, transfer, verify, got 'phse'; did you mean 'phase'?",
+            "sweep, theory, transfer, verify, got 'phse'; did you mean 'phase'?",
         ),
         (["phase", "--colour", "x"], "unrecognized arguments: --colour; did you mean --color?"),
         (["phase", "STORE", "--out", "a.jpg"], "--out suffix must be one of .pdf, .png, .svg, got '.jpg'"),

@@ -6,10 +6,14 @@ import math
 
 import numpy as np
 import pytest
+import yaml
 from synthetic import exponents
 
+from runner import cli
 from runner.analysis.theory import predicted_crossover, predicted_edge, r_exponent
-from runner.scaling.derivation import Limit, Silent, crossover_gamma, derive, network, root, stable_lr
+from runner.scaling.boundaries import crossover_gamma, stable_lr
+from runner.scaling.derivation import Limit, derive, network
+from runner.scaling.root import Silent, root
 
 NAMES = ("ntk", "mup", "mean_field", "sp")
 
@@ -183,3 +187,37 @@ def test_sizes_of_a_step_by_hand():
     found = [np.mean([changes(width) for _ in range(4)]) for width in widths]
     slope = np.polyfit(np.log(widths), np.log(found), 1)[0]
     assert slope == pytest.approx(derive(network(table("ntk"), 2)).feature_change[-1], abs=0.1)
+
+
+def test_the_command_says_it_of_any_table(capsys, tmp_path):
+    assert cli.main(["theory", "ntk", "--activation", "tanh"]) == 0
+    said = capsys.readouterr().out
+    assert "kernel regime" in said
+    assert "largest stable lr" in said
+    assert cli.main(["theory", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert set(answer["verdicts"]) == set(NAMES)
+    assert "feature learning" in answer["verdicts"]["mup"]
+    assert "no stable limit" in answer["verdicts"]["sp"]
+    (edge,) = (
+        row["slope"]
+        for row in answer["rows"]
+        if (row["parameterization"], row["quantity"], row["against"]) == ("sp", "largest stable lr", "width")
+    )
+    assert edge == -1
+    own = tmp_path / "own.yaml"
+    own.write_text(yaml.safe_dump(table(a_output=1.5) | {"name": "own"}))
+    assert cli.main(["theory", str(own), "--depth", "1"]) == 0
+    assert "weights outgrow their init" in capsys.readouterr().out
+    assert cli.main(["theory", str(own), "--depth", "1", "--activation", "tanh"]) == 0
+    assert "saturate" in capsys.readouterr().out
+    own.write_text(yaml.safe_dump({key: part for key, part in table().items() if key != "b"}))
+    for words, message in {
+        ("nkt",): "did you mean 'ntk'?",
+        (str(own),): "parameterization.b must give an exponent",
+        ("ntk", "--depth", "0"): "--depth must be at least 1, got 0",
+        ("ntk", "--optimizer", "adm"): "did you mean 'adam'?",
+        ("ntk", "--loss", "mes"): "did you mean 'mse'?",
+    }.items():
+        assert cli.main(["theory", *words]) == 2
+        assert message in capsys.readouterr().err

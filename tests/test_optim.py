@@ -482,6 +482,12 @@ def test_what_does_not_fit_a_cell_is_refused_before_training():
     del table["c"]["adam"]
     with pytest.raises(UserError, match=r"parameterization.c must have a row adam .*, got sgd in mup"):
         inspect(replace(adam, exponents=json.dumps(table)))
+    sgd = make_cell(**BASE, optimizer=section("SGD"))
+    trained([replace(sgd, exponents=json.dumps(table))], steps=2)
+    del table["c"]["sgd"]
+    table["c"]["adam"] = {"input": 0, "hidden": 0, "output": 0}
+    with pytest.raises(UserError, match=r"parameterization.c must have a row sgd .*, got adam in mup"):
+        inspect(replace(adam, exponents=json.dumps(table)))
 
 
 def test_every_kind_of_cell_in_a_pack_is_looked_at():

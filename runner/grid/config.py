@@ -34,25 +34,44 @@ def load_thresholds(name_or_path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: If there is no such name or file, or a threshold is not a number.
     """
+    return {
+        str(key): value if key == "name" else number(f"regime.{key}", value, "a number", "see conf/regime")
+        for key, value in _load("regime", name_or_path).items()
+    }
+
+
+def load_exponents(name_or_path: str | Path) -> str:
+    """Return the JSON of a table, of ``conf/parameterization/NAME.yaml`` or of a YAML file of one's own.
+
+    Raises:
+        UserError: If there is no such name or file, or an exponent is missing or not a number.
+    """
+    return canonical_json(_exponents(_load("parameterization", name_or_path)))
+
+
+def parameterizations() -> list[str]:
+    """Return the names of the tables that there are."""
+    return sorted(file.stem for file in (conf_dir() / "parameterization").glob("*.yaml"))
+
+
+def _load(group: str, name_or_path: str | Path) -> Mapping[str, Any]:
+    """Read a file of a group by its name, or one of one's own."""
     import yaml
 
-    folder = conf_dir() / "regime"
+    folder = conf_dir() / group
     path = Path(name_or_path)
     if path.suffix not in {".yaml", ".yml"}:
         path = folder / f"{name_or_path}.yaml"
     if not path.is_file():
         known = [file.stem for file in folder.glob("*.yaml")]
-        raise unknown("regime", name_or_path, [*known, "a path ending in .yaml"])
+        raise unknown(group, name_or_path, [*known, "a path ending in .yaml"])
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"regime must be a YAML file, got {path}: {_one_line(error)}") from error
+        raise UserError(f"{group} must be a YAML file, got {path}: {_one_line(error)}") from error
     if not isinstance(content, Mapping):
-        raise UserError(f"regime must be a file of `key: number` lines, got {path}")
-    return {
-        str(key): value if key == "name" else number(f"regime.{key}", value, "a number", "see conf/regime")
-        for key, value in content.items()
-    }
+        raise UserError(f"{group} must be a file of `key: value` lines, got {path}")
+    return content
 
 
 def check_execution(config: Mapping[str, Any]) -> None:

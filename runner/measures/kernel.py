@@ -266,7 +266,8 @@ def gathered_kernel(
         for layer in used
     }
     width = 8 if precise else passed.outputs.element_size()
-    room = layers.kernel_bytes() // 2 // (cells * samples * width)
+    # The more outputs at a time, the fewer passes: these have the smaller part of the memory.
+    room = 3 * layers.kernel_bytes() // 5 // (cells * samples * width)
     if any(type(layer).jacobians is layers.Layer.jacobians for layer in used) or room < max(counts.values()):
         return None
     at_once = min(outputs, room // sum(counts.values()))
@@ -278,7 +279,7 @@ def gathered_kernel(
             groups.append([])
         groups[-1].append(layer)
     picks = torch.split(torch.arange(outputs, device=x.device), max(1, at_once))
-    size = max(1, layers.kernel_bytes() // 2 // (cells * sample_bytes(passed, len(picks[0]))))
+    size = max(1, 2 * layers.kernel_bytes() // 5 // (cells * sample_bytes(passed, len(picks[0]))))
     kernel: Tensor | None = None
     for pick in picks:
         for group in groups:

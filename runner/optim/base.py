@@ -135,7 +135,8 @@ class Optimizer:
         if self.clip is not None:
             self.clip = positive("optimizer.clip", self.clip, "null is no limit")
         self._schedule = Schedule(self.schedule, self.warmup, cells[0].steps)
-        Scaling(cells).lr("hidden", self.family)  # raises where the table has no row for it
+        for family in dict.fromkeys((self.family, "sgd")):  # that of SGD weighs the kernel
+            Scaling(cells).lr("hidden", family)  # raises where the table has no row for it
         if self.family != "sgd" and any(cell.lr_unit == "sharpness" for cell in cells):
             raise UserError(
                 f"lr_unit must be absolute for {type(self).__name__}, got sharpness; lambda_max is a scale "
@@ -244,7 +245,8 @@ class Optimizer:
             weighted = scaling.kernel_weight(spec.role)
             per_weight = (-1, *(1,) * len(spec.shape))
             lr_of_role = base * scaling.lr(spec.role, self.family)
-            eps = self.eps * scaling.gradient(spec.role)
+            # Only what has an eps asks for both families' exponents.
+            eps = self.eps * scaling.gradient(spec.role) if self.eps else torch.zeros_like(base)
             numbers = {
                 "minus_lr": -lr_of_role,
                 "rate": -lr_of_role,

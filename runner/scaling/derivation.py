@@ -1,8 +1,8 @@
 r"""What follows from an abc table when something grows: sizes as exponents, layer by layer.
 
-A network of L hidden layers, f = h_{L+1} / gamma, trained on O(1) samples to a loss of O(1). Of all that
-grows, as ``n^width * gamma^gamma`` in a :class:`Limit`, every size is a power, and here it is written as its
-exponent: a product of sizes is a sum, a sum of sizes their largest. With the effective weight
+A network of L hidden layers, f = h_{L+1} / gamma, trained on O(1) samples to a loss of O(1). Every
+size is a power of what grows in a :class:`Limit`, and is written as its exponent here: a product of sizes is
+a sum, a sum of sizes their largest. With the effective weight
 W = r^(-a) w and the learning rate eta r^(-c), the rules are two facts and the chain rule::
 
     a sum over n independent terms is n^(1/2) of them, over n aligned terms n            (CLT, LLN)
@@ -18,9 +18,10 @@ References:
     arXiv 2310.17813, for the spectral norms.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from runner.scaling.root import Silent, root
 
 TINY = 1e-6
 """Below it an exponent is rounding."""
@@ -32,6 +33,10 @@ class Limit:
 
     width: float = 1.0
     gamma: float = 0.0
+
+
+WIDE = Limit()
+"""Width to infinity, all else fixed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,7 @@ class Sizes:
         kernel_change: Relative change of the tangent kernel.
         critical: Of the kernel's top eigenvalue in the end: 2 over it is the largest stable lr under the MSE.
         grown: Whether weights outgrew their init, as they must where outputs are small.
+        reasons: Name of a size to the term that is the largest in it, in words.
     """
 
     lambda_max: float
@@ -86,10 +92,7 @@ class Sizes:
     kernel_change: float
     critical: float
     grown: bool
-
-
-class Silent(Exception):
-    """Theory derives nothing here; the message says why."""
+    reasons: dict[str, str]
 
 
 def network(table: dict[str, Any], depth: int, *, adam: bool = False, homogeneous: bool = True) -> Network:
@@ -123,7 +126,7 @@ def network(table: dict[str, Any], depth: int, *, adam: bool = False, homogeneou
     )
 
 
-def derive(net: Network, limit: Limit = Limit(), lr: float | None = None) -> Sizes:
+def derive(net: Network, limit: Limit = WIDE, lr: float | None = None) -> Sizes:
     """Return the sizes after training to a loss of O(1).
 
     Args:
@@ -132,24 +135,31 @@ def derive(net: Network, limit: Limit = Limit(), lr: float | None = None) -> Siz
     Raises:
         Silent: Where activations or outputs are not of a size at which the rules hold; says which.
     """
-    first = _forward(net, limit)
-    terms, top = _kernel(net, limit, first.x, first.delta)
+    first = at_init(net, limit)
+    terms, top = kernel_terms(net, limit, first.x, first.delta)
     if lr is None:
         if net.adam:
             raise Silent("a step of Adam is not proportional to the kernel: lr * lambda_max means nothing")
         lr = -top
-    x, delta, change = _trained(net, limit, first, lr)
+    delta, change, below = changes(net, limit, first, lr)
+    x = first.x
     relative = tuple(moved - size for moved, size in zip(change[:-1], first.x[1:], strict=True))
     if max(relative) > TINY and not net.adam and lr <= -top + TINY:
         return _grown(net, limit, first, terms, top, lr)
     norms = [_outer(net, limit, layer, lr, x, delta) for layer in range(len(net.scale))]
-    kernel = _kernel_change(net, limit, first, terms, top, relative, lr, x, delta)
-    return _sizes(net, limit, first, terms, top, lr, relative, change, norms, kernel, _kernel(
-        net, limit, x, delta)[1], grown=False)  # fmt: skip
+    kernel, why = _kernel_change(net, limit, first, terms, top, relative, lr, delta)
+    reasons = {"kernel_change": why} | {
+        f"feature_change.{layer}": "what changed in the layer below" if passed else "its own weight's updates"
+        for layer, passed in enumerate(below)
+    }
+    critical = kernel_terms(net, limit, x, delta)[1]
+    return _sizes(
+        net, limit, first, terms, top, lr, relative, change, norms, kernel, critical, reasons, grown=False
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class _Pass:
+class Pass:
     """Sizes of entries: what each layer is given, what it passes back, and its spectral gain."""
 
     x: tuple[float, ...]  # x[l] enters weight l; x[0] are the inputs
@@ -158,8 +168,8 @@ class _Pass:
     outputs: float
 
 
-def _forward(net: Network, limit: Limit) -> _Pass:
-    """Sizes at init: forward x_l = W x_{l-1}, a sum of independent terms; backward W^T likewise."""
+def at_init(net: Network, limit: Limit) -> Pass:
+    """Return sizes at init: forward x_l = W x_{l-1}, a sum of independent terms; backward W^T likewise."""
     w, last = limit.width, len(net.scale) - 1
     independent = [-scale * w + (w / 2 if layer else 0.0) for layer, scale in enumerate(net.scale)]
     x, delta = [0.0], [0.0]
@@ -173,13 +183,13 @@ def _forward(net: Network, limit: Limit) -> _Pass:
         delta.append(delta[-1] + independent[layer])
     gain = [*independent[:last], -net.scale[last] * w + w]
     outputs = x[-1] + independent[last] - limit.gamma
-    return _Pass(tuple(x), tuple(reversed(delta)), tuple(gain), outputs)
+    return Pass(tuple(x), tuple(reversed(delta)), tuple(gain), outputs)
 
 
-def _kernel(
+def kernel_terms(
     net: Network, limit: Limit, x: tuple[float, ...], delta: tuple[float, ...]
 ) -> tuple[tuple[float, ...], float]:
-    """Each weight's r^(-c - 2a) |delta|^2 |x|^2, norms over n entries, and the largest."""
+    """Return each weight's r^(-c - 2a) |delta|^2 |x|^2, norms over n entries, and the largest."""
     w, last = limit.width, len(net.scale) - 1
     terms = tuple(
         -net.sgd_rate[layer] * w
@@ -203,12 +213,13 @@ def _outer(net: Network, limit: Limit, layer: int, lr: float, x: Any, delta: Any
     return _entry(net, limit, layer, lr, x, delta) + (rows + columns) / 2
 
 
-def _trained(
-    net: Network, limit: Limit, first: _Pass, lr: float
-) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
-    """Sizes of x, delta and of each layer's change, with what the changes of weights do to each other.
+def changes(
+    net: Network, limit: Limit, first: Pass, lr: float
+) -> tuple[tuple[float, ...], tuple[float, ...], tuple[bool, ...]]:
+    """Return sizes of delta and of each layer's change, and whether that comes from below.
 
-    Activations are taken as large as at init: where they would not be, nothing is stable.
+    Changes of the weights change each other's. Activations are taken as large as at init: where they would
+    not be, nothing is stable.
     """
     w, last = limit.width, len(net.scale) - 1
     x, delta = first.x, first.delta
@@ -219,13 +230,16 @@ def _trained(
             passed_back.append(max(first.delta[layer - 1], own))
         delta = tuple(reversed(passed_back))
     change: list[float] = []
+    below: list[bool] = []
     for layer in range(last + 1):
         # Its own change sees what it was trained on: x x^T is aligned.
         own = _entry(net, limit, layer, lr, x, delta) + x[layer] + (w if layer else 0.0)
         # What changed below is along W^T delta, which W returns as W W^T delta: with the gain of a vector.
-        change.append(max(own, first.gain[layer] + change[-1]) if change else own)
+        passed = first.gain[layer] + change[-1] if change else own
+        below.append(passed > own + TINY)
+        change.append(max(own, passed))
     change[-1] -= limit.gamma
-    return x, delta, tuple(change)
+    return delta, tuple(change), tuple(below)
 
 
 def _of_sum(relative: float, width: float) -> float:
@@ -234,25 +248,29 @@ def _of_sum(relative: float, width: float) -> float:
 
 
 def _kernel_change(
-    net: Network, limit: Limit, first: _Pass, terms: tuple[float, ...], top: float,
-    relative: tuple[float, ...], lr: float, x: tuple[float, ...], delta: tuple[float, ...],
-) -> float:  # fmt: skip
-    """Relative change of the kernel: of |x|^2 and |delta|^2 in each summand, weighed by the summand."""
+    net: Network, limit: Limit, first: Pass, terms: tuple[float, ...], top: float,
+    relative: tuple[float, ...], lr: float, delta: tuple[float, ...],
+) -> tuple[float, str]:  # fmt: skip
+    """Relative change of the kernel, and the term that is the largest.
+
+    Of |x|^2 and |delta|^2 in each summand, weighed by the summand.
+    """
     w, last = limit.width, len(net.scale) - 1
     found = []
     for layer in range(last + 1):
         if layer:
-            found.append(terms[layer] - top + _of_sum(relative[layer - 1], w))
+            size = terms[layer] - top + _of_sum(relative[layer - 1], w)
+            found.append((size, f"what weight {layer} is given"))
         if layer < last:
-            above = _entry(net, limit, layer + 1, lr, x, delta) + delta[layer + 1]
+            above = _entry(net, limit, layer + 1, lr, first.x, delta) + delta[layer + 1]
             by_weight = above + (w if layer + 1 < last else 0.0) - first.delta[layer]
-            found.append(terms[layer] - top + _of_sum(max(by_weight, relative[layer]), w))
-    return max(found)
+            size = terms[layer] - top + _of_sum(max(by_weight, relative[layer]), w)
+            found.append((size, f"what is passed back to weight {layer}"))
+    most, why = max(found, key=lambda one: one[0])
+    return most, f"the change of {why}"
 
 
-def _grown(
-    net: Network, limit: Limit, first: _Pass, terms: tuple[float, ...], top: float, lr: float
-) -> Sizes:
+def _grown(net: Network, limit: Limit, first: Pass, terms: tuple[float, ...], top: float, lr: float) -> Sizes:
     """Sizes where outputs are so small that weights must outgrow their init for f to be O(1).
 
     Gradient flow conserves |w_l|^2 / lr_l - |w_{l+1}|^2 / lr_{l+1} of raw weights (homogeneous phi), so those
@@ -285,16 +303,22 @@ def _grown(
         size + (w / 2 if layer == 0 else -w / 2 if layer == last else 0.0) for layer, size in enumerate(moved)
     ]
     relative = tuple(now - size for now, size in zip(x[1:], first.x[1:], strict=True))
-    _, critical = _kernel(net, limit, tuple(x), back)
+    _, critical = kernel_terms(net, limit, tuple(x), back)
     change = (*x[1:], 0.0)
     kernel = max(critical - top, 0.0)
-    return _sizes(net, limit, first, terms, top, lr, relative, change, norms, kernel, critical, grown=True)
+    reasons = dict.fromkeys(
+        ("kernel_change", *(f"feature_change.{layer}" for layer in range(last))),
+        "weights outgrow their init: the product of their gains must be gamma",
+    )
+    return _sizes(
+        net, limit, first, terms, top, lr, relative, change, norms, kernel, critical, reasons, grown=True
+    )
 
 
 def _sizes(
-    net: Network, limit: Limit, first: _Pass, terms: tuple[float, ...], top: float, lr: float,
+    net: Network, limit: Limit, first: Pass, terms: tuple[float, ...], top: float, lr: float,
     relative: tuple[float, ...], change: tuple[float, ...], norms: list[float], kernel: float,
-    critical: float, *, grown: bool,
+    critical: float, reasons: dict[str, str], *, grown: bool,
 ) -> Sizes:  # fmt: skip
     """Divide the changes of weights by the weights at init."""
     w, last = limit.width, len(net.scale) - 1
@@ -309,62 +333,5 @@ def _sizes(
         moved.append(norms[layer] + net.raw[layer] * w)
     return Sizes(
         top, terms, first.outputs, lr, relative, change, tuple(frobenius), tuple(spectral),
-        max(moved) - max(raw), kernel, critical, grown,
+        max(moved) - max(raw), kernel, critical, grown, reasons,
     )  # fmt: skip
-
-
-def stable_lr(net: Network, limit: Limit = Limit(), *, bounded_gradient: bool = False) -> float:
-    """Return the exponent of the largest learning rate at which training is stable.
-
-    Args:
-        bounded_gradient: Under the cross-entropy the gradient of the loss is bounded and outputs may grow:
-            only the activations must not (Haas et al., arXiv 2505.22491). Under the MSE it is 2 over the top
-            eigenvalue of the tangent kernel, at init or, where weights outgrow it, in the end.
-
-    Raises:
-        Silent: As :func:`derive`.
-    """
-    if not net.adam and not bounded_gradient:
-        return -derive(net, limit).critical
-    first = _forward(net, limit)
-
-    def excess(lr: float) -> float:
-        _, _, change = _trained(net, limit, first, lr)
-        of_features = max(moved - size for moved, size in zip(change[:-1], first.x[1:], strict=True))
-        return of_features if bounded_gradient else max(of_features, change[-1])
-
-    return root(excess)
-
-
-def crossover_gamma(net: Network) -> float:
-    """Return the exponent of the width by which the richness at which features begin to change grows.
-
-    Raises:
-        Silent: As :func:`derive`, and where features of some layer change at any gamma or none.
-    """
-
-    def change(gamma: float) -> float:
-        limit = Limit(1.0, gamma)
-        first = _forward(net, limit)
-        _, top = _kernel(net, limit, first.x, first.delta)
-        _, _, moved = _trained(net, limit, first, -top)
-        return max(a - b for a, b in zip(moved[:-1], first.x[1:], strict=True))
-
-    if net.adam:
-        raise Silent("under Adam lr * lambda_max means nothing")
-    return root(change)
-
-
-def root(rising: Callable[[float], float], bound: float = 64.0) -> float:
-    """Return where a rising, piecewise linear function passes zero, by halving.
-
-    Raises:
-        Silent: If it does not between -bound and bound.
-    """
-    low, high = -bound, bound
-    if not rising(low) <= 0 <= rising(high):
-        raise Silent("there is no such size")
-    for _ in range(80):
-        middle = (low + high) / 2
-        low, high = (low, middle) if rising(middle) > 0 else (middle, high)
-    return round(low, 6) + 0.0
