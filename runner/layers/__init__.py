@@ -18,7 +18,7 @@ from runner.layers.convolution import Conv2d
 from runner.layers.dense import Embedding, Linear
 from runner.layers.derivatives import ChainDerivatives, Direction, is_chain
 from runner.layers.elementwise import LayerNorm, Position
-from runner.layers.factors import factors
+from runner.layers.factors import factors, factors_by_output
 from runner.layers.memory import kernel_bytes, kernel_memory
 from runner.layers.population import (
     allocate,
@@ -51,6 +51,7 @@ __all__ = [
     "Product",
     "allocate",
     "factors",
+    "factors_by_output",
     "generator",
     "hidden",
     "initialize",

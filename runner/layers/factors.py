@@ -9,11 +9,11 @@ The trace of the kernel sees gradients only through ``sum_k G_k(x)_i G_k(x')_i``
 where ``G_k(x) = W_k * phi'(z(x))``, that sum is a product of two numbers, as if there were one output.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from runner.layers.base import Call, Layer
@@ -83,6 +83,46 @@ def _of_chain(tape: list[Call], weights: Mapping[Layer, Tensor], full: bool) -> 
             yield Factors(call.layer, call.inputs.detach().unsqueeze(2), rows)
 
 
+def factors_by_output(
+    tape: list[Call],
+    outputs: Float[Tensor, "cell sample output"],
+    picks: Int[Tensor, "picked"],
+    among: Collection[Layer],
+) -> Iterator[tuple[int, Factors]]:
+    """Yield the place in ``picks`` of an output, and the factors of its gradient, output after output.
+
+    All outputs' gradients at once are many times the activations; here a layer's inputs are brought to their
+    form once and serve every output.
+
+    Args:
+        among: Layers that are asked for, at least one of those on the tape.
+    """
+    calls = [call for call in tape if call.layer in among]
+    targets = [call.outputs for call in calls]
+    places: dict[Layer, list[int]] = {}
+    for index, call in enumerate(calls):
+        places.setdefault(call.layer, []).append(index)
+    columns = {
+        layer: _side_by_side([layer.columns(calls[index].inputs.detach()) for index in found], 2)
+        for layer, found in places.items()
+    }
+    for place, pick in enumerate(picks.tolist()):
+        gradients = torch.autograd.grad(
+            outputs[:, :, pick].sum(), targets, retain_graph=True, materialize_grads=True
+        )
+        for layer, column in columns.items():
+            rows = [layer.rows(gradients[found].unsqueeze(1)) for found in places[layer]]
+            yield place, Factors(layer, column, _side_by_side(rows, 3))
+
+
+def _side_by_side(calls: Sequence[Tensor], positions: int) -> Tensor:
+    """A layer called again: its gradient is a sum over calls, as it is over positions."""
+    if len(calls) == 1:
+        return calls[0]
+    cells = max(call.shape[0] for call in calls)
+    return torch.cat([call.expand(cells, *call.shape[1:]) for call in calls], positions)
+
+
 def _of_graph(tape: list[Call], outputs: Tensor) -> Iterator[Factors]:
     """By autograd, for one output k after the other; a layer's calls side by side."""
     targets = [call.outputs for call in tape]
@@ -101,9 +141,5 @@ def _of_graph(tape: list[Call], outputs: Tensor) -> Iterator[Factors]:
         columns = call.layer.columns(call.inputs.detach())
         calls.setdefault(call.layer, []).append((columns, call.layer.rows(gradient)))
     for layer, both in calls.items():
-        columns, rows = both[0]
-        if len(both) > 1:
-            # A layer called again: its gradient is a sum over calls, as it is over positions.
-            columns = torch.cat([c.expand(rows.shape[0], -1, -1, -1) for c, _ in both], 2)
-            rows = torch.cat([r for _, r in both], 3)
-        yield Factors(layer, columns, rows)
+        received, passed_back = zip(*both, strict=True)
+        yield Factors(layer, _side_by_side(received, 2), _side_by_side(passed_back, 3))

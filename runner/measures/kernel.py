@@ -250,8 +250,8 @@ def gathered_kernel(
     """The kernel from every sample's gradients, gathered from passes of some samples after the others.
 
     Pairs of blocks would each need a pass: of images, whose activations are many times their gradients with
-    respect to the weights that they share, these are what fits in memory. Some outputs after the others, and
-    some layers, where not all fit at once.
+    respect to the weights that they share, these are what fits in memory. Some layers after the others, and
+    some outputs, where not all fit at once.
 
     Args:
         passed: Of all samples; tells sizes alone.
@@ -266,20 +266,21 @@ def gathered_kernel(
         for layer in used
     }
     width = 8 if precise else passed.outputs.element_size()
-    # The more outputs at a time, the fewer passes: these have the smaller part of the memory.
-    room = 3 * layers.kernel_bytes() // 5 // (cells * samples * width)
+    room = 3 * layers.kernel_bytes() // 4 // (cells * samples * width)  # the rest is for the passes
     if any(type(layer).jacobians is layers.Layer.jacobians for layer in used) or room < max(counts.values()):
         return None
-    at_once = min(outputs, room // sum(counts.values()))
+    # All outputs of some layers after the others where they fit, for a pass is then run least often.
+    whole = room // outputs >= max(counts.values())
+    at_once = outputs if whole else max(1, min(outputs, room // sum(counts.values())))
     if pairing.full and at_once < outputs:
         return None
     groups: list[list[layers.Layer]] = [[]]
     for layer in used:
-        if at_once == 0 and sum(counts[one] for one in groups[-1]) + counts[layer] > room:
+        if at_once * (sum(counts[one] for one in groups[-1]) + counts[layer]) > room and groups[-1]:
             groups.append([])
         groups[-1].append(layer)
-    picks = torch.split(torch.arange(outputs, device=x.device), max(1, at_once))
-    size = max(1, 2 * layers.kernel_bytes() // 5 // (cells * sample_bytes(passed, len(picks[0]))))
+    picks = torch.split(torch.arange(outputs), at_once)
+    size = max(1, layers.kernel_bytes() // 4 // (cells * sample_bytes(passed, 1)))
     kernel: Tensor | None = None
     for pick in picks:
         for group in groups:
@@ -287,15 +288,15 @@ def gathered_kernel(
             for start in range(0, samples, size):
                 some = slice(start, start + size)
                 one = forward(model, parameters, x[:, some])
-                for layer, received, gradients in layers.factors(
-                    one.tape, one.outputs[:, :, pick], one.weights, full=True
+                for place, (layer, received, gradients) in layers.factors_by_output(
+                    one.tape, one.outputs, pick, group
                 ):
-                    for name, jacobian in layer.jacobians(received, gradients) if layer in group else ():
-                        count, _, length = jacobian.shape[1:]
+                    for name, jacobian in layer.jacobians(received, gradients):
                         if (layer, name) not in rows:
                             dtype = torch.float64 if precise else jacobian.dtype
-                            rows[layer, name] = jacobian.new_empty(cells, samples, count, length, dtype=dtype)
-                        rows[layer, name][:, some] = jacobian.transpose(1, 2)
+                            shape = (cells, samples, len(pick), jacobian.shape[3])
+                            rows[layer, name] = jacobian.new_empty(shape, dtype=dtype)
+                        rows[layer, name][:, some, place] = jacobian[:, 0]
             for layer, name in list(rows):
                 found = rows.pop((layer, name))
                 # The order of what the trace sums over does not matter: nothing is copied.
