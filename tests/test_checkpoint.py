@@ -141,6 +141,18 @@ def test_a_checkpoint_of_another_version_is_not_used(tmp_path, monkeypatch, reas
     assert reasons == [f"runner was {runner.__version__} and is 0.0.1"]
 
 
+def test_training_anew_goes_on_with_its_own_checkpoints_only(tmp_path, reasons):
+    """``retry=all`` after an edit of a user's file must not finish what the old file began."""
+    cells = cells_of({})
+    Checkpoint(tmp_path, cells, CPU, launch="first").save(STATE)
+    anew = Checkpoint(tmp_path, cells, CPU, launch="second", own=True)
+    assert anew.load() is None
+    assert reasons == ["launch was first and is second"]
+    assert Checkpoint(tmp_path, cells, CPU, launch="second").load() is not None
+    anew.save(STATE)
+    assert anew.load() is not None
+
+
 def test_a_damaged_checkpoint_is_not_used_and_says_so(tmp_path, reasons):
     checkpoint = saved(tmp_path)
     checkpoint.path.write_bytes(b"nothing")

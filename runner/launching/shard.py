@@ -94,8 +94,9 @@ class PackTrainer:
         from runner.training.checkpoint import Checkpoint
 
         checkpoint = Checkpoint(
-            self.leases.store, pack.cells, self.device, self.config.get("checkpoint_minutes"), stop
-        )
+            self.leases.store, pack.cells, self.device, self.config.get("checkpoint_minutes"), stop,
+            self.leases.launch, own=self.config.get("retry") == "all",
+        )  # fmt: skip
         try:
             with kernel_memory(self.config.get("kernel_memory_mb")):
                 result = train.train_pack(pack.cells, self.device, on_progress, checkpoint)

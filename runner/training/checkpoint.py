@@ -60,6 +60,8 @@ class Checkpoint:
         device: Device that the pack trains on.
         minutes: Time between two checkpoints; None for one only when told to stop.
         stop: Says whether the job was told to stop.
+        launch: Who trains.
+        own: Go on only with what this launch left, for its cells are to be trained anew.
     """
 
     store: Path
@@ -67,6 +69,8 @@ class Checkpoint:
     device: torch.device
     minutes: float | None = None
     stop: Callable[[], object] = bool
+    launch: str = ""
+    own: bool = False
     _saved_at: float = field(default_factory=time.monotonic, init=False)
 
     @property
@@ -101,7 +105,8 @@ class Checkpoint:
             "rows": state.rows,
         }
         text = json.dumps(content)
-        metadata = {**self._made_with(), "state": text, "digest": _digest(text, tensors)}
+        made = {**self._made_with(), "launch": self.launch}
+        metadata = {**made, "state": text, "digest": _digest(text, tensors)}
         with atomic(self.path) as file:
             file.write(save(tensors, metadata))
 
@@ -113,9 +118,10 @@ class Checkpoint:
                 self.give_up("it is damaged")
             return None
         metadata, state = read
+        now = self._made_with() | ({"launch": self.launch} if self.own else {})
         changed = [
             f"{name} was {metadata.get(name)} and is {value}"
-            for name, value in self._made_with().items()
+            for name, value in now.items()
             if metadata.get(name) != value
         ]
         if changed:
