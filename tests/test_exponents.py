@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 from synthetic import WIDTHS, exponents, frames, grid
 
-from runner.analysis.exponents import DEFAULT_METRICS, fit, loglog_slope
+from runner.analysis.exponents import DEFAULT_METRICS, fit, fit_points, loglog_slope
 from runner.analysis.theory import predicted_slope
 from runner.errors import UserError
 from runner.views.fit import print_fit
@@ -124,6 +124,43 @@ def test_bad_fits(tables, where, options, message):
         cells = cells[cells[key].isin(values)]
     with pytest.raises(UserError, match="^" + message):
         fit(cells, *tables[1:], **options)
+
+
+def test_any_numeric_key_is_an_abscissa():
+    gammas = (0.01, 0.1, 1.0, 10.0)
+    cells, trace, layers = frames(grid(gamma=gammas, lr=0.1, seed=(0, 1), width=64, depth=2))
+    cells["ntk_change"] = 0.3 * cells["gamma"] ** 0.7 * np.where(cells["seed"] == 0, 1.1, 1 / 1.1)
+    found = fit(cells, trace, layers, ["ntk_change", "movement_frobenius"], (), "gamma")
+    row = found.iloc[0]
+    assert [row["slope"], row["low"], row["high"]] == pytest.approx([0.7] * 3, abs=0.1)
+    assert (row["values"], row["seeds"], row["cells"]) == (4, 2, 8)
+    assert "widths" not in found
+    assert found["theory"].isna().all()  # it is against width
+    points = fit_points(cells, trace, layers, ["ntk_change"], (), "gamma")
+    assert points["gamma"].tolist() == list(gammas)
+    assert points["value"].tolist() == pytest.approx([0.3 * gamma**0.7 for gamma in gammas])
+    by_depth = frames(grid(depth=(1, 2, 4), lr=0.1, seed=(0, 1), width=64))
+    assert fit(*by_depth, ["ntk_change"], (), "depth")["values"].tolist() == [3]
+
+
+@pytest.mark.parametrize(
+    ("x", "facets", "message"),
+    [
+        ("gama", (), "--x must be a column or a group key of the cells, got 'gama'; did you mean gamma?"),
+        ("model", (), "--x must name numbers, got model with mlp"),
+        ("gamma", ("gamma",), "--facet must not be gamma"),
+        ("depth", (), r"gamma varies \(0.01, 0.1, 1\)"),
+        (
+            "width",
+            ("gamma",),
+            "width must have at least 3 values for a fit, got 64 in gamma 0.01; sweep",
+        ),
+    ],
+)
+def test_an_abscissa_that_cannot_be(x, facets, message):
+    tables = frames(grid(gamma=(0.01, 0.1, 1.0), lr=0.1, seed=(0, 1), width=64))
+    with pytest.raises(UserError, match=message):
+        fit(*tables, ["ntk_change"], facets, x)
 
 
 # -- theory ------------------------------------------------------------------------------------------

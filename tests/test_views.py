@@ -102,7 +102,7 @@ def test_theory_lines_are_drawn(views):
     slopes = {}
     for series in {row["series"] for row in data}:
         first, last = (row for row in data if row["series"] == series)
-        rise = np.log(last["value"] / first["value"]) / np.log(last["width"] / first["width"])
+        rise = np.log(last["value"] / first["value"]) / np.log(last["x"] / first["x"])
         slopes[series] = round(rise, 3)
     assert slopes == {"ntk": -1.0}  # theory says nothing of sp at a fixed absolute lr
 

@@ -1,7 +1,7 @@
-"""Exponents against width: how fast a measure falls or grows as networks widen.
+"""Exponents against width, or another key: how fast a measure falls or grows as networks widen.
 
-The slope is that of a straight line through (log width, mean over seeds of log metric); its interval is a
-percentile bootstrap that resamples the seeds of each width.
+The slope is that of a straight line through (log key, mean over seeds of log metric); its interval is a
+percentile bootstrap that resamples the seeds of each value of the key.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from runner.analysis.columns import facet_groups, floats, groups, locate, metric_tables, records, show_values
+from runner.analysis.columns import (
+    facet_groups,
+    floats,
+    groups,
+    locate,
+    metric_tables,
+    numeric_column,
+    records,
+    show_values,
+)
 from runner.analysis.selection import facet_label, require_no_other_varying
 from runner.analysis.theory import predicted_slope
 from runner.errors import UserError
@@ -60,33 +69,38 @@ def fit(
     layers: pd.DataFrame,
     metrics: Sequence[str] = DEFAULT_METRICS,
     facets: Sequence[str] = ("parameterization",),
+    x: str = "width",
 ) -> pd.DataFrame:
-    """Fit log metric against log width.
+    """Fit log metric against the logarithm of a key.
 
     Args:
-        cells: The chosen rows of ``cells``; nothing may vary but width, seed and the facets.
+        cells: The chosen rows of ``cells``; nothing may vary but the key, seed and the facets.
         trace: Rows of ``trace``; each cell's last step is read.
         layers: Rows of ``layers``; each cell's last step is read.
         metrics: Numeric columns; ``layers.feature_movement`` where another table has one of that name.
         facets: Keys with one fit per combination of values.
+        x: The key, with numbers; where it is not positive a cell is left out.
 
     Returns:
         One row per facet, metric and (for a metric per layer) layer: the facet keys, ``metric``, ``layer``,
-        ``role``, ``slope``, ``low``, ``high`` (95 %; null with fewer than two seeds at a width), ``theory``
-        (null where it says nothing), ``widths``, ``seeds`` (fewest at a width), ``cells`` (used) and
-        ``left_out`` (diverged, failed, zero or null).
+        ``role``, ``slope``, ``low``, ``high`` (95 %; null with fewer than two seeds at a value), ``theory``
+        (null where it says nothing, and against other keys than width), ``widths`` (``values`` of another
+        key), ``seeds`` (fewest at a value), ``cells`` (used) and ``left_out`` (diverged, failed, zero or
+        null).
 
     Raises:
-        UserError: If a metric or key is unknown, another key varies, or fewer than three widths exist.
+        UserError: If a metric or key is unknown, another key varies, the key has no numbers, or fewer than
+            three values exist.
     """
     rows = []
-    for found in _samples(cells, trace, layers, metrics, facets):
+    counted = "widths" if x == "width" else "values"
+    for found in _samples(cells, trace, layers, metrics, facets, x):
         rows.append(
             {**found.keys, **asdict(loglog_slope(found.values)), "theory": found.theory}
-            | {"widths": len(found.values), "seeds": min(found.seeds, default=0)}
+            | {counted: len(found.values), "seeds": min(found.seeds, default=0)}
             | {"cells": sum(found.seeds), "left_out": found.left_out}
         )
-    measured = ["slope", "low", "high", "theory", "widths", "seeds", "cells", "left_out"]
+    measured = ["slope", "low", "high", "theory", counted, "seeds", "cells", "left_out"]
     return pd.DataFrame(rows, columns=[*facets, "metric", "layer", "role", *measured])
 
 
@@ -96,34 +110,35 @@ def fit_points(
     layers: pd.DataFrame,
     metrics: Sequence[str] = DEFAULT_METRICS,
     facets: Sequence[str] = ("parameterization",),
+    x: str = "width",
 ) -> pd.DataFrame:
-    """Return the points through which :func:`fit`, given the same, draws its lines: one row per width.
+    """Return the points through which :func:`fit`, given the same, draws its lines: one row per value.
 
     Returns:
-        The facet keys, ``metric``, ``layer``, ``role``, ``width``, ``value`` (geometric mean over seeds),
+        The facet keys, ``metric``, ``layer``, ``role``, the key x, ``value`` (geometric mean over seeds),
         ``low`` and ``high`` (smallest and largest seed) and ``seeds``.
     """
     rows = [
         found.keys
-        | {"width": width, "value": float(np.exp(np.log(values).mean()))}
+        | {x: place, "value": float(np.exp(np.log(values).mean()))}
         | {"low": float(values.min()), "high": float(values.max()), "seeds": len(values)}
-        for found in _samples(cells, trace, layers, metrics, facets)
-        for width, values in sorted(found.values.items())
+        for found in _samples(cells, trace, layers, metrics, facets, x)
+        for place, values in sorted(found.values.items())
     ]
-    columns = ["metric", "layer", "role", "width", "value", "low", "high", "seeds"]
+    columns = ["metric", "layer", "role", x, "value", "low", "high", "seeds"]
     return pd.DataFrame(rows, columns=[*facets, *columns])
 
 
-def loglog_slope(samples: Mapping[int, np.ndarray], resamples: int = RESAMPLES) -> Line:
-    """Return the least-squares slope of log sample against log width with a 95 % bootstrap interval.
+def loglog_slope(samples: Mapping[float, np.ndarray], resamples: int = RESAMPLES) -> Line:
+    """Return the least-squares slope of log sample against log x with a 95 % bootstrap interval.
 
     Args:
-        samples: Positive values of the seeds, by width.
+        samples: Positive values of the seeds, by x: the width or another key.
         resamples: How often the bootstrap draws.
 
     Returns:
-        The slope of the seeds' geometric means. No slope with fewer than three widths; no interval if a width
-        has a single seed, whose spread is unknown.
+        The slope of the seeds' geometric means. No slope with fewer than three values of x; no interval if
+        one has a single seed, whose spread is unknown.
     """
     if len(samples) < LEAST_WIDTHS:
         return Line(None, None, None)
@@ -144,22 +159,22 @@ def loglog_slope(samples: Mapping[int, np.ndarray], resamples: int = RESAMPLES) 
 
 @dataclass(frozen=True, slots=True)
 class _Samples:
-    """The usable values of one metric in one facet (and layer), by width."""
+    """The usable values of one metric in one facet (and layer), by the key."""
 
     keys: dict[str, Any]
-    values: dict[int, np.ndarray]
+    values: dict[float, np.ndarray]
     theory: float | None
     left_out: int
 
     @property
     def seeds(self) -> list[int]:
-        """How many values there are at each width."""
+        """How many values there are at each value of the key."""
         return [len(values) for values in self.values.values()]
 
 
-def by_width(width: np.ndarray, value: np.ndarray, usable: np.ndarray) -> dict[int, np.ndarray]:
-    """Return the usable values of the cells at each width."""
-    return {int(n): value[usable & (width == n)] for n in np.unique(width[usable])}
+def by_key(key: np.ndarray, value: np.ndarray, usable: np.ndarray) -> dict[float, np.ndarray]:
+    """Return the usable values of the cells at each value of a key."""
+    return {n.item(): value[usable & (key == n)] for n in np.unique(key[usable])}
 
 
 def _samples(
@@ -168,19 +183,21 @@ def _samples(
     layers: pd.DataFrame,
     metrics: Sequence[str],
     facets: Sequence[str],
+    x: str,
 ) -> Iterator[_Samples]:
     """Yield what is to be fitted; raises as :func:`fit` says."""
-    if "width" in facets:
-        raise UserError("--facet must not be width, which the fit runs over; drop it from --facet")
+    if x in facets:
+        raise UserError(f"--facet must not be {x}, which the fit runs over; drop it from --facet")
     places = locate(metrics, known_metrics(cells, trace, layers))
-    require_no_other_varying(cells, ("width",), facets)
+    key = cells["width"] if x == "width" else numeric_column(cells, x, "--x")
+    require_no_other_varying(cells, (x,), facets)
     last = {"cells": cells, "layers": _last_step(layers, cells), "trace": _last_step(trace, cells)}
     for facet, part in facet_groups(cells, facets):
-        _require_widths(part, facet)
+        _require_values(key[part.index], x, facet)
         for metric, table, name in places:
-            for keys, found in _by_layer(name, part, last[table]):
+            for keys, found in _by_layer(name, part, key[part.index], last[table]):
                 # Theory's metric of that name must be of the same kind, per layer or of the whole cell.
-                predictable = (keys["layer"] is not None) == (
+                predictable = x == "width" and (keys["layer"] is not None) == (
                     name.startswith("movement_") or name == "update_size"
                 )
                 theory = (
@@ -191,19 +208,19 @@ def _samples(
 
 
 def _by_layer(
-    metric: str, cells: pd.DataFrame, table: pd.DataFrame
-) -> Iterator[tuple[dict[str, Any], dict[int, np.ndarray]]]:
-    """Yield the usable values by width, for each layer or once for the whole cell."""
-    config = cells[["cell_id", "status", "width", "seed"]]
+    metric: str, cells: pd.DataFrame, key: pd.Series, table: pd.DataFrame
+) -> Iterator[tuple[dict[str, Any], dict[float, np.ndarray]]]:
+    """Yield the usable values by the key, for each layer or once for the whole cell."""
+    config = cells[["cell_id", "status"]].assign(key=key)
     parts: Iterator[tuple[tuple[Any, ...], pd.DataFrame]] = iter([((None, None, None), table)])
     if "layer" in table:
         table = table[table["cell_id"].isin(config["cell_id"])]
         parts = groups(table, [table[key] for key in _LAYER_KEYS])
     for (_, layer, role), part in parts:
-        joined = config.merge(part[["cell_id", metric]], on="cell_id", how="left")
-        value = floats(joined[metric]).to_numpy()
-        usable = (joined["status"] == "ok").to_numpy() & np.isfinite(value) & (value > 0)
-        yield {"layer": layer, "role": role}, by_width(joined["width"].to_numpy(), value, usable)
+        joined = config.merge(part[["cell_id", metric]].set_axis(["cell_id", "value"], axis=1), how="left")
+        value, place = floats(joined["value"]).to_numpy(), joined["key"].to_numpy()
+        usable = (joined["status"] == "ok").to_numpy() & np.isfinite(value) & (value > 0) & (place > 0)
+        yield {"layer": layer, "role": role}, by_key(place, value, usable)
 
 
 def _last_step(table: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
@@ -212,11 +229,16 @@ def _last_step(table: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     return table[table["step"] == table.groupby("cell_id", observed=True)["step"].transform("max")]
 
 
-def _require_widths(part: pd.DataFrame, facet: dict[str, Any]) -> None:
-    """Refuse a facet with too few widths for a line."""
-    if part["width"].nunique() < LEAST_WIDTHS:
+def _require_values(key: pd.Series, x: str, facet: dict[str, Any]) -> None:
+    """Refuse a facet with too few values of the key for a line."""
+    found = key[key > 0]
+    if found.nunique() < LEAST_WIDTHS:
         where = f" in {facet_label(list(facet), list(facet.values()))}" if facet else ""
+        more = "widths" if x == "width" else f"values of {x}"
+        least = (
+            f"at least {LEAST_WIDTHS} values" if x == "width" else f"at least {LEAST_WIDTHS} positive values"
+        )
         raise UserError(
-            f"width must have at least {LEAST_WIDTHS} values for a fit, got {show_values(part['width'])}"
-            f"{where}; sweep more widths or choose cells with --where"
+            f"{x} must have {least} for a fit, got {show_values(key)}{where}; "
+            f"sweep more {more} or choose cells with --where"
         )

@@ -19,7 +19,7 @@ from runner.store import Store
 from runner.views import alt
 from runner.views.captions import sweep_words
 from runner.views.picture import METRICS, Part, Picture, Section, conditions, names
-from runner.views.scales import range_bars, value_channel, width_scale
+from runner.views.scales import log_scale, range_bars, value_channel
 from runner.views.style import Layout, concat, layered, rows_of, series_scales
 from runner.views.terminal import plain_table
 from runner.views.view import View
@@ -32,8 +32,9 @@ def fit(
     where: str | Sequence[str] = (),
     all: bool = False,
     at: str | None = None,
+    x: str = "width",
 ) -> View:
-    """Return exponents: log-log slopes against width, with bootstrap intervals, beside theory.
+    """Return exponents: log-log slopes against width or another key, with bootstrap intervals, beside theory.
 
     Args:
         metric: Numeric columns of any table; ``layers.NAME`` where two tables have one of that name.
@@ -41,26 +42,27 @@ def fit(
         where: Conditions that choose cells, ``lr=0.1`` or ``width=64,128``.
         all: Whether to take the cells of all launches, not only those of the newest.
         at: Where to look at each cell: at the moment when a measure came to a level, ``train_loss=0.02``.
+        x: Numeric key that the slopes are against.
     """
     where, store = conditions(where), at_level(store, at)
     cells = choose(store, where, all)
-    facets = default_facets(store, ("width",)) if facet is None else names(facet)
+    facets = default_facets(store, (x,)) if facet is None else names(facet)
     chosen = names(metric or DEFAULT_METRICS)
-    fits = exponents(cells, store.trace, store.layers, chosen, facets)
-    points = fit_points(cells, store.trace, store.layers, chosen, facets)
+    fits = exponents(cells, store.trace, store.layers, chosen, facets, x)
+    points = fit_points(cells, store.trace, store.layers, chosen, facets, x)
     return View(
         fits,
-        _caption(
-            fits[fits["cells"] > 0], facets, sweep_words(cells, store.config, where, ("width", *facets))
-        ),
-        lambda layout: chart(points, fits, facets, layout),
+        _caption(fits[fits["cells"] > 0], facets, sweep_words(cells, store.config, where, (x, *facets)), x),
+        lambda layout: chart(points, fits, facets, layout, x),
         len(points.drop_duplicates(["metric", "layer", "role"])),
-        lambda out: print_fit(fits, facets, out),
-        {"facets": facets, "at": store.config.get("at")},
+        lambda out: print_fit(fits, facets, out, x),
+        {"x": x, "facets": facets, "at": store.config.get("at")},
     )
 
 
-def chart(points: pd.DataFrame, fits: pd.DataFrame, facets: Sequence[str], layout: Layout) -> Any:
+def chart(
+    points: pd.DataFrame, fits: pd.DataFrame, facets: Sequence[str], layout: Layout, x: str = "width"
+) -> Any:
     """Return one log-log panel per metric (and role of a layer): points, fitted lines, theory's slopes.
 
     A point is the geometric mean of the seeds, its bar their range; the line is the fit, its legend the
@@ -73,7 +75,7 @@ def chart(points: pd.DataFrame, fits: pd.DataFrame, facets: Sequence[str], layou
         part = points[[found == key for found in _panel_keys(points)]]
         if len(part):
             same = fits[[found == key for found in _panel_keys(fits)]]
-            charts.append(_panel(key, part, same, series, layout))
+            charts.append(_panel(key, part, same, series, layout, x))
     return concat(charts, layout, most=3)
 
 
@@ -83,17 +85,22 @@ def _panel_keys(frame: pd.DataFrame) -> list[tuple[Any, ...]]:
 
 
 def _panel(
-    values: tuple[Any, ...], points: pd.DataFrame, fits: pd.DataFrame, series: Sequence[str], layout: Layout
-) -> Any:
+    values: tuple[Any, ...], points: pd.DataFrame, fits: pd.DataFrame, series: Sequence[str], layout: Layout,
+    key: str,
+) -> Any:  # fmt: skip
     """Return the panel of one metric."""
     channels = series_scales(series, ordered=False)
     legend = alt.Legend(title=None, orient="top", columns=4, symbolSize=50, symbolOpacity=1)
     color = alt.Color("series:N", scale=channels["color"], legend=legend)
-    x, y = width_scale(points["width"]).encode(alt.X, "width"), value_channel(log=True)
-    base = alt.Chart(rows_of(points[["width", "value", "low", "high", "seeds", "series"]]))
+    points = points.rename(columns={key: "x"})
+    x, y = log_scale(points["x"], key).encode(alt.X, "x"), value_channel(log=True)
+    base = alt.Chart(rows_of(points[["x", "value", "low", "high", "seeds", "series"]]))
     marks = base.mark_point(filled=True, size=36, opacity=1).encode(
         x=x, y=y, color=color, shape=alt.Shape("series:N", scale=channels["shape"], legend=legend),
-        tooltip=["series:N", "width:Q", alt.Tooltip("value:Q", format=".3~g"), "seeds:Q"],
+        tooltip=[
+            "series:N", alt.Tooltip("x:Q", title=key, format=".3~g"),
+            alt.Tooltip("value:Q", format=".3~g"), "seeds:Q",
+        ],
     )  # fmt: skip
     fitted, predicted = _lines(points, fits)
     layers = [range_bars(base, x, color)]
@@ -119,12 +126,12 @@ def _lines(points: pd.DataFrame, fits: pd.DataFrame) -> tuple[pd.DataFrame, pd.D
         part = points[points["series"] == fit["series"]]
         if plain(fit["slope"]) is None or part.empty:
             continue
-        widths, logs = part["width"].to_numpy(float), np.log(part["value"].to_numpy(float))
-        middle, height = np.log(widths).mean(), logs.mean()
+        places, logs = part["x"].to_numpy(float), np.log(part["value"].to_numpy(float))
+        middle, height = np.log(places).mean(), logs.mean()
         for slope, rows in ((fit["slope"], fitted), (plain(fit["theory"]), predicted)):
-            for width in () if slope is None else (widths.min(), widths.max()):
-                value = float(np.exp(height + slope * (np.log(width) - middle)))
-                rows.append({"width": width, "value": value, "series": fit["series"]})
+            for place in () if slope is None else (places.min(), places.max()):
+                value = float(np.exp(height + slope * (np.log(place) - middle)))
+                rows.append({"x": place, "value": value, "series": fit["series"]})
     return pd.DataFrame(fitted), pd.DataFrame(predicted)
 
 
@@ -134,7 +141,7 @@ def _slope_lines(fits: pd.DataFrame) -> list[str]:
     for fit in records(fits):
         slope, low, theory = plain(fit["slope"]), plain(fit["low"]), plain(fit["theory"])
         if slope is None:
-            lines.append(f"{fit['series']}: fewer than three widths")
+            lines.append(f"{fit['series']}: fewer than three values")
             continue
         interval = "" if low is None else f" [{low:.2f}, {fit['high']:.2f}]"
         lines.append(
@@ -143,7 +150,7 @@ def _slope_lines(fits: pd.DataFrame) -> list[str]:
     return lines
 
 
-def _caption(fits: pd.DataFrame, facets: Sequence[str], shared: str) -> str:
+def _caption(fits: pd.DataFrame, facets: Sequence[str], shared: str, x: str) -> str:
     """Return the caption, the fitted slopes included."""
     named = with_series(fits, facets)
     slopes = []
@@ -151,14 +158,14 @@ def _caption(fits: pd.DataFrame, facets: Sequence[str], shared: str) -> str:
         same = [(row["metric"], plain(row["layer"])) == key for row in records(named)]
         slopes.append(f"{' of '.join(word for word in key if word)}: {'; '.join(_slope_lines(named[same]))}")
     return (
-        f"Measures against width. {shared} Points are geometric means over seeds of cells that trained, bars "
+        f"Measures against {x}. {shared} Points are geometric means over seeds of cells that trained, bars "
         "reach from the smallest to the largest seed, solid lines are least-squares fits in both logarithms, "
         "dotted ones have theory's slope. Slopes with 95 % bootstrap intervals over seeds: "
         f"{'. '.join(slopes)}."
     )
 
 
-def print_fit(fits: pd.DataFrame, facets: Sequence[str], out: Console) -> None:
+def print_fit(fits: pd.DataFrame, facets: Sequence[str], out: Console, x: str = "width") -> None:
     """Print the exponents, one table per facet, theory beside measurement; a narrow one has no counts."""
     headings = (
         "metric",
@@ -184,9 +191,13 @@ def print_fit(fits: pd.DataFrame, facets: Sequence[str], out: Console) -> None:
             view.add_row(*_row(row)[: len(headings)])
         out.print(view)
         out.print()
-    notes = ["slope of log metric against log width; interval: bootstrap over seeds", "data: seeds x widths"]
+    plural = "widths" if x == "width" else "values"
+    notes = [
+        f"slope of log metric against log {x}; interval: bootstrap over seeds",
+        f"data: seeds x {plural}",
+    ]
     if fits["low"].isna().any():
-        notes.append("no interval with one seed at a width, no slope with fewer than three widths")
+        notes.append(f"no interval with one seed at a {plural[:-1]}, no slope with fewer than three {plural}")
     if (fits["left_out"] > 0).any():
         notes.append("out: cells left out (diverged, failed, or a value that is zero or null)")
     out.print("\n".join(notes), style="dim")
@@ -203,7 +214,7 @@ def _row(row: dict[str, Any]) -> list[str]:
         "-" if slope is None else f"{slope:.2f}",
         "-" if low is None else f"[{low:.2f}, {high:.2f}]",
         "" if theory is None else f"{theory:g}",
-        f"{row['seeds']}x{row['widths']}",
+        f"{row['seeds']}x{row['widths' if 'widths' in row else 'values']}",
         str(row["left_out"] or ""),
     ]
 
@@ -233,6 +244,7 @@ PICTURE = Picture(
         "runner fit outputs/width_scaling",
         "runner fit --metric ntk_change,feature_movement --where lr=1 --out fit.pdf",
         "runner fit --metric layers.feature_movement --facet parameterization,depth --json",
+        "runner fit outputs/rich --x gamma --metric ntk_change",
     ),
     {"metric": METRICS},
 )

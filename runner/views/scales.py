@@ -98,7 +98,12 @@ def lr_unit(cells: pd.DataFrame) -> str | None:
 
 
 def width_scale(widths: pd.Series) -> Scale:
-    """Return the logarithmic axis of the width, with a little room at its ends."""
-    values = [float(value) for value in distinct(widths)]
-    room = 1.12 if len(values) > 1 else 2.0
-    return Scale(column_title("width"), True, (values[0] / room, values[-1] * room), _ticks(values, True))
+    """Return the logarithmic axis of the width."""
+    return log_scale(widths, "width")
+
+
+def log_scale(values: pd.Series, key: str) -> Scale:
+    """Return the logarithmic axis of a key with positive values, with a little room at its ends."""
+    found = [float(value) for value in distinct(values)]
+    room = 1.12 if len(found) > 1 else 2.0
+    return Scale(column_title(key), True, (found[0] / room, found[-1] * room), _ticks(found, True))

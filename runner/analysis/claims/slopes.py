@@ -7,7 +7,7 @@ import pandas as pd
 
 from runner.analysis.columns import column
 from runner.analysis.estimate import Estimate, Tables, Unsupported, numbers, require_seeds, trained
-from runner.analysis.exponents import LEAST_WIDTHS, by_width, loglog_slope
+from runner.analysis.exponents import LEAST_WIDTHS, by_key, loglog_slope
 
 
 def part_of(tables: Tables, **where: Any) -> Tables:
@@ -88,7 +88,7 @@ def fitted_slope(cells: pd.DataFrame, value: np.ndarray) -> Estimate:
     kept = np.isfinite(value) & (value > 0)
     if len(value) and (value[np.isfinite(value)] == 0).all():
         raise Unsupported("it is zero or null in every cell: no slope")
-    samples = by_width(cells["width"].to_numpy(), value, kept)
+    samples = by_key(cells["width"].to_numpy(), value, kept)
     if len(samples) < LEAST_WIDTHS:
         raise Unsupported(f"{len(samples)} widths, a slope needs {LEAST_WIDTHS}")
     require_seeds(cells)
