@@ -206,8 +206,10 @@ def test_a_crossover_without_a_theory_is_not_judged(truth):
     tables = truth["claim_richness"]
     cells = tables.cells.copy()
     table = json.loads(cells["exponents"].iloc[0])
-    table["c"]["sgd"]["hidden"] = 0.25
-    cells.loc[cells["seed"] == 0, "exponents"] = json.dumps(table)
+    other = json.loads(cells["exponents"].iloc[0])
+    other["a"]["output"] += 0.25  # features change more with width
+    del table["c"]["sgd"]
+    cells.loc[cells["seed"] == 0, "exponents"] = json.dumps(other)
     for changed in (cells, cells.assign(exponents=json.dumps(table))):
         found = _verdicts(truth | {"claim_richness": Tables(changed, tables.trace, tables.layers)}, "C17")
         assert found[0].loc["C17", "verdict"] == "inconclusive"

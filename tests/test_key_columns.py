@@ -97,7 +97,7 @@ def test_a_changed_table_is_named_as_changed(monkeypatch, capsys):
     assert "a.output=0.75" in capsys.readouterr().out
     assert cli.main(["fit", "out", "--metric", "lambda_max_init", "--json"]) == 0
     theory = {row["parameterization"]: row["theory"] for row in json.loads(capsys.readouterr().out)["rows"]}
-    assert theory == {"ntk": 0.0, "ntk with a.output=0.75": None}
+    assert theory == {"ntk": 0.0, "ntk with a.output=0.75": -0.5}  # of the exponents, not the name
     assert verify(Path("out")).problems == []
 
 
