@@ -68,7 +68,6 @@ class Sizes:
         lambda_max: Of the top eigenvalue of the tangent kernel at init.
         kernel_terms: Its summands by layer; the largest is lambda_max.
         outputs: Of f at init; where it is positive, outputs at init grow.
-        lr: At which the rest was derived.
         feature_change: Change of a hidden layer's activations, relative to those at init; L of them.
         updates: Change of what each layer returns; the last is that of f, in units of the targets.
         frobenius: Change of a weight over the weight at init, in Frobenius norm.
@@ -83,7 +82,6 @@ class Sizes:
     lambda_max: float
     kernel_terms: tuple[float, ...]
     outputs: float
-    lr: float
     feature_change: tuple[float, ...]
     updates: tuple[float, ...]
     frobenius: tuple[float, ...]
@@ -145,7 +143,7 @@ def derive(net: Network, limit: Limit = WIDE, lr: float | None = None) -> Sizes:
     x = first.x
     relative = tuple(moved - size for moved, size in zip(change[:-1], first.x[1:], strict=True))
     if max(relative) > TINY and not net.adam and lr <= -top + TINY:
-        return _grown(net, limit, first, terms, top, lr)
+        return _grown(net, limit, first, terms, top)
     norms = [_outer(net, limit, layer, lr, x, delta) for layer in range(len(net.scale))]
     kernel, why = _kernel_change(net, limit, first, terms, top, relative, lr, delta)
     reasons = {"kernel_change": why} | {
@@ -154,7 +152,7 @@ def derive(net: Network, limit: Limit = WIDE, lr: float | None = None) -> Sizes:
     }
     critical = kernel_terms(net, limit, x, delta)[1]
     return _sizes(
-        net, limit, first, terms, top, lr, relative, change, norms, kernel, critical, reasons, grown=False
+        net, limit, first, terms, top, relative, change, norms, kernel, critical, reasons, grown=False
     )
 
 
@@ -270,7 +268,7 @@ def _kernel_change(
     return most, f"the change of {why}"
 
 
-def _grown(net: Network, limit: Limit, first: Pass, terms: tuple[float, ...], top: float, lr: float) -> Sizes:
+def _grown(net: Network, limit: Limit, first: Pass, terms: tuple[float, ...], top: float) -> Sizes:
     """Sizes where outputs are so small that weights must outgrow their init for f to be O(1).
 
     Gradient flow conserves |w_l|^2 / lr_l - |w_{l+1}|^2 / lr_{l+1} of raw weights (homogeneous phi), so those
@@ -311,12 +309,12 @@ def _grown(net: Network, limit: Limit, first: Pass, terms: tuple[float, ...], to
         "weights outgrow their init: the product of their gains must be gamma",
     )
     return _sizes(
-        net, limit, first, terms, top, lr, relative, change, norms, kernel, critical, reasons, grown=True
+        net, limit, first, terms, top, relative, change, norms, kernel, critical, reasons, grown=True
     )
 
 
 def _sizes(
-    net: Network, limit: Limit, first: Pass, terms: tuple[float, ...], top: float, lr: float,
+    net: Network, limit: Limit, first: Pass, terms: tuple[float, ...], top: float,
     relative: tuple[float, ...], change: tuple[float, ...], norms: list[float], kernel: float,
     critical: float, reasons: dict[str, str], *, grown: bool,
 ) -> Sizes:  # fmt: skip
@@ -332,6 +330,6 @@ def _sizes(
         raw.append(start + net.raw[layer] * w)
         moved.append(norms[layer] + net.raw[layer] * w)
     return Sizes(
-        top, terms, first.outputs, lr, relative, change, tuple(frobenius), tuple(spectral),
+        top, terms, first.outputs, relative, change, tuple(frobenius), tuple(spectral),
         max(moved) - max(raw), kernel, critical, grown, reasons,
     )  # fmt: skip
