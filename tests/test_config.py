@@ -17,7 +17,7 @@ from runner.grid.rules import EXECUTION_RULES, RULES
 FILES = sorted(str(path.relative_to(conf_dir()).with_suffix("")) for path in conf_dir().rglob("*.yaml"))
 CELL_FILES = [name for name in FILES if name.split("/")[0] in GROUPS]
 EXPERIMENTS = [name for name in FILES if name.startswith("experiment/")]
-OTHERS = [name for name in FILES if name.startswith("regime/")]
+OTHERS = [name for name in FILES if name.startswith(("regime/", "refine/"))]
 
 
 def composed(*overrides):

@@ -1,7 +1,6 @@
 """The axes on which a store is best looked at, when nobody says which."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -28,15 +27,20 @@ def natural_axes(cells: pd.DataFrame, facets: Sequence[str]) -> Axes:
     free = [key for key in numeric if key not in facets and key not in ("width", "lr")]
     x = "width" if "width" in numeric or not free else free.pop(0)
     y = "lr" if "lr" in numeric or not free else free.pop(0)
-    axes = Axes(x, y, tuple(facet for facet in facets if facet in config and facet not in (x, y)))
-    for _ in range(len(values)):
+    return Axes(x, y, enough_facets(cells, (x, y), [facet for facet in facets if facet in config]))
+
+
+def enough_facets(cells: pd.DataFrame, axes: Sequence[str], facets: Sequence[str]) -> tuple[str, ...]:
+    """Return the facets that are no axes, and those without which another key would be averaged over."""
+    found = tuple(facet for facet in facets if facet not in axes)
+    for _ in range(cells.shape[1]):
         try:
-            require_no_other_varying(cells, (x, y), axes.facets)
+            require_no_other_varying(cells, axes, found)
         except VaryingError as error:
-            axes = replace(axes, facets=(*axes.facets, error.keys[0]))
+            found = (*found, error.keys[0])
         else:
             break
-    return axes
+    return found
 
 
 def measured_columns(cells: pd.DataFrame) -> list[str]:

@@ -1,6 +1,6 @@
 """The phase diagram as a table: one row per point of the grid, medians and majorities over seeds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +90,9 @@ def boundary(grid: pd.DataFrame, axes: Axes) -> pd.DataFrame:
     """
     segments: list[dict[str, Any]] = []
     for facet, part in facet_groups(grid, axes.facets):
+        if is_scattered(part, axes):
+            segments += [facet | segment for segment in _within_columns(part, axes)]
+            continue
         table = part.pivot(index=axes.y, columns=axes.x, values="regime")
         regimes = [[plain(value) for value in row] for row in table.to_numpy(dtype=object)]
         x_edges, y_edges = edges(table.columns.to_numpy(float)), edges(table.index.to_numpy(float))
@@ -103,6 +106,25 @@ def boundary(grid: pd.DataFrame, axes: Axes) -> pd.DataFrame:
                 if here and above and here != above:
                     segments.append(facet | {"x": x_edges[j], "y": y_edges[i + 1]} | end)
     return pd.DataFrame(segments, columns=[*axes.facets, "x", "y", "x2", "y2"])
+
+
+def is_scattered(part: pd.DataFrame, axes: Axes) -> bool:
+    """Return whether columns of a panel have points of their own, as those of a refined grid have."""
+    columns = part[axes.x].nunique()
+    # An unfinished grid lacks some points; columns of their own share few values.
+    shared = part.groupby(axes.y)[axes.x].nunique() >= columns / 2
+    return bool(columns > 2 and shared.mean() < 0.75)
+
+
+def _within_columns(part: pd.DataFrame, axes: Axes) -> Iterator[dict[str, float]]:
+    """Yield the borders between regimes inside each column of a panel."""
+    places = edges(np.unique(part[axes.x].to_numpy(float)))
+    for place, (_, points) in enumerate(part.sort_values(axes.y).groupby(axes.x)):
+        borders = edges(points[axes.y].to_numpy(float))
+        regimes = [plain(value) for value in points["regime"]]
+        for border, below, above in zip(borders[1:], regimes, regimes[1:], strict=False):
+            if below and above and below != above:
+                yield {"x": places[place], "y": border, "x2": places[place + 1], "y2": border}
 
 
 def is_log(values: Sequence[float] | np.ndarray) -> bool:

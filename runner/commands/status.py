@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 from collections.abc import Iterator
+from typing import Any
 
 from runner.commands.command import Command
 from runner.commands.options import Parser, add_store, store_of
@@ -31,6 +32,8 @@ def _lines(report: StatusReport, failures: bool) -> Iterator[str]:
         yield f"all       {_counts(report.all)}"
     if report.launches:
         newest = report.launches[-1]
+        if newest.refine:
+            yield f"refining  {_round(newest.refine)}"
         running = [shard for shard in newest.shards if shard.state == "running"]
         states = {
             state: sum(shard.state == state for shard in newest.shards)
@@ -62,6 +65,14 @@ def _lines(report: StatusReport, failures: bool) -> Iterator[str]:
             yield f"  {failure.cell_id}  {failure.error}"
             if failure.traceback:
                 yield f"    {failure.traceback}"
+
+
+def _round(refine: dict[str, Any]) -> str:
+    """Return in words which round of a refinement a launch is."""
+    known = "" if refine["known_to"] is None else f", known to {refine['known_to']:.3g} before it"
+    return (
+        f"round {refine['round']}: {refine['of']} along {refine['along']} to {refine['tolerance']:g}{known}"
+    )
 
 
 def _counts(counts: Counts) -> str:

@@ -5,17 +5,27 @@ number is reported here, before anything is planned, trained or written.
 """
 
 import functools
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from runner.errors import UserError, unknown
-from runner.grid.cell import CHANGED, OPTIONAL, Cell, canonical_json
-from runner.grid.rules import EXECUTION_RULES, RULES, STOP_RULES, check_value, number, shown, unknown_key
+from runner.grid.cell import CHANGED, OPTIONAL, Cell, canonical_json, table_name
+from runner.grid.rules import (
+    EXECUTION_RULES,
+    REFINE_RULES,
+    RULES,
+    STOP_RULES,
+    check_value,
+    number,
+    shown,
+    unknown_key,
+)
 
 GROUPS = ("model", "data", "optimizer", "measure", "parameterization")
 """Groups that are part of a cell."""
-EXECUTION_KEYS = frozenset(EXECUTION_RULES) | {"name", "store", "facet", "regime", "launch"}
+EXECUTION_KEYS = frozenset(EXECUTION_RULES) | {"name", "store", "facet", "regime", "refine", "launch"}
 """Keys that say how and where to run: never part of a cell, never an axis."""
 ROLES = ("input", "hidden", "output")
 TOP_KEYS = (*RULES, *GROUPS, "stop", *sorted(EXECUTION_KEYS))
@@ -90,8 +100,24 @@ def check_execution(config: Mapping[str, Any]) -> None:
     for key in ("name", "store"):
         if not isinstance(config.get(key), str) or not config[key]:
             raise UserError(f"{key} must be text, got {shown(config.get(key))}; e.g. {key}=first_try")
+    check_refinement(config.get("refine") or {})
     if "/" in config["name"] or config["name"] in (".", ".."):
         raise UserError(f"name must be a name, got {config['name']}; store=FOLDER chooses another place")
+
+
+def check_refinement(section: Any) -> dict[str, Any]:
+    """Return the checked keys of ``refine``; UserError if one is unknown or has a wrong value."""
+    if not isinstance(section, Mapping):
+        raise UserError(f"refine must be a group, got {shown(section)}; e.g. refine=edge")
+    for key in section:
+        if key != "name" and f"refine.{key}" not in REFINE_RULES:
+            names = [name.partition(".")[2] for name in REFINE_RULES]
+            raise unknown_key(f"refine.{key}", section[key], names)
+    return {
+        name.partition(".")[2]: check_value(name, section.get(name.partition(".")[2]))
+        for name in REFINE_RULES
+        if section
+    }
 
 
 def cell_from_config(config: Mapping[str, Any]) -> Cell:
@@ -124,6 +150,15 @@ def cell_from_config(config: Mapping[str, Any]) -> Cell:
         exponents=canonical_json(table),
         settings=_settings_json(settings),
     )
+
+
+def config_of_cell(cell: Cell) -> dict[str, Any]:
+    """Return a config that :func:`cell_from_config` makes this cell of."""
+    sections = json.loads(cell.settings)
+    for group in ("model", "data", "optimizer"):
+        sections[group] = {"name": getattr(cell, group), **sections[group]}
+    table = {"name": table_name(cell.parameterization), **json.loads(cell.exponents)}
+    return {**{key: getattr(cell, key) for key in RULES}, **sections, "parameterization": table}
 
 
 def _required(config: Mapping[str, Any], key: str) -> Any:

@@ -82,6 +82,12 @@ def _choice_rule(*choices: str) -> Rule:
     return Rule(f"one of {', '.join(sorted(choices))}", "choose one of them", read)
 
 
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError
+    return value
+
+
 def _list(value: Any) -> list[Any]:
     if not isinstance(value, list):
         raise ValueError
@@ -164,7 +170,22 @@ STOP_RULES: dict[str, Rule] = {
 }
 """When a cell ends before its last step; part of a cell only where it is set."""
 
-_ALL = RULES | EXECUTION_RULES | MEASURING_RULES | STOP_RULES
+REFINE_RULES: dict[str, Rule] = {
+    "refine.along": _or_null(Rule("a key", "", _text), "e.g. refine.along=lr"),
+    "refine.of": _or_null(Rule("a property or a column", "", _text), "e.g. refine.of=diverged"),
+    "refine.level": _or_null(
+        Rule("a finite number", "", lambda value: _above(value, -math.inf)), "e.g. refine.level=0.3"
+    ),
+    "refine.tolerance": Rule(
+        "a finite number > 1e-5",
+        "decades between two cells, e.g. refine.tolerance=0.02",
+        lambda value: _above(value, 1e-5),
+    ),
+    "refine.most": _or_null(_COUNT, "cells beyond those of the grid, e.g. refine.most=1000"),
+}
+"""How a grid is refined; never part of a cell."""
+
+_ALL = RULES | EXECUTION_RULES | MEASURING_RULES | STOP_RULES | REFINE_RULES
 
 
 def check_value(key: str, value: Any) -> Any:

@@ -76,6 +76,7 @@ def launch(
     command: str | None = None,
     *,
     record: bool = True,
+    about: Mapping[str, Any] | None = None,
 ) -> Launched:
     """Check everything, plan what is missing and record the launch; nothing is written before all is right.
 
@@ -85,6 +86,7 @@ def launch(
         default_shards: Jobs where the config's ``shards`` is null; None lets the planner choose.
         command: What the user typed, for the record.
         record: Whether to record it; otherwise nothing is written, and the launch has no id.
+        about: Further entries of its record.
 
     Returns:
         The launch. When nothing is missing and the newest launch asked for the same cells, that one.
@@ -101,7 +103,7 @@ def launch(
     if device.type == "cpu" and "tf32" in cells.column("dtype").values:
         raise UserError("dtype must be float32 or float64 on the CPU, got tf32; TF32 is of GPUs alone")
     provenance: dict[str, Any] = {"device": str(device), "cores": cores(), "threads_per_worker": 1}
-    provenance |= {"command": command} if command else {}
+    provenance |= ({"command": command} if command else {}) | dict(about or {})
     alone = config.get("shard") is not None
     damaged = verify.set_aside_unreadable(store) if record and not alone else ()
     machine = _machine(store, device)
@@ -157,6 +159,11 @@ def _same_launch(plan: Plan, store: Path) -> str | None:
     """Return the newest launch if it asked for these very cells; every plan has them in one order."""
     newest = next(reversed(launches.launch_ids(store)), None)
     return newest if newest and _asked(store, newest).equals(pa.chunked_array([plan.ids])) else None
+
+
+def is_finished(store: Path, cells: Cells, retry: str | None) -> bool:
+    """Return whether every one of these cells has a result."""
+    return bool(is_in(cells.ids(), tables.finished(store, retry)).all())
 
 
 def unfinished(store: Path, launch: str) -> tuple[int, int]:

@@ -22,6 +22,8 @@ _KERNEL_SEARCH = 13
 """Training steps that a search for the kernel's top eigenvalue is worth."""
 _HESSIAN_SEARCH = 22
 """The same for the Hessian's."""
+_LINE = 6
+"""Training steps that the losses along a line are worth: 17 forward passes."""
 _DESCENT = 40
 """Training steps that a Krylov space of the kernel at init is worth."""
 _RIDGE = 4
@@ -34,6 +36,10 @@ def _kernel_search(sizes: Sizes, options: Mapping[str, Any]) -> Cost:
 
 def _hessian_search(sizes: Sizes, options: Mapping[str, Any]) -> Cost:
     return Cost.always("hessian search", _HESSIAN_SEARCH * sizes.passes)
+
+
+def _line(sizes: Sizes, options: Mapping[str, Any]) -> Cost:
+    return Cost.always("line", _LINE * sizes.passes)
 
 
 def _probe_kernel(sizes: Sizes, options: Mapping[str, Any]) -> Cost:
@@ -224,6 +230,13 @@ MEASURES: tuple[Measure, ...] = (
         layers=columns(
             pattern_change=("1",
                 "Share of (unit of the layer, probe) pairs whose pre-activation changed its sign since init"),
+        ),
+    ),
+    Measure(
+        "loss_barrier", "landscape", cost=_line, paper="Kalra & Barkeshli, arXiv 2302.12250",
+        trace=columns(
+            loss_barrier=("1", "Largest train loss on the straight line from init to now over that at init; "
+                "1 if no point of it is above init"),
         ),
     ),
 )  # fmt: skip

@@ -87,6 +87,8 @@ class LaunchStatus:
     command: str
     counts: Counts
     shards: tuple[ShardStatus, ...]
+    refine: dict[str, Any] | None = None
+    """Of a round of a refining sweep: its ``round``, what it narrows, and how well that was ``known_to``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,9 @@ def _launch(store: Path, launch: str, plan: pa.Table, standing: Mapping[str, str
         _shard(store, launch, shard, ids, all(i in standing for i in ids), queued)
         for shard, ids in sorted(cells.items())
     )
-    return LaunchStatus(launch, record["started"], record["command"], counts, tuple(shards))
+    return LaunchStatus(
+        launch, record["started"], record["command"], counts, tuple(shards), record.get("refine")
+    )
 
 
 def _shard(

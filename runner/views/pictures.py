@@ -9,6 +9,7 @@ from runner.views.picture import Picture, Section
 
 PICTURES = {
     "phase": "the phase diagram, in the terminal or as SVG, PNG, PDF",
+    "boundary": "where a regime or training itself ends: place, interval, exponent beside theory",
     "fit": "exponents against width or another key, with intervals, beside theory",
     "curves": "measures over training, in the terminal or as a figure",
     "transfer": "the best learning rate at each width, and its drift",

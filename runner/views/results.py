@@ -7,6 +7,7 @@ from pathlib import Path
 from runner.errors import UserError
 from runner.store import Store
 from runner.store import load as open_store
+from runner.views.boundary import boundary
 from runner.views.captions import count_line
 from runner.views.curves import curves
 from runner.views.figures import render
@@ -27,6 +28,7 @@ class Results(Store):
     """
 
     phase = phase
+    boundary = boundary
     fit = fit
     curves = curves
     transfer = transfer

@@ -25,11 +25,16 @@ class Scale:
     domain: tuple[float, float]
     ticks: list[float]
 
+    @property
+    def _whole(self) -> bool:
+        """Whether all ticks are whole numbers that nobody writes with a power of ten."""
+        return all(tick == int(tick) and abs(tick) < 1e5 for tick in self.ticks)
+
     def encode(self, channel: type, field: str, labels: bool = True) -> Any:
         """Return the Altair channel that draws this axis."""
         axis = alt.Axis(
             values=self.ticks,
-            format=".3~g" if self.log else "~r",
+            format="d" if self._whole else ".3~g" if self.log else "~r",
             labels=labels,
             title=self.title if labels else None,
         )

@@ -16,6 +16,7 @@ from runner.analysis.phase import Axes
 from runner.analysis.selection import VaryingError, choose, default_facets
 from runner.errors import UserError
 from runner.store import Store, load
+from runner.views.boundary import boundary
 from runner.views.captions import count_line
 from runner.views.phase import phase_view
 from runner.views.sizes import PAGE
@@ -47,6 +48,10 @@ def print_launch_summary(store: Path, launch: str) -> None:
 
 def _print_diagram(store: Store, cells: pd.DataFrame, launch: str, out: Console) -> Path | None:
     """Print the diagram of a launch, or a table where there is none; return the figure's path."""
+    if (store.config.get("refine") or {}).get("of"):
+        places = boundary(store)
+        places.print(out)
+        return _draw(places, store.path, out, "boundary")
     axes = Axes(facets=default_facets(store, ("width", "lr"), launch))
     if cells["width"].nunique() < 2 and cells["lr"].nunique() < 2:
         config = config_columns(cells)
@@ -67,17 +72,17 @@ def _print_diagram(store: Store, cells: pd.DataFrame, launch: str, out: Console)
         _say(out, f"no phase diagram: {error}")
         return None
     view.print(out)
-    return _draw(view, store.path, out)
+    return _draw(view, store.path, out, "phase")
 
 
-def _draw(view: View, store: Path, out: Console) -> Path | None:
+def _draw(view: View, store: Path, out: Console, name: str) -> Path | None:
     """Draw the figure of a finished sweep, or say in a line why not."""
-    path = store / "figures" / "phase.svg"
+    path = store / "figures" / f"{name}.svg"
     try:
         view.save(path, PAGE)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        _say(out, f"no figure: {reason}; `runner phase {_word(store)} --out phase.svg` tries again")
+        _say(out, f"no figure: {reason}; `runner {name} {_word(store)} --out {name}.svg` tries again")
         return None
     return path
 
@@ -100,9 +105,9 @@ def _print_places(store: Path, cells: pd.DataFrame, figure: Path | None, out: Co
     name = _word(store)
     rows = [("tables", f"{store}/cells, trace, layers (Parquet)")]
     if figure:
-        rows += [("figure", str(figure)), ("", f"runner phase {name} --out phase.pdf")]
+        rows += [("figure", str(figure)), ("", f"runner {figure.stem} {name} --out {figure.stem}.pdf")]
     rows.append(("report", f"runner report {name}"))
-    if cells["width"].nunique() >= LEAST_WIDTHS:
+    if cells["width"].nunique() >= LEAST_WIDTHS and not (figure and figure.stem == "boundary"):
         rows.append(("fit", f"runner fit {name}{_fit_choice(cells)}"))
     if (cells["status"] == "failed").any():
         rows.append(("errors", f"runner status {name} --failures"))

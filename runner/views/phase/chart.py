@@ -1,6 +1,6 @@
 """The phase diagram: which regime, or which value of a measure, at each point of the grid."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from runner.analysis.columns import distinct, groups
-from runner.analysis.phase import Axes, boundary, edges
+from runner.analysis.phase import Axes, boundary, edges, is_scattered
 from runner.analysis.regime import COLORS, LETTERS, REGIMES, TEXT_COLORS
 from runner.analysis.selection import facet_label
 from runner.views import alt
@@ -17,6 +17,8 @@ from runner.views.scales import Scale, column_title, number_scale, shared_scale
 from runner.views.style import INK, PAPER, Layout, concat, layered, parameter, rounded, rows_of, theme
 
 _PALE = 0.45
+Over = Callable[[tuple[Any, ...], Scale, Scale], Sequence[Any]]
+"""Values of a panel's facets and the scales of its axes -> layers over its points."""
 CELLS, LETTERED, PICKED = "cells", "letters", "picked"
 """What the names of layers begin with, and the parameter that says which point is chosen: for the page."""
 _HALO = 0.3
@@ -24,7 +26,7 @@ _HALO = 0.3
 
 def phase_chart(
     grid: pd.DataFrame, axes: Axes, title: str, lr_unit: str | None, layout: Layout,
-    measures: Sequence[str] = (),
+    measures: Sequence[str] = (), over: Over | None = None,
 ) -> alt.ConcatChart:  # fmt: skip
     """Return the phase diagram: one panel per facet.
 
@@ -37,6 +39,7 @@ def phase_chart(
         grid: As returned by :func:`runner.analysis.phase.phase_grid`.
         lr_unit: Unit of ``lr`` in all cells, for the axis titles.
         measures: Columns of the grid to show when the pointer is over a point.
+        over: From the values of a panel's facets and its scales to layers that are drawn over the points.
     """
     panels = list(groups(grid, [grid[facet] for facet in axes.facets]))
     x, y = (shared_scale(grid, key, panels, column_title(key, lr_unit)) for key in (axes.x, axes.y))
@@ -47,7 +50,7 @@ def phase_chart(
     charts = [
         _panel(
             place, facet_label(axes.facets, values), part, lines_by_facet.get(values),
-            _Context(axes, x, y, color, layout, columns, measures),
+            _Context(axes, x, y, color, layout, columns, measures), over(values, x, y) if over else (),
         )
         for place, (values, part) in enumerate(panels)
     ]  # fmt: skip
@@ -88,7 +91,10 @@ class _Context:
     measures: Sequence[str]
 
 
-def _panel(place: int, title: str, part: pd.DataFrame, lines: pd.DataFrame | None, context: _Context) -> Any:
+def _panel(
+    place: int, title: str, part: pd.DataFrame, lines: pd.DataFrame | None, context: _Context,
+    over: Sequence[Any],
+) -> Any:  # fmt: skip
     """Return one facet: cells, then lines, then letters, then what is chosen."""
     axes, layout = context.axes, context.layout
     # On a screen the page may put panels below each other: each has its labels then.
@@ -105,6 +111,7 @@ def _panel(place: int, title: str, part: pd.DataFrame, lines: pd.DataFrame | Non
         *line,
         *(_letters(frame, scales, letter, place) if axes.color == "regime" else ()),
         *label,
+        *over,
         *(() if layout.paper else _on_screen(frame, scales, context)),
     ]  # fmt: skip
     return layered(layers, title, width, height)
@@ -118,6 +125,11 @@ def _rectangles(part: pd.DataFrame, axes: Axes, measures: Sequence[str]) -> pd.D
         borders = edges(values)
         index = np.searchsorted(values, frame[name])
         frame[f"{name}0"], frame[f"{name}1"] = borders[index], borders[index + 1]
+    if is_scattered(part, axes):
+        for _, column in frame.groupby("x"):
+            borders = edges(np.sort(column["y"].to_numpy()))
+            index = np.argsort(np.argsort(column["y"].to_numpy()))
+            frame.loc[column.index, ["y0", "y1"]] = np.stack([borders[index], borders[index + 1]], axis=1)
     regime = part["regime"].astype(object).where(part["regime"].notna(), None)
     agreed = (part["share"] == 1).to_numpy()
     fills = [
@@ -259,6 +271,8 @@ def _numeric_color(column: pd.Series, field: str, title: str) -> Any:
 def _size(part: pd.DataFrame, axes: Axes, layout: Layout) -> tuple[float, float]:
     """Return width and height of a panel that leave room for a letter in each rectangle."""
     across, up = part[axes.x].nunique(), part[axes.y].nunique()
+    if is_scattered(part, axes):
+        up = 14
     if layout.panel is None:
         return float(np.clip(34 * across, 150, 420)), float(np.clip(22 * up, 130, 420))
     return layout.panel, float(np.clip(np.clip(0.65 * layout.panel / across, 7, 22) * up, 60, 420))
@@ -266,6 +280,8 @@ def _size(part: pd.DataFrame, axes: Axes, layout: Layout) -> tuple[float, float]
 
 def _letter_size(part: pd.DataFrame, axes: Axes, layout: Layout, width: float, height: float) -> float:
     """Return the size of a letter that fits into a rectangle."""
+    if is_scattered(part, axes):
+        return 0.0
     most = 11.0 if layout.paper is False else layout.font
     return round(min(most, 0.75 * width / part[axes.x].nunique(), 0.85 * height / part[axes.y].nunique()), 1)
 

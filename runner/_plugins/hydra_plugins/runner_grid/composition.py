@@ -21,7 +21,7 @@ from runner.grid.cells import Cells
 from runner.grid.config import EXECUTION_KEYS
 from runner.grid.rules import MEASURING_RULES, shown, unknown_key
 
-ONE_CHOICE = frozenset({"experiment", "regime"})
+ONE_CHOICE = frozenset({"experiment", "regime", "refine"})
 """Groups that say how a sweep is run or read: they have one choice for all cells."""
 
 
@@ -56,9 +56,9 @@ def cells_of(
     _require_one_store(master, typed.values())
     for grid in grids:
         given = {**params, **grid}
-        ties = _ties(given.pop("zip", tied))
+        tied_here = ties(given.pop("zip", tied))
         overrides = _by_key(_parse(loader, _lines(given))) | typed
-        products += _products(loader, master, list(overrides.values()), ties, places)
+        products += _products(loader, master, list(overrides.values()), tied_here, places)
     places.check()
     return Cells.join(products)
 
@@ -151,8 +151,8 @@ def _once(overrides: Sequence[Override]) -> Sequence[Override]:
     return overrides
 
 
-def _ties(tied: Any) -> list[list[str]]:
-    """Return the groups of tied keys; a flat list is one group."""
+def ties(tied: Any) -> list[list[str]]:
+    """Return the groups of tied keys; a flat list is one group. UserError for anything else."""
     groups = tied or []
     if isinstance(groups, list) and all(isinstance(key, str) for key in groups):
         groups = [groups] if groups else []

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from hydra.plugins.launcher import Launcher
     from hydra.types import HydraContext, TaskFunction
 
+    from runner.grid.cells import Cells
     from runner.launching.launch import Launched
+    from runner.launching.refine import Refinement
 
 _FEW_CELLS = 16
 """So few cells rarely need a second process."""
@@ -93,13 +95,15 @@ class GridSweeper(Sweeper):
         from hydra_plugins.runner_grid import composition
 
         from runner.grid.config import check_execution
-        from runner.launching.launch import launch, progress_of, unfinished
+        from runner.launching import refine
+        from runner.launching.launch import progress_of, unfinished
         from runner.launching.workers import cores, warm_up
 
         loader = self.hydra_context.config_loader
         master = composition.plain(self.config)
         check_execution(master)
-        self._check_launcher(master)
+        how = refine.Refinement.read(master.get("refine") or {})
+        self._check_launcher(master, refines=how is not None)
         cells = composition.cells_of(loader, self.config, self.params, self.grids, arguments, self.zip)
         if self._runs_here() and len(cells) > _FEW_CELLS and cores() > 1 and not self.dry_run:
             warm_up()
@@ -114,6 +118,64 @@ class GridSweeper(Sweeper):
                 "zip": self.zip,
             },
         }
+        if self.note:
+            print(self.note)
+        if how is not None:
+            ties = [
+                group
+                for one in (self.zip, *(grid.get("zip") for grid in self.grids))
+                for group in composition.ties(one)
+            ]
+            refine.check(how, cells, ties)
+        if self.dry_run:
+            launched = self._launch(cells, snapshot, store)
+            print("\n".join(launched.forecast.lines() if launched.forecast else ()))
+            if how is not None:
+                print(refine.outlook(how))
+        elif how is None:
+            launched = self._launch(cells, snapshot, store)
+            if launched.shards and not master["wait"]:
+                print(f"queued; `runner status {store}` says how far it is", file=sys.stderr)
+            elif master["shard"] is None or not unfinished(store, launched.launch)[0]:
+                self._finish(launched, store)
+            else:
+                print(f"shard {master['shard']} has ended: {progress_of(launched, store)}", file=sys.stderr)
+        else:
+            with refine.alone(store):
+                self._refine(cells, snapshot, store, how)
+
+    def _refine(self, grid: Cells, snapshot: Mapping[str, Any], store: Path, how: Refinement) -> None:
+        """Run the rounds of a refinement; one of which every cell is finished takes no launch."""
+        from runner.launching import refine
+        from runner.launching.launch import is_finished, unfinished
+        from runner.store import load
+
+        rounds = refine.Rounds(how, grid)
+        launched = None
+        while True:
+            if rounds.ended or not is_finished(store, rounds.cells, snapshot["retry"]):
+                if rounds.ended and launched and launched.total == len(rounds.cells):
+                    break
+                if rounds.number > 1 and not rounds.ended:
+                    print(rounds.announcement(), file=sys.stderr)
+                launched = self._launch(rounds.cells, snapshot, store, {"refine": rounds.record()})
+                if rounds.ended or unfinished(store, launched.launch)[0]:
+                    break
+            rounds.go_on(load(store))
+        if rounds.ended:
+            print(rounds.verdict(), file=sys.stderr)
+        self._finish(launched, store)
+
+    def _launch(
+        self, cells: Cells, snapshot: Mapping[str, Any], store: Path, about: Mapping[str, Any] | None = None
+    ) -> Launched:
+        """Record a launch of these cells and run its jobs; in a dry run neither.
+
+        Args:
+            about: Further entries of its record.
+        """
+        from runner.launching.launch import launch
+
         launched = launch(
             cells,
             snapshot,
@@ -121,27 +183,19 @@ class GridSweeper(Sweeper):
             default_shards=1 if self._runs_here() else None,
             command=shlex.join(["runner", "sweep", *_typed(sys.argv[1:])]),
             record=not self.dry_run,
+            about=about,
         )
-        if self.note:
-            print(self.note)
-        if self.dry_run and launched.forecast:
-            print("\n".join(launched.forecast.lines()))
-            return
-        self._say(launched, store)
-        if launched.shards:
-            self._run_jobs(launched, store, master["shard"])
-        if launched.shards and not master["wait"]:
-            print(f"queued; `runner status {store}` says how far it is", file=sys.stderr)
-        elif master["shard"] is None or not unfinished(store, launched.launch)[0]:
-            self._finish(launched, store)
-        else:
-            print(f"shard {master['shard']} has ended: {progress_of(launched, store)}", file=sys.stderr)
+        if not self.dry_run:
+            self._say(launched, store)
+            if launched.shards:
+                self._run_jobs(launched, store, snapshot["shard"])
+        return launched
 
     def _runs_here(self) -> bool:
         """Tell whether the launcher is Hydra's own, which runs one job after another in this process."""
         return str(self.config.hydra.runtime.choices["hydra/launcher"]) == "basic"
 
-    def _check_launcher(self, config: Mapping[str, Any]) -> None:
+    def _check_launcher(self, config: Mapping[str, Any], refines: bool) -> None:
         from runner.errors import UserError
 
         launcher = self.config.hydra.launcher
@@ -156,6 +210,15 @@ class GridSweeper(Sweeper):
             raise UserError(
                 f"shard must be null with a launcher, got {config['shard']}; drop hydra/launcher or shard"
             )
+
+        for key, needed in (("wait", True), ("shard", None), ("retry", (None, "failed"))):
+            fits = config[key] in needed if isinstance(needed, tuple) else config[key] == needed
+            if refines and not fits:
+                words = {"wait": "true", "shard": "null", "retry": "null or failed"}[key]
+                raise UserError(
+                    f"{key} must be {words} in a sweep that refines, got {config[key]}; "
+                    "each round follows from the results of those before it"
+                )
 
     @staticmethod
     def _say(launched: Launched, store: Path) -> None:

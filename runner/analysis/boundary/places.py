@@ -1,0 +1,222 @@
+"""Where a property changes along a key, for each combination of other keys, with an interval over seeds."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtrit
+
+from runner.analysis.boundary.crossing import Crossings, crossings
+from runner.analysis.boundary.properties import Property
+from runner.analysis.columns import column, facet_groups, group_places, groups, numeric_column, show
+from runner.analysis.phase import is_log
+from runner.analysis.selection import require_no_other_varying
+from runner.errors import UserError
+
+CHANGES = ("begins", "ends")
+LEAST_VALUES = 2
+
+
+def seed_places(cells: pd.DataFrame, what: Property, along: str, keys: Sequence[str]) -> pd.DataFrame:
+    """Return where a property begins and ends along a key, in the cells of each seed.
+
+    Args:
+        cells: The chosen rows of ``cells``; nothing may vary but the key, the seed and ``keys``.
+        what: The property, of these cells.
+        along: Numeric key.
+        keys: Keys with one boundary per combination of values.
+
+    Returns:
+        One row per combination, seed and end: ``keys``, ``seed``, ``change`` (``begins`` or ``ends``),
+        ``place``, ``last`` and ``first`` (the bracket around it, in units of the key), ``ragged``,
+        ``interpolated``; null where there is no boundary, and ``where`` the property is then: ``nowhere``,
+        ``everywhere``, ``unknown`` or ``ragged`` (cells contradict each other); ``least`` and ``most``, the
+        range of the key in which cells are known, and ``score``, the one that comes nearest to the level.
+
+    Raises:
+        UserError: If the key has no numbers or one value, or another key varies.
+    """
+    value = numeric_column(cells, along, "--along")
+    if along in keys:
+        raise UserError(f"--along must not be a facet, got {along}; drop it from --facet")
+    require_no_other_varying(cells, (along,), keys)
+    distinct = value.dropna().unique()
+    if len(distinct) < LEAST_VALUES:
+        raise UserError(
+            f"--along must be a key with several values, got {along} with "
+            f"{', '.join(map(show, distinct)) or 'none'}; sweep more values of it"
+        )
+    log = is_log(distinct)
+    rows = []
+    every, scores = value.to_numpy(), what.score.reindex(cells.index).to_numpy(float)
+    if what.smooth:  # between a cell that trained and one that diverged a level was not seen to be passed
+        scores = np.where(np.isfinite(scores), scores, np.nan)
+    apart = [column(cells, key, "--facet") for key in (*keys, "seed")]
+    for found, group in group_places(apart, len(cells)):
+        values = dict(zip((*keys, "seed"), found, strict=True))
+        x, score = every[group], scores[group]
+        order = np.argsort(x, kind="stable")
+        order = order[~np.isnan(x[order])]
+        at = crossings(x[order], score[order], what.level, lasts=what.lasts, smooth=what.smooth, log=log)
+        known = ~np.isnan(score[order])
+        reach = _reach(x[order][known], score[order][known], what.level)
+        rows += [{**values, **row, **reach} for row in _rows(at, bool(known.any()))]
+    columns = ["change", *_FIELDS, "where", "least", "most", "score"]
+    return pd.DataFrame(rows, columns=[*keys, "seed", *columns])
+
+
+_FIELDS = ("place", "last", "first", "ragged", "interpolated")
+
+
+def _rows(at: Crossings, known: bool) -> list[dict[str, Any]]:
+    """Return the ends that there are, or one row that says where the property is."""
+    ends = {name: getattr(at, name) for name in CHANGES if getattr(at, name)}
+    if ends:
+        return [
+            {"change": name, "where": None, **{field: getattr(end, field) for field in _FIELDS}}
+            for name, end in ends.items()
+        ]
+    where = {True: "everywhere", False: "nowhere", None: "ragged"}[at.everywhere] if known else "unknown"
+    return [{"change": None, "where": where, "ragged": where == "ragged", "interpolated": False}]
+
+
+def _reach(x: np.ndarray, score: np.ndarray, level: float) -> dict[str, float]:
+    """Return the range of the key, and the score nearest to the level."""
+    if not len(x):
+        return {}
+    return {"least": x.min(), "most": x.max(), "score": score[np.abs(score - level).argmin()]}
+
+
+def places(
+    seeds: pd.DataFrame, keys: Sequence[str], log: bool, smooth: bool = False, alike: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Return the place of each boundary over its seeds.
+
+    The place is the mean of the seeds' places, geometric if ``log``. Its interval joins, as independent
+    errors, Student's t interval of that mean and half of the bracket in which each seed's place lies: the
+    seeds may agree better than the grid can tell. The spread of seeds is pooled over combinations that differ
+    in the keys ``alike`` alone: two seeds by themselves say little of it. Where some seeds have no boundary
+    inside the grid, which is to say beyond it, the place is the median over all seeds, if that is inside, and
+    without an interval.
+
+    Args:
+        seeds: As :func:`seed_places` returns them.
+        keys: The keys given to it.
+        log: Whether the key is positive.
+        smooth: Whether the property's score says how near it came.
+        alike: Keys on which the spread of seeds is taken not to depend.
+
+    Returns:
+        One row per combination and end: ``keys``, ``change``, ``place``, ``low``, ``high`` (95 %; null with
+        one seed), ``last``, ``first`` (what brackets the places of all seeds), ``seeds`` (that have the
+        boundary), ``ragged`` (of these), ``absent`` (seeds without) and ``reason`` (why there is no place or
+        no interval).
+    """
+    apart = [key for key in keys if key not in alike]
+    rows = []
+    for _, family in facet_groups(seeds, apart):
+        spread = {change: _pooled(family[family["change"] == change], keys, log) for change in CHANGES}
+        for values, part in facet_groups(family, keys):
+            changes = [name for name in CHANGES if (part["change"] == name).any()]
+            if not changes:
+                rows.append({**values, "seeds": 0, "absent": len(part), "reason": why_absent(part, smooth)})
+            for change in changes:
+                found = _over_seeds(part, change, spread[change], log, smooth)
+                rows.append({**values, "change": change, **found})
+    columns = ["change", "place", "low", "high", "last", "first", "seeds", "ragged", "absent", "reason"]
+    table = pd.DataFrame(rows, columns=[*keys, *columns])
+    return table.astype({"change": object, "reason": object, **dict.fromkeys(columns[1:6], float)}).assign(
+        ragged=table["ragged"].fillna(0).astype(int)
+    )
+
+
+class Spread(NamedTuple):
+    """How much the places of seeds differ: standard deviation and its degrees of freedom."""
+
+    deviation: float
+    freedom: int
+
+
+def _pooled(there: pd.DataFrame, keys: Sequence[str], log: bool) -> Spread:
+    """Return the spread of seeds around the mean of their combination."""
+    parts = [scaled(part["place"], log) for _, part in facet_groups(there, keys)]
+    freedom = sum(len(part) - 1 for part in parts)
+    total = sum(float(((part - part.mean()) ** 2).sum()) for part in parts)
+    return Spread(float(np.sqrt(total / max(1, freedom))), freedom)
+
+
+def interval(place: np.ndarray, bracket: np.ndarray, spread: Spread) -> tuple[float, float]:
+    """Return the 95 % interval of the mean of places that are known to a bracket each; see :func:`places`.
+
+    Args:
+        place: Of each seed, in logarithms where that is the scale.
+        bracket: Its width; 0 where the place was interpolated.
+
+    Returns:
+        Its ends, NaN with one seed or where nothing says how seeds differ.
+    """
+    if len(place) < 2 or not spread.freedom:
+        return np.nan, np.nan
+    of_seeds = stdtrit(spread.freedom, 0.975) * spread.deviation / np.sqrt(len(place))
+    half = float(np.hypot(of_seeds, bracket.mean() / 2))
+    return float(place.mean()) - half, float(place.mean()) + half
+
+
+def scaled(values: pd.Series | np.ndarray, log: bool) -> np.ndarray:
+    """Return the values on the scale on which places are averaged."""
+    numbers = np.asarray(values, float)
+    return np.log(numbers) if log else numbers
+
+
+def bracket_widths(seeds: pd.DataFrame, log: bool) -> np.ndarray:
+    """Return how wide the bracket of each place is, 0 where it was interpolated."""
+    widths = scaled(seeds["first"], log) - scaled(seeds["last"], log)
+    return np.where(seeds["interpolated"].astype(bool), 0.0, widths)
+
+
+def why_absent(seeds: pd.DataFrame, smooth: bool) -> str:
+    """Return why seeds have no boundary, in words.
+
+    Args:
+        seeds: Rows of :func:`seed_places` of such seeds.
+        smooth: Whether the property's score says how near it came.
+    """
+    words = {"ragged": "cells contradict each other", "unknown": "not measured", None: "only its other end"}
+    found = []
+    for where, part in ((values[0], rows) for values, rows in groups(seeds, [seeds["where"]])):
+        word = words.get(where, where)
+        if where in ("nowhere", "everywhere"):
+            word += f" from {show(part['least'].min())} to {show(part['most'].max())}"
+            if smooth:
+                best = part["score"].max() if where == "nowhere" else part["score"].min()
+                word += f", {'at most' if where == 'nowhere' else 'at least'} {best:.3g}"
+        found.append(word)
+    return "; ".join(found)
+
+
+def _over_seeds(part: pd.DataFrame, change: str, spread: Spread, log: bool, smooth: bool) -> dict[str, Any]:
+    """Return what the seeds of one combination say of one end together."""
+    there = (part["change"] == change).to_numpy()
+    inside = scaled(part["place"].to_numpy()[there], log)
+    last, first = (part[name].to_numpy(float)[there] for name in ("last", "first"))
+    seeds, known = part["seed"].to_numpy(), part["seed"].to_numpy()[there]
+    count = len(set(seeds.tolist()))
+    absent = count - len(known)
+    middle, ends = float(inside.mean()), interval(inside, bracket_widths(part[there], log), spread)
+    reason = "one seed: no interval" if len(known) == 1 else None
+    if absent:
+        beyond = part[~np.isin(seeds, known)]
+        # Nowhere: it begins beyond the grid's end; everywhere: it began before the grid.
+        late = int((beyond["where"] == "nowhere").sum())
+        after = late if change == "begins" else absent - late
+        ranked = np.concatenate([np.full(absent - after, -np.inf), np.sort(inside), np.full(after, np.inf)])
+        median = float(np.mean([ranked[(count - 1) // 2], ranked[count // 2]]))
+        middle, ends = median if np.isfinite(median) else np.nan, (np.nan, np.nan)
+        reason = f"{absent} of {count} seeds: {why_absent(beyond, smooth)}"
+    back = np.exp if log else float
+    return {
+        "place": float(back(middle)), "low": float(back(ends[0])), "high": float(back(ends[1])),
+        "last": float(last.min()), "first": float(first.max()), "seeds": len(known),
+        "ragged": int(part["ragged"].to_numpy(bool)[there].sum()), "absent": absent, "reason": reason,
+    }  # fmt: skip

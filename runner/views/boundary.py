@@ -1,0 +1,249 @@
+"""Boundaries: where a property changes along a key, over the diagram, and how the place scales."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+
+from runner.analysis.axes import enough_facets
+from runner.analysis.boundary.places import places, seed_places
+from runner.analysis.boundary.properties import Property, property_of
+from runner.analysis.boundary.scaling import exponents
+from runner.analysis.columns import column, config_columns, distinct, groups, numeric_column, plain, records
+from runner.analysis.moment import at_level
+from runner.analysis.phase import Axes, is_log, phase_grid
+from runner.analysis.selection import choose, default_facets, facet_label
+from runner.errors import UserError
+from runner.store import Store
+from runner.views import alt
+from runner.views.captions import sweep_words
+from runner.views.phase.chart import phase_chart
+from runner.views.picture import Option, Picture, conditions, names
+from runner.views.scales import Scale, lr_unit
+from runner.views.style import INK, PAPER, Layout, rows_of
+from runner.views.terminal import MISSING, plain_table, short
+from runner.views.view import View
+
+_LINE = {"begins": "#0072B2", "ends": "#CC79A7"}
+
+
+def boundary(
+    store: Store, of: str | None = None, along: str | None = None, x: str | None = None,
+    facet: str | Sequence[str] | None = None, where: str | Sequence[str] = (), all: bool = False,
+    at: str | None = None,
+) -> View:  # fmt: skip
+    """Return where a property changes along a key, with its interval, and how the place scales with another.
+
+    Args:
+        of: The property: diverged, a regime, lazy_rich, catapult, c_loss, c_sharp, c_barrier, c_max, or
+            METRIC=LEVEL (what the sweep refined, else diverged).
+        along: Numeric key along which it changes (what the sweep refined, else gamma or lr).
+        x: Numeric key against which the place is fitted (width where it varies).
+        facet: One boundary per value of these keys, ``none`` for a single one (the config's ``facet`` and
+            whatever else varies).
+        where: Conditions that choose cells, ``lr=0.1`` or ``width=64,128``.
+        all: Whether to take the cells of all launches, not only those of the newest.
+        at: Where to look at each cell: at the moment when a measure came to a level, ``train_loss=0.02``.
+    """
+    where, store = conditions(where), at_level(store, at)
+    cells = choose(store, where, all)
+    of, along = _what(store, cells, of, along)
+    x = x or _other(cells, along)
+    if x == along:
+        raise UserError(f"--x must differ from --along, got {x} for both; for example --along lr --x width")
+    axes = Axes(x, along, ())
+    facets = (
+        enough_facets(cells, (x, along), default_facets(store, (x, along))) if facet is None else names(facet)
+    )
+    what = property_of(store, cells, of)
+    log = is_log(numeric_column(cells, along, "--along").dropna().to_numpy())
+    seeds = seed_places(cells, what, along, [x, *facets])
+    table = places(seeds, [x, *facets], log, what.smooth, alike=(x,))
+    numbers = numeric_column(cells, x, "--x")
+    can_fit = log and is_log(numbers.dropna().to_numpy()) and numbers.nunique() > 1
+    laws = exponents(seeds if can_fit else seeds.iloc[:0], cells, of, along, x, facets)
+    axes = Axes(x, along, facets)
+    shared = sweep_words(cells, store.config, where, (x, along, *facets))
+    return View(
+        table,
+        _caption(table, laws, what, axes, shared),
+        lambda layout: _chart(phase_grid(cells, axes), table, axes, lr_unit(cells), layout),
+        len(table.drop_duplicates(list(facets))) if facets else 1,
+        lambda out: _print(table, laws, what, axes, out),
+        {"of": of, "along": along, "x": x, "facets": facets, "at": store.config.get("at")},
+        {"exponents": laws, "seeds": seeds},
+    )
+
+
+def _what(store: Store, cells: pd.DataFrame, of: str | None, along: str | None) -> tuple[str, str]:
+    """Return the property and the key: as asked for, as refined, or as this grid suggests."""
+    refined = store.config.get("refine") or {}
+    if of is None and refined.get("of"):
+        level = refined.get("level")
+        of = refined["of"] if level is None else f"{refined['of']}={level!r}"
+        along = along or refined["along"]
+    of = of or "diverged"
+    if along is None:
+        of_rate = of in ("diverged", "catapult") or of.startswith("c_")
+        first, second = ("lr", "gamma") if of_rate else ("gamma", "lr")
+        along = first if cells[first].nunique() > 1 or cells[second].nunique() < 2 else second
+    return of, along
+
+
+def _other(cells: pd.DataFrame, along: str) -> str:
+    """Return the key that the place is shown against: width where it varies, else another that does."""
+    config = config_columns(cells)
+    varying = [
+        str(key)
+        for key in config
+        if key not in (along, "seed") and len(distinct(config[key])) > 1
+        and all_numbers(distinct(config[key]))
+    ]  # fmt: skip
+    return "width" if "width" in varying or not varying else varying[0]
+
+
+def all_numbers(values: Sequence[Any]) -> bool:
+    """Return whether all values are numbers."""
+    return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
+
+
+def _chart(
+    grid: pd.DataFrame, table: pd.DataFrame, axes: Axes, unit: str | None, layout: Layout
+) -> alt.ConcatChart:
+    """Return the phase diagram with the boundary, its band and its brackets over it."""
+    by_facet = dict(groups(table, [column(table, facet, "--facet") for facet in axes.facets]))
+
+    def over(values: tuple[Any, ...], x: Scale, y: Scale) -> list[Any]:
+        part = by_facet.get(values)
+        return [] if part is None else _layers(part, axes, x, y)
+
+    return phase_chart(grid, axes, "", unit, layout, over=over)
+
+
+def _layers(part: pd.DataFrame, axes: Axes, x: Scale, y: Scale) -> list[Any]:
+    """Return the band, the line and the points of a panel's boundaries."""
+    scales = {"x": x.encode(alt.X, "x"), "y": y.encode(alt.Y, "place")}
+    layers = []
+    for change, rows in part.dropna(subset=["place"]).groupby("change"):
+        frame = rows.rename(columns={axes.x: "x"})[["x", "place", "low", "high", "last", "first"]]
+        frame = frame.assign(
+            low=frame["low"].fillna(frame["last"]), high=frame["high"].fillna(frame["first"])
+        )
+        color = _LINE[str(change)]
+        base = alt.Chart(rows_of(frame.sort_values("x")))
+        band = base.mark_area(opacity=0.35, color=color, clip=True)
+        layers.append(band.encode(x=scales["x"], y=y.encode(alt.Y, "low"), y2="high"))
+        for stroke, width in ((PAPER, 3.6), (color, 2.0)):
+            layers.append(base.mark_line(stroke=stroke, strokeWidth=width, clip=True).encode(**scales))
+        marks = base.mark_point(filled=True, size=26, color=color, stroke=INK, strokeWidth=0.5, opacity=1)
+        layers.append(marks.encode(**scales))
+    return layers
+
+
+def _caption(table: pd.DataFrame, laws: pd.DataFrame, what: Property, axes: Axes, shared: str) -> str:
+    """Return the caption, the exponents included."""
+    slopes = [f"{_head(row, axes)}{law_words(row, axes.x)}" for row in records(laws)]
+    found = f" Slopes of log {axes.y} against log {axes.x}: {'; '.join(slopes)}." if slopes else ""
+    return (
+        f"Where {what.name} begins or ends along {axes.y} ({what.meaning}), over the regimes. {shared} Line: "
+        "mean over seeds; band: 95 % interval, which holds the spread of the seeds and half of the bracket "
+        f"between the two cells around each place.{found}"
+    )
+
+
+def _head(row: dict[str, Any], axes: Axes) -> str:
+    label = facet_label(axes.facets, [row[facet] for facet in axes.facets])
+    return f"{label}: " if label else ""
+
+
+def law_words(row: dict[str, Any], x: str) -> str:
+    """Return a slope with its interval, theory and the range in which it holds, in words.
+
+    Args:
+        row: Of the exponents.
+        x: The key that the slope is against.
+    """
+    slope, low, theory = (plain(row[key]) for key in ("slope", "slope_low", "theory"))
+    if slope is None:
+        return f"no slope: {row['reason']}"
+    words = f"{slope:.2f}"
+    if low is not None and np.isfinite(low):
+        words += f" [{low:.2f}, {row['slope_high']:.2f}]"
+    if theory is not None:
+        words += f", theory {theory:.3g}"
+    start, end = plain(row["break"]), plain(row["first"])
+    if start is not None:
+        bounds = [plain(row[key]) for key in ("break_low", "break_high")]
+        known = (
+            f" [{short(bounds[0])}, {short(bounds[1])}]" if any(bound is not None for bound in bounds) else ""
+        )
+        words += f", up to {x} {short(start)}{known}"
+    elif row["piece"]:
+        words += f", beyond (from {x} {short(end)})"
+    return words
+
+
+def _print(table: pd.DataFrame, laws: pd.DataFrame, what: Property, axes: Axes, out: Console) -> None:
+    """Print the places, one table per combination, and below each its exponents."""
+    wide = out.width >= 76
+    headings = (axes.x, "", axes.y, "95% interval", *(("bracket",) if wide else ()), "seeds", "")
+    by_facet = (
+        dict(groups(laws, [column(laws, facet, "--facet") for facet in axes.facets])) if len(laws) else {}
+    )
+    for values, part in groups(table, [column(table, facet, "--facet") for facet in axes.facets]):
+        view = plain_table(facet_label(axes.facets, values))
+        for place, heading in enumerate(headings):
+            last = place == len(headings) - 1
+            view.add_column(
+                heading,
+                justify="left" if place == 1 or last else "right",
+                no_wrap=not last,
+                header_style="dim",
+            )
+        for row in records(part):
+            view.add_row(*_row(row, axes.x, wide))
+        out.print(view)
+        for row in records(by_facet.get(values, laws.iloc[:0])):
+            out.print(
+                f"slope against {axes.x} where it {row['change']}: {law_words(row, axes.x)}", soft_wrap=True
+            )
+        out.print()
+    out.print(
+        f"{what.name}: {what.meaning}; interval: seeds and bracket together; bracket: of all seeds' places",
+        style="dim",
+    )
+    if (table["ragged"] > 0).any():
+        out.print(
+            "ragged: cells in the bracket contradict each other; the place has fewest against it", style="dim"
+        )
+
+
+def _row(row: dict[str, Any], x: str, wide: bool) -> list[str]:
+    """Return the cells of one line of the table of places."""
+    place, low = plain(row["place"]), plain(row["low"])
+    notes = [f"ragged at {row['ragged']}"] if row["ragged"] else []
+    notes += [str(row["reason"])] if plain(row["reason"]) is not None else []
+    bracket = MISSING if plain(row["last"]) is None else f"{short(row['last'])}-{short(row['first'])}"
+    return [
+        short(row[x]),
+        plain(row["change"]) or "",
+        MISSING if place is None else short(place),
+        MISSING if low is None else f"[{short(low)}, {short(row['high'])}]",
+        *((bracket,) if wide else ()),
+        str(row["seeds"]),
+        "; ".join(notes),
+    ]
+
+
+PICTURE = Picture(
+    boundary,
+    (
+        "runner boundary",
+        "runner boundary outputs/edges --of diverged --along lr --x width --out edge.pdf",
+        "runner boundary outputs/rich --of ntk_change=0.3 --along gamma",
+        "runner boundary --of c_sharp --along lr --json",
+    ),
+    {"of": Option("PROPERTY")},
+)
