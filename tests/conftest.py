@@ -1,10 +1,14 @@
 """Shapes in signatures are checked in tests only; what a test sets in this process ends with it."""
 
+import copy
+import functools
+import io
 from pathlib import Path
 
 import pytest
 import torch
 from jaxtyping import install_import_hook
+from omegaconf import OmegaConf
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKED = [
@@ -26,6 +30,20 @@ def cache(tmp_path_factory):
     """The machine is measured once for all tests, and nobody's home is written to."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def parsed_once():
+    """Hydra parses two dozen files in each composition; the same text is parsed once for all tests."""
+    load = OmegaConf.load
+    parsed = functools.cache(lambda text: load(io.StringIO(text)))
+
+    def remembered(file):
+        return copy.deepcopy(parsed(file.read())) if hasattr(file, "read") else load(file)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OmegaConf, "load", remembered)
         yield
 
 

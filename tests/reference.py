@@ -250,7 +250,7 @@ def sharpness(network, x, y, loss, centered):
     root = torch.cat(
         [torch.full((k,), s**0.5, dtype=torch.float64) for k, s in zip(sizes, scales, strict=True)]
     )
-    matrix = torch.autograd.functional.hessian(value, flat)
+    matrix = torch.autograd.functional.hessian(value, flat, vectorize=True)  # row by row, in one pass
     return torch.linalg.eigvalsh(network.gamma**2 * root[:, None] * matrix * root)[-1]
 
 

@@ -1,5 +1,6 @@
 """A store's tables made from known power laws, for the tests of analysis and report."""
 
+import functools
 import itertools
 
 import numpy as np
@@ -50,6 +51,7 @@ WIDTHS = (32, 64, 128, 256, 512)
 LRS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
 
+@functools.cache
 def exponents(parameterization):
     table = yaml.safe_load((conf_dir() / "parameterization" / f"{parameterization}.yaml").read_text())
     number = {"1/2": 0.5, "-1/2": -0.5}

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from stores import write_cells
 from synthetic import LRS, WIDTHS, cell, frames, grid
+from vega import compared_with_schema
 
 from runner import load
 from runner.cli import main
@@ -37,7 +38,8 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page_file(store):
-    return write_page(store, store.path / "report.html")
+    with compared_with_schema():
+        return write_page(store, store.path / "report.html")
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +202,8 @@ def test_names_do_no_harm(browser, tmp_path):
     table, *others = frames(cells)
     table = table.assign(**{f"a {EVIL}": np.arange(len(table), dtype=float)})  # a measure of the user's
     write_cells(tmp_path / "store", cells, facet=("model",), name=EVIL, tables=(table, *others))
-    page = write_page(load(tmp_path / "store"), tmp_path / "page.html")
+    with compared_with_schema():
+        page = write_page(load(tmp_path / "store"), tmp_path / "page.html")
     assert EVIL not in page.path.read_text()
     with Visit(browser, page.path) as visit:
         visit.page.mouse.move(*visit.place_of(x=64))
@@ -226,7 +229,8 @@ def test_a_store_with_other_axes_and_little_measured(browser, tmp_path):
     table = table.assign(ntk_change=np.nan, feature_movement=np.nan, regime=None, lambda_max_init=np.nan)
     trace = trace.assign(ntk_change=np.nan, feature_movement=np.nan)
     write_cells(tmp_path / "store", cells, tables=(table, trace, layers.iloc[:0]))
-    page = write_page(load(tmp_path / "store"), tmp_path / "page.html")
+    with compared_with_schema():
+        page = write_page(load(tmp_path / "store"), tmp_path / "page.html")
     text = page.path.read_text()
     assert "gamma, by parameterization, optimizer, model.activation" in re.sub(r"lr over ", "", text)
     assert "No fits: width must have at least 3 values" in text
@@ -305,7 +309,8 @@ def test_a_store_of_failed_cells(tmp_path):
     nothing = dict.fromkeys(("regime", "train_loss", "ntk_change", "feature_movement", "lambda_max_init"))
     table = table.assign(status="failed", error="boom", **nothing)
     write_cells(tmp_path / "store", cells, tables=(table, trace.iloc[:0], layers.iloc[:0]))
-    page = write_page(load(tmp_path / "store"), tmp_path / "page.html")
+    with compared_with_schema():
+        page = write_page(load(tmp_path / "store"), tmp_path / "page.html")
     assert page.left_out == ()
     assert "9 cells: 9 failed" in page.path.read_text()
     assert _packed(page) == {}

@@ -245,6 +245,7 @@ BAD = [
     (["+foo=1"], "foo must be a known config key"),
     (["parameterization=ntkk"], "parameterization must be one of .*ntk.*, got 'ntkk'; did you mean 'ntk'"),
     (["parameterization=ntk,ntkk", "width=8,16"], "parameterization must be one of .*'ntkk'"),
+    (["data=???", "width=8"], "You must specify 'data'"),
     (["data=digit"], "data must be one of .*did you mean 'digits'"),
     (["data=digits,imagenet", "width=8,16"], "data must be one of .*digits.*xor, got 'imagenet'"),
     (["experiment=nope"], "experiment must be one of .*default.*, got 'nope'"),

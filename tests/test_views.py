@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from stores import write_cells
 from synthetic import LRS, WIDTHS, grid
+from vega import compared_with_schema
 
 from runner import load
 from runner.analysis.transfer import transfer
@@ -73,7 +74,8 @@ def test_pdf_holds_its_fonts(views, tmp_path):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_captions_say_sweep_cells_seeds_and_statistic(views, tmp_path, name):
-    caption = views[name].save(tmp_path / "figure.svg")
+    with compared_with_schema():
+        caption = views[name].save(tmp_path / "figure.svg")
     assert caption.name == "figure.caption.txt"
     text = caption.read_text()
     assert "Sweep digits: digits, mlp of depth 2, sgd, mse, 200 steps" in text

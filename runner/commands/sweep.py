@@ -10,6 +10,8 @@ from pathlib import Path
 
 import hydra
 import yaml
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig
@@ -101,20 +103,30 @@ def _run(arguments: list[str]) -> int:
     overrides = [_of_its_group(override) for override in _with_default_experiment(overrides)]
     dry = ["hydra.sweeper.dry_run=true"] if _DRY in flags else []
     flags = [flag for flag in flags if flag != _DRY]
-    # Hydra guesses the mode by composing, and guesses wrong when composing fails.
-    return _call_hydra([*flags, *overrides, *dry, "--multirun"])
+    # Hydra's command line guesses the mode by composing, and guesses wrong when composing fails.
+    return _call_hydra([*flags, *overrides, *dry, "--multirun"], plain=not flags)
 
 
-def _call_hydra(line: list[str]) -> int:
-
+def _call_hydra(line: list[str], plain: bool = False) -> int:
+    """Run Hydra with a command line; one that is ``plain`` holds overrides of a sweep and nothing else."""
     with _environment(["runner", *line]):
         see_working_directory()
-        entry = hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(run_job)
         try:
-            entry()
+            if plain:
+                _multirun(line[:-1])
+            else:
+                hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(run_job)()
         except SystemExit as leaving:
             return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     return 0
+
+
+def _multirun(overrides: list[str]) -> None:
+    """Run a sweep as Hydra's command line does, which composes the config once more before, for its mode."""
+    with initialize_config_dir(config_dir=str(conf_dir()), job_name="runner", version_base="1.3"):
+        loaded = GlobalHydra.instance().hydra
+        assert loaded is not None, "just initialized"
+        loaded.multirun(config_name="config", task_function=run_job, overrides=overrides)
 
 
 @contextmanager

@@ -121,8 +121,12 @@ def curve_panel(
     y, color = value_channel(positive), alt.Color("series:N", scale=colors, legend=legend)
     dash = alt.StrokeDash("series:N", scale=dashes, legend=legend if series else None)
     base = alt.Chart(rows_of(rows[list(FIELDS)])).encode(x=x, color=color)
-    area = base.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", title=None), y2="high", detail="line:N")
-    line = base.mark_line(strokeWidth=1.6, strokeJoin="round").encode(y=y, detail="line:N", strokeDash=dash)
+    area = base.mark_area(opacity=0.18).encode(
+        y=alt.Y("low:Q", title=None), y2=alt.Y2("high"), detail=alt.Detail("line:N")
+    )
+    line = base.mark_line(strokeWidth=1.6, strokeJoin="round").encode(
+        y=y, detail=alt.Detail("line:N"), strokeDash=dash
+    )
     layers = [area, line]
     if not layout.paper:
         tooltip = [

@@ -98,8 +98,8 @@ def _panel(
     marks = base.mark_point(filled=True, size=36, opacity=1).encode(
         x=x, y=y, color=color, shape=alt.Shape("series:N", scale=channels["shape"], legend=legend),
         tooltip=[
-            "series:N", alt.Tooltip("x:Q", title=key, format=".3~g"),
-            alt.Tooltip("value:Q", format=".3~g"), "seeds:Q",
+            alt.Tooltip("series:N"), alt.Tooltip("x:Q", title=key, format=".3~g"),
+            alt.Tooltip("value:Q", format=".3~g"), alt.Tooltip("seeds:Q"),
         ],
     )  # fmt: skip
     fitted, predicted = _lines(points, fits)

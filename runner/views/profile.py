@@ -128,8 +128,9 @@ def _panel(
     x = alt.X("layer_index:Q", scale=alt.Scale(domain=[-0.2, last + 0.2], nice=False), axis=axis)
     low, y = (value_channel(True, metric.replace("_", " "), field) for field in ("low", "value"))
     base = alt.Chart(rows_of(rows[fields])).encode(x=x, color=color)
-    tooltip = ["series:N", "layer:N", "role:N", alt.Tooltip("value:Q", format=".3~g"), "seeds:Q"]
-    area = base.mark_area(opacity=0.18).encode(y=low, y2="high")
+    tooltip = [alt.Tooltip(f"{name}:N") for name in ("series", "layer", "role")]
+    tooltip += [alt.Tooltip("value:Q", format=".3~g"), alt.Tooltip("seeds:Q")]
+    area = base.mark_area(opacity=0.18).encode(y=low, y2=alt.Y2("high"))
     line = base.mark_line(strokeWidth=1.6).encode(y=y)
     points = base.mark_point(filled=True, size=32, opacity=1).encode(y=y, tooltip=tooltip)
     return layered([area, line, points], title, *layout.size())

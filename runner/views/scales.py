@@ -56,7 +56,7 @@ def value_channel(log: bool, title: str | None = None, field: str = "value") -> 
 def range_bars(base: Any, x: Any, color: Any) -> Any:
     """Return bars from ``low`` to ``high`` on a logarithmic axis."""
     y = alt.Y("low:Q", scale=number_scale(log=True))
-    return base.mark_rule(strokeWidth=1.4).encode(x=x, y=y, y2="high", color=color)
+    return base.mark_rule(strokeWidth=1.4).encode(x=x, y=y, y2=alt.Y2("high"), color=color)
 
 
 def shared_scale(

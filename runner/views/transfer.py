@@ -109,7 +109,10 @@ def _best(best: pd.DataFrame, facets: Sequence[str], lr_unit: str | None, layout
     line = base.mark_line(strokeWidth=1.4).encode(x=x, y=y, color=color)
     marks = base.mark_point(filled=True, size=40, opacity=1).encode(
         x=x, y=y, color=color, shape=alt.Shape("series:N", scale=channels["shape"], legend=legend),
-        tooltip=["series:N", "width:Q", alt.Tooltip("best_lr:Q", format=".3~g"), "at_end:N"],
+        tooltip=[
+            alt.Tooltip("series:N"), alt.Tooltip("width:Q"), alt.Tooltip("best_lr:Q", format=".3~g"),
+            alt.Tooltip("at_end:N"),
+        ],
     )  # fmt: skip
     shown = [
         f"{row['series']}: {_drift(row)} doublings per doubling"

@@ -169,11 +169,17 @@ def _spread(tables: Tables, metric: str) -> Estimate:
     if cells["width"].nunique() < 3:
         raise Unsupported(f"{cells['width'].nunique()} widths, a slope needs 3")
 
+    widths = np.unique(cells["width"].to_numpy(float))
+
     def statistic(part: pd.DataFrame) -> float:
-        by = part.groupby("width")["value"]
-        relative = by.std() / by.mean()
+        width, value = part["width"].to_numpy(float), part["value"].to_numpy()
+        drawn = [n for n in widths if (width == n).any()]
+        found = [value[(width == n) & ~np.isnan(value)] for n in drawn]
+        if min(map(len, found)) < 2:
+            return float("nan")
+        relative = np.array([values.std(ddof=1) / values.mean() for values in found])
         if not (relative > 0).all():
             return float("nan")
-        return float(np.polyfit(np.log(relative.index.to_numpy(float)), np.log(relative.to_numpy()), 1)[0])
+        return float(np.polyfit(np.log(drawn), np.log(relative), 1)[0])
 
-    return over_seeds(cells, statistic)
+    return over_seeds(cells[["seed", "width", "value"]], statistic)

@@ -157,7 +157,11 @@ def _white(frame: pd.DataFrame, scales: tuple[Any, Any], axes: Axes) -> list[Any
     if pale.empty or axes.color != "regime":
         return []
     base = alt.Chart(rows_of(pale)).mark_rect(fill=PAPER)
-    return [base.encode(x=_renamed(scales[0], "x0"), x2="x1", y=_renamed(scales[1], "y0"), y2="y1")]
+    return [
+        base.encode(
+            x=_renamed(scales[0], "x0"), x2=alt.X2("x1"), y=_renamed(scales[1], "y0"), y2=alt.Y2("y1")
+        )
+    ]
 
 
 def _short(value: Any) -> Any:
@@ -174,11 +178,12 @@ def _cells(frame: pd.DataFrame, context: _Context, scales: tuple[Any, Any]) -> A
         alt.Chart(rows_of(frame))
         .mark_rect(stroke=theme("paper"), strokeWidth=0.5)
         .transform_filter(f"isValid(datum.{shown})")
-        .encode(x=x, x2="x1", y=y, y2="y1", color=context.color)
+        .encode(x=x, x2=alt.X2("x1"), y=y, y2=alt.Y2("y1"), color=context.color)
     )
     if axes.color != "regime":
         return rects
-    return rects.encode(fillOpacity=alt.condition("datum.agreed", alt.value(1.0), alt.value(_PALE)))
+    whole = {"test": "datum.agreed", "value": 1.0}
+    return rects.encode(fillOpacity=alt.FillOpacityValue(_PALE, condition=whole))
 
 
 def _tooltips(context: _Context) -> list[Any]:
@@ -203,7 +208,7 @@ def _letters(frame: pd.DataFrame, scales: tuple[Any, Any], size: float, place: i
     """Return the letters of a panel, each over a halo that keeps lines from striking it out."""
     if size < 5:
         return []
-    base = alt.Chart(rows_of(frame)).encode(x=scales[0], y=scales[1], text="letter:N")
+    base = alt.Chart(rows_of(frame)).encode(x=scales[0], y=scales[1], text=alt.Text("letter:N"))
     style: dict[str, Any] = {"fontSize": size, "fontWeight": "bold"}
     halo = base.mark_text(
         **style, strokeWidth=_HALO * size, strokeJoin="round"
@@ -215,7 +220,7 @@ def _letters(frame: pd.DataFrame, scales: tuple[Any, Any], size: float, place: i
 def _on_screen(frame: pd.DataFrame, scales: tuple[Any, Any], context: _Context) -> list[Any]:
     """Return the frame around the chosen point, and on top what the pointer meets wherever it is over one."""
     base = alt.Chart(rows_of(frame)).encode(
-        x=_renamed(scales[0], "x0"), x2="x1", y=_renamed(scales[1], "y0"), y2="y1"
+        x=_renamed(scales[0], "x0"), x2=alt.X2("x1"), y=_renamed(scales[1], "y0"), y2=alt.Y2("y1")
     )
     picked = [
         base.mark_rect(fill=None, stroke=color, strokeWidth=width).transform_filter(f"datum.id === {PICKED}")
@@ -236,7 +241,7 @@ def _lines(lines: pd.DataFrame | None, scales: tuple[Any, Any]) -> list[Any]:
     if lines is None:
         return []
     base = alt.Chart(rows_of(lines[["x", "y", "x2", "y2"]]))
-    encoding = {"x": scales[0], "x2": "x2", "y": scales[1], "y2": "y2"}
+    encoding = {"x": scales[0], "x2": alt.X2("x2"), "y": scales[1], "y2": alt.Y2("y2")}
     return [
         base.mark_rule(
             clip=True, stroke=color, strokeWidth=width, strokeCap="round"

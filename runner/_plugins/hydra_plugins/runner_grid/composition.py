@@ -50,7 +50,11 @@ def cells_of(
         raise UserError(f"hydra.sweeper.params must be a map, got {shown(params)}; e.g. {{lr: '1,2'}}")
     if not isinstance(grids, list) or not all(isinstance(grid, dict) for grid in grids):
         raise UserError(f"hydra.sweeper.grids must be a list of maps, got {shown(grids)}; see params")
-    typed = _by_key(_once(_parse(loader, arguments)))
+    parsed = _once(_parse(loader, arguments))
+    typed = _by_key(parsed)
+    # What the master is composed of, unless a default is missing, which the composition of a cell refuses.
+    whole = not OmegaConf.missing_keys(master.hydra.runtime.choices)
+    at_hand = [one.input_line or "" for one in parsed if not one.is_sweep_override()] if whole else None
     products: list[Cells] = []
     places = _Places()
     _require_one_store(master, typed.values())
@@ -58,7 +62,7 @@ def cells_of(
         given = {**params, **grid}
         tied_here = ties(given.pop("zip", tied))
         overrides = _by_key(_parse(loader, _lines(given))) | typed
-        products += _products(loader, master, list(overrides.values()), tied_here, places)
+        products += _products(loader, master, list(overrides.values()), tied_here, places, at_hand)
     places.check()
     return Cells.join(products)
 
@@ -188,6 +192,7 @@ def _products(
     overrides: Sequence[Override],
     ties: Sequence[Sequence[str]],
     places: _Places,
+    at_hand: Sequence[str] | None,
 ) -> Iterator[Cells]:
     fixed = [override.input_line or "" for override in overrides if not override.is_sweep_override()]
     axes = [override for override in overrides if override.is_sweep_override()]
@@ -196,7 +201,8 @@ def _products(
     composed = [group for group in swept if any(one.key_or_group in needing for one in group)]
     plain_swept = [group for group in swept if group not in composed]
     for choice in _product(composed):
-        config = loader.load_sweep_config(master, [*fixed, *choice])
+        lines = [*fixed, *choice]
+        config = master if lines == at_hand else loader.load_sweep_config(master, lines)
         referred = _refers_to(config)
         bound = [axes for axes in plain_swept if any(referred(one.key_or_group) for one in axes)]
         free = [tuple(map(_axis, axes)) for axes in plain_swept if axes not in bound]

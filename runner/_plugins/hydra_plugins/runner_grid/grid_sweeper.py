@@ -5,6 +5,7 @@ No dataclass in this module: together with the annotations import it would crash
 
 from __future__ import annotations
 
+import copy
 import re
 import shlex
 import sys
@@ -15,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.plugins import Plugins
+from hydra.core.utils import configure_log, run_job
 from hydra.plugins.sweeper import Sweeper
 from hydra.utils import get_class
 from omegaconf import DictConfig, open_dict, read_write
 
 if TYPE_CHECKING:
+    from hydra.core.utils import JobReturn
     from hydra.plugins.launcher import Launcher
     from hydra.types import HydraContext, TaskFunction
 
@@ -118,8 +121,6 @@ class GridSweeper(Sweeper):
                 "zip": self.zip,
             },
         }
-        if self.note:
-            print(self.note)
         if how is not None:
             ties = [
                 group
@@ -185,6 +186,9 @@ class GridSweeper(Sweeper):
             record=not self.dry_run,
             about=about,
         )
+        if self.note:
+            print(self.note)
+            self.note = None
         if not self.dry_run:
             self._say(launched, store)
             if launched.shards:
@@ -247,21 +251,48 @@ class GridSweeper(Sweeper):
             self.config.store = str(store)
             self.config.launch = launched.launch
             self.config.hydra.sweep.dir = str(store / "launches" / launched.launch)
-        self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=self.hydra_context, task_function=self.task_function, config=self.config
-        )
-        # Jobs get no override but these: everything else comes from the launch's config.yaml.
-        common = [f"store={_quoted(str(store))}", f"launch={_quoted(launched.launch)}"]
         shards = [shard] if shard is not None else range(launched.shards)
-        jobs = [[*common, f"shard={number}"] for number in shards]
         try:
-            for result in self.launcher.launch(jobs, initial_job_idx=0):
+            here = self._runs_here()
+            for result in self._here(shards) if here else self._launched(launched, store, shards):
                 _ = result.return_value  # raises what the job raised
         except KeyboardInterrupt:
             raise SweepInterrupted(f"interrupted: {progress_of(launched, store)}") from None
         except (Exception, SystemExit):
             print(progress_of(launched, store), file=sys.stderr)
             raise
+
+    def _launched(self, launched: Launched, store: Path, shards: Sequence[int]) -> Sequence[JobReturn]:
+        """Have the launcher run the jobs."""
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=self.hydra_context, task_function=self.task_function, config=self.config
+        )
+        # Jobs get no override but these: everything else comes from the launch's config.yaml.
+        common = [f"store={_quoted(str(store))}", f"launch={_quoted(launched.launch)}"]
+        return self.launcher.launch([[*common, f"shard={number}"] for number in shards], initial_job_idx=0)
+
+    def _here(self, shards: Sequence[int]) -> list[JobReturn]:
+        """Run the jobs one after another, as Hydra's own launcher does, which composes a config for each.
+
+        Jobs read three keys of theirs, and two are in the config already.
+        """
+        results = []
+        for place, number in enumerate(shards):
+            config = copy.deepcopy(self.config)
+            with read_write(config), open_dict(config):
+                config.shard = number
+                config.hydra.job.id = config.hydra.job.num = place
+            results.append(
+                run_job(
+                    hydra_context=self.hydra_context,
+                    task_function=self.task_function,
+                    config=config,
+                    job_dir_key="hydra.sweep.dir",
+                    job_subdir_key="hydra.sweep.subdir",
+                )
+            )
+            configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        return results
 
     @staticmethod
     def _finish(launched: Launched, store: Path) -> None:
