@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from runner.analysis.columns import column, facet_groups, floats, group_places, numeric_column, plain
+from runner.analysis.columns import (
+    column,
+    facet_groups,
+    floats,
+    group_places,
+    is_exponent,
+    numeric_column,
+    plain,
+)
 from runner.analysis.critical import critical_lr, critical_sharpness
 from runner.analysis.regime import REGIMES
 from runner.analysis.selection import require_no_other_varying
@@ -86,13 +94,16 @@ def boundary(grid: pd.DataFrame, axes: Axes) -> pd.DataFrame:
 
     Returns:
         The facet keys, then ``x``, ``y``, ``x2``, ``y2`` in data coordinates; midpoints are geometric
-        where an axis is positive.
+        where an axis is logarithmic.
     """
     segments: list[dict[str, Any]] = []
     for facet, part in facet_groups(grid, axes.facets):
         table = part.pivot(index=axes.y, columns=axes.x, values="regime")
         regimes = [[plain(value) for value in row] for row in table.to_numpy(dtype=object)]
-        x_edges, y_edges = edges(table.columns.to_numpy(float)), edges(table.index.to_numpy(float))
+        x_edges, y_edges = (
+            edges(places.to_numpy(float), key)
+            for key, places in ((axes.x, table.columns), (axes.y, table.index))
+        )
         for i, row in enumerate(regimes):
             for j, here in enumerate(row):
                 right = row[j + 1] if j + 1 < len(row) else None
@@ -105,17 +116,17 @@ def boundary(grid: pd.DataFrame, axes: Axes) -> pd.DataFrame:
     return pd.DataFrame(segments, columns=[*axes.facets, "x", "y", "x2", "y2"])
 
 
-def is_log(values: Sequence[float] | np.ndarray) -> bool:
-    """Return whether an axis with these values is drawn on a log scale."""
-    return bool((np.asarray(values, float) > 0).all())
+def is_log(values: Sequence[float] | np.ndarray, key: str) -> bool:
+    """Return whether the axis of a key with these values is drawn on a log scale: an exponent is a log."""
+    return not is_exponent(key) and bool((np.asarray(values, float) > 0).all())
 
 
-def edges(values: np.ndarray) -> np.ndarray:
-    """Return the borders between sorted values, one more than there are values.
+def edges(values: np.ndarray, key: str) -> np.ndarray:
+    """Return the borders between sorted values of a key, one more than there are values.
 
-    Inner borders are midpoints, geometric where all values are positive; the outer ones mirror them.
+    Inner borders are midpoints, geometric where the axis is logarithmic; the outer ones mirror them.
     """
-    log = is_log(values)
+    log = is_log(values, key)
     points = np.log(values) if log else np.asarray(values, float)
     if len(points) == 1:
         half = np.log(2) / 2 if log else 0.5

@@ -113,9 +113,9 @@ def _panel(place: int, title: str, part: pd.DataFrame, lines: pd.DataFrame | Non
 def _rectangles(part: pd.DataFrame, axes: Axes, measures: Sequence[str]) -> pd.DataFrame:
     """Return the points of a panel with the borders of their rectangles."""
     frame = pd.DataFrame({"x": part[axes.x].astype(float), "y": part[axes.y].astype(float)})
-    for name in ("x", "y"):
+    for name, key in (("x", axes.x), ("y", axes.y)):
         values = np.array(distinct(frame[name]))
-        borders = edges(values)
+        borders = edges(values, key)
         index = np.searchsorted(values, frame[name])
         frame[f"{name}0"], frame[f"{name}1"] = borders[index], borders[index + 1]
     regime = part["regime"].astype(object).where(part["regime"].notna(), None)
