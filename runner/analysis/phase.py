@@ -29,7 +29,8 @@ class Axes:
     Attributes:
         x: Numeric key across; ``y`` is the one upwards.
         facets: Keys with one diagram per combination of values.
-        color: ``regime``, or a numeric column whose median over seeds is shown.
+        color: ``regime``, a numeric column whose median over seeds is shown, or a slope as
+            :func:`runner.analysis.slopes.read_slope` reads it.
     """
 
     x: str = "width"
@@ -54,17 +55,7 @@ def phase_grid(cells: pd.DataFrame, axes: Axes, measures: Sequence[str] = ()) ->
     Raises:
         UserError: If a key is unknown, an axis or the color is not numeric, or another key varies.
     """
-    if axes.x == axes.y:
-        raise UserError(f"--y must differ from --x, got {axes.y} for both; for example --x width --y lr")
-    taken = {axes.x, axes.y} & set(axes.facets)
-    if taken:
-        raise UserError(f"--facet must not repeat an axis, got {taken.pop()}; drop it from --facet")
-    x, y = numeric_column(cells, axes.x, "--x"), numeric_column(cells, axes.y, "--y")
-    placed = (x.notna() & y.notna()).to_numpy()
-    if not placed.any():
-        raise UserError(
-            f"--x and --y must have values, got only null for {axes.x} or {axes.y}; choose other axes"
-        )
+    x, y, placed = places_of(cells, axes)
     color = _color(cells, axes.color)
     keys = [column(cells, facet, "--facet")[placed] for facet in axes.facets]
     require_no_other_varying(cells, (axes.x, axes.y), axes.facets)
@@ -84,7 +75,31 @@ def phase_grid(cells: pd.DataFrame, axes: Axes, measures: Sequence[str] = ()) ->
         | {name: _known(np.median, column[places]) for name, column in wanted.items()}
         for values, places in group_places([*keys, x[placed], y[placed]], int(placed.sum()))
     ]
-    grid = pd.DataFrame(rows)
+    return with_whole(pd.DataFrame(rows), cells, axes)
+
+
+def places_of(cells: pd.DataFrame, axes: Axes) -> tuple[pd.Series, pd.Series, np.ndarray]:
+    """Return the places of the cells on the two axes, and which cells have one on both.
+
+    Raises:
+        UserError: If a key is unknown or not numeric, two of them are the same, or no cell has a place.
+    """
+    if axes.x == axes.y:
+        raise UserError(f"--y must differ from --x, got {axes.y} for both; for example --x width --y lr")
+    taken = {axes.x, axes.y} & set(axes.facets)
+    if taken:
+        raise UserError(f"--facet must not repeat an axis, got {taken.pop()}; drop it from --facet")
+    x, y = numeric_column(cells, axes.x, "--x"), numeric_column(cells, axes.y, "--y")
+    placed = (x.notna() & y.notna()).to_numpy()
+    if not placed.any():
+        raise UserError(
+            f"--x and --y must have values, got only null for {axes.x} or {axes.y}; choose other axes"
+        )
+    return x, y, placed
+
+
+def with_whole(grid: pd.DataFrame, cells: pd.DataFrame, axes: Axes) -> pd.DataFrame:
+    """Return a grid whose axes are whole numbers where those of the cells are."""
     whole = [key for key in (axes.x, axes.y) if key in cells and pd.api.types.is_integer_dtype(cells[key])]
     return grid.astype(dict.fromkeys(whole, "int64"))
 

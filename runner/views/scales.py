@@ -29,7 +29,8 @@ class Scale:
         """Return the Altair channel that draws this axis."""
         axis = alt.Axis(
             values=self.ticks,
-            format=".3~g" if self.log else "~r",
+            # To so many digits: without a number of them they would be those of evenly spaced ticks.
+            format=".3~g" if self.log else ".6~g",
             labels=labels,
             title=self.title if labels else None,
         )
