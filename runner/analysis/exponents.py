@@ -18,7 +18,6 @@ from runner.analysis.columns import (
     locate,
     metric_tables,
     numeric_column,
-    records,
     show_values,
 )
 from runner.analysis.selection import facet_label, require_no_other_varying
@@ -203,15 +202,14 @@ def _samples(
     for facet, part in facet_groups(cells, facets):
         if not sparse:
             _require_values(key[part.index], x, facet)
+        example = {str(name): value for name, value in part.iloc[0].items()}
         for metric, table, name in places:
             for keys, found in _by_layer(name, part, key[part.index], last[table]):
                 # Theory's metric of that name must be of the same kind, per layer or of the whole cell.
                 predictable = x == "width" and (keys["layer"] is not None) == (
                     name.startswith("movement_") or name == "update_size"
                 )
-                theory = (
-                    predicted_slope(name, keys["role"], records(part.head(1))[0]) if predictable else None
-                )
+                theory = predicted_slope(name, keys["role"], example) if predictable else None
                 used = sum(len(values) for values in found.values())
                 yield _Samples(facet | {"metric": metric} | keys, found, theory, len(part) - used)
 
