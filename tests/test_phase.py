@@ -90,9 +90,24 @@ def test_numeric_color_is_the_median_over_seeds(cells):
 
 
 def test_edges_are_geometric_midpoints():
-    assert edges(np.array([1.0, 4.0, 16.0])) == pytest.approx([0.5, 2, 8, 32])
-    assert edges(np.array([0.0, 1.0, 3.0])) == pytest.approx([-0.5, 0.5, 2, 4])
-    assert edges(np.array([8.0])) == pytest.approx([8 / 2**0.5, 8 * 2**0.5])
+    assert edges(np.array([1.0, 4.0, 16.0]), "width") == pytest.approx([0.5, 2, 8, 32])
+    assert edges(np.array([0.0, 1.0, 3.0]), "width") == pytest.approx([-0.5, 0.5, 2, 4])
+    assert edges(np.array([8.0]), "width") == pytest.approx([8 / 2**0.5, 8 * 2**0.5])
+
+
+def test_exponents_are_axes():
+    """An exponent is a logarithm already; the name of the table follows from the exponents."""
+    assert edges(np.array([0.5, 1.0, 2.0]), "parameterization.a.output") == pytest.approx(
+        [0.25, 0.75, 1.5, 2.5]
+    )
+    cells = frames(grid(width=(32, 64), seed=(0, 1)))[0]
+    cells["parameterization.a.output"] = np.where(cells["seed"] == 0, 0.5, 1.0)
+    cells["parameterization"] = np.where(cells["seed"] == 0, "ntk", "ntk with a.output=1")
+    axes = Axes(y="parameterization.a.output")
+    assert len(phase_grid(cells, axes)) == 4
+    cells["parameterization.b.output"] = cells["parameterization.a.output"]
+    with pytest.raises(VaryingError, match=r"^parameterization\.b\.output varies"):
+        phase_grid(cells, axes)
 
 
 def test_boundary_separates_neighbours_of_different_regime():

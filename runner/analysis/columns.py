@@ -17,6 +17,11 @@ from runner.grid.cell import FIELDS
 from runner.store.keys import SOURCES, is_key
 
 
+def is_exponent(key: str) -> bool:
+    """Tell whether a key is an exponent of the parameterization, ``parameterization.a.output``."""
+    return key.startswith("parameterization.")
+
+
 def group_keys(cells: pd.DataFrame) -> pd.DataFrame:
     """Return the columns of dotted group keys that some cell has; None where a cell has no such key."""
     keys = [name for name in cells if is_key(str(name)) and cells[name].notna().any()]

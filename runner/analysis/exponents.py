@@ -18,7 +18,6 @@ from runner.analysis.columns import (
     locate,
     metric_tables,
     numeric_column,
-    records,
     show_values,
 )
 from runner.analysis.selection import facet_label, require_no_other_varying
@@ -70,6 +69,7 @@ def fit(
     metrics: Sequence[str] = DEFAULT_METRICS,
     facets: Sequence[str] = ("parameterization",),
     x: str = "width",
+    sparse: bool = False,
 ) -> pd.DataFrame:
     """Fit log metric against the logarithm of a key.
 
@@ -80,6 +80,7 @@ def fit(
         metrics: Numeric columns; ``layers.feature_movement`` where another table has one of that name.
         facets: Keys with one fit per combination of values.
         x: The key, with numbers; where it is not positive a cell is left out.
+        sparse: Whether a facet may have fewer than three values, and no slope then.
 
     Returns:
         One row per facet, metric and (for a metric per layer) layer: the facet keys, ``metric``, ``layer``,
@@ -93,8 +94,8 @@ def fit(
             three values exist.
     """
     rows = []
-    counted = "widths" if x == "width" else "values"
-    for found in _samples(cells, trace, layers, metrics, facets, x):
+    counted = counted_as(x)
+    for found in _samples(cells, trace, layers, metrics, facets, x, sparse):
         rows.append(
             {**found.keys, **asdict(loglog_slope(found.values)), "theory": found.theory}
             | {counted: len(found.values), "seeds": min(found.seeds, default=0)}
@@ -102,6 +103,11 @@ def fit(
         )
     measured = ["slope", "low", "high", "theory", counted, "seeds", "cells", "left_out"]
     return pd.DataFrame(rows, columns=[*facets, "metric", "layer", "role", *measured])
+
+
+def counted_as(x: str) -> str:
+    """Return the name of the column that says how many values of a key there are."""
+    return "widths" if x == "width" else "values"
 
 
 def fit_points(
@@ -184,6 +190,7 @@ def _samples(
     metrics: Sequence[str],
     facets: Sequence[str],
     x: str,
+    sparse: bool = False,
 ) -> Iterator[_Samples]:
     """Yield what is to be fitted; raises as :func:`fit` says."""
     if x in facets:
@@ -193,16 +200,16 @@ def _samples(
     require_no_other_varying(cells, (x,), facets)
     last = {"cells": cells, "layers": _last_step(layers, cells), "trace": _last_step(trace, cells)}
     for facet, part in facet_groups(cells, facets):
-        _require_values(key[part.index], x, facet)
+        if not sparse:
+            _require_values(key[part.index], x, facet)
+        example = {str(name): value for name, value in part.iloc[0].items()}
         for metric, table, name in places:
             for keys, found in _by_layer(name, part, key[part.index], last[table]):
                 # Theory's metric of that name must be of the same kind, per layer or of the whole cell.
                 predictable = x == "width" and (keys["layer"] is not None) == (
                     name.startswith("movement_") or name == "update_size"
                 )
-                theory = (
-                    predicted_slope(name, keys["role"], records(part.head(1))[0]) if predictable else None
-                )
+                theory = predicted_slope(name, keys["role"], example) if predictable else None
                 used = sum(len(values) for values in found.values())
                 yield _Samples(facet | {"metric": metric} | keys, found, theory, len(part) - used)
 

@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from runner.analysis.columns import column, facet_groups, floats, group_places, numeric_column, plain
+from runner.analysis.columns import (
+    column,
+    facet_groups,
+    floats,
+    group_places,
+    is_exponent,
+    numeric_column,
+    plain,
+)
 from runner.analysis.critical import critical_lr, critical_sharpness
 from runner.analysis.regime import REGIMES
 from runner.analysis.selection import require_no_other_varying
@@ -21,7 +29,8 @@ class Axes:
     Attributes:
         x: Numeric key across; ``y`` is the one upwards.
         facets: Keys with one diagram per combination of values.
-        color: ``regime``, or a numeric column whose median over seeds is shown.
+        color: ``regime``, a numeric column whose median over seeds is shown, or a slope as
+            :func:`runner.analysis.slopes.read_slope` reads it.
     """
 
     x: str = "width"
@@ -46,17 +55,7 @@ def phase_grid(cells: pd.DataFrame, axes: Axes, measures: Sequence[str] = ()) ->
     Raises:
         UserError: If a key is unknown, an axis or the color is not numeric, or another key varies.
     """
-    if axes.x == axes.y:
-        raise UserError(f"--y must differ from --x, got {axes.y} for both; for example --x width --y lr")
-    taken = {axes.x, axes.y} & set(axes.facets)
-    if taken:
-        raise UserError(f"--facet must not repeat an axis, got {taken.pop()}; drop it from --facet")
-    x, y = numeric_column(cells, axes.x, "--x"), numeric_column(cells, axes.y, "--y")
-    placed = (x.notna() & y.notna()).to_numpy()
-    if not placed.any():
-        raise UserError(
-            f"--x and --y must have values, got only null for {axes.x} or {axes.y}; choose other axes"
-        )
+    x, y, placed = places_of(cells, axes)
     color = _color(cells, axes.color)
     keys = [column(cells, facet, "--facet")[placed] for facet in axes.facets]
     require_no_other_varying(cells, (axes.x, axes.y), axes.facets)
@@ -76,7 +75,31 @@ def phase_grid(cells: pd.DataFrame, axes: Axes, measures: Sequence[str] = ()) ->
         | {name: _known(np.median, column[places]) for name, column in wanted.items()}
         for values, places in group_places([*keys, x[placed], y[placed]], int(placed.sum()))
     ]
-    grid = pd.DataFrame(rows)
+    return with_whole(pd.DataFrame(rows), cells, axes)
+
+
+def places_of(cells: pd.DataFrame, axes: Axes) -> tuple[pd.Series, pd.Series, np.ndarray]:
+    """Return the places of the cells on the two axes, and which cells have one on both.
+
+    Raises:
+        UserError: If a key is unknown or not numeric, two of them are the same, or no cell has a place.
+    """
+    if axes.x == axes.y:
+        raise UserError(f"--y must differ from --x, got {axes.y} for both; for example --x width --y lr")
+    taken = {axes.x, axes.y} & set(axes.facets)
+    if taken:
+        raise UserError(f"--facet must not repeat an axis, got {taken.pop()}; drop it from --facet")
+    x, y = numeric_column(cells, axes.x, "--x"), numeric_column(cells, axes.y, "--y")
+    placed = (x.notna() & y.notna()).to_numpy()
+    if not placed.any():
+        raise UserError(
+            f"--x and --y must have values, got only null for {axes.x} or {axes.y}; choose other axes"
+        )
+    return x, y, placed
+
+
+def with_whole(grid: pd.DataFrame, cells: pd.DataFrame, axes: Axes) -> pd.DataFrame:
+    """Return a grid whose axes are whole numbers where those of the cells are."""
     whole = [key for key in (axes.x, axes.y) if key in cells and pd.api.types.is_integer_dtype(cells[key])]
     return grid.astype(dict.fromkeys(whole, "int64"))
 
@@ -86,7 +109,7 @@ def boundary(grid: pd.DataFrame, axes: Axes) -> pd.DataFrame:
 
     Returns:
         The facet keys, then ``x``, ``y``, ``x2``, ``y2`` in data coordinates; midpoints are geometric
-        where an axis is positive.
+        where an axis is logarithmic.
     """
     segments: list[dict[str, Any]] = []
     for facet, part in facet_groups(grid, axes.facets):
@@ -95,7 +118,10 @@ def boundary(grid: pd.DataFrame, axes: Axes) -> pd.DataFrame:
             continue
         table = part.pivot(index=axes.y, columns=axes.x, values="regime")
         regimes = [[plain(value) for value in row] for row in table.to_numpy(dtype=object)]
-        x_edges, y_edges = edges(table.columns.to_numpy(float)), edges(table.index.to_numpy(float))
+        x_edges, y_edges = (
+            edges(places.to_numpy(float), key)
+            for key, places in ((axes.x, table.columns), (axes.y, table.index))
+        )
         for i, row in enumerate(regimes):
             for j, here in enumerate(row):
                 right = row[j + 1] if j + 1 < len(row) else None
@@ -118,26 +144,26 @@ def is_scattered(part: pd.DataFrame, axes: Axes) -> bool:
 
 def _within_columns(part: pd.DataFrame, axes: Axes) -> Iterator[dict[str, float]]:
     """Yield the borders between regimes inside each column of a panel."""
-    places = edges(np.unique(part[axes.x].to_numpy(float)))
+    places = edges(np.unique(part[axes.x].to_numpy(float)), axes.x)
     for place, (_, points) in enumerate(part.sort_values(axes.y).groupby(axes.x)):
-        borders = edges(points[axes.y].to_numpy(float))
+        borders = edges(points[axes.y].to_numpy(float), axes.y)
         regimes = [plain(value) for value in points["regime"]]
         for border, below, above in zip(borders[1:], regimes, regimes[1:], strict=False):
             if below and above and below != above:
                 yield {"x": places[place], "y": border, "x2": places[place + 1], "y2": border}
 
 
-def is_log(values: Sequence[float] | np.ndarray) -> bool:
-    """Return whether an axis with these values is drawn on a log scale."""
-    return bool((np.asarray(values, float) > 0).all())
+def is_log(values: Sequence[float] | np.ndarray, key: str) -> bool:
+    """Return whether the axis of a key with these values is drawn on a log scale: an exponent is a log."""
+    return not is_exponent(key) and bool((np.asarray(values, float) > 0).all())
 
 
-def edges(values: np.ndarray) -> np.ndarray:
-    """Return the borders between sorted values, one more than there are values.
+def edges(values: np.ndarray, key: str) -> np.ndarray:
+    """Return the borders between sorted values of a key, one more than there are values.
 
-    Inner borders are midpoints, geometric where all values are positive; the outer ones mirror them.
+    Inner borders are midpoints, geometric where the axis is logarithmic; the outer ones mirror them.
     """
-    log = is_log(values)
+    log = is_log(values, key)
     points = np.log(values) if log else np.asarray(values, float)
     if len(points) == 1:
         half = np.log(2) / 2 if log else 0.5

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from runner.analysis.columns import column, config_columns, distinct, groups, plain, show, show_values
+from runner.analysis.columns import (
+    column,
+    config_columns,
+    distinct,
+    groups,
+    is_exponent,
+    plain,
+    show,
+    show_values,
+)
 from runner.errors import UserError
 
 if TYPE_CHECKING:
@@ -60,8 +69,10 @@ def default_facets(store: Store, axes: Sequence[str], launch: str | None = None)
 
     config = read_config(store.path, launch) if launch else store.config
     facets = config.get("facet", ["parameterization"]) or []
+    # An axis of an exponent runs over what the name would part.
+    taken = {*axes, *(["parameterization"] if any(is_exponent(axis) for axis in axes) else [])}
     return tuple(
-        str(facet) for facet in ([facets] if isinstance(facets, str) else facets) if facet not in axes
+        str(facet) for facet in ([facets] if isinstance(facets, str) else facets) if facet not in taken
     )
 
 
@@ -107,7 +118,10 @@ def require_no_other_varying(cells: pd.DataFrame, axes: Sequence[str], facets: S
         free |= set(group if free.intersection(axes, group) else ())
     keys = [str(key) for key in config if key not in free]
     if "parameterization" in free and "parameterization" not in facets:
-        keys = [key for key in keys if not key.startswith("parameterization.")]
+        keys = [key for key in keys if not is_exponent(key)]
+    elif any(is_exponent(key) for key in free):
+        # The name says what differs from its file, and follows from the exponents.
+        keys = [key for key in keys if key != "parameterization"]
     separate = [column(cells, facet, "--facet") for facet in facets]
     varying: dict[str, list[Any]] = {}
     for _, part in groups(config, separate):

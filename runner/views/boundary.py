@@ -58,11 +58,11 @@ def boundary(
         enough_facets(cells, (x, along), default_facets(store, (x, along))) if facet is None else names(facet)
     )
     what = property_of(store, cells, of)
-    log = is_log(numeric_column(cells, along, "--along").dropna().to_numpy())
+    log = is_log(numeric_column(cells, along, "--along").dropna().to_numpy(), along)
     seeds = seed_places(cells, what, along, [x, *facets])
     table = places(seeds, [x, *facets], log, what.smooth, alike=(x,))
     numbers = numeric_column(cells, x, "--x")
-    can_fit = log and is_log(numbers.dropna().to_numpy()) and numbers.nunique() > 1
+    can_fit = log and is_log(numbers.dropna().to_numpy(), x) and numbers.nunique() > 1
     laws = exponents(seeds if can_fit else seeds.iloc[:0], cells, of, along, x, facets)
     axes = Axes(x, along, facets)
     shared = sweep_words(cells, store.config, where, (x, along, *facets))

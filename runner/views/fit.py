@@ -9,7 +9,7 @@ from rich.console import Console
 
 from runner.analysis.axes import calm_conditions
 from runner.analysis.columns import groups, plain, records
-from runner.analysis.exponents import DEFAULT_METRICS, fit_points
+from runner.analysis.exponents import DEFAULT_METRICS, counted_as, fit_points
 from runner.analysis.exponents import fit as exponents
 from runner.analysis.moment import at_level
 from runner.analysis.phase import Axes
@@ -191,7 +191,7 @@ def print_fit(fits: pd.DataFrame, facets: Sequence[str], out: Console, x: str = 
             view.add_row(*_row(row)[: len(headings)])
         out.print(view)
         out.print()
-    plural = "widths" if x == "width" else "values"
+    plural = counted_as(x)
     notes = [
         f"slope of log metric against log {x}; interval: bootstrap over seeds",
         f"data: seeds x {plural}",

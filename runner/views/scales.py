@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from runner.analysis.columns import distinct
+from runner.analysis.columns import distinct, is_exponent
 from runner.analysis.phase import edges, is_log
 from runner.schema import CELLS
 from runner.views import alt
@@ -34,7 +34,8 @@ class Scale:
         """Return the Altair channel that draws this axis."""
         axis = alt.Axis(
             values=self.ticks,
-            format="d" if self._whole else ".3~g" if self.log else "~r",
+            # To so many digits: without a number of them they would be those of evenly spaced ticks.
+            format="d" if self._whole else ".3~g" if self.log else ".6~g",
             labels=labels,
             title=self.title if labels else None,
         )
@@ -63,10 +64,10 @@ def shared_scale(
     grid: pd.DataFrame, key: str, panels: Sequence[tuple[Any, pd.DataFrame]], title: str
 ) -> Scale:
     """Return the scale that all panels share, so that they can be compared by eye."""
-    borders = [edges(np.array(distinct(part[key]), float)) for _, part in panels]
+    borders = [edges(np.array(distinct(part[key]), float), key) for _, part in panels]
     domain = (float(min(border[0] for border in borders)), float(max(border[-1] for border in borders)))
     values = [float(value) for value in distinct(grid[key])]
-    log = is_log(values)
+    log = is_log(values, key)
     return Scale(title, log, domain, _ticks(values, log))
 
 
@@ -93,6 +94,9 @@ def column_title(key: str, lr_unit: str | None = None) -> str:
     }
     unit = next((column.unit for column in CELLS if column.name == key), "")
     named = f" ({unit})" if unit not in ("", "1", "lr", "lr_unit", "fraction", "loss", "JSON") else ""
+    if is_exponent(key):
+        _, exponent, role = key.split(".", 2)
+        return f"exponent {exponent} of {role.replace('.', ' ')}"
     return words.get(key, key.rpartition(".")[2].replace("_", " ")) + named
 
 

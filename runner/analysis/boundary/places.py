@@ -47,7 +47,7 @@ def seed_places(cells: pd.DataFrame, what: Property, along: str, keys: Sequence[
             f"--along must be a key with several values, got {along} with "
             f"{', '.join(map(show, distinct)) or 'none'}; sweep more values of it"
         )
-    log = is_log(distinct)
+    log = is_log(distinct, along)
     rows = []
     every, scores = value.to_numpy(), what.score.reindex(cells.index).to_numpy(float)
     if what.smooth:  # between a cell that trained and one that diverged a level was not seen to be passed

@@ -10,11 +10,13 @@ from runner.analysis.moment import at_level
 from runner.analysis.phase import Axes, boundary, phase_grid
 from runner.analysis.regime import LETTERS, classify
 from runner.analysis.selection import choose, default_facets
+from runner.analysis.slopes import read_slope
 from runner.grid.config import load_thresholds
 from runner.store import Store
 from runner.views.captions import common_words, sweep_words
 from runner.views.phase.chart import phase_chart
 from runner.views.phase.critical import critical_of
+from runner.views.phase.slopes import slope_view
 from runner.views.phase.terminal import print_phase
 from runner.views.picture import COLUMN, Option, Picture, conditions, names
 from runner.views.scales import column_title, lr_unit
@@ -31,7 +33,7 @@ def phase(
     Args:
         x: Numeric key across.
         y: Numeric key upwards.
-        color: ``regime``, or a numeric column.
+        color: ``regime``, a numeric column, or a slope: ``slope:METRIC:KEY``, ``slope:METRIC@LAYER:KEY``.
         facet: One panel per value of these keys, ``none`` for a single one (the config's ``facet``).
         where: Conditions that choose cells, ``lr=0.1`` or ``width=64,128``.
         all: Whether to take the cells of all launches, not only those of the newest.
@@ -44,7 +46,9 @@ def phase(
     if regime is not None:
         judged = classify(cells, load_thresholds(regime))
         cells = cells.drop(columns=["regime", "catapult"]).join(judged)
-    return phase_view(store, cells, Axes(x, y, facets, color), where)
+    axes = Axes(x, y, facets, color)
+    slope = read_slope(color)
+    return slope_view(store, cells, axes, slope, where) if slope else phase_view(store, cells, axes, where)
 
 
 def phase_view(store: Store, cells: pd.DataFrame, axes: Axes, where: Sequence[str] = ()) -> View:
@@ -105,6 +109,7 @@ PICTURE = Picture(
         "runner phase --color ntk_change --where parameterization=ntk,mup",
         "runner phase --y lr_sharpness --facet parameterization,depth --where model.activation=relu",
         "runner phase --x gamma --where width=256 --regime my_thresholds.yaml",
+        "runner phase --x gamma --y lr --color slope:ntk_change:width",
     ),
     {"color": COLUMN, "regime": Option("NAME|FILE")},
 )

@@ -100,7 +100,7 @@ def _panel(
     # On a screen the page may put panels below each other: each has its labels then.
     labels = not layout.paper or place % context.columns == 0
     scales = (context.x.encode(alt.X, "x"), context.y.encode(alt.Y, "y", labels=labels))
-    width, height = _size(part, axes, layout)
+    width, height = panel_size(part, axes, layout)
     frame = _rectangles(part, axes, context.measures).assign(panel=title)
     line, label = critical_lines(part, axes, context.x, context.y, scales, layout)
     letter = _letter_size(part, axes, layout, width, height)
@@ -117,19 +117,24 @@ def _panel(
     return layered(layers, title, width, height)
 
 
-def _rectangles(part: pd.DataFrame, axes: Axes, measures: Sequence[str]) -> pd.DataFrame:
-    """Return the points of a panel with the borders of their rectangles."""
+def bordered(part: pd.DataFrame, axes: Axes) -> pd.DataFrame:
+    """Return the places of a panel's points, ``x`` and ``y``, with the borders of their rectangles."""
     frame = pd.DataFrame({"x": part[axes.x].astype(float), "y": part[axes.y].astype(float)})
-    for name in ("x", "y"):
+    for name, key in (("x", axes.x), ("y", axes.y)):
         values = np.array(distinct(frame[name]))
-        borders = edges(values)
+        borders = edges(values, key)
         index = np.searchsorted(values, frame[name])
         frame[f"{name}0"], frame[f"{name}1"] = borders[index], borders[index + 1]
     if is_scattered(part, axes):
         for _, column in frame.groupby("x"):
-            borders = edges(np.sort(column["y"].to_numpy()))
+            borders = edges(np.sort(column["y"].to_numpy()), axes.y)
             index = np.argsort(np.argsort(column["y"].to_numpy()))
             frame.loc[column.index, ["y0", "y1"]] = np.stack([borders[index], borders[index + 1]], axis=1)
+    return frame
+
+
+def _rectangles(part: pd.DataFrame, axes: Axes, measures: Sequence[str]) -> pd.DataFrame:
+    """Return the points of a panel: borders, regime, value."""
     regime = part["regime"].astype(object).where(part["regime"].notna(), None)
     agreed = (part["share"] == 1).to_numpy()
     fills = [
@@ -137,7 +142,7 @@ def _rectangles(part: pd.DataFrame, axes: Axes, measures: Sequence[str]) -> pd.D
         for name, whole in zip(regime, agreed, strict=True)
     ]
     inks = [TEXT_COLORS[name] if name and whole else INK for name, whole in zip(regime, agreed, strict=True)]
-    return frame.assign(
+    return bordered(part, axes).assign(
         id=part.index,
         regime=regime,
         letter=regime.map(LETTERS).where(regime.notna(), np.where(part["failed"] > 0, "!", "")),
@@ -158,9 +163,7 @@ def _white(frame: pd.DataFrame, scales: tuple[Any, Any], axes: Axes) -> list[Any
         return []
     base = alt.Chart(rows_of(pale)).mark_rect(fill=PAPER)
     return [
-        base.encode(
-            x=_renamed(scales[0], "x0"), x2=alt.X2("x1"), y=_renamed(scales[1], "y0"), y2=alt.Y2("y1")
-        )
+        base.encode(x=renamed(scales[0], "x0"), x2=alt.X2("x1"), y=renamed(scales[1], "y0"), y2=alt.Y2("y1"))
     ]
 
 
@@ -173,7 +176,7 @@ def _short(value: Any) -> Any:
 def _cells(frame: pd.DataFrame, context: _Context, scales: tuple[Any, Any]) -> Any:
     """Return the rectangles of a panel."""
     axes, shown = context.axes, "regime" if context.axes.color == "regime" else "value"
-    x, y = _renamed(scales[0], "x0"), _renamed(scales[1], "y0")
+    x, y = renamed(scales[0], "x0"), renamed(scales[1], "y0")
     rects = (
         alt.Chart(rows_of(frame))
         .mark_rect(stroke=theme("paper"), strokeWidth=0.5)
@@ -220,7 +223,7 @@ def _letters(frame: pd.DataFrame, scales: tuple[Any, Any], size: float, place: i
 def _on_screen(frame: pd.DataFrame, scales: tuple[Any, Any], context: _Context) -> list[Any]:
     """Return the frame around the chosen point, and on top what the pointer meets wherever it is over one."""
     base = alt.Chart(rows_of(frame)).encode(
-        x=_renamed(scales[0], "x0"), x2=alt.X2("x1"), y=_renamed(scales[1], "y0"), y2=alt.Y2("y1")
+        x=renamed(scales[0], "x0"), x2=alt.X2("x1"), y=renamed(scales[1], "y0"), y2=alt.Y2("y1")
     )
     picked = [
         base.mark_rect(fill=None, stroke=color, strokeWidth=width).transform_filter(f"datum.id === {PICKED}")
@@ -253,7 +256,7 @@ def _lines(lines: pd.DataFrame | None, scales: tuple[Any, Any]) -> list[Any]:
 def _color(axes: Axes, grid: pd.DataFrame, columns: int | None) -> Any:
     """Return the color channel: regimes by name, or a number on viridis."""
     if axes.color != "regime":
-        return _numeric_color(grid["value"], "value", column_title(axes.color))
+        return _numeric_color(grid["value"], "value", column_title(axes.color), columns is not None)
     present = [regime for regime in REGIMES if (grid["regime"] == regime).any()] or list(REGIMES)
     scale = alt.Scale(domain=present, range=[COLORS[regime] for regime in present])
     labels = " : ".join(f"datum.value == '{regime}' ? '{LETTERS[regime]}  {regime}'" for regime in REGIMES)
@@ -264,16 +267,21 @@ def _color(axes: Axes, grid: pd.DataFrame, columns: int | None) -> Any:
     return alt.Color("regime:N", scale=scale, legend=legend)
 
 
-def _numeric_color(column: pd.Series, field: str, title: str) -> Any:
+def gradient_legend(title: str | list[str], paper: bool, number_format: str = ".3~g") -> Any:
+    """Return the legend of a color of numbers: in print above the panels, which keep their width."""
+    place: dict[str, Any] = {"orient": "top", "gradientLength": 110, "offset": 2} if paper else {}
+    return alt.Legend(title=title, format=number_format, tickCount=5, **place)
+
+
+def _numeric_color(column: pd.Series, field: str, title: str, paper: bool = False) -> Any:
     """Return the color channel of a number, on a logarithmic scale where it spans a decade."""
     values = column.dropna()
     log = bool(len(values) > 0 and values.min() > 0 and values.max() > 10 * values.min())
     scale = number_scale(log, scheme="viridis", nice=False)
-    legend = alt.Legend(title=title, format=".3~g", tickCount=5)
-    return alt.Color(f"{field}:Q", scale=scale, legend=legend)
+    return alt.Color(f"{field}:Q", scale=scale, legend=gradient_legend(title, paper))
 
 
-def _size(part: pd.DataFrame, axes: Axes, layout: Layout) -> tuple[float, float]:
+def panel_size(part: pd.DataFrame, axes: Axes, layout: Layout) -> tuple[float, float]:
     """Return width and height of a panel that leave room for a letter in each rectangle."""
     across, up = part[axes.x].nunique(), part[axes.y].nunique()
     if is_scattered(part, axes):
@@ -291,7 +299,7 @@ def _letter_size(part: pd.DataFrame, axes: Axes, layout: Layout, width: float, h
     return round(min(most, 0.75 * width / part[axes.x].nunique(), 0.85 * height / part[axes.y].nunique()), 1)
 
 
-def _renamed(channel: Any, field: str) -> Any:
+def renamed(channel: Any, field: str) -> Any:
     """Return the same channel over another field."""
     copy = channel.copy()
     copy.shorthand = f"{field}:Q"

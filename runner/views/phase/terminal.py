@@ -1,6 +1,6 @@
 """The phase diagram on a terminal: letters with colour, and a legend."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -18,12 +18,21 @@ from runner.views.terminal import MISSING, plain_table, short, some
 
 
 def print_phase(grid: pd.DataFrame, axes: Axes, out: Console) -> None:
+    """Print the diagram of a :func:`runner.analysis.phase.phase_grid` as :func:`print_points` does."""
+    print_points(grid, axes, out, lambda row: _cell(row, axes), phase_legend(grid, axes))
+
+
+def print_points(
+    grid: pd.DataFrame, axes: Axes, out: Console, cell: Callable[[Mapping[str, Any]], Text], legend: Text
+) -> None:
     """Print one table per facet, y downwards from its largest value and x across, and the legend.
 
     Args:
-        grid: As returned by :func:`runner.analysis.phase.phase_grid`.
+        grid: One row per point: the facet keys, x and y.
         out: Where to; a table that is too wide for it is continued below. On a terminal, of a table that is
             higher than the window only as many rows are shown as fit, evenly chosen.
+        cell: From a row to its text.
+        legend: What the texts mean.
     """
     values = distinct(grid[axes.y])
     shown = some(values, max(_LEAST_ROWS, out.height - _OTHER_ROWS)) if out.is_terminal else values
@@ -31,10 +40,10 @@ def print_phase(grid: pd.DataFrame, axes: Axes, out: Console) -> None:
     tables = [
         table
         for facet, part in groups(seen, [seen[key] for key in axes.facets])
-        for table in _facet_tables(part, axes, facet_label(axes.facets, facet), out.width)
+        for table in _facet_tables(part, axes, facet_label(axes.facets, facet), out.width, cell)
     ]
     out.print(Columns(tables, padding=(0, 2)))
-    out.print(phase_legend(grid, axes))
+    out.print(legend)
     if len(shown) < len(values):
         out.print(
             f"{len(shown)} of {len(values)} values of {axes.y}; --json, --csv and --out have all", style="dim"
@@ -45,16 +54,19 @@ _LEAST_ROWS, _OTHER_ROWS = 6, 9
 """Rows of a diagram in any window, and those around it: heading, axes, legend and the prompt."""
 
 
-def _facet_tables(part: pd.DataFrame, axes: Axes, title: str, width: int) -> list[Table]:
+def _facet_tables(
+    part: pd.DataFrame, axes: Axes, title: str, width: int, cell: Callable[[Mapping[str, Any]], Text]
+) -> list[Table]:
     """Return the table of one facet, in as many pieces as the width of the terminal asks for."""
     xs, ys = distinct(part[axes.x]), distinct(part[axes.y])[::-1]
-    texts = {(plain(row[axes.x]), plain(row[axes.y])): _cell(row, axes) for row in records(part)}
+    texts = {(plain(row[axes.x]), plain(row[axes.y])): cell(row) for row in records(part)}
     heads, labels = dict(zip(xs, _labels(xs), strict=True)), dict(zip(ys, _labels(ys), strict=True))
-    critical, named = _critical_row(part, axes), _critical_name(part)
+    critical = _critical_row(part, axes) if "critical" in part else {}
+    named = _critical_name(part) if critical else ""
     room = 1 + max(
         len(text) for text in [*heads.values(), *critical.values(), *(text.plain for text in texts.values())]
     )
-    lead = 1 + max(len(text) for text in [*labels.values(), axes.y, axes.x, named if critical else ""])
+    lead = 1 + max(len(text) for text in [*labels.values(), axes.y, axes.x, named])
     each = max(1, (width - lead) // room)
     tables = []
     for start in range(0, len(xs), each):
