@@ -10,7 +10,7 @@ import yaml
 from synthetic import exponents
 
 from runner import cli
-from runner.analysis.theory import predicted_crossover, predicted_edge, r_exponent
+from runner.analysis.theory import predicted_crossover, predicted_edge, predicted_slope, r_exponent
 from runner.scaling.boundaries import crossover_gamma, stable_lr
 from runner.scaling.derivation import Limit, derive, network
 from runner.scaling.root import Silent, root
@@ -152,6 +152,48 @@ def test_edges_of_cells():
     assert predicted_edge(mup | {"model.activation": "tanh"}, "gamma", rich=True) is None  # it saturates
     assert predicted_edge(mup, "depth") is None
     assert predicted_edge(mup | {"optimizer": "lion"}, "width") is None
+
+
+GAMMA = {
+    # metric, role, depth -> slope against gamma, lazy and rich, where each weight grows to gamma^(1/(L+1))
+    ("lambda_max_init", None, 2): (0, 0),
+    ("ntk_change", None, 1): (1, 1),
+    ("ntk_change", None, 2): (1, 4 / 3),
+    ("kernel_distance", None, 2): (2, 0),
+    ("linearization_error", None, 2): (1, 0),
+    ("feature_movement", None, 1): (1, 1 / 2),
+    ("feature_movement", None, 2): (1, 2 / 3),
+    ("movement_frobenius", "input", 2): (1, 1 / 3),
+    ("movement_spectral", "output", 2): (1, 1 / 3),
+    ("param_movement", None, 2): (1, 1 / 3),
+    ("sharpness", None, 2): (None, None),
+}
+
+
+@pytest.mark.parametrize("name", ["mup", "ntk"])
+@pytest.mark.parametrize("key", GAMMA, ids=str)
+def test_slopes_against_gamma(key, name):
+    """Chizat et al.: changes go as 1 / alpha; beyond the crossover each weight has an equal part of gamma."""
+    metric, role, depth = key
+    cell = {
+        "exponents": exponents(name), "depth": depth, "optimizer": "sgd", "lr_unit": "absolute",
+        "model.activation": "linear", "center_output": True,
+    }  # fmt: skip
+    found = [predicted_slope(metric, role, cell, "gamma", rich=rich) for rich in (False, True)]
+    assert found == [slope if slope is None else pytest.approx(slope, abs=1e-5) for slope in GAMMA[key]]
+    assert predicted_slope(metric, role, cell, "steps") is None
+
+
+def test_outputs_that_grow_at_init_are_not_lazy():
+    cell = {
+        "exponents": exponents("mup"), "depth": 2, "optimizer": "sgd", "lr_unit": "absolute",
+        "model.activation": "linear", "center_output": False,
+    }  # fmt: skip
+    assert predicted_slope("ntk_change", None, cell, "gamma") is None
+    assert predicted_slope("ntk_change", None, cell, "gamma", rich=True) == pytest.approx(4 / 3, abs=1e-5)
+    assert (
+        predicted_slope("ntk_change", None, cell | {"model.activation": "tanh"}, "gamma", rich=True) is None
+    )
 
 
 def test_where_theory_is_silent():

@@ -9,7 +9,8 @@ from synthetic import WIDTHS, exponents, frames, grid
 from runner.analysis.exponents import DEFAULT_METRICS, fit, fit_points, loglog_slope
 from runner.analysis.theory import predicted_slope
 from runner.errors import UserError
-from runner.views.fit import print_fit
+from runner.views.fit import chart, print_fit
+from runner.views.style import Layout
 
 NAMES = ("ntk", "mup", "mean_field", "sp")
 
@@ -163,6 +164,124 @@ def test_an_abscissa_that_cannot_be(x, facets, message):
         fit(*tables, ["ntk_change"], facets, x)
 
 
+# -- pieces ------------------------------------------------------------------------------------------
+
+GAMMAS = tuple(float(gamma) for gamma in np.geomspace(0.01, 100, 9))
+
+
+def _crossing(break_=1.3, slopes=(1.0, 2 / 3), name="mup", **more):
+    """Tables whose feature movement bends at a gamma; a seed of the widest gamma diverged."""
+    axes = {
+        "gamma": GAMMAS,
+        "lr": 0.1,
+        "seed": (0, 1, 2),
+        "width": 64,
+        "depth": 2,
+        "center_output": True,
+        **more,
+    }
+    tables = frames(grid(parameterization=name, **axes))
+    cells = tables[0]
+    log = np.log(cells["gamma"] / break_)
+    rng = np.random.default_rng(0)
+    cells["feature_movement"] = np.exp(
+        np.where(log < 0, slopes[0], slopes[1]) * log + 0.05 * rng.standard_normal(len(cells))
+    )
+    cells.loc[(cells["gamma"] == GAMMAS[-1]) & (cells["seed"] == 0), "status"] = "diverged"
+    return tables
+
+
+def test_a_bend_is_found_with_theory_on_both_sides():
+    tables = _crossing(lr_unit="sharpness")
+    found = fit(*tables, ["feature_movement"], (), "gamma")
+    assert found["piece"].tolist() == [0, 1]
+    assert found["slope"].tolist() == pytest.approx([1, 2 / 3], abs=0.06)
+    assert (found["low"] <= [1, 2 / 3]).all()
+    assert (found["high"] >= [1, 2 / 3]).all()
+    assert found["theory"].tolist() == pytest.approx([1, 2 / 3], abs=1e-5)
+    first, last = found.iloc[0], found.iloc[1]
+    assert first["break_low"] <= 1.3 <= first["break_high"]
+    assert last[["break", "break_low", "break_high"]].isna().all()
+    assert (first["first"], last["last"]) == (GAMMAS[0], GAMMAS[-1])
+    assert first["last"] < first["break"] < last["first"]
+    assert (found["left_out"] == 1).all()
+    assert (found["cells"] == 26).all()
+
+
+@pytest.mark.parametrize(("pieces", "count"), [(None, 2), ("auto", 2), (1, 1), ("2", 2), ("3", 3)])
+def test_as_many_pieces_as_asked_for(pieces, count):
+    found = fit(*_crossing(), ["feature_movement"], (), "gamma", pieces)
+    assert len(found) == count
+    assert ("piece" in found) == (pieces != 1)
+    assert found["theory"].iloc[1:-1].isna().all()  # between the limits theory says nothing
+    if count == 1:
+        assert found["theory"].isna().all()
+
+
+def test_a_straight_law_has_one_piece_and_no_theory_of_two():
+    found = fit(*_crossing(slopes=(0.8, 0.8)), ["feature_movement", "ntk_change"], (), "gamma")
+    row = found.iloc[0]
+    assert (row["metric"], row["piece"], row["first"], row["last"]) == (
+        "feature_movement", 0, GAMMAS[0], GAMMAS[-1],
+    )  # fmt: skip
+    assert row["low"] <= 0.8 <= row["high"]
+    assert pd.isna(row["break"])
+    assert pd.isna(row["theory"])
+
+
+def test_against_width_theory_speaks_of_the_last_piece(tables):
+    assert "piece" not in fit(*tables)
+    more = frames(
+        grid(width=(*WIDTHS, 1024), lr=1.0, lr_unit="sharpness", parameterization="ntk", seed=(0, 1), depth=2)
+    )
+    found = fit(*more, ["ntk_change"], (), "width", 2)
+    assert found["piece"].tolist() == [0, 1]
+    assert pd.isna(found["theory"].iloc[0])
+    assert found["theory"].iloc[1] == -1
+
+
+@pytest.mark.parametrize(
+    ("pieces", "where", "message"),
+    [
+        ("4", GAMMAS, "--pieces must be one of 1, 2, 3, auto, got 4; auto takes"),
+        ("two", GAMMAS, "--pieces must be one of"),
+        (2, GAMMAS[:5], "gamma must have at least 6 positive values for 2 pieces, got 0.01, "),
+        (3, GAMMAS[:8], "gamma must have at least 9 positive values for 3 pieces"),
+    ],
+)
+def test_pieces_that_cannot_be(pieces, where, message):
+    cells, trace, layers = _crossing()
+    with pytest.raises(UserError, match="^" + message):
+        fit(cells[cells["gamma"].isin(where)], trace, layers, ["feature_movement"], (), "gamma", pieces)
+
+
+def test_the_terminal_says_slopes_and_breaks():
+    found = fit(*_crossing(lr_unit="sharpness"), ["feature_movement"], ("parameterization",), "gamma")
+    text = _printed(found, x="gamma")
+    first, last = (line for line in text.splitlines() if "0.667" in line or "feature_mov" in line)
+    break_ = found["break"].iloc[0]
+    assert f"{break_:.3g} [" in first
+    assert f"{found['slope'].iloc[1]:.2f}" in last
+    assert "profile likelihood" in text
+    assert "break: gamma where a piece of the line ends" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_broken_line_is_drawn_through_its_break():
+    tables = _crossing(lr_unit="sharpness")
+    fits = fit(*tables, ["feature_movement"], ("parameterization",), "gamma")
+    points = fit_points(*tables, ["feature_movement"], ("parameterization",), "gamma")
+    spec = chart(points, fits, ("parameterization",), Layout(), "gamma").to_dict()
+    lines = [layer for layer in spec["concat"][0]["layer"] if layer["mark"]["type"] == "line"]
+    dotted, solid = (spec["datasets"][layer["data"]["name"]] for layer in lines)
+    assert [row["x"] for row in solid] == pytest.approx([GAMMAS[0], fits["break"].iloc[0], GAMMAS[-1]])
+    steps = np.diff(np.log([[row["x"], row["value"]] for row in solid]), axis=0)
+    assert steps[:, 1] / steps[:, 0] == pytest.approx(fits["slope"])
+    for piece, slope in enumerate(fits["theory"]):
+        (x0, y0), (x1, y1) = np.log([[row["x"], row["value"]] for row in dotted if row["piece"] == piece])
+        assert (y1 - y0) / (x1 - x0) == pytest.approx(slope)
+
+
 # -- theory ------------------------------------------------------------------------------------------
 
 # metric, role, depth -> slope under ntk, mup, sp at a fixed lr * lambda_max; the table of the theory notes
@@ -211,10 +330,10 @@ def test_no_prediction_for_adams_kernel_or_an_unknown_table():
 # -- terminal ----------------------------------------------------------------------------------------
 
 
-def _printed(table, facets=("parameterization",)):
+def _printed(table, facets=("parameterization",), x="width"):
     raw = io.BytesIO()
     out = Console(file=io.TextIOWrapper(raw, encoding="ascii"), width=80, highlight=False)
-    print_fit(table, facets, out)
+    print_fit(table, facets, out, x)
     out.file.flush()
     return raw.getvalue().decode("ascii")
 

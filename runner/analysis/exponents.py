@@ -1,7 +1,8 @@
 """Exponents against width, or another key: how fast a measure falls or grows as networks widen.
 
 The slope is that of a straight line through (log key, mean over seeds of log metric); its interval is a
-percentile bootstrap that resamples the seeds of each value of the key.
+percentile bootstrap that resamples the seeds of each value of the key. Where the line may break, pieces and
+intervals are those of :mod:`runner.analysis.broken`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from runner.analysis.broken import LEAST, MOST_PIECES, broken_line
 from runner.analysis.columns import (
     facet_groups,
     floats,
@@ -36,7 +38,10 @@ DEFAULT_METRICS = (
     "movement_spectral",
 )
 RESAMPLES = 2000
-LEAST_WIDTHS = 3
+LEAST_WIDTHS = LEAST
+PIECES = ("1", "2", "3", "auto")
+"""How many pieces a line may be asked to have."""
+_PIECE = ("piece", "first", "last", "break", "break_low", "break_high")
 _NOT_METRICS = {*FIELDS, "step", "layer_index"}
 _LAYER_KEYS = ("layer_index", "layer", "role")
 
@@ -69,6 +74,7 @@ def fit(
     metrics: Sequence[str] = DEFAULT_METRICS,
     facets: Sequence[str] = ("parameterization",),
     x: str = "width",
+    pieces: str | int | None = None,
     sparse: bool = False,
 ) -> pd.DataFrame:
     """Fit log metric against the logarithm of a key.
@@ -80,29 +86,64 @@ def fit(
         metrics: Numeric columns; ``layers.feature_movement`` where another table has one of that name.
         facets: Keys with one fit per combination of values.
         x: The key, with numbers; where it is not positive a cell is left out.
+        pieces: 1, 2 or 3, or ``auto`` for as many as the data support; by default 1 against width, ``auto``
+            against other keys.
         sparse: Whether a facet may have fewer than three values, and no slope then.
 
     Returns:
-        One row per facet, metric and (for a metric per layer) layer: the facet keys, ``metric``, ``layer``,
-        ``role``, ``slope``, ``low``, ``high`` (95 %; null with fewer than two seeds at a value), ``theory``
-        (null where it says nothing, and against other keys than width), ``widths`` (``values`` of another
-        key), ``seeds`` (fewest at a value), ``cells`` (used) and ``left_out`` (diverged, failed, zero or
-        null).
+        One row per facet, metric, (for a metric per layer) layer and piece: the facet keys, ``metric``,
+        ``layer``, ``role``, ``slope``, ``low``, ``high`` (95 %; of one piece asked for by a bootstrap, null
+        with fewer than two seeds at a value), ``theory`` (null where it says nothing: of several pieces,
+        against width the last is what it speaks of, against gamma the first is lazy and the last rich),
+        ``widths`` (``values`` of another key), ``seeds`` (fewest at a value), ``cells`` (used) and
+        ``left_out`` (diverged, failed, zero or null), which are those of the whole line. Unless one piece is
+        asked for, also ``piece`` (from 0), ``first`` and ``last`` (the values on it), ``break`` (where it
+        ends), ``break_low`` and ``break_high`` (95 %, null where the data do not bound it); all three null
+        for the last piece.
 
     Raises:
         UserError: If a metric or key is unknown, another key varies, the key has no numbers, or fewer than
-            three values exist.
+            three values exist for each piece asked for.
     """
     rows = []
     counted = counted_as(x)
-    for found in _samples(cells, trace, layers, metrics, facets, x, sparse):
-        rows.append(
-            {**found.keys, **asdict(loglog_slope(found.values)), "theory": found.theory}
-            | {counted: len(found.values), "seeds": min(found.seeds, default=0)}
-            | {"cells": sum(found.seeds), "left_out": found.left_out}
-        )
+    least, most = piece_bounds(pieces, x)
+    for found in _samples(cells, trace, layers, metrics, facets, x, least, sparse):
+        lines = _pieces(found.values, least, most)
+        counts = {counted: len(found.values), "seeds": min(found.seeds, default=0)}
+        counts |= {"cells": sum(found.seeds), "left_out": found.left_out}
+        for place, line in enumerate(lines):
+            rows.append({**found.keys, **line, "theory": found.theory(x, place, len(lines)), **counts})
     measured = ["slope", "low", "high", "theory", counted, "seeds", "cells", "left_out"]
-    return pd.DataFrame(rows, columns=[*facets, "metric", "layer", "role", *measured])
+    broken = _PIECE if most > 1 else ()
+    return pd.DataFrame(rows, columns=[*facets, "metric", "layer", "role", *broken, *measured])
+
+
+def piece_bounds(pieces: str | int | None, x: str) -> tuple[int, int]:
+    """Return the fewest and the most pieces that are asked for.
+
+    Raises:
+        UserError: If it is none of :data:`PIECES`.
+    """
+    asked = str(pieces) if pieces is not None else "1" if x == "width" else "auto"
+    if asked not in PIECES:
+        raise UserError(
+            f"--pieces must be one of {', '.join(PIECES)}, got {pieces}; "
+            "auto takes as many as the data support"
+        )
+    return (1, MOST_PIECES) if asked == "auto" else (int(asked), int(asked))
+
+
+def _pieces(samples: Mapping[float, np.ndarray], least: int, most: int) -> list[dict[str, Any]]:
+    """Return slope, interval and place of each piece; one without a slope where there is none."""
+    law = None if most == 1 else broken_line(samples, most, least=least)
+    if law is None:
+        return [asdict(loglog_slope(samples)) | {"piece": 0}]
+    ends = [{"break": one.place, "break_low": one.low, "break_high": one.high} for one in law.breaks]
+    return [
+        asdict(piece) | {"piece": place} | end
+        for place, (piece, end) in enumerate(zip(law.pieces, [*ends, {}], strict=True))
+    ]
 
 
 def counted_as(x: str) -> str:
@@ -165,17 +206,35 @@ def loglog_slope(samples: Mapping[float, np.ndarray], resamples: int = RESAMPLES
 
 @dataclass(frozen=True, slots=True)
 class _Samples:
-    """The usable values of one metric in one facet (and layer), by the key."""
+    """The usable values of one metric in one facet (and layer), by the key.
+
+    ``metric`` and ``cell``, one of the facet, are what theory is asked about; None where its metric of that
+    name is of another kind, per layer or of the whole cell.
+    """
 
     keys: dict[str, Any]
     values: dict[float, np.ndarray]
-    theory: float | None
+    metric: str | None
+    cell: dict[str, Any]
     left_out: int
+
+    def theory(self, x: str, place: int, pieces: int) -> float | None:
+        """Return the slope of a piece that theory predicts, which speaks of limits: the outer pieces."""
+        if self.metric is None or not theory_speaks(x, place, pieces):
+            return None
+        return predicted_slope(self.metric, self.keys["role"], self.cell, x, rich=place > 0)
 
     @property
     def seeds(self) -> list[int]:
         """How many values there are at each value of the key."""
         return [len(values) for values in self.values.values()]
+
+
+def theory_speaks(x: str, place: int, pieces: int) -> bool:
+    """Tell whether a piece is a limit of the key: of width the last, of gamma the outer two of several."""
+    if x == "width":
+        return place == pieces - 1
+    return x == "gamma" and pieces > 1 and place in (0, pieces - 1)
 
 
 def by_key(key: np.ndarray, value: np.ndarray, usable: np.ndarray) -> dict[float, np.ndarray]:
@@ -190,9 +249,10 @@ def _samples(
     metrics: Sequence[str],
     facets: Sequence[str],
     x: str,
+    least: int = 1,
     sparse: bool = False,
 ) -> Iterator[_Samples]:
-    """Yield what is to be fitted; raises as :func:`fit` says."""
+    """Yield what is to be fitted with at least so many pieces; raises as :func:`fit` says."""
     if x in facets:
         raise UserError(f"--facet must not be {x}, which the fit runs over; drop it from --facet")
     places = locate(metrics, known_metrics(cells, trace, layers))
@@ -201,17 +261,18 @@ def _samples(
     last = {"cells": cells, "layers": _last_step(layers, cells), "trace": _last_step(trace, cells)}
     for facet, part in facet_groups(cells, facets):
         if not sparse:
-            _require_values(key[part.index], x, facet)
+            _require_values(key[part.index], x, facet, least)
         example = {str(name): value for name, value in part.iloc[0].items()}
         for metric, table, name in places:
             for keys, found in _by_layer(name, part, key[part.index], last[table]):
-                # Theory's metric of that name must be of the same kind, per layer or of the whole cell.
-                predictable = x == "width" and (keys["layer"] is not None) == (
+                predictable = (keys["layer"] is not None) == (
                     name.startswith("movement_") or name == "update_size"
                 )
-                theory = predicted_slope(name, keys["role"], example) if predictable else None
                 used = sum(len(values) for values in found.values())
-                yield _Samples(facet | {"metric": metric} | keys, found, theory, len(part) - used)
+                yield _Samples(
+                    facet | {"metric": metric} | keys, found, name if predictable else None,
+                    example, len(part) - used,
+                )  # fmt: skip
 
 
 def _by_layer(
@@ -236,16 +297,14 @@ def _last_step(table: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     return table[table["step"] == table.groupby("cell_id", observed=True)["step"].transform("max")]
 
 
-def _require_values(key: pd.Series, x: str, facet: dict[str, Any]) -> None:
-    """Refuse a facet with too few values of the key for a line."""
-    found = key[key > 0]
-    if found.nunique() < LEAST_WIDTHS:
+def _require_values(key: pd.Series, x: str, facet: dict[str, Any], pieces: int) -> None:
+    """Refuse a facet with too few values of the key for a line of so many pieces."""
+    found, least = key[key > 0], LEAST_WIDTHS * pieces
+    if found.nunique() < least:
         where = f" in {facet_label(list(facet), list(facet.values()))}" if facet else ""
         more = "widths" if x == "width" else f"values of {x}"
-        least = (
-            f"at least {LEAST_WIDTHS} values" if x == "width" else f"at least {LEAST_WIDTHS} positive values"
-        )
+        asked = "a fit" if pieces == 1 else f"{pieces} pieces"
         raise UserError(
-            f"{x} must have {least} for a fit, got {show_values(key)}{where}; "
-            f"sweep more {more} or choose cells with --where"
+            f"{x} must have at least {least} {'' if x == 'width' else 'positive '}values for {asked}, "
+            f"got {show_values(key)}{where}; sweep more {more} or choose cells with --where"
         )

@@ -13,6 +13,7 @@ from typing import Any
 from runner.scaling.boundaries import crossover_gamma, stable_lr
 from runner.scaling.derivation import (
     TINY,
+    WIDE,
     Limit,
     Network,
     Sizes,
@@ -58,39 +59,59 @@ def network_of(cell: dict[str, Any], *, adam: bool | None = None) -> Network:
     return network(json.loads(cell["exponents"]), int(cell["depth"]), adam=adam, homogeneous=homogeneous)
 
 
-def predicted_slope(metric: str, role: str | None, cell: dict[str, Any]) -> float | None:
-    """Return the slope of log metric against log width that theory predicts, None where it predicts nothing.
+def predicted_slope(
+    metric: str, role: str | None, cell: dict[str, Any], key: str = "width", *, rich: bool = False
+) -> float | None:
+    """Return the slope of log metric against log key that theory predicts, None where it predicts nothing.
 
     Args:
         role: Role of the layer for a metric per layer, else None.
-        cell: Any cell of the fit: ``exponents``, ``optimizer``, ``depth``, ``lr_unit`` and
-            ``model.activation`` are read.
+        cell: Any cell of the fit: ``exponents``, ``optimizer``, ``depth``, ``lr_unit``,
+            ``model.activation`` and, against gamma, ``center_output`` are read.
+        key: ``width``, to infinity, or ``gamma``, to zero; theory is silent on others.
+        rich: Gamma to infinity instead.
 
     References:
-        Jacot et al., arXiv 1806.07572; Yang & Hu, arXiv 2011.14522, section 3 and appendix.
+        Jacot et al., arXiv 1806.07572; Yang & Hu, arXiv 2011.14522, section 3 and appendix; for gamma Chizat
+        et al., arXiv 1812.07956, and Atanasov et al., arXiv 2410.04642.
     """
+    limit = _limit(key, rich)
+    lazy = key == "gamma" and not rich
+    if limit is None or (lazy and metric != "lambda_max_init" and not cell.get("center_output")):
+        # Outputs at init grow as gamma falls, and undoing them moves the features as far as ever.
+        return None
     try:
         if metric == "lambda_max_init":
             # The kernel is that of gradient descent, whatever the optimizer.
-            return derive(network_of(cell, adam=False)).lambda_max
-        sizes = trained_sizes(network_of(cell), cell["lr_unit"])
+            slope: float | None = derive(network_of(cell, adam=False), limit).lambda_max
+        else:
+            sizes = trained_sizes(network_of(cell), cell["lr_unit"], limit)
+            adam = OPTIMIZERS[cell["optimizer"]] == "adam"
+            if role is not None:
+                slope = _of_role(metric, role, sizes)
+            elif adam or metric in _OF_ROLES:
+                slope = None
+            else:
+                slope = _of_cell(metric, sizes, cell.get("model.activation"))
     except Silent:
         return None
-    adam = OPTIMIZERS[cell["optimizer"]] == "adam"
-    if role is None:
-        return None if adam or metric in _OF_ROLES else _of_cell(metric, sizes, cell.get("model.activation"))
-    return _of_role(metric, role, sizes)
+    return None if slope is None else (-slope if lazy else slope) + 0.0
 
 
-def trained_sizes(net: Network, lr_unit: str) -> Sizes:
-    """Return the sizes of networks whose learning rates are the same number in this unit at every width.
+def _limit(key: str, rich: bool) -> Limit | None:
+    """Return where theory speaks of a key; where gamma falls, slopes against it have the other sign."""
+    return {"width": WIDE, "gamma": Limit(0.0, 1.0 if rich else -1.0)}.get(key)
+
+
+def trained_sizes(net: Network, lr_unit: str, limit: Limit = WIDE) -> Sizes:
+    """Return the sizes of networks whose learning rates are the same number in this unit everywhere.
 
     Raises:
-        Silent: If at that learning rate the outputs change by more or less as networks widen.
+        Silent: If at that learning rate the outputs change by more or less as what grows does.
     """
     if lr_unit == "sharpness":
-        return derive(net)
-    sizes = derive(net, lr=0.0)
+        return derive(net, limit)
+    sizes = derive(net, limit, lr=0.0)
     if sizes.grown or (abs(sizes.updates[-1]) < TINY and max(sizes.feature_change) < TINY):
         return sizes
     raise Silent("at a fixed learning rate there is no limit in which outputs change by O(1)")
@@ -104,7 +125,10 @@ def _of_cell(metric: str, sizes: Sizes, activation: str | None) -> float | None:
         return sizes.movement
     if metric not in _OF_KERNEL or (metric == "linearization_error" and activation not in SMOOTH):
         return None
-    return sizes.kernel_change * (2 if metric == "kernel_distance" else 1)
+    if metric == "ntk_change":
+        return sizes.kernel_change
+    # One minus a cosine and a relative error: where the kernel outgrows its init they are of order one.
+    return min(0.0, sizes.kernel_change * (2 if metric == "kernel_distance" else 1))
 
 
 def _of_role(metric: str, role: str, sizes: Sizes) -> float | None:
@@ -134,13 +158,12 @@ def predicted_edge(cell: dict[str, Any], key: str, *, rich: bool = False) -> flo
         Lewkowycz et al., arXiv 2003.02218, for 2 / lambda_max; Atanasov et al., arXiv 2410.04642, section 3,
         for gamma; Haas et al., arXiv 2505.22491, for the cross-entropy.
     """
-    if key not in ("width", "gamma"):
+    limit = _limit(key, rich)
+    if limit is None:
         return None
     try:
         net = network_of(cell)
-        # gamma -> 0, or to infinity; a slope is against the logarithm of gamma itself.
-        sign = 1.0 if key == "width" or rich else -1.0
-        limit = Limit() if key == "width" else Limit(0.0, sign)
+        sign = -1.0 if limit.gamma < 0 else 1.0
         slope = sign * stable_lr(net, limit, bounded_gradient=cell.get("loss", "mse") != "mse")
         if cell["lr_unit"] == "sharpness":
             slope += sign * derive(network_of(cell, adam=False), limit).lambda_max

@@ -1,6 +1,6 @@
 """Exponents: measures against width, with their fits, their seeds' range and the slope that theory gives."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,13 @@ from runner.errors import UserError
 from runner.store import Store
 from runner.views import alt
 from runner.views.captions import sweep_words
-from runner.views.picture import METRICS, Part, Picture, Section, conditions, names
+from runner.views.picture import METRICS, Option, Part, Picture, Section, conditions, names
 from runner.views.scales import log_scale, range_bars, value_channel
 from runner.views.style import Layout, concat, layered, rows_of, series_scales
 from runner.views.terminal import plain_table
 from runner.views.view import View
+
+_BROKEN = "95 % intervals by profile likelihood, as many pieces as the corrected BIC wants"
 
 
 def fit(
@@ -33,6 +35,7 @@ def fit(
     all: bool = False,
     at: str | None = None,
     x: str = "width",
+    pieces: str | int | None = None,
 ) -> View:
     """Return exponents: log-log slopes against width or another key, with bootstrap intervals, beside theory.
 
@@ -43,12 +46,14 @@ def fit(
         all: Whether to take the cells of all launches, not only those of the newest.
         at: Where to look at each cell: at the moment when a measure came to a level, ``train_loss=0.02``.
         x: Numeric key that the slopes are against.
+        pieces: Of the line, each with a slope; auto is as many as the data support (1, against another x
+            auto).
     """
     where, store = conditions(where), at_level(store, at)
     cells = choose(store, where, all)
     facets = default_facets(store, (x,)) if facet is None else names(facet)
     chosen = names(metric or DEFAULT_METRICS)
-    fits = exponents(cells, store.trace, store.layers, chosen, facets, x)
+    fits = exponents(cells, store.trace, store.layers, chosen, facets, x, pieces)
     points = fit_points(cells, store.trace, store.layers, chosen, facets, x)
     return View(
         fits,
@@ -66,7 +71,7 @@ def chart(
     """Return one log-log panel per metric (and role of a layer): points, fitted lines, theory's slopes.
 
     A point is the geometric mean of the seeds, its bar their range; the line is the fit, its legend the
-    slope; dotted is theory's slope, drawn through the middle of the fit.
+    slope; dotted is theory's slope, drawn through the middle of the fit, or of its piece.
     """
     points, fits = with_series(points, facets), with_series(fits, facets)
     series = list(dict.fromkeys(fits["series"]))
@@ -109,7 +114,8 @@ def _panel(
         (fitted, {"strokeWidth": 1.4}),
     ):
         if len(frame):
-            layers.append(alt.Chart(rows_of(frame)).mark_line(**style).encode(x=x, y=y, color=color))
+            lines = alt.Chart(rows_of(frame)).mark_line(**style)
+            layers.append(lines.encode(x=x, y=y, color=color, detail="piece:N"))
     metric, role, layer = values
     name = f"{metric}, {layer} ({role})" if layer is not None else str(metric)
     # In print the caption says the slopes.
@@ -119,35 +125,64 @@ def _panel(
 
 
 def _lines(points: pd.DataFrame, fits: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the ends of the fitted lines and of theory's, which cross in the middle of the points."""
+    """Return the corners of the fitted lines and the ends of theory's, crossing in the middle of a piece."""
     fitted: list[dict[str, Any]] = []
     predicted: list[dict[str, Any]] = []
-    for fit in records(fits):
-        part = points[points["series"] == fit["series"]]
-        if plain(fit["slope"]) is None or part.empty:
+    for series, part in fits.groupby("series", sort=False):
+        found, own = points[points["series"] == series], records(part)
+        if plain(own[0]["slope"]) is None or found.empty:
             continue
-        places, logs = part["x"].to_numpy(float), np.log(part["value"].to_numpy(float))
-        middle, height = np.log(places).mean(), logs.mean()
-        for slope, rows in ((fit["slope"], fitted), (plain(fit["theory"]), predicted)):
-            for place in () if slope is None else (places.min(), places.max()):
-                value = float(np.exp(height + slope * (np.log(place) - middle)))
-                rows.append({"x": place, "value": value, "series": fit["series"]})
+        places, logs = np.log(found["x"].to_numpy(float)), np.log(found["value"].to_numpy(float))
+        corners = np.log([float(row["break"]) for row in own[:-1]])
+        ends = np.array([places.min(), *corners, places.max()])
+        rises = np.concatenate([[0.0], np.cumsum([row["slope"] for row in own] * np.diff(ends))])
+        # As high as leaves the points as far above as below.
+        heights = rises + (logs - np.interp(places, ends, rises)).mean()
+        fitted += _line_of(ends, heights, series)
+        for place, (row, left, right) in enumerate(zip(own, ends, ends[1:], strict=False)):
+            theory, middle = plain(row["theory"]), (left + right) / 2
+            if len(own) == 1:
+                middle = places.mean()
+            if theory is not None:
+                piece = np.array([left, right])
+                height = float(np.interp(middle, ends, heights))
+                predicted += _line_of(piece, height + theory * (piece - middle), series, place)
     return pd.DataFrame(fitted), pd.DataFrame(predicted)
+
+
+def _line_of(places: np.ndarray, heights: np.ndarray, series: Any, piece: int = 0) -> list[dict[str, Any]]:
+    """Return the points of a line given in logarithms."""
+    return [
+        {"x": x, "value": value, "series": series, "piece": piece}
+        for x, value in zip(np.exp(places).tolist(), np.exp(heights).tolist(), strict=True)
+    ]
 
 
 def _slope_lines(fits: pd.DataFrame) -> list[str]:
     """Return the fitted slopes with their intervals and theory's, one line per series."""
-    lines = []
+    lines: dict[str, str] = {}
+    beyond = ""
     for fit in records(fits):
         slope, low, theory = plain(fit["slope"]), plain(fit["low"]), plain(fit["theory"])
         if slope is None:
-            lines.append(f"{fit['series']}: fewer than three values")
+            lines[fit["series"]] = f"{fit['series']}: fewer than three values"
             continue
         interval = "" if low is None else f" [{low:.2f}, {fit['high']:.2f}]"
-        lines.append(
-            f"{fit['series']}: {slope:.2f}{interval}" + ("" if theory is None else f", theory {theory:g}")
-        )
-    return lines
+        text = f"{slope:.2f}{interval}" + ("" if theory is None else f", theory {theory:.3g}")
+        if plain(fit.get("piece")):
+            lines[fit["series"]] += f"; beyond {beyond} {text}"
+        else:
+            lines[fit["series"]] = f"{fit['series']}: {text}"
+        beyond = break_words(fit)
+    return list(lines.values())
+
+
+def break_words(row: Mapping[str, Any]) -> str:
+    """Return where a piece ends, with the interval; empty for the last one."""
+    place, low, high = (plain(row.get(key)) for key in ("break", "break_low", "break_high"))
+    if place is None:
+        return ""
+    return f"{place:.3g} [{'-' if low is None else f'{low:.3g}'}, {'-' if high is None else f'{high:.3g}'}]"
 
 
 def _caption(fits: pd.DataFrame, facets: Sequence[str], shared: str, x: str) -> str:
@@ -157,24 +192,23 @@ def _caption(fits: pd.DataFrame, facets: Sequence[str], shared: str, x: str) -> 
     for key in dict.fromkeys((row["metric"], plain(row["layer"])) for row in records(named)):
         same = [(row["metric"], plain(row["layer"])) == key for row in records(named)]
         slopes.append(f"{' of '.join(word for word in key if word)}: {'; '.join(_slope_lines(named[same]))}")
+    kind = _BROKEN if "piece" in fits else "95 % bootstrap intervals over seeds"
     return (
         f"Measures against {x}. {shared} Points are geometric means over seeds of cells that trained, bars "
         "reach from the smallest to the largest seed, solid lines are least-squares fits in both logarithms, "
-        "dotted ones have theory's slope. Slopes with 95 % bootstrap intervals over seeds: "
+        f"dotted ones have theory's slope. Slopes with {kind}: "
         f"{'. '.join(slopes)}."
     )
 
 
 def print_fit(fits: pd.DataFrame, facets: Sequence[str], out: Console, x: str = "width") -> None:
     """Print the exponents, one table per facet, theory beside measurement; a narrow one has no counts."""
-    headings = (
-        "metric",
-        "layer",
-        "slope",
-        "95% interval",
-        "theory",
-        *(("data", "out") if out.width >= 64 else ()),
-    )
+    broken = "piece" in fits
+    # A narrow terminal has no counts, and the break stands in their place.
+    wide = 64 + 24 * broken
+    ends = ("break",) if broken and fits["break"].notna().any() else ()
+    data = ("data", "out") if out.width >= wide else ()
+    headings = ("metric", "layer", "slope", "95% interval", "theory", *ends, *data)
     for values, part in groups(fits, [fits[facet] for facet in facets]):
         view = plain_table(facet_label(facets, values))
         for heading in headings:
@@ -188,35 +222,41 @@ def print_fit(fits: pd.DataFrame, facets: Sequence[str], out: Console, x: str = 
             )
         # A metric that this facet never measured says nothing here; --json has the row.
         for row in records(part[part["cells"] > 0]):
-            view.add_row(*_row(row)[: len(headings)])
+            cells = _row(row)
+            view.add_row(*(cells[heading] for heading in headings))
         out.print(view)
         out.print()
     plural = counted_as(x)
-    notes = [
-        f"slope of log metric against log {x}; interval: bootstrap over seeds",
-        f"data: seeds x {plural}",
-    ]
-    if fits["low"].isna().any():
-        notes.append(f"no interval with one seed at a {plural[:-1]}, no slope with fewer than three {plural}")
+    kind = "profile likelihood" if broken else "bootstrap over seeds"
+    notes = [f"slope of log metric against log {x}; interval: {kind}"]
+    if data:
+        notes.append(f"data: seeds x {plural}")
+    if ends:
+        notes.append(f"break: {x} where a piece of the line ends, 95 %; the next row is the next piece")
+    if fits["slope"].isna().any() or (not broken and fits["low"].isna().any()):
+        single = "" if broken else f"no interval with one seed at a {plural[:-1]}, "
+        notes.append(f"{single}no slope with fewer than three {plural}")
     if (fits["left_out"] > 0).any():
         notes.append("out: cells left out (diverged, failed, or a value that is zero or null)")
     out.print("\n".join(notes), style="dim")
 
 
-def _row(row: dict[str, Any]) -> list[str]:
-    """Return the cells of one line of the table of exponents."""
+def _row(row: dict[str, Any]) -> dict[str, str]:
+    """Return the cells of one line of the table of exponents, by heading."""
     slope, low, high, theory = (plain(row[key]) for key in ("slope", "low", "high", "theory"))
     layer = "" if plain(row["layer"]) is None else str(row["layer"])
     role = "" if plain(row["role"]) is None or str(row["role"]) in layer else f" ({row['role']})"
-    return [
-        row["metric"],
-        layer + role,
-        "-" if slope is None else f"{slope:.2f}",
-        "-" if low is None else f"[{low:.2f}, {high:.2f}]",
-        "" if theory is None else f"{theory:g}",
-        f"{row['seeds']}x{row['widths' if 'widths' in row else 'values']}",
-        str(row["left_out"] or ""),
-    ]
+    again = bool(plain(row.get("piece")))
+    return {
+        "metric": "" if again else row["metric"],
+        "layer": "" if again else layer + role,
+        "slope": "-" if slope is None else f"{slope:.2f}",
+        "95% interval": "-" if low is None else f"[{low:.2f}, {high:.2f}]",
+        "theory": "" if theory is None else f"{theory:.3g}",
+        "break": break_words(row),
+        "data": "" if again else f"{row['seeds']}x{row['widths' if 'widths' in row else 'values']}",
+        "out": "" if again else str(row["left_out"] or ""),
+    }
 
 
 def _on_page(store: Store, cells: pd.DataFrame, axes: Axes) -> Part:
@@ -244,9 +284,9 @@ PICTURE = Picture(
         "runner fit outputs/width_scaling",
         "runner fit --metric ntk_change,feature_movement --where lr=1 --out fit.pdf",
         "runner fit --metric layers.feature_movement --facet parameterization,depth --json",
-        "runner fit outputs/rich --x gamma --metric ntk_change",
+        "runner fit outputs/rich --x gamma --metric ntk_change --pieces 2",
     ),
-    {"metric": METRICS},
+    {"metric": METRICS, "pieces": Option("1|2|3|auto")},
 )
 SECTIONS = [
     Section(
