@@ -93,15 +93,11 @@ def _what(store: Store, cells: pd.DataFrame, of: str | None, along: str | None) 
 
 
 def _other(cells: pd.DataFrame, along: str) -> str:
-    """Return the key that the place is shown against: width where it varies, else another that does."""
+    """Return the key that the place is shown against: width where it varies, else that with most values."""
     config = config_columns(cells)
-    varying = [
-        str(key)
-        for key in config
-        if key not in (along, "seed") and len(distinct(config[key])) > 1
-        and all_numbers(distinct(config[key]))
-    ]  # fmt: skip
-    return "width" if "width" in varying or not varying else varying[0]
+    values = {str(key): distinct(config[key]) for key in config if key not in (along, "seed")}
+    numeric = {key: len(found) for key, found in values.items() if len(found) > 1 and all_numbers(found)}
+    return "width" if "width" in numeric or not numeric else max(numeric, key=lambda key: numeric[key])
 
 
 def all_numbers(values: Sequence[Any]) -> bool:
