@@ -1,6 +1,7 @@
 """Exponents: measures against width, with their fits, their seeds' range and the slope that theory gives."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,14 @@ from runner.analysis.exponents import DEFAULT_METRICS, counted_as, fit_points
 from runner.analysis.exponents import fit as exponents
 from runner.analysis.moment import at_level
 from runner.analysis.phase import Axes
+from runner.analysis.regime import thresholds_of
 from runner.analysis.selection import choose, default_facets, facet_label, select, with_series
+from runner.analysis.steps import with_derived
 from runner.errors import UserError
 from runner.store import Store
 from runner.views import alt
 from runner.views.captions import sweep_words
-from runner.views.picture import METRICS, Part, Picture, Section, conditions, names
+from runner.views.picture import METRICS, THRESHOLDS, Part, Picture, Section, conditions, names
 from runner.views.scales import log_scale, range_bars, value_channel
 from runner.views.style import Layout, concat, layered, rows_of, series_scales
 from runner.views.terminal import plain_table
@@ -33,6 +36,7 @@ def fit(
     all: bool = False,
     at: str | None = None,
     x: str = "width",
+    regime: str | Path | None = None,
 ) -> View:
     """Return exponents: log-log slopes against width or another key, with bootstrap intervals, beside theory.
 
@@ -43,11 +47,13 @@ def fit(
         all: Whether to take the cells of all launches, not only those of the newest.
         at: Where to look at each cell: at the moment when a measure came to a level, ``train_loss=0.02``.
         x: Numeric key that the slopes are against.
+        regime: Thresholds by which ``lazy_exit_step`` is read: ``conf/regime/NAME.yaml`` or a YAML file.
     """
     where, store = conditions(where), at_level(store, at)
     cells = choose(store, where, all)
     facets = default_facets(store, (x,)) if facet is None else names(facet)
     chosen = names(metric or DEFAULT_METRICS)
+    cells = with_derived(store, cells, thresholds_of(store.config, regime), (*chosen, x))
     fits = exponents(cells, store.trace, store.layers, chosen, facets, x)
     points = fit_points(cells, store.trace, store.layers, chosen, facets, x)
     return View(
@@ -244,9 +250,9 @@ PICTURE = Picture(
         "runner fit outputs/width_scaling",
         "runner fit --metric ntk_change,feature_movement --where lr=1 --out fit.pdf",
         "runner fit --metric layers.feature_movement --facet parameterization,depth --json",
-        "runner fit outputs/rich --x gamma --metric ntk_change",
+        "runner fit outputs/rich --x gamma --metric ntk_change,lazy_exit_step",
     ),
-    {"metric": METRICS},
+    {"metric": METRICS, "regime": THRESHOLDS},
 )
 SECTIONS = [
     Section(

@@ -38,6 +38,7 @@ class Option:
 
 COLUMN = Option("COLUMN")
 METRICS = Option("M[,M]", several=True)
+THRESHOLDS = Option("NAME|FILE")
 
 
 @dataclass(frozen=True, slots=True)
