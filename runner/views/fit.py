@@ -1,6 +1,7 @@
 """Exponents: measures against width, with their fits, their seeds' range and the slope that theory gives."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -12,13 +13,15 @@ from runner.analysis.exponents import DEFAULT_METRICS, counted_as, fit_points
 from runner.analysis.exponents import fit as exponents
 from runner.analysis.moment import at_level
 from runner.analysis.phase import Axes
+from runner.analysis.regime import thresholds_of
 from runner.analysis.selection import choose, default_facets, facet_label, select, with_series
+from runner.analysis.steps import with_derived
 from runner.errors import UserError
 from runner.store import Store
 from runner.views import alt
 from runner.views.captions import sweep_words
 from runner.views.laws import BY_PROFILE, FITTED, THEORY, break_words, law_lines, slope_lines
-from runner.views.picture import METRICS, PIECES, Part, Picture, Section, conditions, names
+from runner.views.picture import METRICS, PIECES, THRESHOLDS, Part, Picture, Section, conditions, names
 from runner.views.scales import log_scale, range_bars, value_channel
 from runner.views.style import Layout, concat, layered, rows_of, series_scales
 from runner.views.terminal import plain_table
@@ -34,6 +37,7 @@ def fit(
     at: str | None = None,
     x: str = "width",
     pieces: str | int | None = None,
+    regime: str | Path | None = None,
 ) -> View:
     """Return exponents: log-log slopes against width or another key, with bootstrap intervals, beside theory.
 
@@ -46,11 +50,13 @@ def fit(
         x: Numeric key that the slopes are against.
         pieces: Of the line, each with a slope; auto is as many as the data support (1, against another x
             auto).
+        regime: Thresholds by which ``lazy_exit_step`` is read: ``conf/regime/NAME.yaml`` or a YAML file.
     """
     where, store = conditions(where), at_level(store, at)
     cells = choose(store, where, all)
     facets = default_facets(store, (x,)) if facet is None else names(facet)
     chosen = names(metric or DEFAULT_METRICS)
+    cells = with_derived(store, cells, thresholds_of(store.config, regime), (*chosen, x))
     fits = exponents(cells, store.trace, store.layers, chosen, facets, x, pieces)
     points = fit_points(cells, store.trace, store.layers, chosen, facets, x)
     return View(
@@ -222,8 +228,9 @@ PICTURE = Picture(
         "runner fit --metric ntk_change,feature_movement --where lr=1 --out fit.pdf",
         "runner fit --metric layers.feature_movement --facet parameterization,depth --json",
         "runner fit outputs/rich --x gamma --metric ntk_change --pieces 2",
+        "runner fit outputs/rich --x gamma --metric ntk_change,lazy_exit_step",
     ),
-    {"metric": METRICS, "pieces": PIECES},
+    {"metric": METRICS, "pieces": PIECES, "regime": THRESHOLDS},
 )
 SECTIONS = [
     Section(

@@ -41,6 +41,7 @@ class Option:
 COLUMN = Option("COLUMN")
 METRICS = Option("M[,M]", several=True)
 PIECES = Option("1|2|3|auto")
+THRESHOLDS = Option("NAME|FILE")
 
 
 @dataclass(frozen=True, slots=True)
