@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from rich.console import Console
 
@@ -19,6 +18,7 @@ from runner.errors import UserError
 from runner.store import Store
 from runner.views import alt
 from runner.views.captions import sweep_words
+from runner.views.laws import law_words
 from runner.views.phase.chart import phase_chart
 from runner.views.picture import Option, Picture, conditions, names
 from runner.views.scales import Scale, lr_unit
@@ -152,33 +152,6 @@ def _caption(table: pd.DataFrame, laws: pd.DataFrame, what: Property, axes: Axes
 def _head(row: dict[str, Any], axes: Axes) -> str:
     label = facet_label(axes.facets, [row[facet] for facet in axes.facets])
     return f"{label}: " if label else ""
-
-
-def law_words(row: dict[str, Any], x: str) -> str:
-    """Return a slope with its interval, theory and the range in which it holds, in words.
-
-    Args:
-        row: Of the exponents.
-        x: The key that the slope is against.
-    """
-    slope, low, theory = (plain(row[key]) for key in ("slope", "slope_low", "theory"))
-    if slope is None:
-        return f"no slope: {row['reason']}"
-    words = f"{slope:.2f}"
-    if low is not None and np.isfinite(low):
-        words += f" [{low:.2f}, {row['slope_high']:.2f}]"
-    if theory is not None:
-        words += f", theory {theory:.3g}"
-    start, end = plain(row["break"]), plain(row["first"])
-    if start is not None:
-        bounds = [plain(row[key]) for key in ("break_low", "break_high")]
-        known = (
-            f" [{short(bounds[0])}, {short(bounds[1])}]" if any(bound is not None for bound in bounds) else ""
-        )
-        words += f", up to {x} {short(start)}{known}"
-    elif row["piece"]:
-        words += f", beyond (from {x} {short(end)})"
-    return words
 
 
 def _print(table: pd.DataFrame, laws: pd.DataFrame, what: Property, axes: Axes, out: Console) -> None:

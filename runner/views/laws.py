@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from runner.analysis.columns import plain, records
+from runner.views.terminal import short
 
 BY_PROFILE = "95 % intervals by profile likelihood, as many pieces as the corrected BIC wants"
 """What is said of the intervals of a law that may break."""
@@ -75,3 +76,25 @@ def break_words(row: Mapping[str, Any]) -> str:
     if place is None:
         return ""
     return f"{place:.3g} [{'-' if low is None else f'{low:.3g}'}, {'-' if high is None else f'{high:.3g}'}]"
+
+
+def law_words(row: dict[str, Any], x: str) -> str:
+    """Return a slope with its interval, theory and the range in which it holds, in words.
+
+    Args:
+        row: Of the exponents.
+        x: The key that the slope is against.
+    """
+    slope, low, theory = (plain(row[key]) for key in ("slope", "slope_low", "theory"))
+    if slope is None:
+        return f"no slope: {row['reason']}"
+    words = f"{round(slope, 2) + 0.0:.2f}"  # no -0.00
+    if low is not None and np.isfinite(low):
+        words += f" [{low:.2f}, {row['slope_high']:.2f}]"
+    if theory is not None:
+        words += f", theory {theory:.3g}"
+    if ends := break_words(row):
+        words += f", up to {x} {ends}"
+    elif row["piece"]:
+        words += f", beyond (from {x} {short(row['first'])})"
+    return words

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
+from rich.console import Console
 
 from runner.analysis.critical import PLAIN
 from runner.analysis.moment import at_level
@@ -22,6 +23,7 @@ from runner.views.phase.slopes import slope_view
 from runner.views.phase.terminal import print_phase
 from runner.views.picture import COLUMN, THRESHOLDS, Picture, conditions, names
 from runner.views.scales import column_title, lr_unit
+from runner.views.sentences import boundary_words
 from runner.views.view import View
 
 
@@ -93,12 +95,18 @@ def phase_view(
     grid = phase_grid(cells if points is None else points, axes)
     keys = (axes.x, axes.y, *axes.facets)
     title, unit = common_words(cells, keys), lr_unit(cells)
+
+    def show(out: Console) -> None:
+        print_phase(grid, axes, out)
+        for line in boundary_words(store, cells, axes) if points is None else ():
+            out.print(line, soft_wrap=True)
+
     return View(
         grid,
         _caption(grid, axes, sweep_words(cells, store.config, where, keys)),
         lambda layout: phase_chart(grid, axes, "" if layout.paper else title, unit, layout),
         len(grid.drop_duplicates(list(axes.facets))) if axes.facets else 1,
-        lambda out: print_phase(grid, axes, out),
+        show,
         {"x": axes.x, "y": axes.y, "facets": axes.facets, "color": axes.color, "at": store.config.get("at")},
         {"boundary": boundary(grid, axes)},
     )
