@@ -39,7 +39,7 @@ def fit(
     pieces: str | int | None = None,
     regime: str | Path | None = None,
 ) -> View:
-    """Return exponents: log-log slopes against width or another key, with bootstrap intervals, beside theory.
+    """Return exponents: log-log slopes against width or another key, with intervals, beside theory.
 
     Args:
         metric: Numeric columns of any table; ``layers.NAME`` where two tables have one of that name.
