@@ -150,6 +150,13 @@ def test_pieces_that_cannot_be(rates):
         rates(planted(), facets=(), x="gamma", pieces="four")
 
 
+@pytest.mark.parametrize("rates", [transfer, stable_rates])
+def test_pieces_need_values_with_a_rate(rates):
+    message = r"^gamma must have at least 6 values with a rate inside the grid for 2 pieces, got 5; sweep"
+    with pytest.raises(UserError, match=message):
+        rates(planted(values=GAMMAS[:5]), facets=(), x="gamma", pieces=2)
+
+
 def test_fitted_lines_and_theory_are_drawn():
     cells = planted()
     rates = stable_rates(cells, (), "gamma")

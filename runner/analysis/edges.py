@@ -5,12 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from runner.analysis.broken import broken_line
 from runner.analysis.columns import distinct, facet_groups, records
 from runner.analysis.estimate import numbers
 from runner.analysis.exponents import piece_bounds, theory_speaks
 from runner.analysis.theory import predicted_edge
-from runner.analysis.transfer import along, drift_columns, drift_of
+from runner.analysis.transfer import along, drift_columns, drift_law, drift_of
 from runner.errors import UserError
 
 
@@ -65,7 +64,8 @@ def stable_rates(
         ``seeds``.
 
     Raises:
-        UserError: As :func:`runner.analysis.transfer.along`, or if there is no edge at all.
+        UserError: As :func:`runner.analysis.transfer.along`, if there is no edge at all, or if there are too
+            few for the pieces asked for.
     """
     least, most = piece_bounds(pieces, x)
     rows = []
@@ -78,7 +78,7 @@ def stable_rates(
         }
         steps = {place: np.log(found["first"] / found["last"]).mean() for place, found in known.items()}
         samples = {place: found["edge"].to_numpy(float) for place, found in known.items()}
-        law = broken_line(samples, most, steps, least)
+        law = drift_law(samples, steps, (least, most), x)
         cell = records(part.head(1))[0]
         for place in distinct(part[x]):
             drift = drift_of(law, place)

@@ -1,6 +1,6 @@
 """The best learning rate at each width, or value of another key, and how far it drifts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -166,10 +166,9 @@ def transfer(
                 place: found for place, found in single.items()
                 if len(found[0]) and smallest.get(place) not in ends
             }  # fmt: skip
-            law = broken_line(
-                {place: rates for place, (rates, _) in inside.items()}, most,
-                {place: loose for place, (_, loose) in inside.items()}, least,
-            )  # fmt: skip
+            rates = {place: found for place, (found, _) in inside.items()}
+            loose = {place: width for place, (_, width) in inside.items()}
+            law = drift_law(rates, loose, (least, most), x)
             drifts = {place: drift_of(law, place) for place in best.index}
         for place, rate in zip(distinct(best.index), best, strict=True):
             low, high = _percentiles(draws[place].to_numpy() if place in draws else np.array([]))
@@ -188,6 +187,23 @@ def drift_columns(most: int) -> tuple[str, ...]:
     """Return the columns that say the drift, with at most so many pieces."""
     drift = ("drift", "drift_low", "drift_high")
     return drift if most == 1 else ("piece", *drift, *LAW)
+
+
+def drift_law(
+    rates: Mapping[float, np.ndarray], loose: Mapping[float, float], bounds: tuple[int, int], x: str
+) -> Broken | None:
+    """Return the law of rates of single seeds by the key, each known to an interval of some log units.
+
+    Raises:
+        UserError: If there are too few values of the key for the pieces asked for.
+    """
+    least, most = bounds
+    if least > 1 and len(rates) < LEAST_WIDTHS * least:
+        raise UserError(
+            f"{x} must have at least {LEAST_WIDTHS * least} values with a rate inside the grid for {least} "
+            f"pieces, got {len(rates)}; sweep more values of {x} or more learning rates"
+        )
+    return broken_line(rates, most, loose, least)
 
 
 def drift_of(law: Broken | None, place: float) -> dict[str, Any]:

@@ -191,7 +191,8 @@ def _caption(rates: pd.DataFrame, facets: Sequence[str], metric: str, shared: st
             "Best rates lie at the vertex of a parabola through the smallest loss and its neighbours. Bars: "
             "95 % bootstrap over seeds."
         )
-        drift += " A question mark: the grid is too coarse to tell." if rates["too_coarse"].any() else ""
+        coarse = not broken and rates["too_coarse"].any()
+        drift += " A question mark: the grid is too coarse to tell." if coarse else ""
         ends = " Some best learning rates lie at an end of the grid." if rates["at_end"].any() else ""
     return (
         f"{metric} along the learning rate, and the {words} learning rate against {x}. {shared} Losses are "
@@ -229,7 +230,7 @@ def _print(rates: pd.DataFrame, facets: Sequence[str], metric: str, out: Console
         out.print("\n".join(["", *(f"drift, {line}" for line in _drifts(rates, facets))]))
     interval = "" if broken else " over seeds"
     notes = [f"drift: doublings of the {words} lr per doubling of {_named(x)}, 95 %{interval}; 0 is transfer"]
-    if rate == "best_lr" and rates["too_coarse"].any():
+    if not broken and rates["too_coarse"].any():
         notes.append("?: grid too coarse, the interval is wider than the drift")
     if rates["at_end"].any():
         beyond = "a seed diverged nowhere or everywhere, the edge lies beyond the grid"
