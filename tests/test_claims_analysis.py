@@ -11,11 +11,11 @@ from rich.console import Console
 from sweeping import Engine
 
 from runner import cli
+from runner.analysis.boundary.places import seed_places
+from runner.analysis.boundary.properties import Property, movement
 from runner.analysis.claims import CLAIMS, judge
 from runner.analysis.correlation import separation, spearman
 from runner.analysis.critical import critical_lr
-from runner.analysis.crossover import crossover_gamma
-from runner.analysis.edges import divergence_edge
 from runner.analysis.estimate import Unsupported, numbers, over_seeds, share
 from runner.analysis.matched_loss import at_loss
 from runner.analysis.regime_table import regime_table
@@ -51,15 +51,8 @@ def test_matched_loss_is_interpolated_in_the_logarithm():
     assert after["catapult"] == pytest.approx(5 + 2 * np.log(20) / np.log(100))
 
 
-def test_edges_lie_between_the_last_stable_and_the_first_diverged():
-    cells = pd.DataFrame({
-        "width": 8, "seed": [0] * 4 + [1] * 2 + [2] * 2, "lr_absolute": [1, 2, 4, 8, 1, 2, 1, 2],
-        "status": ["ok", "ok", "diverged", "ok", "ok", "ok", "diverged", "diverged"], "lambda_max_init": 0.5,
-    })  # fmt: skip
-    edges = divergence_edge(cells).set_index("seed")
-    assert edges.loc[0, ["last", "first"]].tolist() == [2, 4]
-    assert edges.loc[0, "edge"] == pytest.approx(8**0.5)
-    assert edges.loc[[1, 2], "edge"].isna().all()
+def test_the_critical_lr_is_two_over_the_top_eigenvalue():
+    cells = pd.DataFrame({"lr_absolute": [1.0, 2.0], "lambda_max_init": 0.5})
     assert (critical_lr(cells) == 4).all()
 
 
@@ -78,11 +71,16 @@ def test_best_lr_and_its_drift():
 
 
 def test_crossover_is_interpolated():
-    found = crossover_gamma(worlds.richness(exponent=0.5).cells, level=0.2)
-    by_width = found.groupby("width")["gamma"].mean()
+    def found(**world):
+        cells = worlds.richness(**world).cells
+        return seed_places(
+            cells, Property("movement", "", movement(cells), 0.2, smooth=True), "gamma", ["width"]
+        )
+
+    by_width = found(exponent=0.5).groupby("width")["place"].mean()
     assert by_width[64] == pytest.approx(4, rel=0.1)
     assert by_width[256] == pytest.approx(8, rel=0.1)
-    assert crossover_gamma(worlds.richness(size=1e-9).cells, level=0.2)["gamma"].isna().all()
+    assert found(size=1e-9)["place"].isna().all()
 
 
 def test_rank_correlation_with_ties_and_groups():

@@ -20,6 +20,7 @@ from runner.analysis.columns import (
     locate,
     metric_tables,
     numeric_column,
+    plain,
     show_values,
 )
 from runner.analysis.selection import facet_label, require_no_other_varying
@@ -38,6 +39,10 @@ DEFAULT_METRICS = (
     "movement_spectral",
 )
 RESAMPLES = 2000
+CHANGES = ("ntk_change", "kernel_distance", "feature_movement", "linearization_error", "pattern_change")
+"""Measures that are one where all has changed."""
+SMALL, NEAR = 0.15, 0.1
+"""Up to which change theory's slopes hold, and how near they must be."""
 LEAST_WIDTHS = LEAST
 PIECES = ("1", "2", "3", "auto")
 """How many pieces a line may be asked to have."""
@@ -96,7 +101,8 @@ def fit(
         with fewer than two seeds at a value), ``theory`` (null where it says nothing: of several pieces,
         against width the last is what it speaks of, against gamma the first is lazy and the last rich),
         ``widths`` (``values`` of another key), ``seeds`` (fewest at a value), ``cells`` (used) and
-        ``left_out`` (diverged, failed, zero or null), which are those of the whole line. Unless one piece is
+        ``left_out`` (diverged, failed, zero or null) and ``largest`` (mean over seeds at a value), which are
+        those of the whole line. Unless one piece is
         asked for, also ``piece`` (from 0), ``first`` and ``last`` (the values on it), ``break`` (where it
         ends), ``break_low`` and ``break_high`` (95 %, null where the data do not bound it); all three null
         for the last piece.
@@ -111,12 +117,31 @@ def fit(
     for found in _samples(cells, trace, layers, metrics, facets, x, least, sparse):
         lines = _pieces(found.values, least, most)
         counts = {counted: len(found.values), "seeds": min(found.seeds, default=0)}
+        means = [float(np.exp(np.log(values).mean())) for values in found.values.values()]
         counts |= {"cells": sum(found.seeds), "left_out": found.left_out}
+        counts |= {"largest": max(means, default=np.nan)}
         for place, line in enumerate(lines):
             rows.append({**found.keys, **line, "theory": found.theory(x, place, len(lines)), **counts})
-    measured = ["slope", "low", "high", "theory", counted, "seeds", "cells", "left_out"]
+    measured = ["slope", "low", "high", "theory", counted, "seeds", "cells", "left_out", "largest"]
     broken = _PIECE if most > 1 else ()
     return pd.DataFrame(rows, columns=[*facets, "metric", "layer", "role", *broken, *measured])
+
+
+def why_off(row: Mapping[str, Any]) -> str | None:
+    """Return why a measured slope need not be theory's at these widths; None where it is near or should be.
+
+    Theory's slopes are those of changes that are small against what changes: a change of order one saturates,
+    and terms that theory drops are of its size.
+
+    Args:
+        row: Of :func:`fit`.
+    """
+    slope, theory, largest = (plain(row[name]) for name in ("slope", "theory", "largest"))
+    if None in (slope, theory, largest) or theory >= 0 or row["metric"].rpartition(".")[2] not in CHANGES:
+        return None
+    if abs(slope - theory) < NEAR or largest < SMALL:
+        return None
+    return f"{row['metric']} comes to {largest:.2g}: theory's slope is that of small changes"
 
 
 def piece_bounds(pieces: str | int | None, x: str) -> tuple[int, int]:

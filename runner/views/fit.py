@@ -9,7 +9,7 @@ from rich.console import Console
 
 from runner.analysis.axes import calm_conditions
 from runner.analysis.columns import groups, plain, records
-from runner.analysis.exponents import DEFAULT_METRICS, counted_as, fit_points
+from runner.analysis.exponents import DEFAULT_METRICS, counted_as, fit_points, why_off
 from runner.analysis.exponents import fit as exponents
 from runner.analysis.moment import at_level
 from runner.analysis.phase import Axes
@@ -179,6 +179,10 @@ def print_fit(fits: pd.DataFrame, facets: Sequence[str], out: Console, x: str = 
     if fits["slope"].isna().any() or (not broken and fits["low"].isna().any()):
         single = "" if broken else f"no interval with one seed at a {plural[:-1]}, "
         notes.append(f"{single}no slope with fewer than three {plural}")
+    if any(why_off(row) for row in records(fits)):
+        notes.append(
+            "~: the change comes to more than is small, of which theory speaks (`largest` in --json)"
+        )
     if (fits["left_out"] > 0).any():
         notes.append("out: cells left out (diverged, failed, or a value that is zero or null)")
     out.print("\n".join(notes), style="dim")
@@ -195,7 +199,7 @@ def _row(row: dict[str, Any]) -> dict[str, str]:
         "layer": "" if again else layer + role,
         "slope": "-" if slope is None else f"{slope:.2f}",
         "95% interval": "-" if low is None else f"[{low:.2f}, {high:.2f}]",
-        "theory": "" if theory is None else f"{theory:.3g}",
+        "theory": "" if theory is None else f"{theory:.3g}{'' if why_off(row) is None else '~'}",
         "break": break_words(row),
         "data": "" if again else f"{row['seeds']}x{row['widths' if 'widths' in row else 'values']}",
         "out": "" if again else str(row["left_out"] or ""),

@@ -8,7 +8,7 @@ import pandas as pd
 
 from runner.analysis.axes import measured_columns
 from runner.analysis.columns import floats
-from runner.analysis.crossover import movement
+from runner.analysis.estimate import numbers
 from runner.analysis.regime import REGIMES, check_thresholds
 from runner.errors import UserError, unknown
 from runner.grid.config import load_thresholds
@@ -70,8 +70,7 @@ def property_of(store: Store, cells: pd.DataFrame, text: str) -> Property:
         return _of_metric(cells, metric.strip(), level, text)
     status = cells["status"].astype(object)
     if text in ("diverged", "c_max"):
-        score = (status == "diverged").astype(float).where(status != "failed")
-        return Property(text, "training diverges", score, 1.0, lasts=True)
+        return diverges(cells, text)
     if text == "catapult":
         score = floats(cells["catapult"]).where(status != "diverged", 0.0)
         return Property(text, "the loss rises well above its start, then training succeeds", score, 1.0)
@@ -93,6 +92,13 @@ def property_of(store: Store, cells: pd.DataFrame, text: str) -> Property:
     raise unknown("--of", text, [*NAMES, "METRIC=LEVEL"])
 
 
+def diverges(cells: pd.DataFrame, name: str = "diverged") -> Property:
+    """Return the property that training diverges; of a cell that failed it is not known."""
+    status = cells["status"].astype(object)
+    score = (status == "diverged").astype(float).where(status != "failed")
+    return Property(name, "training diverges", score, 1.0, lasts=True)
+
+
 def required_columns(text: str) -> tuple[str, ...]:
     """Return columns of which cells must have one, for a property to be known; none where all cells do.
 
@@ -107,6 +113,16 @@ def required_columns(text: str) -> tuple[str, ...]:
     if text not in NAMES:
         raise unknown("--of", text, [*NAMES, "METRIC=LEVEL"])
     return {"c_sharp": ("sharpness",), "c_barrier": ("loss_barrier",)}.get(text, ())
+
+
+def movement(frame: pd.DataFrame) -> pd.Series:
+    """Return what the regime is judged by: the larger of ``ntk_change`` and ``feature_movement``.
+
+    Raises:
+        Unsupported: If one of them was not measured.
+    """
+    both = pd.concat([numbers(frame, "ntk_change"), numbers(frame, "feature_movement")], axis=1)
+    return both.max(axis=1)
 
 
 def movement_of(cells: pd.DataFrame) -> pd.Series:

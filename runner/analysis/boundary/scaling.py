@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 
 from runner.analysis.boundary.places import bracket_widths
-from runner.analysis.broken import LEAST, MOST_PIECES, Broken, broken_line
+from runner.analysis.broken import LEAST, MOST_PIECES, broken_line
 from runner.analysis.columns import facet_groups, records
+from runner.analysis.exponents import theory_speaks
 from runner.analysis.theory import predicted_crossover, predicted_edge
 
 
@@ -41,17 +42,15 @@ def exponents(
     """
     rows: list[dict[str, Any]] = []
     for values, part in facet_groups(seeds, keys):
-        config = records(_of_facet(cells, values).head(1))[0]
+        config = records(of_facet(cells, values).head(1))[0]
         for change in ("begins", "ends"):
-            there = part[(part["change"] == change) & (part[x] > 0)]
-            if there.empty:
+            if not (part["change"] == change).any():
                 continue
-            # Where some seeds have their place beyond the grid, the others are no fair sample.
-            beyond = part.loc[part["where"].isin(["nowhere", "everywhere"]), x]
-            there = there[~there[x].isin(beyond)]
+            there = inside(part, change, x)
             head = {**values, "change": change, "values": there[x].nunique()}
             head["seeds"] = int(there.groupby(x).size().min()) if len(there) else 0
-            law = law_of(there, x, most)
+            samples, quantum = samples_of(there, x)
+            law = broken_line(samples, most, quantum)
             if law is None:
                 reason = f"all seeds have a place at {head['values']} values of {x}, fewer than {LEAST}"
                 rows.append({**head, "piece": 0, "reason": reason})
@@ -91,13 +90,34 @@ def exponents(
     return table.astype(dict.fromkeys(columns[2:11], float) | {"reason": object})
 
 
-def law_of(there: pd.DataFrame, x: str, most: int) -> Broken | None:
-    """Return the law through the places of one boundary; None with fewer than three values of x."""
-    widths = bracket_widths(there, log=True)
-    at = there[x].to_numpy(float)
-    samples = {float(one): there["place"].to_numpy(float)[at == one] for one in np.unique(at)}
-    quantum = {float(one): float(widths[at == one].mean()) for one in np.unique(at)}
-    return broken_line(samples, most, quantum)
+def inside(seeds: pd.DataFrame, change: str, x: str) -> pd.DataFrame:
+    """Return the places of one end at those positive values of a key at which every seed has one.
+
+    Where some seeds have theirs beyond the grid, the others are no fair sample.
+    """
+    there = seeds[(seeds["change"] == change) & (seeds[x] > 0)]
+    beyond = seeds.loc[seeds["where"].isin(["nowhere", "everywhere"]), x]
+    return there[~there[x].isin(beyond)]
+
+
+def samples_of(there: pd.DataFrame, x: str) -> tuple[dict[float, np.ndarray], dict[float, float]]:
+    """Return the places by the key, and the log width of the bracket in which each is known to lie.
+
+    Args:
+        there: Places of one end, one row per value of the key and seed.
+    """
+    widths, at = bracket_widths(there, log=True), there[x].to_numpy(float)
+    place = there["place"].to_numpy(float)
+    values = [float(one) for one in np.unique(at)]
+    return {one: place[at == one] for one in values}, {one: float(widths[at == one].mean()) for one in values}
+
+
+def of_facet(rows: pd.DataFrame, values: dict[str, Any]) -> pd.DataFrame:
+    """Return the rows of one combination of keys."""
+    for found, part in facet_groups(rows, list(values)):
+        if found == values:
+            return part
+    return rows.iloc[:0]
 
 
 def predicted(
@@ -106,7 +126,8 @@ def predicted(
     """Return the slope that theory gives of a boundary's place, None where it is silent.
 
     The edge of divergence along a learning rate, against width or gamma; the crossover from lazy to rich
-    along gamma, against width. Of several pieces against gamma the first is the lazy one, the last the rich.
+    along gamma, against width. Which piece is a limit says
+    :func:`runner.analysis.exponents.theory_speaks`.
 
     Args:
         cell: Any cell, as for :func:`runner.analysis.theory.predicted_edge`.
@@ -117,18 +138,7 @@ def predicted(
     ends_at_critical = of == "c_loss" and cell.get("loss") == "mse"
     if not (of in ("diverged", "c_max") or ends_at_critical) or along not in ("lr", *units):
         return None
+    if not theory_speaks(x, piece, pieces):
+        return None
     there = cell | {"lr_unit": units.get(along, cell["lr_unit"])}
-    if x != "gamma":
-        return predicted_edge(there, x) if pieces == 1 else None
-    lazy, rich = (predicted_edge(there, x, rich=side) for side in (False, True))
-    if pieces == 1:  # one line through both limits has a prediction where they agree
-        return lazy if lazy == rich else None
-    return {0: lazy, pieces - 1: rich}.get(piece)
-
-
-def _of_facet(cells: pd.DataFrame, values: dict[str, Any]) -> pd.DataFrame:
-    """Return the cells of one combination of keys."""
-    for found, part in facet_groups(cells, list(values)):
-        if found == values:
-            return part
-    return cells
+    return predicted_edge(there, x, rich=piece > 0)

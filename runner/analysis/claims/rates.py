@@ -6,12 +6,12 @@ from functools import partial
 
 import numpy as np
 
+from runner.analysis.boundary.places import seed_places
+from runner.analysis.boundary.properties import diverges, movement
 from runner.analysis.claims.slopes import fitted_slope, part_of, require_widths
 from runner.analysis.claims.verdict import Check, Frames, above, within
 from runner.analysis.correlation import spearman
 from runner.analysis.critical import critical_lr
-from runner.analysis.crossover import movement
-from runner.analysis.edges import divergence_edge
 from runner.analysis.estimate import (
     Estimate,
     Tables,
@@ -63,8 +63,8 @@ def _edge_slope(tables: Tables) -> Estimate:
     if not (tables.cells["status"].astype(object) == "diverged").any():
         raise Unsupported("no cell diverged: no edge")
     trained(tables.cells)
-    edges = divergence_edge(tables.cells)
-    return replace(fitted_slope(edges, numbers(edges, "edge").to_numpy()), cells=len(tables.cells))
+    edges = seed_places(tables.cells, diverges(tables.cells), "lr_absolute", ["width"])
+    return replace(fitted_slope(edges, numbers(edges, "place").to_numpy()), cells=len(tables.cells))
 
 
 def _along_lr(tables: Tables, fraction: float | None) -> Estimate:

@@ -7,9 +7,10 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
+from runner.analysis.boundary.places import seed_places
+from runner.analysis.boundary.properties import Property, movement
 from runner.analysis.claims.slopes import fitted_slope, part_of, require_widths, widest
 from runner.analysis.claims.verdict import Check, Frames, above, within
-from runner.analysis.crossover import crossover_gamma, movement
 from runner.analysis.estimate import (
     Estimate,
     Tables,
@@ -147,10 +148,12 @@ def _crossover_slope(tables: Tables) -> Estimate:
     lazy, rich = _thresholds()
     level = float(np.sqrt(lazy * rich))
     cells = trained(tables.cells)
-    found = crossover_gamma(cells, level)
-    if found["gamma"].isna().all():
+    moved = Property("movement", "", movement(cells), level, smooth=True)
+    found = seed_places(cells, moved, "gamma", ["width"])
+    found = found[found["change"] != "ends"]
+    if found["place"].isna().all():
         raise Unsupported("no width crosses over within the gammas of the grid")
-    slope = fitted_slope(found, numbers(found, "gamma").to_numpy())
+    slope = fitted_slope(found, numbers(found, "place").to_numpy())
     value, low, high = (part / theory for part in (slope.value, slope.low, slope.high))
     return replace(slope, value=value, low=low, high=high, cells=len(cells))
 
