@@ -9,7 +9,8 @@ import torch
 from cells import make_cell
 from synthetic import frames, grid
 
-from runner.analysis.exponents import SMALL, fit, why_off
+from runner.analysis.beside import SMALL, why_off
+from runner.analysis.exponents import fit
 from runner.analysis.theory import predicted_slope
 from runner.grid.cell import canonical_json
 from runner.scaling.derivation import derive, network

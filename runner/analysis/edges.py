@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from runner.analysis.beside import theory_speaks
 from runner.analysis.boundary.places import seed_places
 from runner.analysis.boundary.properties import diverges
 from runner.analysis.boundary.scaling import inside, of_facet, samples_of
 from runner.analysis.columns import distinct, facet_groups, records
-from runner.analysis.exponents import piece_bounds, theory_speaks
+from runner.analysis.exponents import piece_bounds
 from runner.analysis.theory import predicted_edge
 from runner.analysis.transfer import along, drift_columns, drift_law, drift_of
 from runner.errors import UserError

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from runner.analysis.beside import theory_speaks
 from runner.analysis.broken import LEAST, MOST_PIECES, broken_line
 from runner.analysis.columns import (
     facet_groups,
@@ -20,11 +21,10 @@ from runner.analysis.columns import (
     locate,
     metric_tables,
     numeric_column,
-    plain,
     show_values,
 )
 from runner.analysis.selection import facet_label, require_no_other_varying
-from runner.analysis.theory import predicted_slope
+from runner.analysis.theory import next_slope, predicted_slope
 from runner.errors import UserError
 from runner.grid.cell import FIELDS
 from runner.schema import TABLES
@@ -39,10 +39,6 @@ DEFAULT_METRICS = (
     "movement_spectral",
 )
 RESAMPLES = 2000
-CHANGES = ("ntk_change", "kernel_distance", "feature_movement", "linearization_error", "pattern_change")
-"""Measures that are one where all has changed."""
-SMALL, NEAR = 0.15, 0.1
-"""Up to which change theory's slopes hold, and how near they must be."""
 LEAST_WIDTHS = LEAST
 PIECES = ("1", "2", "3", "auto")
 """How many pieces a line may be asked to have."""
@@ -101,8 +97,9 @@ def fit(
         with fewer than two seeds at a value), ``theory`` (null where it says nothing: of several pieces,
         against width the last is what it speaks of, against gamma the first is lazy and the last rich),
         ``widths`` (``values`` of another key), ``seeds`` (fewest at a value), ``cells`` (used) and
-        ``left_out`` (diverged, failed, zero or null) and ``largest`` (mean over seeds at a value), which are
-        those of the whole line. Unless one piece is
+        ``left_out`` (diverged, failed, zero or null), ``largest`` (mean over seeds at a value) and
+        ``next_term`` (slope of the largest term that theory leaves out), which are those of the whole line.
+        Unless one piece is
         asked for, also ``piece`` (from 0), ``first`` and ``last`` (the values on it), ``break`` (where it
         ends), ``break_low`` and ``break_high`` (95 %, null where the data do not bound it); all three null
         for the last piece.
@@ -119,29 +116,25 @@ def fit(
         counts = {counted: len(found.values), "seeds": min(found.seeds, default=0)}
         means = [float(np.exp(np.log(values).mean())) for values in found.values.values()]
         counts |= {"cells": sum(found.seeds), "left_out": found.left_out}
-        counts |= {"largest": max(means, default=np.nan)}
+        bounds = {"largest": max(means, default=np.nan), "next_term": found.next(x)}
         for place, line in enumerate(lines):
-            rows.append({**found.keys, **line, "theory": found.theory(x, place, len(lines)), **counts})
-    measured = ["slope", "low", "high", "theory", counted, "seeds", "cells", "left_out", "largest"]
+            rows.append(
+                {**found.keys, **line, "theory": found.theory(x, place, len(lines)), **counts, **bounds}
+            )
+    measured = [
+        "slope",
+        "low",
+        "high",
+        "theory",
+        counted,
+        "seeds",
+        "cells",
+        "left_out",
+        "largest",
+        "next_term",
+    ]
     broken = _PIECE if most > 1 else ()
     return pd.DataFrame(rows, columns=[*facets, "metric", "layer", "role", *broken, *measured])
-
-
-def why_off(row: Mapping[str, Any]) -> str | None:
-    """Return why a measured slope need not be theory's at these widths; None where it is near or should be.
-
-    Theory's slopes are those of changes that are small against what changes: a change of order one saturates,
-    and terms that theory drops are of its size.
-
-    Args:
-        row: Of :func:`fit`.
-    """
-    slope, theory, largest = (plain(row[name]) for name in ("slope", "theory", "largest"))
-    if None in (slope, theory, largest) or theory >= 0 or row["metric"].rpartition(".")[2] not in CHANGES:
-        return None
-    if abs(slope - theory) < NEAR or largest < SMALL:
-        return None
-    return f"{row['metric']} comes to {largest:.2g}: theory's slope is that of small changes"
 
 
 def piece_bounds(pieces: str | int | None, x: str) -> tuple[int, int]:
@@ -249,17 +242,14 @@ class _Samples:
             return None
         return predicted_slope(self.metric, self.keys["role"], self.cell, x, rich=place > 0)
 
+    def next(self, x: str) -> float | None:
+        """Return the slope of the largest term that theory leaves out."""
+        return None if self.metric is None or x != "width" else next_slope(self.metric, self.cell)
+
     @property
     def seeds(self) -> list[int]:
         """How many values there are at each value of the key."""
         return [len(values) for values in self.values.values()]
-
-
-def theory_speaks(x: str, place: int, pieces: int) -> bool:
-    """Tell whether a piece is a limit of the key: of width the last, of gamma the outer two of several."""
-    if x == "width":
-        return place == pieces - 1
-    return x == "gamma" and pieces > 1 and place in (0, pieces - 1)
 
 
 def by_key(key: np.ndarray, value: np.ndarray, usable: np.ndarray) -> dict[float, np.ndarray]:

@@ -101,6 +101,21 @@ def predicted_slope(
     return None if slope is None else (-slope if lazy else slope) + 0.0
 
 
+def next_slope(metric: str, cell: dict[str, Any]) -> float | None:
+    """Return the slope against width of the largest term that theory leaves out of a measure of a whole cell.
+
+    None where it leaves out none. At widths that its power does not set apart from the kept one, measured
+    slopes are of both.
+    """
+    try:
+        sizes = trained_sizes(network_of(cell), cell["lr_unit"])
+    except Silent:
+        return None
+    names = {"ntk_change": "kernel_change", "feature_movement": f"feature_change.{int(cell['depth']) - 1}"}
+    kept, rival = _of_cell(metric, sizes, None), sizes.rivals.get(names.get(metric, ""))
+    return None if kept is None or rival is None or rival >= kept - TINY else rival + 0.0
+
+
 def _limit(key: str, rich: bool) -> Limit | None:
     """Return where theory speaks of a key; where gamma falls, slopes against it have the other sign."""
     return {"width": WIDE, "gamma": Limit(0.0, 1.0 if rich else -1.0)}.get(key)
@@ -251,7 +266,7 @@ def predictions(cell: dict[str, Any]) -> list[Prediction]:
     except Silent as error:
         found.append(Prediction("all after training", "", "width", None, str(error)))
     else:
-        why = sizes.reasons["kernel_change"]
+        why = _with_rival(sizes, "kernel_change")
         for metric in () if adam else ("ntk_change", "kernel_distance", "linearization_error"):
             slope = _of_cell(metric, sizes, cell.get("model.activation"))
             kinks = "kinks add a term of their own" if slope is None else why
@@ -260,7 +275,7 @@ def predictions(cell: dict[str, Any]) -> list[Prediction]:
             of_all = "all raw weights together: the largest change over the largest init"
             found.append(Prediction("param_movement", "", "width", sizes.movement, of_all))
         for place, slope in enumerate(sizes.feature_change):
-            why = sizes.reasons[f"feature_change.{place}"]
+            why = _with_rival(sizes, f"feature_change.{place}")
             found.append(Prediction("feature_movement", layers[place], "width", slope, why))
         for name, values in {
             "movement_frobenius": sizes.frobenius,
@@ -292,6 +307,12 @@ def predictions(cell: dict[str, Any]) -> list[Prediction]:
             ),
         ]  # fmt: skip
     return found
+
+
+def _with_rival(sizes: Sizes, name: str) -> str:
+    """Return the term that decides, and the exponent of the next one."""
+    rival = sizes.rivals.get(name)
+    return sizes.reasons[name] + ("" if rival is None else f"; the next term goes as width^{rival + 0.0:g}")
 
 
 def r_exponent(exponents: str, faster: float = 0.0, depth: int = 2) -> float | None:

@@ -77,6 +77,7 @@ class Sizes:
         critical: Of the kernel's top eigenvalue in the end: 2 over it is the largest stable lr under the MSE.
         grown: Whether weights outgrew their init, as they must where outputs are small.
         reasons: Name of a size to the term that is the largest in it, in words.
+        rivals: Name of a size to the exponent of the next largest term, which widths must outgrow.
     """
 
     lambda_max: float
@@ -91,6 +92,7 @@ class Sizes:
     critical: float
     grown: bool
     reasons: dict[str, str]
+    rivals: dict[str, float]
 
 
 def network(table: dict[str, Any], depth: int, *, adam: bool = False, homogeneous: bool = True) -> Network:
@@ -139,20 +141,23 @@ def derive(net: Network, limit: Limit = WIDE, lr: float | None = None) -> Sizes:
         if net.adam:
             raise Silent("a step of Adam is not proportional to the kernel: lr * lambda_max means nothing")
         lr = -top
-    delta, change, below = changes(net, limit, first, lr)
+    delta, change, parts = changes(net, limit, first, lr)
     x = first.x
     relative = tuple(moved - size for moved, size in zip(change[:-1], first.x[1:], strict=True))
     if max(relative) > TINY and not net.adam and lr <= -top + TINY:
         return _grown(net, limit, first, terms, top)
     norms = [_outer(net, limit, layer, lr, x, delta) for layer in range(len(net.scale))]
-    kernel, why = _kernel_change(net, limit, first, terms, top, relative, lr, delta)
-    reasons = {"kernel_change": why} | {
-        f"feature_change.{layer}": "what changed in the layer below" if passed else "its own weight's updates"
-        for layer, passed in enumerate(below)
-    }
+    kernel, next_kernel, why = _kernel_change(net, limit, first, terms, top, relative, lr, delta)
+    reasons, rivals = {"kernel_change": why}, {"kernel_change": next_kernel}
+    for layer, (own, passed) in enumerate(parts[:-1]):
+        from_below = passed > own + TINY
+        reasons[f"feature_change.{layer}"] = (
+            "what changed in the layer below" if from_below else "its own weight's updates"
+        )
+        rivals[f"feature_change.{layer}"] = min(own, passed) - first.x[layer + 1]
     critical = kernel_terms(net, limit, x, delta)[1]
     return _sizes(
-        net, limit, first, terms, top, relative, change, norms, kernel, critical, reasons, grown=False
+        net, limit, first, terms, top, relative, change, norms, kernel, critical, reasons, rivals, grown=False
     )
 
 
@@ -213,8 +218,8 @@ def _outer(net: Network, limit: Limit, layer: int, lr: float, x: Any, delta: Any
 
 def changes(
     net: Network, limit: Limit, first: Pass, lr: float
-) -> tuple[tuple[float, ...], tuple[float, ...], tuple[bool, ...]]:
-    """Return sizes of delta and of each layer's change, and whether that comes from below.
+) -> tuple[tuple[float, ...], tuple[float, ...], tuple[tuple[float, float], ...]]:
+    """Return sizes of delta and of each layer's change, and of its two parts: its own and from below.
 
     Changes of the weights change each other's. Activations are taken as large as at init: where they would
     not be, nothing is stable.
@@ -228,28 +233,28 @@ def changes(
             passed_back.append(max(first.delta[layer - 1], own))
         delta = tuple(reversed(passed_back))
     change: list[float] = []
-    below: list[bool] = []
+    parts: list[tuple[float, float]] = []
     for layer in range(last + 1):
         # Its own change sees what it was trained on: x x^T is aligned.
         own = _entry(net, limit, layer, lr, x, delta) + x[layer] + (w if layer else 0.0)
         # What changed below is along W^T delta, which W returns as W W^T delta: with the gain of a vector.
         passed = first.gain[layer] + change[-1] if change else own
-        below.append(passed > own + TINY)
+        parts.append((own, passed))
         change.append(max(own, passed))
     change[-1] -= limit.gamma
-    return delta, tuple(change), tuple(below)
+    return delta, tuple(change), tuple(parts)
 
 
-def _of_sum(relative: float, width: float) -> float:
-    """Relative change of a sum of n squares whose terms change by so much, in directions of their own."""
-    return max(relative - width / 2, 2 * relative)
+def _of_sum(weight: float, relative: float, width: float, what: str) -> list[tuple[float, str]]:
+    """Parts of the change of a sum of n squares whose terms change by so much, in directions of their own."""
+    return [(weight + size, what) for size in (relative - width / 2, 2 * relative)]
 
 
 def _kernel_change(
     net: Network, limit: Limit, first: Pass, terms: tuple[float, ...], top: float,
     relative: tuple[float, ...], lr: float, delta: tuple[float, ...],
-) -> tuple[float, str]:  # fmt: skip
-    """Relative change of the kernel, and the term that is the largest.
+) -> tuple[float, float, str]:  # fmt: skip
+    """Relative change of the kernel, the next smaller exponent in it, and the term that is the largest.
 
     Of |x|^2 and |delta|^2 in each summand, weighed by the summand.
     """
@@ -257,15 +262,15 @@ def _kernel_change(
     found = []
     for layer in range(last + 1):
         if layer:
-            size = terms[layer] - top + _of_sum(relative[layer - 1], w)
-            found.append((size, f"what weight {layer} is given"))
+            found += _of_sum(terms[layer] - top, relative[layer - 1], w, f"what weight {layer} is given")
         if layer < last:
             above = _entry(net, limit, layer + 1, lr, first.x, delta) + delta[layer + 1]
             by_weight = above + (w if layer + 1 < last else 0.0) - first.delta[layer]
-            size = terms[layer] - top + _of_sum(max(by_weight, relative[layer]), w)
-            found.append((size, f"what is passed back to weight {layer}"))
+            for part in (by_weight, relative[layer]):
+                found += _of_sum(terms[layer] - top, part, w, f"what is passed back to weight {layer}")
     most, why = max(found, key=lambda one: one[0])
-    return most, f"the change of {why}"
+    rival = max((size for size, _ in found if size < most - TINY), default=most)
+    return most, rival, f"the change of {why}"
 
 
 def _grown(net: Network, limit: Limit, first: Pass, terms: tuple[float, ...], top: float) -> Sizes:
@@ -304,19 +309,19 @@ def _grown(net: Network, limit: Limit, first: Pass, terms: tuple[float, ...], to
     _, critical = kernel_terms(net, limit, tuple(x), back)
     change = (*x[1:], 0.0)
     kernel = max(critical - top, 0.0)
-    reasons = dict.fromkeys(
+    reasons: dict[str, str] = dict.fromkeys(
         ("kernel_change", *(f"feature_change.{layer}" for layer in range(last))),
         "weights outgrow their init: the product of their gains must be gamma",
     )
     return _sizes(
-        net, limit, first, terms, top, relative, change, norms, kernel, critical, reasons, grown=True
+        net, limit, first, terms, top, relative, change, norms, kernel, critical, reasons, {}, grown=True
     )
 
 
 def _sizes(
     net: Network, limit: Limit, first: Pass, terms: tuple[float, ...], top: float,
     relative: tuple[float, ...], change: tuple[float, ...], norms: list[float], kernel: float,
-    critical: float, reasons: dict[str, str], *, grown: bool,
+    critical: float, reasons: dict[str, str], rivals: dict[str, float], *, grown: bool,
 ) -> Sizes:  # fmt: skip
     """Divide the changes of weights by the weights at init."""
     w, last = limit.width, len(net.scale) - 1
@@ -331,5 +336,5 @@ def _sizes(
         moved.append(norms[layer] + net.raw[layer] * w)
     return Sizes(
         top, terms, first.outputs, relative, change, tuple(frobenius), tuple(spectral),
-        max(moved) - max(raw), kernel, critical, grown, reasons,
+        max(moved) - max(raw), kernel, critical, grown, reasons, rivals,
     )  # fmt: skip

@@ -175,9 +175,7 @@ def _print(table: pd.DataFrame, laws: pd.DataFrame, what: Property, axes: Axes, 
             view.add_row(*_row(row, axes.x, wide))
         out.print(view)
         for row in records(by_facet.get(values, laws.iloc[:0])):
-            out.print(
-                f"slope against {axes.x} where it {row['change']}: {law_words(row, axes.x)}", soft_wrap=True
-            )
+            out.print(f"slope against {axes.x} where it {row['change']}: {law_words(row, axes.x)}")
         out.print()
     out.print(
         f"{what.name}: {what.meaning}; interval: seeds and bracket together; bracket: of all seeds' places",

@@ -8,8 +8,9 @@ import pandas as pd
 from rich.console import Console
 
 from runner.analysis.axes import calm_conditions
+from runner.analysis.beside import why_off
 from runner.analysis.columns import groups, plain, records
-from runner.analysis.exponents import DEFAULT_METRICS, counted_as, fit_points, why_off
+from runner.analysis.exponents import DEFAULT_METRICS, counted_as, fit_points
 from runner.analysis.exponents import fit as exponents
 from runner.analysis.moment import at_level
 from runner.analysis.phase import Axes
@@ -179,10 +180,8 @@ def print_fit(fits: pd.DataFrame, facets: Sequence[str], out: Console, x: str = 
     if fits["slope"].isna().any() or (not broken and fits["low"].isna().any()):
         single = "" if broken else f"no interval with one seed at a {plural[:-1]}, "
         notes.append(f"{single}no slope with fewer than three {plural}")
-    if any(why_off(row) for row in records(fits)):
-        notes.append(
-            "~: the change comes to more than is small, of which theory speaks (`largest` in --json)"
-        )
+    if reasons := dict.fromkeys(filter(None, map(why_off, records(fits)))):
+        notes.append(f"~: {'; '.join(reasons)}")
     if (fits["left_out"] > 0).any():
         notes.append("out: cells left out (diverged, failed, or a value that is zero or null)")
     out.print("\n".join(notes), style="dim")

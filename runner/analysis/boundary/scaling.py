@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from runner.analysis.beside import theory_speaks
 from runner.analysis.boundary.places import bracket_widths
 from runner.analysis.broken import LEAST, MOST_PIECES, broken_line
 from runner.analysis.columns import facet_groups, records
-from runner.analysis.exponents import theory_speaks
 from runner.analysis.theory import predicted_crossover, predicted_edge
 
 

@@ -99,7 +99,7 @@ def phase_view(
     def show(out: Console) -> None:
         print_phase(grid, axes, out)
         for line in boundary_words(store, cells, axes) if points is None else ():
-            out.print(line, soft_wrap=True)
+            out.print(line)
 
     return View(
         grid,

@@ -1,0 +1,38 @@
+"""A measured slope beside theory's: of which piece theory speaks, and why the two may differ."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from runner.analysis.columns import plain
+
+CHANGES = ("ntk_change", "kernel_distance", "feature_movement", "linearization_error", "pattern_change")
+"""Measures that are one where all has changed."""
+SMALL, NEAR, APART = 0.15, 0.1, 0.5
+"""Up to which change theory's slopes hold, how near they must be, and how far apart terms are that ten-fold
+widths set apart."""
+
+
+def theory_speaks(x: str, place: int, pieces: int) -> bool:
+    """Tell whether a piece is a limit of the key: of width the last, of gamma the outer two of several."""
+    if x == "width":
+        return place == pieces - 1
+    return x == "gamma" and pieces > 1 and place in (0, pieces - 1)
+
+
+def why_off(row: Mapping[str, Any]) -> str | None:
+    """Return why a measured slope need not be theory's at these widths; None where it is near or should be.
+
+    Theory's slopes are those of changes that are small against what changes: a change of order one saturates,
+    and terms that theory drops are of its size.
+
+    Args:
+        row: Of :func:`fit`.
+    """
+    slope, theory, largest, rival = (plain(row[name]) for name in ("slope", "theory", "largest", "next_term"))
+    if slope is None or theory is None or abs(slope - theory) < NEAR:
+        return None
+    if largest >= SMALL and theory < 0 and row["metric"].rpartition(".")[2] in CHANGES:
+        return f"{row['metric']} comes to {largest:.2g}: theory's slope is that of small changes"
+    if rival is not None and theory - rival <= APART:
+        return f"{row['metric']} has a term of slope {rival:g}, too near at these widths"
+    return None
