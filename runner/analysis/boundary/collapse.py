@@ -18,19 +18,19 @@ from runner.analysis.selection import require_no_other_varying
 from runner.errors import UserError
 
 
-def points_of(logs: pd.DataFrame) -> Points:
+def points_of(keys: np.ndarray, logs: np.ndarray) -> Points:
     """Return the points of the curves that have at least two.
 
     Args:
-        logs: Logarithms of the metric, a column per seed, NaN where there is none; the index has key and
-            abscissa, both positive, sorted.
+        keys: Value of the curve's key and abscissa of each point, both positive, sorted. ``[point, 2]``
+        logs: Logarithms of the metric, NaN where there is none. ``[point, seed]``
     """
-    there = logs.dropna(how="all")
-    key, x = (there.index.get_level_values(level).to_numpy(float) for level in (0, 1))
-    sizes, curve, count = np.unique(key, return_inverse=True, return_counts=True)
+    there = ~np.isnan(logs).all(axis=1)
+    (key, x), logs = keys[there].T, logs[there]
+    curve, count = np.unique(key, return_inverse=True, return_counts=True)[1:]
     kept = count[curve] >= LEAST_POINTS
     sizes, curve = np.unique(key[kept], return_inverse=True)
-    means = np.nanmean(there.to_numpy(float)[kept], axis=1) if kept.any() else np.empty(0)
+    means = np.nanmean(logs[kept], axis=1) if kept.any() else np.empty(0)
     return Points(np.log(x[kept]), means, curve, np.log(sizes))
 
 
@@ -126,10 +126,12 @@ def of_seeds(logs: pd.DataFrame) -> dict[str, Any]:
     """Return the columns of a row of :func:`collapse` that follow from the logarithms of the metric.
 
     Args:
-        logs: As for :func:`points_of`.
+        logs: A column per seed, NaN where there is none; the index has the key of the curves and the
+            abscissa, both positive, sorted.
     """
-    points = points_of(logs)
-    seeds = logs.shape[1]
+    keys = np.array([*logs.index], float).reshape(-1, 2)
+    values = logs.to_numpy(float)
+    points, seeds = points_of(keys, values), logs.shape[1]
     row: dict[str, Any] = {"curves": len(points.size), "points": len(points.x), "compared": 0, "seeds": seeds}
     if reason := apart(points):
         return row | {"reason": reason}
@@ -138,11 +140,11 @@ def of_seeds(logs: pd.DataFrame) -> dict[str, Any]:
         return row | {"reason": found.reason}
     half, reason = np.nan, "one seed: no interval"
     if seeds > 1:
-        without = [search(points_of(logs.drop(columns=seed))) for seed in logs]
-        betas = np.array([one.beta for one in without], float)
+        without = [search(points_of(keys, np.delete(values, place, 1))) for place in range(seeds)]
         for seed, one in zip(logs, without, strict=True):
             if one.beta is None:
                 return row | {"reason": f"without seed {show(seed)}: {one.reason}"}
+        betas = np.array([one.beta for one in without], float)
         error = np.sqrt((seeds - 1) / seeds * ((betas - betas.mean()) ** 2).sum())
         half, reason = max(found.half, stdtrit(seeds - 1, 0.975) * error), None
     spread = logs.var(axis=1, ddof=1).mean() / logs.notna().sum(axis=1).mean()

@@ -32,14 +32,14 @@ LEAST_POINTS = 2  # of each curve that are compared: one alone can be laid on an
 LEAST_SHARE = 0.5  # of all points that are compared
 RANGE = 0.99  # level of the test whether the residual at an end of the range is larger than the smallest one
 STEP = 0.1  # of exponents on the first grid, or finer where points are close
-ROUNDS, FINER = 4, 6  # of refining, each with a grid so many times finer
+ROUNDS, FINER = 3, 8  # of refining, each with a grid so many times finer
 # Log units: values may have gone through float32, so smaller differences say nothing.
 ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """The points of all curves, sorted by curve and abscissa; all in logarithms.
+    """The points of all curves, at least two of each, sorted by curve and abscissa; all in logarithms.
 
     Attributes:
         x: Abscissa, before it is rescaled.
@@ -79,21 +79,18 @@ class Misfit:
 
 def misfit(points: Points, betas: np.ndarray) -> Misfit:
     """Return how well curves collapse with each of these exponents."""
-    shape = (len(betas), len(points.x))
-    weight, pooled = np.zeros(shape), np.zeros(shape)
+    weight, pooled = np.zeros((2, len(betas), len(points.x)))
     for number, size in enumerate(points.size):
         own = points.curve == number
         x, y = points.x[own], points.y[own]
-        if len(x) < 2:
-            continue
-        # Where the points of all curves lie on the abscissa of this one.
-        there = points.x - betas[:, None] * (points.size[points.curve] - size)
-        inside = (there >= x[0] - ROUNDING) & (there <= x[-1] + ROUNDING) & ~own
-        left = np.clip(np.searchsorted(x, there) - 1, 0, len(x) - 2)
-        part = np.clip((there - x[left]) / (x[left + 1] - x[left]), 0, 1)
+        # Where the points of the other curves lie on the abscissa of this one.
+        there = points.x[~own] - betas[:, None] * (points.size[points.curve[~own]] - size)
+        inside = (there >= x[0] - ROUNDING) & (there <= x[-1] + ROUNDING)
+        left = np.minimum(np.maximum(np.searchsorted(x, there) - 1, 0), len(x) - 2)
+        part = np.minimum(np.maximum((there - x[left]) / np.diff(x)[left], 0), 1)
         precision = inside / (part**2 + (1 - part) ** 2)
-        weight += precision
-        pooled += precision * ((1 - part) * y[left] + part * y[left + 1])
+        weight[:, ~own] += precision
+        pooled[:, ~own] += precision * (y[left] + part * np.diff(y)[left])
     known = weight > 0
     variance = 1 + 1 / np.where(known, weight, 1)
     gap = np.where(known, points.y - pooled / np.where(known, weight, 1), 0)
@@ -110,11 +107,11 @@ def misfit(points: Points, betas: np.ndarray) -> Misfit:
 
 def _supported(points: Points, betas: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Return for which exponents enough points of every curve are compared, and all curves hang together."""
-    numbers = range(len(points.size))
-    each = np.stack([known[:, points.curve == number].sum(axis=1) for number in numbers])
-    enough = (each >= LEAST_POINTS).all(axis=0) & (known.mean(axis=1) >= LEAST_SHARE)
-    ends = [points.x[points.curve == number][[0, -1]] for number in numbers]
-    reach = np.array(ends)[:, :, None] - points.size[:, None, None] * betas
+    starts = np.searchsorted(points.curve, range(len(points.size)))
+    each = np.add.reduceat(known, starts, axis=1, dtype=int)
+    enough = (each >= LEAST_POINTS).all(axis=1) & (known.mean(axis=1) >= LEAST_SHARE)
+    ends = points.x[np.stack([starts, np.append(starts[1:], len(points.x)) - 1])].T
+    reach = ends[:, :, None] - points.size[:, None, None] * betas
     order = np.argsort(reach[:, 0], axis=0)
     first, last = (np.take_along_axis(reach[:, side], order, axis=0) for side in (0, 1))
     together = (first[1:] <= np.maximum.accumulate(last, axis=0)[:-1] + ROUNDING).all(axis=0)
@@ -165,17 +162,18 @@ def search(points: Points) -> Found:
     ends = possible & ~(padded[:-2] & padded[2:])
     end = int(np.where(ends, tried.square, np.inf).argmin())
     reach = f"{betas[possible][0]:.2g} to {betas[possible][-1]:.2g}"
-    if ends[best]:
-        return Found(reason=f"the residual is smallest at an end of the possible exponents, {reach}")
-    least = max(float(tried.square[best]), ROUNDING**2)
     sizes = tried.residual[[best, end]]
     undecided = Found(
         reason=f"the residual does not tell exponents apart: {sizes[0]:.2g} at best, {sizes[1]:.2g} at an "
         f"end of the possible ones, {reach}"
     )
-    if tried.square[end] <= least * float(
-        fdtri(float(tried.compared[end]), float(tried.compared[best]), RANGE)
-    ):
+    least = max(float(tried.square[best]), ROUNDING**2)
+    limit = least * float(fdtri(float(tried.compared[end]), float(tried.compared[best]), RANGE))
+    if np.median(tried.square[possible]) <= limit:
+        return undecided
+    if ends[best]:
+        return Found(reason=f"the residual is smallest at an end of the possible exponents, {reach}")
+    if tried.square[end] <= limit:
         return undecided
     wide = step = betas[1] - betas[0]
     beta = betas[best]
