@@ -12,6 +12,7 @@ import runner
 from runner.analysis.boundary.collapse import of_seeds, points_of
 from runner.analysis.boundary.overlap import Points, misfit
 from runner.cli import main
+from runner.commands import sweep
 
 
 def saturating(u):
@@ -273,3 +274,20 @@ def test_curves_that_differ_by_more_than_seeds_do_are_told(store, capsys):
     cells["ntk_change"] *= np.where(cells["width"] > 100, 1.0, cells["gamma"] ** 0.4)
     view = opened.boundary(collapse="gamma,width", where="parameterization=mup")
     assert "the curves are not one" in view.caption
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("parameterization", "gamma", "theory"),
+    [("ntk", "logspace(0,2,6)", 0.5), ("mup", "logspace(-1,1,6)", 0.0)],
+)
+def test_kernels_of_all_widths_change_alike(tmp_path, parameterization, gamma, theory):
+    """A smaller grid of the experiment: under ntk against gamma / sqrt(width), under mup against gamma."""
+    grid = ("width=64,256,1024", f"gamma={gamma}", "seed=range(3)", "lr=0.1")
+    words = ("+experiment=collapse", f"parameterization={parameterization}", f"store={tmp_path / 's'}")
+    assert sweep.main([*words, *grid]) == 0
+    row = runner.load(tmp_path / "s").boundary(collapse="gamma,width").table.iloc[0]
+    assert row["exponent"] == pytest.approx(theory, abs=0.05)
+    assert row["theory"] == theory
+    assert row["residual"] < 0.08
+    assert row["low"] < theory < row["high"]
