@@ -21,7 +21,7 @@ import yaml
 from runner import cli
 from runner.grid.config import conf_dir
 from runner.grid.rules import EXECUTION_RULES, RULES
-from runner.schema import TABLES
+from runner.schema import DERIVED, TABLES
 
 MARKER = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 GROUPS = ("parameterization", "model", "data", "optimizer", "measure", "regime", "hydra/launcher")
@@ -179,7 +179,7 @@ def experiments() -> str:
 def columns() -> str:
     """Return a section per table: every column with type, unit and meaning."""
     sections = []
-    for table, found in TABLES.items():
+    for table, found in {**TABLES, "derived": DERIVED}.items():
         rows = [
             (f"`{c.name}`", c.type, c.unit, c.meaning + ("" if c.nullable else " (never null)"))
             for c in found

@@ -11,7 +11,7 @@ from runner.measures.declaration import Column, ColumnType
 SCHEMA_VERSION = 2
 """Stored in the metadata of every part; a reader refuses a store with a newer one."""
 
-__all__ = ["CELLS", "KEYS", "LAYERS", "RENAMED", "SCHEMA_VERSION", "TABLES", "TRACE", "Column"]
+__all__ = ["CELLS", "DERIVED", "KEYS", "LAYERS", "RENAMED", "SCHEMA_VERSION", "TABLES", "TRACE", "Column"]
 
 RENAMED: dict[int, dict[str, dict[str, str]]] = {}
 """What a version renamed, {version: {table: {old: new}}}: applied to older parts when they are read.
@@ -118,6 +118,14 @@ OUTPUTS = (
     Column("value", "float64", "output", "f = (h - h at init if centred) / gamma on the sample"),
 )
 """Written by the measure ``predictions`` alone."""
+
+DERIVED = (
+    Column("lazy_exit_step", "int64", "steps",
+        "First measured step at which the cell was crossover or rich by then; null if it never was"),
+    Column("lazy_until_step", "int64", "steps",
+        "Last measured step before it at which it was lazy or untrained: it left between the two"),
+)  # fmt: skip
+"""In no file: of each cell, read off ``trace`` by thresholds of the regimes, for ``phase`` and ``fit``."""
 
 TABLES: dict[str, tuple[Column, ...]] = {
     "cells": CELLS,

@@ -1,5 +1,6 @@
 """Shapes in signatures are checked in tests only; what a test sets in this process ends with it."""
 
+import collections
 import copy
 import functools
 import io
@@ -23,6 +24,13 @@ install_import_hook(CHECKED, "typechecker.check")
 
 # The cells of tests are tiny: a second thread costs more than it brings, and far more on a busy machine.
 torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items):
+    """Start the files with slow tests first, then those with many: no core is to wait for a last long one."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    count = collections.Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path not in slow, -count[item.path], item.path))
 
 
 @pytest.fixture(autouse=True, scope="session")

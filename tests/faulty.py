@@ -32,11 +32,13 @@ class Faulty(MLP):
 
 
 def sweep(arguments, log, barrier=None):
-    """What a process runs: the command, leaving the parts as they were written, to be counted."""
+    """What a process runs: the command without figures, leaving the parts as they were written."""
     import runner.store
     from runner.commands import sweep
+    from runner.views import summary
 
     runner.store.compact = lambda store: None
+    summary.print_launch_summary = lambda *_: None
     with open(log, "a") as file, contextlib.redirect_stderr(file), contextlib.redirect_stdout(file):  # noqa: PTH123
         if barrier is not None:
             barrier.wait()

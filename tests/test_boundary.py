@@ -277,3 +277,27 @@ def test_the_figure_has_a_band_over_the_diagram(store, tmp_path):
     assert {"area", "line", "rect"} <= marks
     view.save(tmp_path / "b.svg")
     assert "95 % interval" in (tmp_path / "b.caption.txt").read_text()
+
+
+def test_the_diagram_says_in_words_how_its_boundaries_scale(store, capsys):
+    assert main(["phase", str(store)]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "diverges from" in line]
+    assert len(lines) == 2
+    assert lines[0].startswith("ntk: diverges from unknown lr: nowhere from 0.01 to 10; rich from")
+    assert lines[1].startswith("sp: diverges from lr ~ width^-1.0")
+    assert ", theory -1; rich from" in lines[1]
+    assert main(["phase", str(store), "--color", "ntk_change"]) == 0
+    assert "diverges from" not in capsys.readouterr().out
+
+
+def test_values_at_which_seeds_are_beyond_the_grid_are_left_out_of_the_law():
+    cells, score = planted(np.random.default_rng(0), slope=-1.0, spread=0.0)
+    cut = score.where(~((cells["width"] == 64) & (cells["seed"] < 3)), 0.0)
+    seeds = seed_places(cells, Property("p", "", cut, 1.0), "lr", ["width"])
+    law = exponents(seeds, cells, "p", "lr", "width", [], most=1).iloc[0]
+    assert law["values"] == 4
+    few = cells["width"] <= 256
+    seeds = seed_places(cells[few], Property("p", "", cut[few], 1.0), "lr", ["width"])
+    law = exponents(seeds, cells[few], "p", "lr", "width", [], most=1).iloc[0]
+    assert np.isnan(law["slope"])
+    assert law["reason"] == "all seeds have a place at 2 values of width, fewer than 3"

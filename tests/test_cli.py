@@ -69,7 +69,7 @@ def test_help_has_examples(capsys, command):
         (["fit", "STORE", "--metric", "ntk", "--where", "lr=1"], "--metric must be one of"),
         (
             ["schema", "cell"],
-            "TABLE must be one of cells, layers, outputs, trace, got 'cell'; did you mean 'cells'?",
+            "TABLE must be one of cells, derived, layers, outputs, trace, got 'cell'; did you mean 'cells'?",
         ),
         (["status", "/nowhere"], "STORE must be a folder written by `runner sweep`, got /nowhere"),
         (["phase", "/nowhere"], "STORE must be a folder written by `runner sweep`, got /nowhere"),

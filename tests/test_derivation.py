@@ -184,6 +184,16 @@ def test_slopes_against_gamma(key, name):
     assert predicted_slope(metric, role, cell, "steps") is None
 
 
+def test_few_kinks_are_crossed_in_the_lazy_limit():
+    cell = {
+        "exponents": exponents("mup"), "depth": 2, "optimizer": "sgd", "lr_unit": "absolute",
+        "model.activation": "relu", "center_output": True,
+    }  # fmt: skip
+    assert predicted_slope("ntk_change", None, cell, "gamma") is None
+    assert predicted_slope("ntk_change", None, cell, "gamma", rich=True) == pytest.approx(4 / 3, abs=1e-5)
+    assert predicted_slope("feature_movement", None, cell, "gamma") == 1
+
+
 def test_outputs_that_grow_at_init_are_not_lazy():
     cell = {
         "exponents": exponents("mup"), "depth": 2, "optimizer": "sgd", "lr_unit": "absolute",

@@ -29,7 +29,7 @@ TINY = (
 )  # fmt: skip
 LONG = (
     "data=xor", "data.dim=6", "data.train_size=64", "data.test_size=16", "data.probe_size=8",
-    "width=16,24,32,48", "parameterization=ntk,mup", "lr=0.1,0.3,0.5", "batch_size=16", "steps=1000",
+    "width=16,24,32,48", "parameterization=ntk,mup", "lr=0.1,0.3,0.5", "batch_size=16", "steps=600",
     "workers=1", "checkpoint_minutes=0.001",
 )  # fmt: skip
 EPSILON = 2.0**-23  # of float32, in which the cells train

@@ -170,3 +170,25 @@ def test_what_slurm_refuses_is_one_line(tmp_path):
     assert "invalid partition" in output
     assert "Traceback" not in output
     assert set(states(tmp_path / "out")) == {"stopped"}
+
+
+def test_a_refining_sweep_goes_through_its_rounds(tmp_path):
+    """Rounds are jobs; killed in the second, the same command ends with the same tables."""
+    line = ("data=xor", "data.dim=6", "data.train_size=64", "data.test_size=16", "data.probe_size=8",
+            "width=16,32", "parameterization=ntk", "lr=0.1,10,1000", "steps=100", "refine=edge",
+            "refine.tolerance=0.5")  # fmt: skip
+    whole = sweep(tmp_path, *line, "store=whole")
+    launcher = sweep(tmp_path, *line, *SLURM, "store=out")
+    for text in launcher.stdout:
+        if text.startswith("round 2"):
+            break
+    launcher.send_signal(signal.SIGKILL)
+    launcher.communicate()
+    again = sweep(tmp_path, *line, *SLURM, "store=out")
+    output, _ = again.communicate(timeout=2 * PATIENCE)
+    assert again.returncode == 0, output
+    assert "refined: diverged along lr is known to 0.5 decades" in output
+    output, _ = whole.communicate(timeout=2 * PATIENCE)
+    assert whole.returncode == 0, output
+    for name, expected in frames(tmp_path / "whole").items():
+        pd.testing.assert_frame_equal(frames(tmp_path / "out")[name], expected, check_exact=True)

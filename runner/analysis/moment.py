@@ -10,9 +10,8 @@ from dataclasses import replace
 import pandas as pd
 
 from runner.analysis.columns import floats
-from runner.analysis.regime import classify
+from runner.analysis.regime import classify, thresholds_of
 from runner.errors import UserError, unknown
-from runner.grid.config import load_thresholds
 from runner.schema import KEYS
 from runner.store import Store
 
@@ -60,8 +59,7 @@ def at_level(store: Store, condition: str | None) -> Store:
     for name in [name for name in known if name in cells]:
         values = cells["cell_id"].map(last[name])
         cells[name] = floats(cells[name]).where(~ended, values)
-    thresholds = store.config.get("regime") or load_thresholds("default")
-    cells[["regime", "catapult"]] = classify(cells, thresholds)
+    cells[["regime", "catapult"]] = classify(cells, thresholds_of(store.config))
     found = replace(store)
     count = f"{int(came.sum())} of {int((~lost).sum())} cells came to it"
     text = f"at {metric} = {level:g}, between measured steps; {count}"

@@ -21,13 +21,16 @@ from runner.analysis.regime import REGIMES
 from runner.analysis.selection import require_no_other_varying
 from runner.errors import UserError
 
+STEP = "step"
+"""The key of the measured steps, which is no column of ``cells``: see :mod:`runner.analysis.steps`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Axes:
     """What a phase diagram shows.
 
     Attributes:
-        x: Numeric key across; ``y`` is the one upwards.
+        x: Numeric key across, or ``step``; ``y`` is the one upwards.
         facets: Keys with one diagram per combination of values.
         color: ``regime``, a numeric column whose median over seeds is shown, or a slope as
             :func:`runner.analysis.slopes.read_slope` reads it.
@@ -37,6 +40,11 @@ class Axes:
     y: str = "lr"
     facets: tuple[str, ...] = ()
     color: str = "regime"
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys whose values make a point: the facets, x and y."""
+        return (*self.facets, self.x, self.y)
 
 
 def phase_grid(cells: pd.DataFrame, axes: Axes, measures: Sequence[str] = ()) -> pd.DataFrame:

@@ -4,6 +4,7 @@ Thresholds come from ``conf/regime/``, so that old tables can be classified anew
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pandas as pd
 
 from runner.analysis.critical import above_critical
 from runner.errors import UserError
+from runner.grid.config import load_thresholds
 
 REGIMES = ("lazy", "crossover", "rich", "untrained", "diverged")
 LETTERS = {regime: regime[0].upper() for regime in REGIMES}
@@ -72,6 +74,13 @@ def check_thresholds(thresholds: Mapping[str, Any]) -> dict[str, float]:
             "crossover lies between them"
         )
     return checked
+
+
+def thresholds_of(config: Mapping[str, Any], regime: str | Path | None = None) -> dict[str, Any]:
+    """Return the thresholds to judge by: those asked for, else those of a launch's config."""
+    if regime is None and config.get("regime"):
+        return dict(config["regime"])
+    return load_thresholds("default" if regime is None else regime)
 
 
 def classify(cells: pd.DataFrame, thresholds: Mapping[str, Any]) -> pd.DataFrame:

@@ -15,7 +15,7 @@ import pandas as pd
 from runner.analysis.columns import facet_groups, groups, numeric_column, show_values
 from runner.analysis.contour import zero_lines
 from runner.analysis.exponents import LEAST_WIDTHS, counted_as, fit, known_metrics
-from runner.analysis.phase import Axes, edges, is_log, places_of, with_whole
+from runner.analysis.phase import STEP, Axes, edges, is_log, places_of, with_whole
 from runner.analysis.selection import require_no_other_varying
 from runner.errors import UserError, unknown
 
@@ -91,7 +91,7 @@ def slope_grid(
     key = numeric_column(cells, slope.key, "the KEY of --color slope")
     require_no_other_varying(cells, (axes.x, axes.y, slope.key), axes.facets)
     _require_metric(slope, known_metrics(cells, trace, layers))
-    points = (*axes.facets, axes.x, axes.y)
+    points = axes.keys
     usable = placed & (key > 0).to_numpy()
     parts = groups(key[usable].to_frame(), [cells.loc[usable, name] for name in points])
     if max((part[slope.key].nunique() for _, part in parts), default=0) < LEAST_WIDTHS:
@@ -148,11 +148,11 @@ def _at_each_step(
     cells: pd.DataFrame, trace: pd.DataFrame, layers: pd.DataFrame, axes: Axes
 ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]]:
     """Yield the tables, or, where the step is a key of the diagram, those of each step in turn."""
-    if "step" not in (axes.x, axes.y, *axes.facets):
+    if STEP not in axes.keys:
         yield cells, trace, layers
         return
-    for (step,), part in groups(cells, [cells["step"]]):
-        yield part, trace[trace["step"] <= step], layers[layers["step"] <= step]
+    for (step,), part in groups(cells, [cells[STEP]]):
+        yield part, trace[trace[STEP] <= step], layers[layers[STEP] <= step]
 
 
 def _require_metric(slope: Slope, tables: Mapping[str, str]) -> None:

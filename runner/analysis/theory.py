@@ -80,6 +80,9 @@ def predicted_slope(
     if limit is None or (lazy and metric != "lambda_max_init" and not cell.get("center_output")):
         # Outputs at init grow as gamma falls, and undoing them moves the features as far as ever.
         return None
+    if lazy and metric in _OF_KERNEL and cell.get("model.activation") not in SMOOTH:
+        # Few units cross a kink: their number scatters by the root of its mean, which is gamma^(1/2).
+        return None
     try:
         if metric == "lambda_max_init":
             # The kernel is that of gradient descent, whatever the optimizer.

@@ -1,28 +1,32 @@
-"""The best learning rate at each width, and how far it drifts."""
+"""The best learning rate at each width, or value of another key, and how far it drifts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from runner.analysis.broken import Broken, broken_line
 from runner.analysis.columns import distinct, facet_groups, floats, groups, numeric_column, show_values
 from runner.analysis.estimate import LEAST_SEEDS, RESAMPLES, Unsupported, numbers
-from runner.analysis.exponents import LEAST_WIDTHS
+from runner.analysis.exponents import LEAST_WIDTHS, piece_bounds
 from runner.analysis.selection import require_no_other_varying
 from runner.errors import UserError
 
 LEAST_RATES = 3
+LAW = ("break", "break_low", "break_high")
+"""Columns of a drift that may break, after ``piece`` and its drift."""
 
 
-def best_lr(cells: pd.DataFrame, metric: str = "train_loss") -> pd.Series:
-    """Return the learning rate of the smallest loss by width, ascending; NaN where every lr diverged.
+def best_lr(cells: pd.DataFrame, metric: str = "train_loss", x: str = "width") -> pd.Series:
+    """Return the learning rate of the smallest loss by a key, ascending; NaN where every lr diverged.
 
     Losses are averaged over seeds geometrically; a learning rate at which any seed diverged is out.
     """
     loss = numbers(cells, metric).where(cells["status"].astype(object) == "ok", np.inf)
     table = (
-        pd.DataFrame({"width": cells["width"], "lr": cells["lr"].astype(float), "log": np.log(loss)})
-        .groupby(["width", "lr"])["log"]
+        pd.DataFrame({"x": cells[x], "lr": cells["lr"].astype(float), "log": np.log(loss)})
+        .groupby(["x", "lr"])["log"]
         .mean()
         .unstack("lr")
     )
@@ -49,27 +53,52 @@ def drift_per_doubling(best: pd.Series) -> float:
     return float(np.polyfit(np.log2(best.index.to_numpy(float)), np.log2(best.to_numpy(float)), 1)[0])
 
 
-def lr_curves(
-    cells: pd.DataFrame, metric: str = "train_loss", facets: Sequence[str] = ("parameterization",)
-) -> pd.DataFrame:
-    """Return the loss along the learning rate, one row per facet, width and lr.
-
-    Args:
-        cells: The chosen rows; nothing may vary but width, lr, seed and the facets.
-        facets: Keys with one set of curves per combination of values.
-
-    Returns:
-        The facet keys, ``width``, ``lr``, ``value`` (geometric mean over seeds; null where one diverged),
-        ``seeds``, ``diverged`` (how many) and ``best`` (whether it is the smallest at its width).
+def along(cells: pd.DataFrame, x: str, facets: Sequence[str]) -> pd.DataFrame:
+    """Return the cells that have a place along a key: its values as numbers, where they are positive.
 
     Raises:
-        UserError: If a key is unknown, another key varies, the metric is not numeric or never measured, or
-            there are not several learning rates.
+        UserError: If the key is unknown, no number, one of the learning rates or a facet, if another key
+            varies, or if another key than the width has fewer than two values.
     """
-    if {"width", "lr"} & set(facets):
-        raise UserError("--facet must not be width or lr, which the best lr runs over; drop it from --facet")
+    if {x, "lr"} & set(facets):
+        raise UserError(f"--facet must not be {x} or lr, which the best lr runs over; drop it from --facet")
+    if x in ("lr", "lr_absolute", "lr_sharpness", "seed"):
+        raise UserError(f"--x must be another key than lr and seed, got {x}; `runner fit --x lr` takes it")
+    if x != "width":
+        values = numeric_column(cells, x, "--x")
+        cells = cells.assign(**{x: values})[values > 0]
+    require_no_other_varying(cells, (x, "lr"), facets)
+    if x != "width" and cells[x].nunique() < 2:
+        raise UserError(
+            f"{x} must have at least 2 positive values for a drift, got {show_values(values)}; "
+            f"sweep more values of {x} or choose cells with --where"
+        )
+    return cells
+
+
+def lr_curves(
+    cells: pd.DataFrame,
+    metric: str = "train_loss",
+    facets: Sequence[str] = ("parameterization",),
+    x: str = "width",
+) -> pd.DataFrame:
+    """Return the loss along the learning rate, one row per facet, value of the key and lr.
+
+    Args:
+        cells: The chosen rows; nothing may vary but the key, lr, seed and the facets.
+        facets: Keys with one set of curves per combination of values.
+        x: The key, with numbers; where it is not positive a cell is left out.
+
+    Returns:
+        The facet keys, the key, ``lr``, ``value`` (geometric mean over seeds; null where one diverged),
+        ``seeds``, ``diverged`` (how many) and ``best`` (whether it is the smallest at its value of the key).
+
+    Raises:
+        UserError: As :func:`along`, if the metric is not numeric or never measured, or if there are not
+            several learning rates.
+    """
     values = numeric_column(cells, metric, "--metric")
-    require_no_other_varying(cells, ("width", "lr"), facets)
+    cells = along(cells, x, facets)
     if cells["lr"].nunique() < LEAST_RATES:
         raise UserError(
             f"lr must have at least {LEAST_RATES} values for a best one, got {show_values(cells['lr'])}; "
@@ -79,96 +108,164 @@ def lr_curves(
         raise UserError(f"--metric must have been measured, got {metric}; `runner schema` says what each is")
     rows = []
     for facet, part in facet_groups(cells, facets):
-        best = _best(part, metric)
-        for (width, rate), point in groups(part, [part["width"], part["lr"]]):
+        best = _best(part, metric, x)
+        for (place, rate), point in groups(part, [part[x], part["lr"]]):
             ok = (point["status"].astype(object) == "ok").to_numpy()
             found = values[point.index].where(ok).dropna()
             whole = ok.all() and len(found) and (found > 0).all()
             value = float(np.exp(np.log(found).mean())) if whole else np.nan
             rows.append(
-                {**facet, "width": width, "lr": rate, "value": value, "seeds": len(point)}
-                | {"diverged": int((~ok).sum()), "best": best.get(width) == rate}
+                {**facet, x: place, "lr": rate, "value": value, "seeds": len(point)}
+                | {"diverged": int((~ok).sum()), "best": best.get(place) == rate}
             )
-    return pd.DataFrame(rows, columns=[*facets, "width", "lr", "value", "seeds", "diverged", "best"])
+    return pd.DataFrame(rows, columns=[*facets, x, "lr", "value", "seeds", "diverged", "best"])
 
 
 def transfer(
-    cells: pd.DataFrame, metric: str = "train_loss", facets: Sequence[str] = ("parameterization",)
+    cells: pd.DataFrame,
+    metric: str = "train_loss",
+    facets: Sequence[str] = ("parameterization",),
+    x: str = "width",
+    pieces: str | int | None = None,
 ) -> pd.DataFrame:
-    """Return the best learning rate at each width, and its drift.
+    """Return the best learning rate at each value of a key, and its drift.
 
-    The arguments and errors are those of :func:`lr_curves`.
+    The other arguments and the errors are those of :func:`lr_curves`.
 
     The best rate lies between those of the grid: where the smallest loss has finite neighbours, at the
     vertex of the parabola through the three in log loss and log lr. Where a neighbour diverged or the grid
     ends, only the interval between the midpoints to the neighbours is known.
 
+    Args:
+        pieces: Of the drift, as for :func:`runner.analysis.exponents.fit`.
+
     Returns:
-        The facet keys, ``width``, ``best_lr`` (null where every lr diverged), ``low``, ``high`` (95 %,
+        The facet keys, the key, ``best_lr`` (null where every lr diverged), ``low``, ``high`` (95 %,
         resampling the seeds, and anywhere in its interval where the rate is known no better; null with one
         seed), ``at_end`` (whether the best is an end of the grid, the true one may lie beyond), ``drift``
-        (doublings of the best lr per doubling of the width, the same in each row of a facet; null with fewer
-        than three widths), ``drift_low``, ``drift_high``, ``too_coarse`` (whether that interval is wider than
-        the drift: the grid cannot measure it) and ``seeds``.
+        (doublings of the best lr per doubling of the key, the same in each row of a facet; null with fewer
+        than three values), ``drift_low``, ``drift_high``, ``too_coarse`` (whether that interval is wider than
+        the drift: the grid cannot measure it) and ``seeds``. Unless one piece is asked for, the drift is that
+        of the ``piece`` on which the value lies, through the best rates of single seeds, those at an end
+        left out, and ``break``, ``break_low``, ``break_high`` say where it ends (null for the last).
 
     References:
         Yang et al., arXiv 2203.03466 (muTransfer).
     """
-    lr_curves(cells, metric, facets)  # called for its errors
+    least, most = piece_bounds(pieces, x)
+    lr_curves(cells, metric, facets, x)  # called for its errors
     rows = []
-    for facet, part in facet_groups(cells, facets):
-        smallest = _best(part, metric)
-        best, draws = _optima(part, metric)
-        known = best[np.isfinite(best)]
-        drift, low, high = np.nan, np.nan, np.nan
-        if len(known) >= LEAST_WIDTHS:
-            drift = drift_per_doubling(known)
-            low, high = _percentiles(_slopes(draws[known.index]) if len(draws) else np.array([]))
+    for facet, part in facet_groups(along(cells, x, facets), facets):
+        smallest = _best(part, metric, x)
+        best, draws, single = _optima(part, metric, x)
         ends = {float(part["lr"].min()), float(part["lr"].max())}
-        for width, rate in zip(distinct(best.index), best, strict=True):
-            least, most = _percentiles(draws[width].to_numpy() if width in draws else np.array([]))
+        if most == 1:
+            drifts = dict.fromkeys(best.index, _drift(best, draws))
+        else:
+            inside = {
+                place: found for place, found in single.items()
+                if len(found[0]) and smallest.get(place) not in ends
+            }  # fmt: skip
+            rates = {place: found for place, (found, _) in inside.items()}
+            loose = {place: width for place, (_, width) in inside.items()}
+            law = drift_law(rates, loose, (least, most), x)
+            drifts = {place: drift_of(law, place) for place in best.index}
+        for place, rate in zip(distinct(best.index), best, strict=True):
+            low, high = _percentiles(draws[place].to_numpy() if place in draws else np.array([]))
+            drift = drifts[place]
             rows.append(
-                {**facet, "width": width, "best_lr": rate, "low": least, "high": most}
-                | {"at_end": smallest.get(width) in ends, "drift": drift}
-                | {"drift_low": low, "drift_high": high}
-                | {"too_coarse": bool(high - low > abs(drift))}
+                {**facet, x: place, "best_lr": rate, "low": low, "high": high}
+                | {"at_end": smallest.get(place) in ends, **drift}
+                | {"too_coarse": bool(drift["drift_high"] - drift["drift_low"] > abs(drift["drift"]))}
                 | {"seeds": part["seed"].nunique()}
             )
-    columns = ["width", "best_lr", "low", "high", "at_end", "drift", "drift_low", "drift_high", "too_coarse"]
-    return pd.DataFrame(rows, columns=[*facets, *columns, "seeds"])
+    columns = [x, "best_lr", "low", "high", "at_end", *drift_columns(most), "too_coarse", "seeds"]
+    return pd.DataFrame(rows, columns=[*facets, *columns])
 
 
-def _best(cells: pd.DataFrame, metric: str) -> pd.Series:
-    """Return the best lr by width; empty where the metric was never measured."""
+def drift_columns(most: int) -> tuple[str, ...]:
+    """Return the columns that say the drift, with at most so many pieces."""
+    drift = ("drift", "drift_low", "drift_high")
+    return drift if most == 1 else ("piece", *drift, *LAW)
+
+
+def drift_law(
+    rates: Mapping[float, np.ndarray], loose: Mapping[float, float], bounds: tuple[int, int], x: str
+) -> Broken | None:
+    """Return the law of rates of single seeds by the key, each known to an interval of some log units.
+
+    Raises:
+        UserError: If there are too few values of the key for the pieces asked for.
+    """
+    least, most = bounds
+    if least > 1 and len(rates) < LEAST_WIDTHS * least:
+        raise UserError(
+            f"{x} must have at least {LEAST_WIDTHS * least} values with a rate inside the grid for {least} "
+            f"pieces, got {len(rates)}; sweep more values of {x} or more learning rates"
+        )
+    return broken_line(rates, most, loose, least)
+
+
+def drift_of(law: Broken | None, place: float) -> dict[str, Any]:
+    """Return the columns of the piece on which a value of the key lies; null without a law."""
+    if law is None:
+        return {"piece": 0} | dict.fromkeys(drift_columns(1), np.nan)
+    index = sum(one.place < place for one in law.breaks)
+    piece = law.pieces[index]
+    found = {"piece": index, "drift": piece.slope, "drift_low": piece.low, "drift_high": piece.high}
+    if index == len(law.breaks):
+        return found
+    end = law.breaks[index]
+    return found | dict(zip(LAW, (end.place, end.low, end.high), strict=True))
+
+
+def _drift(best: pd.Series, draws: pd.DataFrame) -> dict[str, Any]:
+    """Return the drift of a straight line, with its bootstrap interval."""
+    known = best[np.isfinite(best)]
+    if len(known) < LEAST_WIDTHS:
+        return dict.fromkeys(drift_columns(1), np.nan)
+    low, high = _percentiles(_slopes(draws[known.index]) if len(draws) else np.array([]))
+    return {"drift": drift_per_doubling(known), "drift_low": low, "drift_high": high}
+
+
+def _best(cells: pd.DataFrame, metric: str, x: str) -> pd.Series:
+    """Return the best lr by the key; empty where the metric was never measured."""
     try:
-        return best_lr(cells, metric)
+        return best_lr(cells, metric, x)
     except Unsupported:
-        return pd.Series(np.nan, index=sorted(cells["width"].unique()), dtype=float)
+        return pd.Series(np.nan, index=sorted(cells[x].unique()), dtype=float)
 
 
-def _optima(cells: pd.DataFrame, metric: str) -> tuple[pd.Series, pd.DataFrame]:
-    """Return the best lr by width, and draws of it, a column per width: none with one seed.
+def _optima(
+    cells: pd.DataFrame, metric: str, x: str
+) -> tuple[pd.Series, pd.DataFrame, dict[Any, tuple[np.ndarray, float]]]:
+    """Return the best lr by the key, draws of it, a column per value, and those of single seeds.
 
-    Whole seeds are drawn, the same at every width; a rate that diverged at one of them is out in that draw.
+    Whole seeds are drawn, the same at every value; a rate that diverged at one of them is out in that draw.
+    There are no draws with one seed. Beside those of single seeds is how wide the interval is, in log units,
+    in which one of them is only known to lie.
     """
     seeds = sorted(cells["seed"].unique())
     loss = floats(cells[metric]).where(cells["status"].astype(object) == "ok", np.inf)
-    table = cells[["width", "lr", "seed"]].assign(log=np.log(loss).fillna(np.inf))
+    table = cells[[x, "lr", "seed"]].assign(log=np.log(loss).fillna(np.inf))
     rng = np.random.default_rng(0)  # a fixed stream: the same table gives the same interval
     chosen = rng.integers(0, len(seeds), (RESAMPLES if len(seeds) >= LEAST_SEEDS else 0, len(seeds)))
-    best, draws = {}, {}
-    for width in distinct(table["width"]):
+    best, draws, single = {}, {}, {}
+    for place in distinct(table[x]):
         grid = (
-            table[table["width"] == width]
+            table[table[x] == place]
             .pivot_table(index="lr", columns="seed", values="log", dropna=False)
             .reindex(columns=seeds)
         )
         logs, losses = np.log(grid.index.to_numpy(float)), grid.to_numpy()
-        best[width] = float(np.exp(_vertices(logs, _means(losses[:, None]))[0]))
-        found = np.exp(_vertices(logs, _means(losses[:, chosen]), rng))
+        best[place] = float(np.exp(_vertices(logs, _means(losses[:, None]))[0][0]))
+        found = np.exp(_vertices(logs, _means(losses[:, chosen]), rng)[0])
         if np.isfinite(found).any():
-            draws[width] = found
-    return pd.Series(best, dtype=float), pd.DataFrame(draws)
+            draws[place] = found
+        own, loose = _vertices(logs, losses)
+        known = np.isfinite(own)
+        single[place] = (np.exp(own[known]), float(loose[known].max(initial=0.0)))
+    return pd.Series(best, dtype=float), pd.DataFrame(draws), single
 
 
 def _means(losses: np.ndarray) -> np.ndarray:
@@ -178,8 +275,12 @@ def _means(losses: np.ndarray) -> np.ndarray:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _vertices(logs: np.ndarray, losses: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
-    """Return log of the best lr for each column of losses, ``[lr, draw]``; NaN where none is finite.
+def _vertices(
+    logs: np.ndarray, losses: np.ndarray, rng: np.random.Generator | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return log of the best lr for each column of losses, ``[lr, draw]``, and the width of its interval.
+
+    The log is NaN where no loss is finite; the width is zero where the neighbours say where it is.
 
     Args:
         logs: Logarithms of the learning rates, ascending.
@@ -192,18 +293,19 @@ def _vertices(logs: np.ndarray, losses: np.ndarray, rng: np.random.Generator | N
     steps = np.diff(logs)
     before = np.concatenate([steps[:1], steps])[place]
     after = np.concatenate([steps, steps[-1:]])[place]
-    fall, rise = (left - here) / before, (right - here) / after
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore"):  # where every rate diverged, or one beside the best
+        fall, rise = (left - here) / before, (right - here) / after
         # The slope of the parabola at the middle, over its curvature.
         vertex = (fall * after - rise * before) / (2 * (fall + rise))
     inside = np.isfinite(fall) & np.isfinite(rise) & (fall + rise > 0)
     known = np.clip(vertex, -before / 2, after / 2)
     loose = np.zeros(len(draw)) if rng is None else rng.uniform(-before / 2, after / 2)
-    return np.where(np.isfinite(here), logs[place] + np.where(inside, known, loose), np.nan)
+    found = np.where(np.isfinite(here), logs[place] + np.where(inside, known, loose), np.nan)
+    return found, np.where(inside, 0.0, (before + after) / 2)
 
 
 def _slopes(draws: pd.DataFrame) -> np.ndarray:
-    """Return the drift of each draw in which every width has a best lr."""
+    """Return the drift of each draw in which every value of the key has a best lr."""
     whole = draws[np.isfinite(draws).all(axis=1)]
     if whole.empty:
         return np.array([])

@@ -36,7 +36,9 @@ def _add_options(picture: Picture, parser: Parser) -> None:
         flag, shown = f"--{parameter.name}", parameter.default
         meaning += f" ({shown})" if isinstance(shown, str) else ""
         words: dict[str, Any] = {"dest": parameter.name, "metavar": option.metavar, "help": meaning}
-        if option.several:
+        if parameter.default is False:
+            parser.add_argument(flag, dest=parameter.name, action="store_true", default=None, help=meaning)
+        elif option.several:
             parser.add_argument(flag, type=names, action=Extend, **words)
         else:
             parser.add_argument(flag, type=option.read, **words)

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from runner.analysis.boundary.properties import Property
     from runner.store import Store
 
+_ROUNDING = 1e-6
+"""Decades that values lose in six digits."""
 Ended = Literal["tolerance", "most", "absent"]
 
 
@@ -117,7 +119,7 @@ class Rounds:
             (gap.width, middle)
             for line, found in zip(lines, gaps, strict=True)
             for gap in found
-            if gap.width > self.how.tolerance * (1 + 1e-9) and (middle := line.between(gap, log))
+            if gap.width > self.how.tolerance + _ROUNDING and (middle := line.between(gap, log))
         ]
         self._lines, self._found = len(lines), sum(map(bool, gaps))
         self._widest = max((gap.width for found in gaps for gap in found), default=math.nan)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from rich.console import Console
 
@@ -20,6 +19,7 @@ from runner.store import Store
 from runner.views import alt
 from runner.views.captions import sweep_words
 from runner.views.collapse import METRIC, collapsed
+from runner.views.laws import law_words
 from runner.views.phase.chart import phase_chart
 from runner.views.picture import Option, Picture, conditions, names
 from runner.views.scales import Scale, lr_unit
@@ -100,15 +100,11 @@ def _what(store: Store, cells: pd.DataFrame, of: str | None, along: str | None) 
 
 
 def _other(cells: pd.DataFrame, along: str) -> str:
-    """Return the key that the place is shown against: width where it varies, else another that does."""
+    """Return the key that the place is shown against: width where it varies, else that with most values."""
     config = config_columns(cells)
-    varying = [
-        str(key)
-        for key in config
-        if key not in (along, "seed") and len(distinct(config[key])) > 1
-        and all_numbers(distinct(config[key]))
-    ]  # fmt: skip
-    return "width" if "width" in varying or not varying else varying[0]
+    values = {str(key): distinct(config[key]) for key in config if key not in (along, "seed")}
+    numeric = {key: len(found) for key, found in values.items() if len(found) > 1 and all_numbers(found)}
+    return "width" if "width" in numeric or not numeric else max(numeric, key=lambda key: numeric[key])
 
 
 def all_numbers(values: Sequence[Any]) -> bool:
@@ -163,33 +159,6 @@ def _caption(table: pd.DataFrame, laws: pd.DataFrame, what: Property, axes: Axes
 def _head(row: dict[str, Any], axes: Axes) -> str:
     label = facet_label(axes.facets, [row[facet] for facet in axes.facets])
     return f"{label}: " if label else ""
-
-
-def law_words(row: dict[str, Any], x: str) -> str:
-    """Return a slope with its interval, theory and the range in which it holds, in words.
-
-    Args:
-        row: Of the exponents.
-        x: The key that the slope is against.
-    """
-    slope, low, theory = (plain(row[key]) for key in ("slope", "slope_low", "theory"))
-    if slope is None:
-        return f"no slope: {row['reason']}"
-    words = f"{slope:.2f}"
-    if low is not None and np.isfinite(low):
-        words += f" [{low:.2f}, {row['slope_high']:.2f}]"
-    if theory is not None:
-        words += f", theory {theory:.3g}"
-    start, end = plain(row["break"]), plain(row["first"])
-    if start is not None:
-        bounds = [plain(row[key]) for key in ("break_low", "break_high")]
-        known = (
-            f" [{short(bounds[0])}, {short(bounds[1])}]" if any(bound is not None for bound in bounds) else ""
-        )
-        words += f", up to {x} {short(start)}{known}"
-    elif row["piece"]:
-        words += f", beyond (from {x} {short(end)})"
-    return words
 
 
 def _print(table: pd.DataFrame, laws: pd.DataFrame, what: Property, axes: Axes, out: Console) -> None:

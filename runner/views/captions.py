@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from runner.analysis.columns import config_columns, distinct, show, show_values
+from runner.analysis.phase import STEP, Axes
 from runner.analysis.regime import REGIMES
 from runner.analysis.selection import tied_keys
 
@@ -63,6 +64,16 @@ def sweep_words(
     if where:
         parts.append(f"Only cells with {' and '.join(where)}.")
     return " ".join(parts)
+
+
+def step_words(axes: Axes) -> str:
+    """Return what must be known of a diagram over the steps, with a space before it."""
+    if STEP not in axes.keys:
+        return ""
+    return (
+        " At each measured step after init a cell is shown as if it had ended there; one that a stop rule "
+        "ended stays as it was, one that diverged is diverged from then on."
+    )
 
 
 def count_line(cells: pd.DataFrame, planned: int | None = None) -> str:

@@ -1,9 +1,9 @@
 """Exponents: measures against width, with their fits, their seeds' range and the slope that theory gives."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from rich.console import Console
 
@@ -13,18 +13,19 @@ from runner.analysis.exponents import DEFAULT_METRICS, counted_as, fit_points
 from runner.analysis.exponents import fit as exponents
 from runner.analysis.moment import at_level
 from runner.analysis.phase import Axes
+from runner.analysis.regime import thresholds_of
 from runner.analysis.selection import choose, default_facets, facet_label, select, with_series
+from runner.analysis.steps import with_derived
 from runner.errors import UserError
 from runner.store import Store
 from runner.views import alt
 from runner.views.captions import sweep_words
-from runner.views.picture import METRICS, Option, Part, Picture, Section, conditions, names
+from runner.views.laws import BY_PROFILE, FITTED, THEORY, break_words, law_lines, slope_lines
+from runner.views.picture import METRICS, PIECES, THRESHOLDS, Part, Picture, Section, conditions, names
 from runner.views.scales import log_scale, range_bars, value_channel
 from runner.views.style import Layout, concat, layered, rows_of, series_scales
 from runner.views.terminal import plain_table
 from runner.views.view import View
-
-_BROKEN = "95 % intervals by profile likelihood, as many pieces as the corrected BIC wants"
 
 
 def fit(
@@ -36,8 +37,9 @@ def fit(
     at: str | None = None,
     x: str = "width",
     pieces: str | int | None = None,
+    regime: str | Path | None = None,
 ) -> View:
-    """Return exponents: log-log slopes against width or another key, with bootstrap intervals, beside theory.
+    """Return exponents: log-log slopes against width or another key, with intervals, beside theory.
 
     Args:
         metric: Numeric columns of any table; ``layers.NAME`` where two tables have one of that name.
@@ -48,11 +50,13 @@ def fit(
         x: Numeric key that the slopes are against.
         pieces: Of the line, each with a slope; auto is as many as the data support (1, against another x
             auto).
+        regime: Thresholds by which ``lazy_exit_step`` is read: ``conf/regime/NAME.yaml`` or a YAML file.
     """
     where, store = conditions(where), at_level(store, at)
     cells = choose(store, where, all)
     facets = default_facets(store, (x,)) if facet is None else names(facet)
     chosen = names(metric or DEFAULT_METRICS)
+    cells = with_derived(store, cells, thresholds_of(store.config, regime), (*chosen, x))
     fits = exponents(cells, store.trace, store.layers, chosen, facets, x, pieces)
     points = fit_points(cells, store.trace, store.layers, chosen, facets, x)
     return View(
@@ -107,11 +111,11 @@ def _panel(
             alt.Tooltip("value:Q", format=".3~g"), alt.Tooltip("seeds:Q"),
         ],
     )  # fmt: skip
-    fitted, predicted = _lines(points, fits)
+    fitted, predicted = law_lines(points, fits)
     layers = [range_bars(base, x, color)]
     for frame, style in (
-        (predicted, {"strokeDash": [2, 3], "strokeWidth": 1.6, "opacity": 0.75}),
-        (fitted, {"strokeWidth": 1.4}),
+        (predicted, THEORY),
+        (fitted, FITTED),
     ):
         if len(frame):
             lines = alt.Chart(rows_of(frame)).mark_line(**style)
@@ -119,70 +123,9 @@ def _panel(
     metric, role, layer = values
     name = f"{metric}, {layer} ({role})" if layer is not None else str(metric)
     # In print the caption says the slopes.
-    slopes: dict[str, Any] = {} if layout.paper else {"subtitle": _slope_lines(fits)}
+    slopes: dict[str, Any] = {} if layout.paper else {"subtitle": slope_lines(fits)}
     heading = alt.TitleParams(name.replace("_", " "), **slopes)
     return layered([*layers, marks], heading, *layout.size())
-
-
-def _lines(points: pd.DataFrame, fits: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the corners of the fitted lines and the ends of theory's, crossing in the middle of a piece."""
-    fitted: list[dict[str, Any]] = []
-    predicted: list[dict[str, Any]] = []
-    for series, part in fits.groupby("series", sort=False):
-        found, own = points[points["series"] == series], records(part)
-        if plain(own[0]["slope"]) is None or found.empty:
-            continue
-        places, logs = np.log(found["x"].to_numpy(float)), np.log(found["value"].to_numpy(float))
-        corners = np.log([float(row["break"]) for row in own[:-1]])
-        ends = np.array([places.min(), *corners, places.max()])
-        rises = np.concatenate([[0.0], np.cumsum([row["slope"] for row in own] * np.diff(ends))])
-        # As high as leaves the points as far above as below.
-        heights = rises + (logs - np.interp(places, ends, rises)).mean()
-        fitted += _line_of(ends, heights, series)
-        for place, (row, left, right) in enumerate(zip(own, ends, ends[1:], strict=False)):
-            theory, middle = plain(row["theory"]), (left + right) / 2
-            if len(own) == 1:
-                middle = places.mean()
-            if theory is not None:
-                piece = np.array([left, right])
-                height = float(np.interp(middle, ends, heights))
-                predicted += _line_of(piece, height + theory * (piece - middle), series, place)
-    return pd.DataFrame(fitted), pd.DataFrame(predicted)
-
-
-def _line_of(places: np.ndarray, heights: np.ndarray, series: Any, piece: int = 0) -> list[dict[str, Any]]:
-    """Return the points of a line given in logarithms."""
-    return [
-        {"x": x, "value": value, "series": series, "piece": piece}
-        for x, value in zip(np.exp(places).tolist(), np.exp(heights).tolist(), strict=True)
-    ]
-
-
-def _slope_lines(fits: pd.DataFrame) -> list[str]:
-    """Return the fitted slopes with their intervals and theory's, one line per series."""
-    lines: dict[str, str] = {}
-    beyond = ""
-    for fit in records(fits):
-        slope, low, theory = plain(fit["slope"]), plain(fit["low"]), plain(fit["theory"])
-        if slope is None:
-            lines[fit["series"]] = f"{fit['series']}: fewer than three values"
-            continue
-        interval = "" if low is None else f" [{low:.2f}, {fit['high']:.2f}]"
-        text = f"{slope:.2f}{interval}" + ("" if theory is None else f", theory {theory:.3g}")
-        if plain(fit.get("piece")):
-            lines[fit["series"]] += f"; beyond {beyond} {text}"
-        else:
-            lines[fit["series"]] = f"{fit['series']}: {text}"
-        beyond = break_words(fit)
-    return list(lines.values())
-
-
-def break_words(row: Mapping[str, Any]) -> str:
-    """Return where a piece ends, with the interval; empty for the last one."""
-    place, low, high = (plain(row.get(key)) for key in ("break", "break_low", "break_high"))
-    if place is None:
-        return ""
-    return f"{place:.3g} [{'-' if low is None else f'{low:.3g}'}, {'-' if high is None else f'{high:.3g}'}]"
 
 
 def _caption(fits: pd.DataFrame, facets: Sequence[str], shared: str, x: str) -> str:
@@ -191,8 +134,8 @@ def _caption(fits: pd.DataFrame, facets: Sequence[str], shared: str, x: str) -> 
     slopes = []
     for key in dict.fromkeys((row["metric"], plain(row["layer"])) for row in records(named)):
         same = [(row["metric"], plain(row["layer"])) == key for row in records(named)]
-        slopes.append(f"{' of '.join(word for word in key if word)}: {'; '.join(_slope_lines(named[same]))}")
-    kind = _BROKEN if "piece" in fits else "95 % bootstrap intervals over seeds"
+        slopes.append(f"{' of '.join(word for word in key if word)}: {'; '.join(slope_lines(named[same]))}")
+    kind = BY_PROFILE if "piece" in fits else "95 % bootstrap intervals over seeds"
     return (
         f"Measures against {x}. {shared} Points are geometric means over seeds of cells that trained, bars "
         "reach from the smallest to the largest seed, solid lines are least-squares fits in both logarithms, "
@@ -285,8 +228,9 @@ PICTURE = Picture(
         "runner fit --metric ntk_change,feature_movement --where lr=1 --out fit.pdf",
         "runner fit --metric layers.feature_movement --facet parameterization,depth --json",
         "runner fit outputs/rich --x gamma --metric ntk_change --pieces 2",
+        "runner fit outputs/rich --x gamma --metric ntk_change,lazy_exit_step",
     ),
-    {"metric": METRICS, "pieces": Option("1|2|3|auto")},
+    {"metric": METRICS, "pieces": PIECES, "regime": THRESHOLDS},
 )
 SECTIONS = [
     Section(

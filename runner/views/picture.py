@@ -29,6 +29,8 @@ class Option:
         metavar: What stands for its value in the help.
         several: Whether it takes comma-separated names, over repetitions, too.
         read: From the text of a value to the value.
+
+    A parameter that is False by default is a flag without a value.
     """
 
     metavar: str = "KEY"
@@ -38,6 +40,8 @@ class Option:
 
 COLUMN = Option("COLUMN")
 METRICS = Option("M[,M]", several=True)
+PIECES = Option("1|2|3|auto")
+THRESHOLDS = Option("NAME|FILE")
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,22 +25,23 @@ class Scale:
     domain: tuple[float, float]
     ticks: list[float]
 
-    @property
-    def _whole(self) -> bool:
-        """Whether all ticks are whole numbers that nobody writes with a power of ten."""
-        return all(tick == int(tick) and abs(tick) < 1e5 for tick in self.ticks)
-
     def encode(self, channel: type, field: str, labels: bool = True) -> Any:
         """Return the Altair channel that draws this axis."""
         axis = alt.Axis(
             values=self.ticks,
-            # To so many digits: without a number of them they would be those of evenly spaced ticks.
-            format="d" if self._whole else ".3~g" if self.log else ".6~g",
+            format=self._format(),
             labels=labels,
             title=self.title if labels else None,
         )
         scale = number_scale(self.log, domain=list(self.domain), nice=False)
         return channel(f"{field}:Q", scale=scale, axis=axis)
+
+    def _format(self) -> str:
+        """Return how ticks are written: whole numbers whole, others to digits that tell them apart."""
+        if all(tick.is_integer() and abs(tick) < 1e6 for tick in self.ticks):
+            return "d"
+        # To a number of digits: without one they would be those of evenly spaced ticks.
+        return ".3~g" if self.log else ".6~g"
 
 
 def number_scale(log: bool, **more: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Whether the best learning rate transfers across width."""
+"""Whether the best learning rate transfers across width, or along another key, and where training breaks."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,6 +7,7 @@ import pandas as pd
 from rich.console import Console
 
 from runner.analysis.columns import distinct, groups, plain, records, show
+from runner.analysis.edges import stable_rates
 from runner.analysis.moment import at_level
 from runner.analysis.phase import Axes
 from runner.analysis.selection import choose, default_facets, facet_label, with_series
@@ -15,8 +16,9 @@ from runner.analysis.transfer import transfer as best_rates
 from runner.store import Store
 from runner.views import alt
 from runner.views.captions import sweep_words
-from runner.views.picture import COLUMN, Part, Picture, Section, conditions, names
-from runner.views.scales import column_title, lr_unit, number_scale, range_bars, value_channel, width_scale
+from runner.views.laws import BY_PROFILE, FITTED, THEORY, law_lines, slope_lines
+from runner.views.picture import COLUMN, PIECES, Part, Picture, Section, conditions, names
+from runner.views.scales import column_title, log_scale, lr_unit, number_scale, range_bars, value_channel
 from runner.views.style import Layout, concat, layered, rows_of, series_scales
 from runner.views.terminal import MISSING, plain_table, short
 from runner.views.view import View
@@ -31,8 +33,11 @@ def transfer(
     where: str | Sequence[str] = (),
     all: bool = False,
     at: str | None = None,
+    x: str = "width",
+    pieces: str | int | None = None,
+    edge: bool = False,
 ) -> View:
-    """Return the best learning rate at each width, and whether it transfers.
+    """Return the best learning rate at each width, and whether it transfers; or along another key.
 
     Args:
         metric: What shall be small.
@@ -40,51 +45,62 @@ def transfer(
         where: Conditions that choose cells, ``lr=0.1`` or ``width=64,128``.
         all: Whether to take the cells of all launches, not only those of the newest.
         at: Where to look at each cell: at the moment when a measure came to a level, ``train_loss=0.02``.
+        x: Numeric key along which the rate may drift.
+        pieces: Of the drift, each with a slope; auto is as many as the data support (1, against another x
+            auto).
+        edge: The largest stable learning rate instead of the best, beside theory.
     """
     where, store = conditions(where), at_level(store, at)
     cells = choose(store, where, all)
-    facets = default_facets(store, ("width", "lr")) if facet is None else names(facet)
-    losses, best = lr_curves(cells, metric, facets), best_rates(cells, metric, facets)
+    facets = default_facets(store, (x, "lr")) if facet is None else names(facet)
+    losses = lr_curves(cells, metric, facets, x)
+    rates = stable_rates(cells, facets, x, pieces) if edge else best_rates(cells, metric, facets, x, pieces)
+    shared = sweep_words(cells, store.config, where, (x, "lr", *facets))
     return View(
-        best,
-        _caption(best, facets, metric, sweep_words(cells, store.config, where, ("width", "lr", *facets))),
-        lambda layout: chart(losses, best, facets, metric, lr_unit(cells), layout),
+        rates,
+        _caption(rates, facets, metric, shared, x),
+        lambda layout: chart(losses, rates, facets, metric, lr_unit(cells), layout, x),
         1 + (len(losses.drop_duplicates(list(facets))) if facets else 1),
-        lambda out: _print(best, facets, metric, out),
-        {"facets": facets, "metric": metric, "at": store.config.get("at")},
+        lambda out: _print(rates, facets, metric, out, x),
+        {"facets": facets, "metric": metric, "at": store.config.get("at"), "x": x},
     )
 
 
 def chart(
-    losses: pd.DataFrame, best: pd.DataFrame, facets: Sequence[str], metric: str, lr_unit: str | None,
-    layout: Layout,
+    losses: pd.DataFrame, rates: pd.DataFrame, facets: Sequence[str], metric: str, lr_unit: str | None,
+    layout: Layout, x: str = "width",
 ) -> Any:  # fmt: skip
-    """Return the loss along the learning rate, a curve per width, and the best rate against width."""
-    widths = [show(width) for width in distinct(losses["width"])]
+    """Return the loss along the learning rate, a curve per value of the key, and the rate against the key."""
+    values = [show(value) for value in distinct(losses[x])]
     charts = [
-        _losses(part, facet_label(facets, values), widths, metric, lr_unit, layout, named=place == 0)
-        for place, (values, part) in enumerate(groups(losses, [losses[facet] for facet in facets]))
+        _losses(part, facet_label(facets, found), values, metric, lr_unit, layout, x, named=place == 0)
+        for place, (found, part) in enumerate(groups(losses, [losses[facet] for facet in facets]))
     ]
-    return concat([*charts, _best(best, facets, lr_unit, layout)], layout, most=3, own=True)
+    return concat([*charts, _rates(rates, facets, lr_unit, layout, x)], layout, most=3, own=True)
+
+
+def _rate_of(rates: pd.DataFrame) -> tuple[str, str]:
+    """Return the column of the learning rate, and its words."""
+    return ("edge", "largest stable") if "edge" in rates else ("best_lr", "best")
 
 
 def _losses(
-    part: pd.DataFrame, title: str, widths: Sequence[str], metric: str, lr_unit: str | None, layout: Layout,
-    named: bool,
+    part: pd.DataFrame, title: str, values: Sequence[str], metric: str, lr_unit: str | None, layout: Layout,
+    key: str, named: bool,
 ) -> Any:  # fmt: skip
     """Return the panel of one facet: loss along lr, its smallest marked."""
-    rows = part.dropna(subset=["value"]).assign(series=part["width"].map(show))
+    rows = part.dropna(subset=["value"]).assign(series=part[key].map(show))
     rows = rows[["series", "lr", "value", "seeds", "best"]]
-    legend = alt.Legend(title="width", orient="top", columns=2 if layout.paper else 6, symbolType="stroke")
+    legend = alt.Legend(title=key, orient="top", columns=2 if layout.paper else 6, symbolType="stroke")
     color = alt.Color(
-        "series:N", scale=series_scales(widths, ordered=True)["color"], legend=legend if named else None
+        "series:N", scale=series_scales(values, ordered=True)["color"], legend=legend if named else None
     )
     axis = alt.Axis(title=column_title("lr", lr_unit), format="~g", tickCount=4)
     x = alt.X("lr:Q", scale=number_scale(log=True), axis=axis)
     y = value_channel(bool((rows["value"] > 0).all()), metric.replace("_", " "))
     base = alt.Chart(rows_of(rows)).encode(x=x, y=y, color=color)
     tooltip = [
-        alt.Tooltip("series:N", title="width"), alt.Tooltip("lr:Q", format=".3~g"),
+        alt.Tooltip("series:N", title=key), alt.Tooltip("lr:Q", format=".3~g"),
         alt.Tooltip("value:Q", title=metric, format=".3~g"), alt.Tooltip("seeds:Q"),
     ]  # fmt: skip
     smallest = base.mark_point(shape="diamond", filled=True, size=70, opacity=1).transform_filter(
@@ -96,81 +112,136 @@ def _losses(
     return layered(layers, title, *layout.size())
 
 
-def _best(best: pd.DataFrame, facets: Sequence[str], lr_unit: str | None, layout: Layout) -> Any:
-    """Return the panel of best learning rates: flat is transfer."""
-    named = with_series(best, facets).dropna(subset=["best_lr"])
-    rows = named[["series", "width", "best_lr", "low", "high", "at_end"]]
+def _rates(rates: pd.DataFrame, facets: Sequence[str], lr_unit: str | None, layout: Layout, key: str) -> Any:
+    """Return the panel of learning rates: flat is transfer."""
+    rate, words = _rate_of(rates)
+    named = with_series(rates, facets).dropna(subset=[rate]).rename(columns={key: "x", rate: "value"})
+    rows = named[["series", "x", "value", "low", "high", "at_end"]]
     channels = series_scales(list(dict.fromkeys(named["series"])), ordered=False)
     legend = alt.Legend(title=None, orient="top", columns=2, symbolSize=50)
     color = alt.Color("series:N", scale=channels["color"], legend=legend)
-    x = width_scale(best["width"]).encode(alt.X, "width")
-    y = value_channel(True, "best " + column_title("lr", lr_unit), "best_lr")
+    x = log_scale(rates[key], key).encode(alt.X, "x")
+    # The heading says which rate it is, and its unit has little room.
+    title = column_title("lr", lr_unit)
+    y = value_channel(True, f"best {title}" if rate == "best_lr" else title)
     base, known = (alt.Chart(rows_of(part)) for part in (rows, rows.dropna(subset=["low"])))
-    line = base.mark_line(strokeWidth=1.4).encode(x=x, y=y, color=color)
     marks = base.mark_point(filled=True, size=40, opacity=1).encode(
         x=x, y=y, color=color, shape=alt.Shape("series:N", scale=channels["shape"], legend=legend),
         tooltip=[
-            alt.Tooltip("series:N"), alt.Tooltip("width:Q"), alt.Tooltip("best_lr:Q", format=".3~g"),
-            alt.Tooltip("at_end:N"),
+            alt.Tooltip("series:N"), alt.Tooltip("x:Q", title=key),
+            alt.Tooltip("value:Q", title=rate, format=".3~g"), alt.Tooltip("at_end:N"),
         ],
     )  # fmt: skip
-    shown = [
-        f"{row['series']}: {_drift(row)} doublings per doubling"
-        for row in records(named.drop_duplicates("series"))
-        if plain(row["drift"]) is not None
-    ]
-    heading: Any = "best learning rate"
+    if "piece" in rates:
+        fitted, predicted = law_lines(rows, _laws(rates, facets))
+        lines = [
+            alt.Chart(rows_of(frame)).mark_line(**style).encode(x=x, y=y, color=color, detail="piece:N")
+            for frame, style in ((predicted, THEORY), (fitted, FITTED))
+            if len(frame)
+        ]
+    else:
+        lines = [base.mark_line(strokeWidth=1.4).encode(x=x, y=y, color=color)]
+    heading: Any = f"{words} learning rate"
+    shown = _drifts(rates, facets)
     if shown and not layout.paper:
         heading = alt.TitleParams(heading, subtitle=shown)
     bars = [range_bars(known, x, color)] if rows["low"].notna().any() else []
-    return layered([*bars, line, marks], heading, *layout.size())
+    return layered([*bars, *lines, marks], heading, *layout.size())
 
 
-def _caption(best: pd.DataFrame, facets: Sequence[str], metric: str, shared: str) -> str:
-    """Return the caption, the drifts included."""
-    drifts = [
-        f"{row['series'] or 'all'} {_drift(row)}"
-        for row in records(with_series(best, facets).drop_duplicates("series"))
+def _laws(rates: pd.DataFrame, facets: Sequence[str]) -> pd.DataFrame:
+    """Return the pieces of the drifts as a table of slopes."""
+    slopes = {"drift": "slope", "drift_low": "low", "drift_high": "high"}
+    table = with_series(rates, facets).drop(columns=["low", "high"]).rename(columns=slopes)
+    table = table.drop_duplicates(["series", "piece"]).dropna(subset=["slope"])
+    return table if "theory" in table else table.assign(theory=None)
+
+
+def _drifts(rates: pd.DataFrame, facets: Sequence[str]) -> list[str]:
+    """Return the drift of each facet that has one, theory beside it."""
+    if "piece" in rates:
+        return slope_lines(_laws(rates, facets), signed=True)
+    return [
+        f"{row['series']}: {_drift(row)} doublings per doubling"
+        for row in records(with_series(rates, facets).drop_duplicates("series"))
         if plain(row["drift"]) is not None
     ]
-    drift = f" Doublings of the best learning rate per doubling of the width: {', '.join(drifts)}."
-    drift += " A question mark: the grid is too coarse to tell." if best["too_coarse"].any() else ""
-    ends = " Some best learning rates lie at an end of the grid." if best["at_end"].any() else ""
+
+
+def _caption(rates: pd.DataFrame, facets: Sequence[str], metric: str, shared: str, x: str) -> str:
+    """Return the caption, the drifts included."""
+    rate, words = _rate_of(rates)
+    broken = "piece" in rates
+    drifts = _drifts(rates, facets) if broken else [
+        f"{row['series'] or 'all'} {_drift(row)}"
+        for row in records(with_series(rates, facets).drop_duplicates("series"))
+        if plain(row["drift"]) is not None
+    ]  # fmt: skip
+    kind = f" with {BY_PROFILE}" if broken else ""
+    drift = f" Doublings of the {words} learning rate per doubling of {_named(x)}{kind}: {', '.join(drifts)}."
+    if rate == "edge":
+        method = (
+            "Largest stable rates are geometric means over seeds of the middle between the largest rate "
+            "that did not diverge and the smallest that did; bars reach from one to the other. Solid lines "
+            "are fits, dotted ones have theory's slope."
+        )
+        ends = " Where a seed diverged nowhere or everywhere, there is none." if rates["at_end"].any() else ""
+    else:
+        method = (
+            "Best rates lie at the vertex of a parabola through the smallest loss and its neighbours. Bars: "
+            "95 % bootstrap over seeds."
+        )
+        coarse = not broken and rates["too_coarse"].any()
+        drift += " A question mark: the grid is too coarse to tell." if coarse else ""
+        ends = " Some best learning rates lie at an end of the grid." if rates["at_end"].any() else ""
     return (
-        f"{metric} along the learning rate, and the best learning rate against width. {shared} Losses are "
-        "geometric means over seeds, left out where one diverged; diamonds mark the smallest. Best rates "
-        "lie at the vertex of a parabola through the smallest loss and its neighbours. Bars: 95 % "
-        f"bootstrap over seeds.{drift if drifts else ''}{ends}"
+        f"{metric} along the learning rate, and the {words} learning rate against {x}. {shared} Losses are "
+        "geometric means over seeds, left out where one diverged; diamonds mark the smallest. "
+        f"{method}{drift if drifts else ''}{ends}"
     )
 
 
-def _print(best: pd.DataFrame, facets: Sequence[str], metric: str, out: Console) -> None:
-    """Print the best learning rates, one row per facet, in as many pieces as the terminal asks for."""
+def _print(rates: pd.DataFrame, facets: Sequence[str], metric: str, out: Console, x: str) -> None:
+    """Print the learning rates, one row per facet, in as many tables as the terminal asks for."""
+    rate, words = _rate_of(rates)
+    broken = "piece" in rates
     rows = [
         (facet_label(facets, values), part)
-        for values, part in groups(best, [best[facet] for facet in facets])
+        for values, part in groups(rates, [rates[facet] for facet in facets])
     ]
-    widths = distinct(best["width"])
-    each = max(1, (out.width - max(5, *(len(name) for name, _ in rows)) - 22) // 10)
-    for start in range(0, len(widths), each):
-        piece = widths[start : start + each]
-        view = plain_table("(continued)" if start else f"lr of the smallest {metric}")
-        for heading in ("width", *map(str, piece), "drift"):
-            view.add_column(heading, justify="left" if heading == "width" else "right", no_wrap=True)
+    values = distinct(rates[x])
+    named = max(len(x), *(len(name) for name, _ in rows))
+    each = max(1, (out.width - named - (0 if broken else 22)) // 10)
+    for start in range(0, len(values), each):
+        piece = values[start : start + each]
+        title = f"lr of the smallest {metric}" if rate == "best_lr" else "largest stable lr"
+        view = plain_table("(continued)" if start else title)
+        for heading in (x, *map(show, piece), *(() if broken else ("drift",))):
+            view.add_column(heading, justify="left" if heading == x else "right", no_wrap=True)
         for name, part in rows:
-            found = {row["width"]: row for row in records(part)}
+            found = {row[x]: row for row in records(part)}
             texts = [
-                short(found[n]["best_lr"]) + ("*" if found[n]["at_end"] else "") if n in found else MISSING
+                short(found[n][rate]) + ("*" if found[n]["at_end"] else "") if n in found else MISSING
                 for n in piece
             ]
-            view.add_row(name, *texts, _drift(part.iloc[0]))
+            view.add_row(name, *texts, *(() if broken else (_drift(part.iloc[0]),)))
         out.print(view)
-    notes = ["drift: doublings of the best lr per doubling of the width, 95 % over seeds; 0 is transfer"]
-    if best["too_coarse"].any():
+    if broken:
+        out.print("\n".join(["", *(f"drift, {line}" for line in _drifts(rates, facets))]))
+    interval = "" if broken else " over seeds"
+    notes = [f"drift: doublings of the {words} lr per doubling of {_named(x)}, 95 %{interval}; 0 is transfer"]
+    if not broken and rates["too_coarse"].any():
         notes.append("?: grid too coarse, the interval is wider than the drift")
-    if best["at_end"].any():
-        notes.append("*: an end of the grid, the true best may lie beyond")
+    if rates["at_end"].any():
+        beyond = "a seed diverged nowhere or everywhere, the edge lies beyond the grid"
+        ends = "an end of the grid, the true best may lie beyond"
+        notes.append(f"*: {beyond if rate == 'edge' else ends}")
     out.print("\n".join(notes), style="dim")
+
+
+def _named(x: str) -> str:
+    """Return the key in a sentence."""
+    return "the width" if x == "width" else x
 
 
 def _drift(row: Mapping[str, Any] | pd.Series) -> str:
@@ -194,8 +265,9 @@ PICTURE = Picture(
         "runner transfer",
         "runner transfer outputs/digits --metric test_loss --out transfer.pdf",
         "runner transfer --where parameterization=sp,mup --json",
+        "runner transfer outputs/rich --x gamma --edge",
     ),
-    {"metric": COLUMN},
+    {"metric": COLUMN, "pieces": PIECES},
 )
 SECTIONS = [
     Section(

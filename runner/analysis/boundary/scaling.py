@@ -46,11 +46,14 @@ def exponents(
             there = part[(part["change"] == change) & (part[x] > 0)]
             if there.empty:
                 continue
+            # Where some seeds have their place beyond the grid, the others are no fair sample.
+            beyond = part.loc[part["where"].isin(["nowhere", "everywhere"]), x]
+            there = there[~there[x].isin(beyond)]
             head = {**values, "change": change, "values": there[x].nunique()}
-            head["seeds"] = int(there.groupby(x).size().min())
+            head["seeds"] = int(there.groupby(x).size().min()) if len(there) else 0
             law = law_of(there, x, most)
             if law is None:
-                reason = f"a place at {head['values']} of at least {LEAST} values of {x}"
+                reason = f"all seeds have a place at {head['values']} values of {x}, fewer than {LEAST}"
                 rows.append({**head, "piece": 0, "reason": reason})
                 continue
             for number, piece in enumerate(law.pieces):

@@ -10,9 +10,8 @@ import yaml
 
 from runner.analysis.estimate import Tables
 from runner.analysis.phase import Axes
-from runner.analysis.regime import COLORS, LETTERS, REGIMES, TEXT_COLORS, regime_texts
+from runner.analysis.regime import COLORS, LETTERS, REGIMES, TEXT_COLORS, regime_texts, thresholds_of
 from runner.analysis.regime_table import regime_table
-from runner.grid.config import load_thresholds
 from runner.measures.catalog import MEASURES
 from runner.schema import CELLS
 from runner.store import Store
@@ -38,7 +37,7 @@ def sections(
         "counts": _text(f"{count_line(cells)}; {seeds} seed{'s' if seeds > 1 else ''}{scope}"),
         "left_out": "".join(f"<p class=note>Not on this page: {_text(line)}</p>" for line in left_out),
         "axes": _text(f"{axes.y} over {axes.x}" + (f", by {', '.join(axes.facets)}" if axes.facets else "")),
-        "regimes": _regimes(store.config.get("regime")),
+        "regimes": _regimes(thresholds_of(store.config)),
         "measures": _measures(cells, store),
         "beside": _beside(cells, store),
         "claims": _claims(store.path),
@@ -77,9 +76,9 @@ def picture_section(section: Section, part: Part) -> str:
     return f"<section>\n{words}\n{chart}{note}{command}\n</section>"
 
 
-def _regimes(thresholds: Mapping[str, Any] | None) -> str:
+def _regimes(thresholds: Mapping[str, Any]) -> str:
     """Return what the regimes are, by the thresholds that judged the newest launch."""
-    texts = regime_texts(thresholds or load_thresholds("default"))
+    texts = regime_texts(thresholds)
     items = [
         f'<dt><span class=chip style="background:{COLORS[name]};color:{TEXT_COLORS[name]}">{LETTERS[name]}'
         f"</span> {name}</dt><dd>{_text(texts[name])}</dd>"

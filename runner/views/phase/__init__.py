@@ -1,25 +1,29 @@
 """The phase diagram: which regime, or which value of a measure, at each point of the grid."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
+from rich.console import Console
 
 from runner.analysis.critical import PLAIN
 from runner.analysis.moment import at_level
-from runner.analysis.phase import Axes, boundary, phase_grid
-from runner.analysis.regime import LETTERS, classify
+from runner.analysis.phase import STEP, Axes, boundary, phase_grid
+from runner.analysis.regime import LETTERS, classify, thresholds_of
 from runner.analysis.selection import choose, default_facets
 from runner.analysis.slopes import read_slope
-from runner.grid.config import load_thresholds
+from runner.analysis.steps import at_steps, with_derived
+from runner.errors import UserError, unknown
 from runner.store import Store
-from runner.views.captions import common_words, sweep_words
+from runner.views.captions import common_words, step_words, sweep_words
 from runner.views.phase.chart import phase_chart
 from runner.views.phase.critical import critical_of
 from runner.views.phase.slopes import slope_view
 from runner.views.phase.terminal import print_phase
-from runner.views.picture import COLUMN, Option, Picture, conditions, names
+from runner.views.picture import COLUMN, THRESHOLDS, Picture, conditions, names
 from runner.views.scales import column_title, lr_unit
+from runner.views.sentences import boundary_words
 from runner.views.view import View
 
 
@@ -31,8 +35,8 @@ def phase(
     """Return the phase diagram: which regime at each point of the grid.
 
     Args:
-        x: Numeric key across.
-        y: Numeric key upwards.
+        x: Numeric key across; ``step`` for the measured steps.
+        y: Numeric key upwards, likewise.
         color: ``regime``, a numeric column, or a slope: ``slope:METRIC:KEY``, ``slope:METRIC@LAYER:KEY``.
         facet: One panel per value of these keys, ``none`` for a single one (the config's ``facet``).
         where: Conditions that choose cells, ``lr=0.1`` or ``width=64,128``.
@@ -43,15 +47,39 @@ def phase(
     where, store = conditions(where), at_level(store, at)
     facets = default_facets(store, (x, y)) if facet is None else names(facet)
     cells = choose(store, where, all)
+    thresholds = thresholds_of(store.config, regime)
     if regime is not None:
-        judged = classify(cells, load_thresholds(regime))
+        judged = classify(cells, thresholds)
         cells = cells.drop(columns=["regime", "catapult"]).join(judged)
-    axes = Axes(x, y, facets, color)
-    slope = read_slope(color)
-    return slope_view(store, cells, axes, slope, where) if slope else phase_view(store, cells, axes, where)
+    axes, slope = Axes(x, y, facets, color), read_slope(color)
+    shown = color if slope is None else slope.metric
+    points = None
+    if STEP in axes.keys:
+        _check_step(store, shown, at, "color" if slope is None else "slope")
+        points = at_steps(cells, store.trace, thresholds)
+    else:
+        cells = with_derived(store, cells, thresholds, (*axes.keys, shown))
+    view = phase_view if slope is None else partial(slope_view, slope=slope)
+    return view(store, cells, axes, where=where, points=points)
 
 
-def phase_view(store: Store, cells: pd.DataFrame, axes: Axes, where: Sequence[str] = ()) -> View:
+def _check_step(store: Store, shown: str, at: str | None, what: str) -> None:
+    """Refuse what has no meaning where cells are looked at at each step."""
+    if at is not None:
+        raise UserError(
+            f"--at must be left out where the step is an axis or facet, got {at}; drop one of them"
+        )
+    tables = (store.trace,) if what == "color" else (store.trace, store.layers)
+    known = {str(name) for table in tables for name in table.select_dtypes("number")} - {STEP, "layer_index"}
+    if shown.rpartition(".")[2] not in {*known, "regime"}:
+        asked = "--color" if what == "color" else "the METRIC of --color slope"
+        raise unknown(f"{asked} over the step", shown, {*known, *(("regime",) if what == "color" else ())})
+
+
+def phase_view(
+    store: Store, cells: pd.DataFrame, axes: Axes, where: Sequence[str] = (),
+    points: pd.DataFrame | None = None,
+) -> View:  # fmt: skip
     """Return the phase diagram of some cells.
 
     Args:
@@ -59,19 +87,26 @@ def phase_view(store: Store, cells: pd.DataFrame, axes: Axes, where: Sequence[st
         cells: Rows of its ``cells``.
         axes: What is shown.
         where: The conditions that chose them, for the caption.
+        points: What is shown of them, where it is not these rows: themselves at each step.
 
     Raises:
         UserError: If there is nothing to show, a key is unknown, or another key varies.
     """
-    grid = phase_grid(cells, axes)
+    grid = phase_grid(cells if points is None else points, axes)
     keys = (axes.x, axes.y, *axes.facets)
     title, unit = common_words(cells, keys), lr_unit(cells)
+
+    def show(out: Console) -> None:
+        print_phase(grid, axes, out)
+        for line in boundary_words(store, cells, axes) if points is None else ():
+            out.print(line, soft_wrap=True)
+
     return View(
         grid,
         _caption(grid, axes, sweep_words(cells, store.config, where, keys)),
         lambda layout: phase_chart(grid, axes, "" if layout.paper else title, unit, layout),
         len(grid.drop_duplicates(list(axes.facets))) if axes.facets else 1,
-        lambda out: print_phase(grid, axes, out),
+        show,
         {"x": axes.x, "y": axes.y, "facets": axes.facets, "color": axes.color, "at": store.config.get("at")},
         {"boundary": boundary(grid, axes)},
     )
@@ -98,7 +133,10 @@ def _caption(grid: pd.DataFrame, axes: Axes, shared: str) -> str:
             f" Dashed: the critical learning rate {critical:.3g}/lambda_max of full-batch descent on MSE at "
             f"init, median over seeds;{catapult} dotted: lr * lambda_max in decades off 2."
         )
-    return f"{what} over {axes.x} and {axes.y}{panels}. {shared} {len(grid)} points. {rule}.{lines}"
+    return (
+        f"{what} over {axes.x} and {axes.y}{panels}. {shared} {len(grid)} points. {rule}.{lines}"
+        f"{step_words(axes)}"
+    )
 
 
 PICTURE = Picture(
@@ -110,6 +148,7 @@ PICTURE = Picture(
         "runner phase --y lr_sharpness --facet parameterization,depth --where model.activation=relu",
         "runner phase --x gamma --where width=256 --regime my_thresholds.yaml",
         "runner phase --x gamma --y lr --color slope:ntk_change:width",
+        "runner phase --x gamma --y step --where width=256",
     ),
-    {"color": COLUMN, "regime": Option("NAME|FILE")},
+    {"color": COLUMN, "regime": THRESHOLDS},
 )

@@ -13,7 +13,7 @@ from runner.analysis.selection import facet_label
 from runner.analysis.slopes import BOUNDS, Slope, slope_grid, slope_zeros
 from runner.store import Store
 from runner.views import alt
-from runner.views.captions import common_words, sweep_words
+from runner.views.captions import common_words, step_words, sweep_words
 from runner.views.phase.chart import bordered, gradient_legend, panel_size, renamed
 from runner.views.phase.terminal import print_points
 from runner.views.scales import Scale, column_title, lr_unit, shared_scale
@@ -30,8 +30,9 @@ _LINES: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 def slope_view(
-    store: Store, cells: pd.DataFrame, axes: Axes, slope: Slope, where: Sequence[str] = ()
-) -> View:
+    store: Store, cells: pd.DataFrame, axes: Axes, slope: Slope, where: Sequence[str] = (),
+    points: pd.DataFrame | None = None,
+) -> View:  # fmt: skip
     """Return the diagram of the slopes of some cells.
 
     Args:
@@ -40,11 +41,12 @@ def slope_view(
         axes: What is shown.
         slope: The slope that ``axes.color`` asks for.
         where: The conditions that chose the cells, for the caption.
+        points: What is shown of them, where it is not these rows: themselves at each step.
 
     Raises:
         UserError: As :func:`runner.analysis.slopes.slope_grid`.
     """
-    grid = slope_grid(cells, store.trace, store.layers, axes, slope)
+    grid = slope_grid(cells if points is None else points, store.trace, store.layers, axes, slope)
     zeros = slope_zeros(grid, axes)
     keys = (axes.x, axes.y, *axes.facets, slope.key)
     title, unit = common_words(cells, keys), lr_unit(cells)
@@ -77,6 +79,7 @@ def _caption(grid: pd.DataFrame, zeros: pd.DataFrame, axes: Axes, slope: Slope, 
     return (
         f"{str(slope).capitalize()}, over {axes.x} and {axes.y}{panels}. {shared} {len(grid)} points. Each "
         f"point shows the least-squares slope in both logarithms of geometric means over the seeds.{lines}"
+        f"{step_words(axes)}"
     )
 
 

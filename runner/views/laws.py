@@ -1,0 +1,100 @@
+"""Power laws whose line may break, as lines of a figure and in words: beside each piece what theory says."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from runner.analysis.columns import plain, records
+from runner.views.terminal import short
+
+BY_PROFILE = "95 % intervals by profile likelihood, as many pieces as the corrected BIC wants"
+"""What is said of the intervals of a law that may break."""
+FITTED = {"strokeWidth": 1.4}
+THEORY = {"strokeDash": [2, 3], "strokeWidth": 1.6, "opacity": 0.75}
+"""Marks of the lines."""
+
+
+def law_lines(points: pd.DataFrame, fits: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the corners of the fitted lines and the ends of theory's, crossing in the middle of a piece."""
+    fitted: list[dict[str, Any]] = []
+    predicted: list[dict[str, Any]] = []
+    for series, part in fits.groupby("series", sort=False):
+        found, own = points[points["series"] == series], records(part)
+        if plain(own[0]["slope"]) is None or found.empty:
+            continue
+        places, logs = np.log(found["x"].to_numpy(float)), np.log(found["value"].to_numpy(float))
+        corners = np.log([float(row["break"]) for row in own[:-1]])
+        ends = np.array([places.min(), *corners, places.max()])
+        rises = np.concatenate([[0.0], np.cumsum([row["slope"] for row in own] * np.diff(ends))])
+        # As high as leaves the points as far above as below.
+        heights = rises + (logs - np.interp(places, ends, rises)).mean()
+        fitted += _line_of(ends, heights, series)
+        for place, (row, left, right) in enumerate(zip(own, ends, ends[1:], strict=False)):
+            theory, middle = plain(row["theory"]), (left + right) / 2
+            if len(own) == 1:
+                middle = places.mean()
+            if theory is not None:
+                piece = np.array([left, right])
+                height = float(np.interp(middle, ends, heights))
+                predicted += _line_of(piece, height + theory * (piece - middle), series, place)
+    return pd.DataFrame(fitted), pd.DataFrame(predicted)
+
+
+def _line_of(places: np.ndarray, heights: np.ndarray, series: Any, piece: int = 0) -> list[dict[str, Any]]:
+    """Return the points of a line given in logarithms."""
+    return [
+        {"x": x, "value": value, "series": series, "piece": piece}
+        for x, value in zip(np.exp(places).tolist(), np.exp(heights).tolist(), strict=True)
+    ]
+
+
+def slope_lines(fits: pd.DataFrame, signed: bool = False) -> list[str]:
+    """Return the fitted slopes with their intervals and theory's, one line per series."""
+    form = "+.2f" if signed else ".2f"
+    lines: dict[str, str] = {}
+    beyond = ""
+    for fit in records(fits):
+        slope, low, theory = plain(fit["slope"]), plain(fit["low"]), plain(fit["theory"])
+        if slope is None:
+            lines[fit["series"]] = f"{fit['series']}: fewer than three values"
+            continue
+        interval = "" if low is None else f" [{low:{form}}, {fit['high']:{form}}]"
+        text = f"{slope:{form}}{interval}" + ("" if theory is None else f", theory {theory:.3g}")
+        if plain(fit.get("piece")):
+            lines[fit["series"]] += f"; beyond {beyond} {text}"
+        else:
+            lines[fit["series"]] = f"{fit['series']}: {text}"
+        beyond = break_words(fit)
+    return list(lines.values())
+
+
+def break_words(row: Mapping[str, Any]) -> str:
+    """Return where a piece ends, with the interval; empty for the last one."""
+    place, low, high = (plain(row.get(key)) for key in ("break", "break_low", "break_high"))
+    if place is None:
+        return ""
+    return f"{place:.3g} [{'-' if low is None else f'{low:.3g}'}, {'-' if high is None else f'{high:.3g}'}]"
+
+
+def law_words(row: dict[str, Any], x: str) -> str:
+    """Return a slope with its interval, theory and the range in which it holds, in words.
+
+    Args:
+        row: Of the exponents.
+        x: The key that the slope is against.
+    """
+    slope, low, theory = (plain(row[key]) for key in ("slope", "slope_low", "theory"))
+    if slope is None:
+        return f"no slope: {row['reason']}"
+    words = f"{round(slope, 2) + 0.0:.2f}"  # no -0.00
+    if low is not None and np.isfinite(low):
+        words += f" [{low:.2f}, {row['slope_high']:.2f}]"
+    if theory is not None:
+        words += f", theory {theory:.3g}"
+    if ends := break_words(row):
+        words += f", up to {x} {ends}"
+    elif row["piece"]:
+        words += f", beyond (from {x} {short(row['first'])})"
+    return words

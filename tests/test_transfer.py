@@ -1,0 +1,212 @@
+"""The best and the largest stable learning rate along any key: planted laws are given back."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic import frames, grid
+
+import runner
+from runner.analysis.edges import stable_rates
+from runner.analysis.transfer import lr_curves, transfer
+from runner.cli import main
+from runner.errors import UserError
+from runner.views.style import Layout
+from runner.views.transfer import chart
+
+GAMMAS = tuple(float(gamma) for gamma in np.geomspace(0.01, 100, 9))
+RATES = tuple(float(rate) for rate in np.geomspace(1e-4, 30, 25))
+RICH = -4 / 3  # of depth 2
+
+
+def planted(key="gamma", values=GAMMAS, law=lambda x: 2 * min(1.0, x**RICH), **more):
+    """Cells that diverge beyond law(key), by seed a tenth more or less, and are best at a quarter of it."""
+    axes = {
+        "lr": RATES, "seed": (0, 1, 2), "width": 64, "depth": 2, "parameterization": "mup",
+        "lr_unit": "sharpness", "center_output": True, key: values, **more,
+    }  # fmt: skip
+    cells, _, _ = frames(grid(**axes))
+    edge = np.array([law(x) for x in cells[key]]) * 1.1 ** (cells["seed"] - 1)
+    cells["status"] = np.where(cells["lr"] > edge, "diverged", "ok")
+    cells["train_loss"] = np.exp(np.log(4 * cells["lr"] / edge) ** 2)
+    return cells.assign(**{"model.activation": "relu"})
+
+
+def test_the_edge_against_gamma_bends_with_theory_on_both_sides():
+    found = stable_rates(planted(), (), "gamma")
+    assert found["gamma"].tolist() == pytest.approx(GAMMAS)
+    assert np.log(found["edge"]).tolist() == pytest.approx(
+        [np.log(2 * min(1.0, gamma**RICH)) for gamma in GAMMAS], abs=0.4
+    )
+    assert (found["low"] < found["edge"]).all()
+    assert (found["edge"] < found["high"]).all()
+    assert not found["at_end"].any()
+    lazy, rich = (found[found["piece"] == piece].iloc[0] for piece in (0, 1))
+    assert lazy["drift_low"] <= 0 <= lazy["drift_high"]
+    assert rich["drift_low"] <= RICH <= rich["drift_high"]
+    assert lazy["break_low"] <= 1 <= lazy["break_high"]
+    assert pd.isna(rich["break"])
+    assert [lazy["theory"], rich["theory"]] == pytest.approx([0, RICH], abs=1e-5)
+
+
+def test_the_edge_is_the_middle_of_the_last_stable_and_the_first_diverged_rate():
+    cells = planted(values=GAMMAS[:3])
+    part = cells[cells["gamma"] == GAMMAS[0]]
+    last, first = [], []
+    for seed in (0, 1, 2):
+        own = part[part["seed"] == seed]
+        last.append(max(own["lr"][own["status"] == "ok"]))
+        first.append(min(own["lr"][own["status"] == "diverged"]))
+    row = stable_rates(cells, (), "gamma").iloc[0]
+    geometric = [float(np.prod(rates) ** (1 / 3)) for rates in (last, first)]
+    assert [row["low"], row["high"]] == pytest.approx(geometric)
+    assert row["edge"] == pytest.approx(np.sqrt(geometric[0] * geometric[1]))
+
+
+def test_an_edge_beyond_the_grid_is_none():
+    cells = planted()
+    cells.loc[(cells["gamma"] == GAMMAS[1]) & (cells["seed"] == 2), "status"] = "ok"
+    cells.loc[cells["gamma"] == GAMMAS[2], "status"] = "diverged"
+    found = stable_rates(cells, (), "gamma")
+    assert found["at_end"].tolist() == [False, True, True, *[False] * 6]
+    assert found.loc[found["at_end"], ["edge", "low", "high"]].isna().all(axis=None)
+    assert found["drift"].notna().all()
+    with pytest.raises(UserError, match=r"^lr must reach from stable to diverged at some gamma"):
+        stable_rates(cells.assign(status="ok"), (), "gamma")
+
+
+def test_edges_against_width_and_keys_on_which_theory_is_silent():
+    widths = (32, 64, 128, 256)
+    sp = planted("width", widths, lambda n: 200 / n, parameterization="sp", lr_unit="absolute")
+    row = stable_rates(sp, ("parameterization",)).iloc[0]
+    assert row["drift_low"] <= -1 <= row["drift_high"]
+    assert row["theory"] == -1
+    assert row["piece"] == 0
+    found = stable_rates(planted("depth", (1, 2, 4, 8), lambda depth: 3 / depth), (), "depth")
+    assert found["drift"].iloc[0] == pytest.approx(-1, abs=0.2)
+    assert found["theory"].isna().all()
+
+
+def test_the_best_rate_against_gamma_breaks():
+    found = transfer(planted(), facets=(), x="gamma")
+    assert found["best_lr"].tolist() == pytest.approx([0.5 * min(1.0, g**RICH) for g in GAMMAS], rel=0.05)
+    lazy, rich = (found[found["piece"] == piece].iloc[0] for piece in (0, 1))
+    assert [lazy["drift"], rich["drift"]] == pytest.approx([0, RICH], abs=0.05)
+    assert lazy["break"] == pytest.approx(1, rel=0.2)
+    assert not found["at_end"].any()
+    straight = transfer(planted(), facets=(), x="gamma", pieces=1)
+    assert list(straight.columns) == [
+        "gamma", "best_lr", "low", "high", "at_end",
+        "drift", "drift_low", "drift_high", "too_coarse", "seeds",
+    ]  # fmt: skip
+    assert straight["drift"].nunique() == 1
+
+
+def test_a_best_rate_at_an_end_of_the_grid_does_not_pull_the_drift():
+    cells = planted()
+    cells = cells[cells["lr"] > 0.002]  # the richest is best below
+    found = transfer(cells, facets=(), x="gamma")
+    assert found["at_end"].tolist() == [False] * 8 + [True]
+    rich = found.iloc[-1]
+    assert rich["piece"] == 1
+    assert rich["drift_low"] <= RICH <= rich["drift_high"]
+
+
+@pytest.mark.parametrize("key", ["depth", "data.train_size"])
+def test_any_numeric_key_is_an_abscissa(key):
+    values = (8, 16, 32, 64)
+    cells = planted("depth", values, lambda x: 8 / x)
+    if key != "depth":
+        cells = cells.assign(**{key: cells["depth"], "depth": 2})
+    found = transfer(cells, facets=(), x=key)
+    assert found[key].tolist() == list(values)
+    assert found["drift"].iloc[0] == pytest.approx(-1, abs=0.02)
+    curves = lr_curves(cells, facets=(), x=key)
+    assert len(curves) == len(values) * len(RATES)
+    assert curves["best"].sum() == len(values)
+
+
+@pytest.mark.parametrize(
+    ("x", "facets", "message"),
+    [
+        ("gama", (), "--x must be a column or a group key of the cells, got 'gama'; did you mean gamma?"),
+        ("model", (), "--x must name numbers, got model with mlp"),
+        ("lr", (), "--x must be another key than lr and seed, got lr"),
+        ("gamma", ("gamma",), "--facet must not be gamma or lr, which the best lr runs over"),
+        ("depth", (), r"gamma varies \(0.01, "),
+        ("depth", ("gamma",), "depth must have at least 2 positive values for a drift, got 2; sweep more"),
+    ],
+)
+@pytest.mark.parametrize("rates", [transfer, stable_rates])
+def test_an_abscissa_that_cannot_be(rates, x, facets, message):
+    with pytest.raises(UserError, match=f"^{message.replace('?', '[?]')}"):
+        rates(planted(), facets=facets, x=x)
+
+
+@pytest.mark.parametrize("rates", [transfer, stable_rates])
+def test_pieces_that_cannot_be(rates):
+    with pytest.raises(UserError, match=r"^--pieces must be one of 1, 2, 3, auto, got four"):
+        rates(planted(), facets=(), x="gamma", pieces="four")
+
+
+@pytest.mark.parametrize("rates", [transfer, stable_rates])
+def test_pieces_need_values_with_a_rate(rates):
+    message = r"^gamma must have at least 6 values with a rate inside the grid for 2 pieces, got 5; sweep"
+    with pytest.raises(UserError, match=message):
+        rates(planted(values=GAMMAS[:5]), facets=(), x="gamma", pieces=2)
+
+
+def test_fitted_lines_and_theory_are_drawn():
+    cells = planted()
+    rates = stable_rates(cells, (), "gamma")
+    spec = chart(
+        lr_curves(cells, facets=(), x="gamma"), rates, (), "train_loss", None, Layout(), "gamma"
+    ).to_dict()
+    layers = [layer for layer in spec["concat"][-1]["layer"] if layer["mark"]["type"] == "line"]
+    dotted, solid = (spec["datasets"][layer["data"]["name"]] for layer in layers)
+    assert [row["x"] for row in solid] == pytest.approx([GAMMAS[0], rates["break"].iloc[0], GAMMAS[-1]])
+    assert {row["piece"] for row in dotted} == {0, 1}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A sweep along gamma and lr, trained for real."""
+    path = tmp_path_factory.mktemp("sweep") / "rich"
+    words = [
+        "data=xor", "data.dim=4", "data.train_size=8", "data.test_size=8", "data.probe_size=4", "width=16",
+        "depth=1", "parameterization=mup", "gamma=logspace(0,1.5,4)", "lr=logspace(-2,2,9)", "seed=0,1",
+        "lr_unit=sharpness", "steps=60", "measure.points=3", "workers=1", f"store={path}",
+    ]  # fmt: skip
+    assert main(["sweep", *words]) == 0
+    return path
+
+
+def test_a_real_sweep_has_an_edge_that_falls_with_gamma(store, capsys):
+    capsys.readouterr()
+    table = runner.load(store).transfer(x="gamma", edge=True).table
+    assert table["drift"].iloc[0] < -0.5
+    assert main(["transfer", str(store), "--x", "gamma", "--edge", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["gamma"] for row in rows] == pytest.approx(table["gamma"].tolist())
+    assert list(rows[0]) == list(table.columns)
+    assert main(["transfer", str(store), "--x", "gamma", "--edge"]) == 0
+    text = capsys.readouterr().out
+    assert "largest stable lr" in text
+    assert "doublings of the largest stable lr per doubling of gamma" in text
+    assert "width" not in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_real_sweep_has_best_rates_and_figures(store, capsys, tmp_path):
+    capsys.readouterr()
+    out = tmp_path / "edge.svg"
+    assert main(["transfer", str(store), "--x", "gamma", "--out", str(out)]) == 0
+    assert "lr of the smallest train_loss" in capsys.readouterr().out
+    caption = out.with_suffix(".caption.txt").read_text()
+    assert "the best learning rate against gamma" in caption
+    assert "width" not in caption.replace("width 16", "")
+    view = runner.load(store).transfer(x="gamma", edge=True)
+    assert "largest stable learning rate against gamma" in view.caption
+    assert main(["fit", str(store), "--x", "gamma", "--where", "lr=0.1", "--metric", "ntk_change"]) == 0
+    assert "log gamma" in capsys.readouterr().out
