@@ -17,7 +17,7 @@ from runner.store import Store
 from runner.views import alt
 from runner.views.captions import sweep_words
 from runner.views.picture import names
-from runner.views.scales import Scale, column_title, lr_unit, value_channel
+from runner.views.scales import Scale, column_title, lr_unit
 from runner.views.style import Layout, concat, layered, rows_of, series_scales, theme
 from runner.views.terminal import MISSING, plain_table
 from runner.views.view import View
@@ -72,8 +72,13 @@ def exponent_words(row: dict[str, Any]) -> str:
     beta, low, theory = (plain(row[name]) for name in ("exponent", "low", "theory"))
     if beta is None:
         return f"no exponent: {row['reason']}"
-    interval = "" if low is None else f" [{low:.2f}, {row['high']:.2f}]"
-    return f"{beta + 0.0:.2f}{interval}" + ("" if theory is None else f", theory {theory:.3g}")
+    interval = "" if low is None else f" [{_number(low)}, {_number(row['high'])}]"
+    return f"{_number(beta)}{interval}" + ("" if theory is None else f", theory {theory:.3g}")
+
+
+def _number(value: float, digits: int = 2) -> str:
+    """Return a number with so many decimals; zero has no sign."""
+    return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def loose(row: dict[str, Any]) -> str | None:
@@ -99,14 +104,15 @@ def _chart(
     charts: list[Any] = []
     for row in records(table):
         values = tuple(plain(row[facet]) for facet in facets)
-        part, label = parts.get(values, rows.iloc[:0]), facet_label(facets, values)
+        if values not in parts:  # nothing was measured, which the caption says
+            continue
+        part, label = parts[values], facet_label(facets, values)
         named = not charts
         charts.append(_panel(part, x, title, of, key, series, label, layout, named))
         if plain(row["exponent"]) is None:
             charts.append(_empty(layout))
             continue
-        # Minus zero is zero.
-        rescaled = f"{title} \u00d7 {key}^{round(-row['exponent'], 2) + 0.0:.2f}"
+        rescaled = f"{title} \u00d7 {key}^{_number(-row['exponent'])}"
         heading = "" if layout.paper else f"exponent {exponent_words(row)}"
         charts.append(_panel(part, COLLAPSED, rescaled, of, key, series, heading, layout, False))
     # Whatever the room, the two of a pair stand side by side or below each other.
@@ -126,7 +132,7 @@ def _panel(
     base = alt.Chart(rows_of(rows)).encode(
         x=_decades(rows["x"], title).encode(alt.X, "x"),
         # The panel of the rescaled abscissa stands beside its own, with the same values.
-        y=value_channel(True, of.replace("_", " ") if field != COLLAPSED else None),
+        y=_decades(rows["value"], "" if field == COLLAPSED else of.replace("_", " ")).encode(alt.Y, "value"),
         color=color,
     )
     tooltip = [
@@ -138,17 +144,19 @@ def _panel(
 
 
 def _decades(values: pd.Series, title: str) -> Scale:
-    """Return a logarithmic axis with at most five powers of ten, or its ends where there are no two."""
-    low, high = (float(values.min()), float(values.max())) if len(values) else (1.0, 10.0)
+    """Return a logarithmic axis with at most five powers of ten, and its ends where there are no two."""
+    low, high = float(values.min()), float(values.max())
     powers = range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)
     ticks = [10.0**power for power in powers[:: math.ceil(len(powers) / 5) or 1]]
-    return Scale(title, True, (low / 1.2, high * 1.2), ticks if len(ticks) > 1 else [low, high])
+    room = max(1.02, (high / low) ** 0.04)
+    return Scale(title, True, (low / room, high * room), ticks if len(ticks) > 1 else [low, *ticks, high])
 
 
 def _empty(layout: Layout) -> Any:
     """Return the panel of curves that nothing collapses."""
     note = alt.Chart(rows_of(pd.DataFrame({"text": ["no exponent"]})))
-    return layered([note.mark_text(color=theme("muted")).encode(text="text:N")], "", *layout.size())
+    mark = note.mark_text(color=theme("muted"), fontSize=layout.font).encode(text="text:N")
+    return layered([mark], "", *layout.size())
 
 
 def _caption(table: pd.DataFrame, of: str, x: str, key: str, facets: Sequence[str], shared: str) -> str:
@@ -182,8 +190,8 @@ def _print(table: pd.DataFrame, of: str, x: str, key: str, facets: Sequence[str]
         sizes = (plain(row[name]) for name in ("residual", "noise"))
         view.add_row(
             label,
-            MISSING if beta is None else f"{beta:.3f}",
-            MISSING if low is None else f"[{low:.3f}, {row['high']:.3f}]",
+            MISSING if beta is None else _number(beta, 3),
+            MISSING if low is None else f"[{_number(low, 3)}, {_number(row['high'], 3)}]",
             "" if theory is None else f"{theory:.3g}",
             *(MISSING if size is None else f"{100 * size:.1f} %" for size in sizes),
             str(row["curves"]),
