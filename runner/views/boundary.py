@@ -18,6 +18,7 @@ from runner.errors import UserError
 from runner.store import Store
 from runner.views import alt
 from runner.views.captions import sweep_words
+from runner.views.collapse import METRIC, collapsed
 from runner.views.laws import law_words
 from runner.views.phase.chart import phase_chart
 from runner.views.picture import Option, Picture, conditions, names
@@ -32,13 +33,13 @@ _LINE = {"begins": "#0072B2", "ends": "#CC79A7"}
 def boundary(
     store: Store, of: str | None = None, along: str | None = None, x: str | None = None,
     facet: str | Sequence[str] | None = None, where: str | Sequence[str] = (), all: bool = False,
-    at: str | None = None,
+    at: str | None = None, collapse: str | Sequence[str] | None = None,
 ) -> View:  # fmt: skip
     """Return where a property changes along a key, with its interval, and how the place scales with another.
 
     Args:
         of: The property: diverged, a regime, lazy_rich, catapult, c_loss, c_sharp, c_barrier, c_max, or
-            METRIC=LEVEL (what the sweep refined, else diverged).
+            METRIC=LEVEL (what the sweep refined, else diverged); with collapse a METRIC (ntk_change).
         along: Numeric key along which it changes (what the sweep refined, else gamma or lr).
         x: Numeric key against which the place is fitted (width where it varies).
         facet: One boundary per value of these keys, ``none`` for a single one (the config's ``facet`` and
@@ -46,9 +47,15 @@ def boundary(
         where: Conditions that choose cells, ``lr=0.1`` or ``width=64,128``.
         all: Whether to take the cells of all launches, not only those of the newest.
         at: Where to look at each cell: at the moment when a measure came to a level, ``train_loss=0.02``.
+        collapse: Two keys, ``gamma,width``: instead of a boundary, the exponent for which the curves of a
+            metric against the first, times a power of the second, fall on one.
     """
     where, store = conditions(where), at_level(store, at)
     cells = choose(store, where, all)
+    if collapse is not None:
+        if along or x:
+            raise UserError("--collapse must name both keys, got --along or --x beside it; drop them")
+        return collapsed(store, cells, where, names(collapse), of or METRIC, facet)
     of, along = _what(store, cells, of, along)
     x = x or _other(cells, along)
     if x == along:
@@ -211,6 +218,7 @@ PICTURE = Picture(
         "runner boundary outputs/edges --of diverged --along lr --x width --out edge.pdf",
         "runner boundary outputs/rich --of ntk_change=0.3 --along gamma",
         "runner boundary --of c_sharp --along lr --json",
+        "runner boundary outputs/rich --collapse gamma,width --of ntk_change --out collapse.pdf",
     ),
-    {"of": Option("PROPERTY")},
+    {"of": Option("PROPERTY"), "collapse": Option("X,KEY", several=True)},
 )

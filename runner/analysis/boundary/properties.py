@@ -144,17 +144,28 @@ def _of_metric(cells: pd.DataFrame, metric: str, level: str, text: str) -> Prope
         at = float(level)
     except ValueError:
         raise UserError(f"--of must be METRIC=NUMBER, got {text}; for example --of ntk_change=0.3") from None
+    score = _of_trained(cells, values_of(cells, metric), metric in _GROWING)
+    return Property(text, f"{metric} is at least {at:g}", score, at, smooth=True)
+
+
+def values_of(cells: pd.DataFrame, metric: str) -> pd.Series:
+    """Return a metric of the cells, NaN where it was not measured.
+
+    Args:
+        cells: Rows of ``cells``.
+        metric: A numeric column, or ``movement``: the larger of ``ntk_change`` and ``feature_movement``.
+
+    Raises:
+        UserError: If there is no such column, or no cell has it.
+    """
     if metric == MOVEMENT:
-        value = movement_of(cells)
-    else:
-        known = [str(name) for name in cells.select_dtypes("number")]
-        if metric not in known:
-            raise unknown("--of", metric, [*measured_columns(cells), MOVEMENT])
-        value = floats(cells[metric])
+        return movement_of(cells)
+    if metric not in [str(name) for name in cells.select_dtypes("number")]:
+        raise unknown("--of", metric, [*measured_columns(cells), MOVEMENT])
+    value = floats(cells[metric])
     if value.isna().all():
         raise UserError(f"--of must be measured, got {metric}; `runner schema cells` says what it is")
-    score = _of_trained(cells, value, metric in _GROWING)
-    return Property(text, f"{metric} is at least {at:g}", score, at, smooth=True)
+    return value
 
 
 def _of_trained(cells: pd.DataFrame, value: pd.Series, grows: bool) -> pd.Series:
