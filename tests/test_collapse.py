@@ -161,6 +161,15 @@ def test_one_seed_has_no_interval():
     assert row["reason"] == "one seed: no interval"
 
 
+def test_an_exponent_that_one_seed_makes_is_not_reported():
+    """All curves but one have the values of one seed alone: without it there is nothing to compare."""
+    logs = planted(np.random.default_rng(0), curves=2, missing=0)
+    logs.loc[64.0, 1:] = np.nan
+    row = of_seeds(logs)
+    assert "exponent" not in row
+    assert row["reason"].startswith("without seed 0: at least 2 points at each of 2 values of the key")
+
+
 # -- the command -----------------------------------------------------------------------------------------
 
 
