@@ -205,6 +205,16 @@ def test_the_command_says_exponent_interval_theory_and_residual(store, capsys):
     assert "ntk: 12 cells left out (diverged, failed, or no positive value)" in lines
 
 
+def test_a_narrow_terminal_has_whole_numbers(store, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    assert main(["boundary", str(store), "--collapse", "gamma,width"]) == 0
+    out = capsys.readouterr().out
+    assert out.isascii()
+    assert max(map(len, out.splitlines())) <= 40
+    assert "ntk: 0.50 [0." in out
+    assert "theory 0.5, residual" in " ".join(out.split())
+
+
 def test_json_csv_and_python_say_the_same(store, capsys):
     words = ["boundary", str(store), "--collapse", "gamma,width"]
     assert main([*words, "--json"]) == 0
