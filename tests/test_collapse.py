@@ -161,6 +161,15 @@ def test_one_seed_has_no_interval():
     assert row["reason"] == "one seed: no interval"
 
 
+def test_an_exponent_that_one_seed_makes_is_not_reported():
+    """All curves but one have the values of one seed alone: without it there is nothing to compare."""
+    logs = planted(np.random.default_rng(0), curves=2, missing=0)
+    logs.loc[64.0, 1:] = np.nan
+    row = of_seeds(logs)
+    assert "exponent" not in row
+    assert row["reason"].startswith("without seed 0: at least 2 points at each of 2 values of the key")
+
+
 # -- the command -----------------------------------------------------------------------------------------
 
 
@@ -194,6 +203,16 @@ def test_the_command_says_exponent_interval_theory_and_residual(store, capsys):
     assert found["ntk"][4] == "0.5"
     assert found["mup"][4] == "0"
     assert "ntk: 12 cells left out (diverged, failed, or no positive value)" in lines
+
+
+def test_a_narrow_terminal_has_whole_numbers(store, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    assert main(["boundary", str(store), "--collapse", "gamma,width"]) == 0
+    out = capsys.readouterr().out
+    assert out.isascii()
+    assert max(map(len, out.splitlines())) <= 40
+    assert "ntk: 0.50 [0." in out
+    assert "theory 0.5, residual" in " ".join(out.split())
 
 
 def test_json_csv_and_python_say_the_same(store, capsys):

@@ -76,6 +76,13 @@ def exponent_words(row: dict[str, Any]) -> str:
     return f"{_number(beta)}{interval}" + ("" if theory is None else f", theory {theory:.3g}")
 
 
+def _line(row: dict[str, Any], facets: Sequence[str]) -> str:
+    """Return an exponent with its residual behind the heading of its facet."""
+    label = facet_label(facets, [row[facet] for facet in facets])
+    rest = "" if plain(row["exponent"]) is None else f", residual {100 * row['residual']:.1f} %"
+    return (f"{label}: " if label else "") + exponent_words(row) + rest
+
+
 def _number(value: float, digits: int = 2) -> str:
     """Return a number with so many decimals; zero has no sign."""
     return f"{round(value, digits) + 0.0:.{digits}f}"
@@ -163,10 +170,8 @@ def _caption(table: pd.DataFrame, of: str, x: str, key: str, facets: Sequence[st
     """Return the caption, exponents and residuals included."""
     found = []
     for row in records(table):
-        label = facet_label(facets, [row[facet] for facet in facets])
-        rest = "" if plain(row["exponent"]) is None else f", residual {100 * row['residual']:.1f} %"
-        rest += "" if loose(row) is None else f" ({loose(row)})"
-        found.append(f"{label}: {exponent_words(row)}{rest}" if label else exponent_words(row) + rest)
+        rest = "" if loose(row) is None else f" ({loose(row)})"
+        found.append(_line(row, facets) + rest)
     return (
         f"{of} against {x}, one curve per {key}: as measured, and against {x} {key}^-exponent with the "
         f"exponent for which the curves fall on one. {shared} Points: geometric means over seeds of cells "
@@ -177,6 +182,7 @@ def _caption(table: pd.DataFrame, of: str, x: str, key: str, facets: Sequence[st
 
 def _print(table: pd.DataFrame, of: str, x: str, key: str, facets: Sequence[str], out: Console) -> None:
     """Print one line per combination, and below what has no exponent or no interval the reason."""
+    wide = out.width >= 76
     view = plain_table(f"{of} as a function of {x} {key}^-exponent")
     headings = ("", "exponent", "95% interval", "theory", "residual", "noise", "curves", "points")
     for heading in headings:
@@ -199,13 +205,17 @@ def _print(table: pd.DataFrame, of: str, x: str, key: str, facets: Sequence[str]
         )
         left = row["left_out"]
         out_of = f"{left} cells left out (diverged, failed, or no positive value)" if left else None
-        found = [text for text in (plain(row["reason"]), loose(row), out_of) if text is not None]
+        reason = plain(row["reason"]) if wide or beta is not None else None  # a line says it already
+        found = [text for text in (reason, loose(row), out_of) if text is not None]
         notes += [f"{label}: {text}" if label else text for text in found]
-    out.print(view)
+    if wide:
+        out.print(view)
+    else:
+        out.print(view.title)
+        for row in records(table):
+            out.print(_line(row, facets))
     for note in notes:
         out.print(note)
-    out.print(
-        "residual: relative difference of a point and the other curves, root mean square; noise: what of it "
-        "the spread of seeds explains; points: compared with other curves, of all",
-        style="dim",
-    )
+    more = "; noise: what of it the spread of seeds explains; points: compared with other curves, of all"
+    note = "residual: relative difference of a point and the other curves, root mean square"
+    out.print(note + more if wide else note, style="dim")

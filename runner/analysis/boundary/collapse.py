@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from runner.analysis.boundary.overlap import LEAST_POINTS, Points, apart, search
+from runner.analysis.boundary.overlap import LEAST_POINTS, Points, search
 from runner.analysis.boundary.properties import MOVEMENT, values_of
 from runner.analysis.boundary.scaling import predicted
 from runner.analysis.columns import facet_groups, numeric_column, records, show, show_values
@@ -133,12 +133,10 @@ def of_seeds(logs: pd.DataFrame) -> dict[str, Any]:
     values = logs.to_numpy(float)
     points, seeds = points_of(keys, values), logs.shape[1]
     row: dict[str, Any] = {"curves": len(points.size), "points": len(points.x), "compared": 0, "seeds": seeds}
-    if reason := apart(points):
-        return row | {"reason": reason}
     found = search(points)
     if found.beta is None:
         return row | {"reason": found.reason}
-    half, reason = np.nan, "one seed: no interval"
+    half = np.nan
     if seeds > 1:
         without = [search(points_of(keys, np.delete(values, place, 1))) for place in range(seeds)]
         for seed, one in zip(logs, without, strict=True):
@@ -146,10 +144,10 @@ def of_seeds(logs: pd.DataFrame) -> dict[str, Any]:
                 return row | {"reason": f"without seed {show(seed)}: {one.reason}"}
         betas = np.array([one.beta for one in without], float)
         error = np.sqrt((seeds - 1) / seeds * ((betas - betas.mean()) ** 2).sum())
-        half, reason = max(found.half, stdtrit(seeds - 1, 0.975) * error), None
+        half = max(found.half, stdtrit(seeds - 1, 0.975) * error)
     spread = logs.var(axis=1, ddof=1).mean() / logs.notna().sum(axis=1).mean()
     return row | {
         "exponent": found.beta, "low": found.beta - half, "high": found.beta + half,
         "residual": found.residual, "noise": float(np.sqrt(spread * found.factor)),
-        "compared": found.compared, "reason": reason,
+        "compared": found.compared, "reason": None if seeds > 1 else "one seed: no interval",
     }  # fmt: skip

@@ -146,6 +146,8 @@ def search(points: Points) -> Found:
     larger than the smallest by more than the 99 % quantile of Fisher's F with as many degrees of freedom as
     points are compared: otherwise the data do not determine the exponent, or it lies beyond.
     """
+    if reason := _apart(points):
+        return Found(reason=reason)
     spread = float(np.ptp(points.size))
     gaps = np.diff(points.x)[np.diff(points.curve) == 0]
     # From one exponent to the next no curve moves by more than a quarter of the distance of its points.
@@ -185,14 +187,14 @@ def search(points: Points) -> Found:
     # Each point is compared with all others: the sum over k curves counts k / (k - 1) times too much.
     freedom = max(1.0, compared * (1 - 1 / len(points.size)) - 1)
     beside = last.square[1:][np.isfinite(last.square[1:])]
-    bend = (beside.mean() - last.square[0]) / wide**2
-    if bend <= 0:
+    bend = (beside.mean() - last.square[0]) / wide**2 if len(beside) else 0.0
+    if not bend > 0:
         return undecided
     half = stdtrit(freedom, 0.975) * np.sqrt(last.square[0] / freedom / bend)
     return Found(float(beta), float(half), float(last.residual[0]), compared, float(last.factor[0]))
 
 
-def apart(points: Points) -> str | None:
+def _apart(points: Points) -> str | None:
     """Return why no exponent can make one curve of these, None if nothing forbids it."""
     if len(points.size) < LEAST_CURVES:
         few = show_values(np.exp(points.size)) or "none"
