@@ -143,6 +143,29 @@ def test_it_ends_at_the_most_cells_and_says_so(engine, quiet, capsys):
     assert "refining ended at refine.most=8: diverged along lr is known to 0.5" in capsys.readouterr().err
 
 
+def test_a_cell_between_that_fails_ends_its_line_and_is_said(engine, quiet, capsys, monkeypatch):
+    train = engine.train_pack
+
+    def failing(cells, *arguments, **options):
+        if any(cell.width == 8 and 0.3 < cell.lr < 0.4 for cell in cells):
+            raise RuntimeError("of its own")
+        return train(cells, *arguments, **options)
+
+    monkeypatch.setattr("runner.training.train.train_pack", failing)
+    assert sweep.main((*AXES, *EDGE)) == 1
+    error = capsys.readouterr().err
+    assert (
+        "refining ended at 2 cells that failed or say nothing: diverged along lr is known to 1 decades"
+        in error
+    )
+    assert "2 of 46 cells failed" in error
+    found = runner.load("out").cells
+    assert found.groupby("width").size().tolist() == [2 * 5, 2 * 9, 2 * 9]
+    monkeypatch.setattr("runner.training.train.train_pack", train)
+    assert sweep.main((*AXES, *EDGE, "retry=failed")) == 0
+    assert len(runner.load("out").cells) == 6 * 9
+
+
 def test_what_never_changes_is_said_after_the_first_round(engine, quiet, capsys):
     assert sweep.main(("width=8", "lr=0.001,0.01,0.1", "steps=4", "store=out", *EDGE)) == 0
     assert "not refined: diverged along lr changes nowhere" in capsys.readouterr().err

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _ROUNDING = 1e-6
 """Decades that values lose in six digits."""
-Ended = Literal["tolerance", "most", "absent"]
+Ended = Literal["tolerance", "most", "absent", "stuck"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +86,15 @@ class Rounds:
         number: Of the round, from 1.
         cells: All cells of this round and those before it.
         ended: Why no round follows: ``tolerance`` (every place is known well enough), ``most`` (no cells are
-            left to ask for) or ``absent`` (the property changes nowhere); None if one does.
+            left to ask for), ``stuck`` (the cells that would narrow a place failed) or ``absent`` (the
+            property changes nowhere); None if one does.
     """
 
     def __init__(self, how: Refinement, grid: Cells) -> None:
         self.how, self.number, self.cells = how, 1, Cells.join([grid])
         self.ended: Ended | None = None
         self._start = self._before = len(self.cells)
-        self._lines = self._found = 0
+        self._lines = self._found = self._stuck = 0
         self._widest = math.nan
 
     def go_on(self, store: Store) -> None:
@@ -108,8 +109,9 @@ class Rounds:
         """
         from runner.analysis.boundary.properties import property_of
 
+        asked = set(self.cells.ids().to_pylist())
         rows = store.cells
-        rows = rows[rows["cell_id"].isin(self.cells.ids().to_pylist())]
+        rows = rows[rows["cell_id"].isin(asked)]
         what = property_of(store, rows, self.how.of)
         score = dict(zip(rows["cell_id"].astype(str), what.score.astype(float), strict=True))
         lines = _lines(self.cells, self.how.along)
@@ -124,14 +126,18 @@ class Rounds:
         self._lines, self._found = len(lines), sum(map(bool, gaps))
         self._widest = max((gap.width for found in gaps for gap in found), default=math.nan)
         self._before = len(self.cells)
+        # A cell in the middle that failed, or has no value there, says nothing by being asked for again.
+        fresh = [one for one in wanted if one[1].cell_id not in asked]
         most = self.how.most
-        allowed = len(wanted) if most is None else max(most - (self._before - self._start), 0)
-        chosen = [cell for _, cell in sorted(wanted, key=lambda one: -one[0])[:allowed]]
+        allowed = len(fresh) if most is None else max(most - (self._before - self._start), 0)
+        chosen = [cell for _, cell in sorted(fresh, key=lambda one: -one[0])[:allowed]]
         if chosen:
             self.number += 1
             self.cells = Cells.join([self.cells, Cells.of(chosen)])
         else:
-            self.ended = "absent" if not self._found else "most" if wanted else "tolerance"
+            self._stuck = len(wanted) - len(fresh)
+            ended: Ended = "most" if fresh else "stuck" if wanted else "tolerance"
+            self.ended = ended if self._found else "absent"
 
     def announcement(self) -> str:
         """Return in a line what the round is for."""
@@ -144,7 +150,10 @@ class Rounds:
         """Return in a line why refining ended, and what it found."""
         if self.ended == "absent":
             return f"not refined: {self._what} changes nowhere between the cells of the grid; widen its range"
-        ended = f"refining ended at refine.most={self.how.most}" if self.ended == "most" else "refined"
+        ended = {
+            "most": f"refining ended at refine.most={self.how.most}",
+            "stuck": f"refining ended at {self._stuck} cells that failed or say nothing",
+        }.get(str(self.ended), "refined")
         lacking = self._lines - self._found
         return (
             f"{ended}: {self._what} is known to {self._width}; {self.number} "
