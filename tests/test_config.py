@@ -11,7 +11,14 @@ from sweeping import cells_of
 from runner.errors import UserError
 from runner.grid.axes import Axis, expand, expand_logspace
 from runner.grid.cell import canonical_json
-from runner.grid.config import GROUPS, cell_from_config, check_execution, conf_dir, load_thresholds
+from runner.grid.config import (
+    GROUPS,
+    cell_from_config,
+    check_execution,
+    conf_dir,
+    config_of_cell,
+    load_thresholds,
+)
 from runner.grid.rules import EXECUTION_RULES, RULES
 
 FILES = sorted(str(path.relative_to(conf_dir()).with_suffix("")) for path in conf_dir().rglob("*.yaml"))
@@ -41,6 +48,7 @@ def test_every_file_composes_and_round_trips(name):
     config = composed(f"{group}={choice}")
     cell = cell_from_config(config)
     assert cell_from_config(yaml.safe_load(yaml.safe_dump(config))) == cell
+    assert cell_from_config(config_of_cell(cell)) == cell
     if group in {"model", "data", "optimizer", "parameterization"}:
         assert getattr(cell, group) == choice
 

@@ -9,14 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from cells import make_cell
 from stores import WRITTEN
 from sweeping import TINY, Engine
 
 import runner
 from runner.commands import sweep
 from runner.commands.status import COMMAND as STATUS
-from runner.grid.config import cell_from_config, config_of_cell
 from runner.launching import refine
 from runner.schema import KEYS
 from runner.store import launches
@@ -68,11 +66,6 @@ def tables(path="out"):
 
 def places(path="out"):
     return runner.load(path).boundary().table
-
-
-def test_a_cell_is_made_again_of_its_config():
-    for cell in (make_cell(), make_cell(parameterization="mup", loss="cross_entropy", model={"bias": True})):
-        assert cell_from_config(config_of_cell(cell)) == cell
 
 
 def test_every_place_is_known_to_the_tolerance(engine, capsys):
