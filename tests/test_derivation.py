@@ -83,6 +83,7 @@ def test_the_symmetry_changes_no_trajectory(name, role, shift, adam):
         one = derive(network(table(name), depth, adam=adam), lr=0.0)
         other = derive(network(shifted(table(name), role, shift), depth, adam=adam), lr=0.0)
         assert other.updates == pytest.approx(one.updates)
+        assert np.array(other.parts) == pytest.approx(np.array(one.parts))
         assert other.frobenius == pytest.approx(one.frobenius)
         assert other.kernel_change == pytest.approx(one.kernel_change)
 

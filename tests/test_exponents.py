@@ -298,6 +298,12 @@ THEORY = {
     ("movement_spectral", "input", 2): (-0.5, 0, -1.5),
     ("feature_movement", None, 2): (-0.5, 0, -0.5),
     ("param_movement", None, 2): (-1, -0.5, -1),
+    ("update_own", "input", 2): (-0.5, 0, -1.5),
+    ("update_own", "hidden", 2): (-0.5, 0, -0.5),
+    ("update_own", "output", 2): (0, 0, 0),
+    ("update_passed", "input", 2): (None, None, None),
+    ("update_passed", "hidden", 2): (-0.5, 0, -1.5),
+    ("update_passed", "output", 2): (0, 0, 0),
     ("sharpness", None, 2): (None, None, None),
 }
 

@@ -280,9 +280,7 @@ def _samples(
         example = {str(name): value for name, value in part.iloc[0].items()}
         for metric, table, name in places:
             for keys, found in _by_layer(name, part, key[part.index], last[table]):
-                predictable = (keys["layer"] is not None) == (
-                    name.startswith("movement_") or name == "update_size"
-                )
+                predictable = (keys["layer"] is not None) == (name.startswith(("movement_", "update_")))
                 used = sum(len(values) for values in found.values())
                 yield _Samples(
                     facet | {"metric": metric} | keys, found, name if predictable else None,

@@ -37,7 +37,7 @@ HOMOGENEOUS = ("relu", "linear")
 SMOOTH = ("tanh", "erf", "gelu", "linear")
 """Activations without a kink, which adds a term of its own to the distance from the linearization."""
 
-_OF_ROLES = ("movement_frobenius", "movement_spectral", "update_size")
+_OF_ROLES = ("movement_frobenius", "movement_spectral", "update_size", "update_own", "update_passed")
 _OF_KERNEL = ("ntk_change", "kernel_distance", "linearization_error")
 
 
@@ -155,6 +155,8 @@ def _of_role(metric: str, role: str, sizes: Sizes) -> float | None:
         "movement_frobenius": sizes.frobenius,
         "movement_spectral": sizes.spectral,
         "update_size": sizes.updates,
+        "update_own": tuple(own for own, _ in sizes.parts),
+        "update_passed": (None, *(passed for _, passed in sizes.parts[1:])),
         "feature_movement": (*sizes.feature_change, None),
     }.get(metric)
     if values is None:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from runner.errors import UserError
 from runner.grid.cell import Cell
 from runner.layers.contraction import Pairing
 from runner.numerics.generators import generator
@@ -96,7 +97,8 @@ class Layer(nn.Module):
     A subclass declares its parameters with :meth:`declare`, multiplies by them through :meth:`scale`, puts
     its calls on the tape with :meth:`remember`, and says in :meth:`jacobians` how its parameters' gradients
     follow from those of its outputs, or in :meth:`kernel` how to do without forming them: then it is trained,
-    measured and linearized as any other.
+    measured and linearized as any other. With :meth:`multiply` its changes can be split, see
+    :func:`runner.measures.update_parts`.
 
     Attributes:
         specs: Name of a parameter to its description. The one that decides the layer's role and whose
@@ -162,6 +164,25 @@ class Layer(nn.Module):
         """Put this call on the tape, if there is one."""
         if _tape is not None:
             _tape.append(Call(self, inputs, outputs))
+
+    def multiply(
+        self, inputs: Float[Tensor, "#cell sample ..."], weight: Float[Tensor, "cell ..."]
+    ) -> Float[Tensor, "cell sample ..."]:
+        """Return what the layer makes of recorded inputs with this raw weight, r^(-a) included, biases aside.
+
+        It is linear in either: a change of the weight or of the inputs may take its place.
+
+        Args:
+            inputs: What the weight multiplies, as on the tape.
+            weight: Of the shape of the layer's own.
+
+        Raises:
+            UserError: If the layer is of a kind that does not say it.
+        """
+        raise UserError(
+            f"measure=update_parts must have layers that say what a weight makes of their inputs, got "
+            f"{type(self).__name__} at {self.name}; give it a method multiply, or leave the measure out"
+        )
 
     def columns(self, inputs: Float[Tensor, "#cell sample ..."]) -> Float[Tensor, "#cell sample position _"]:
         """Bring recorded inputs to the form ``[cell, sample, position, fan_in]``; tokens are so already."""

@@ -46,22 +46,30 @@ class Conv2d(Affine):
         self, x: Float[Tensor, "#cell sample channel height width"]
     ) -> Float[Tensor, "cell sample channel_out height_out width_out"]:
         """Convolve every cell's images with its kernels."""
-        cells = self.weight.shape[0]
+        outputs = self.multiply(x, self.weight)
+        if self.has_bias:
+            outputs = outputs + self.scale("bias", self.bias)[:, None, :, None, None]
+        self.remember(x, outputs)
+        return outputs
+
+    def multiply(
+        self,
+        inputs: Float[Tensor, "#cell sample channel height width"],
+        weight: Float[Tensor, "cell channel_out channel size size"],
+    ) -> Float[Tensor, "cell sample channel_out height_out width_out"]:
+        """Convolve with kernels, times r^(-a)."""
+        cells = weight.shape[0]
         # Images shared by all cells need no groups: all kernels see the same channels.
-        groups = 1 if x.shape[0] == 1 else cells
-        kernels = self.scale("weight", self.weight).flatten(0, 1)
-        images = x.transpose(0, 1).flatten(1, 2)
+        groups = 1 if inputs.shape[0] == 1 else cells
+        kernels = self.scale("weight", weight).flatten(0, 1)
+        images = inputs.transpose(0, 1).flatten(1, 2)
         keys = self.stride, self.padding
         if recording():
             outputs = convolve(images, kernels, *keys, groups)
         else:
             outputs = nn.functional.conv2d(images, kernels, None, *keys, 1, groups)
         samples, _, height, width = outputs.shape
-        outputs = outputs.view(samples, cells, -1, height, width).transpose(0, 1)
-        if self.has_bias:
-            outputs = outputs + self.scale("bias", self.bias)[:, None, :, None, None]
-        self.remember(x, outputs)
-        return outputs
+        return outputs.view(samples, cells, -1, height, width).transpose(0, 1)
 
     def columns(
         self, inputs: Float[Tensor, "#cell sample channel height width"]

@@ -37,6 +37,15 @@ class Affine(Layer):
             bias_role: Role = "scalar" if role == "output" else "vector"
             self.declare("bias", ParameterSpec((fan_out,), bias_role, 1, sigma_bias))
 
+    def multiply(
+        self, inputs: Float[Tensor, "#cell sample ..."], weight: Float[Tensor, "cell fan_in fan_out"]
+    ) -> Float[Tensor, "cell sample ..."]:
+        """Multiply the last axis by a matrix, and by r^(-a)."""
+        # One product per cell: with more axes, matmul would repeat the weight for every sample.
+        flat = inputs if inputs.dim() == 3 else inputs.flatten(1, -2)
+        outputs = self.scale("weight", flat @ weight)
+        return outputs.view(outputs.shape[0], *inputs.shape[1:-1], -1)
+
     def kernel(
         self,
         columns: Float[Tensor, "#cell sample position fan_in"],
@@ -86,13 +95,10 @@ class Linear(Affine):
 
     def forward(self, x: Float[Tensor, "#cell sample ..."]) -> Float[Tensor, "cell sample ..."]:
         """Apply every cell's map to the last axis of its samples."""
-        # One product per cell: with more axes, matmul would repeat the weight for every sample.
-        flat = x if x.dim() == 3 else x.flatten(1, -2)
-        outputs = self.scale("weight", flat @ self.weight)
+        outputs = self.multiply(x, self.weight)
         if self.has_bias:
-            outputs = outputs + self.scale("bias", self.bias).unsqueeze(1)
-        if x.dim() != 3:
-            outputs = outputs.view(outputs.shape[0], *x.shape[1:-1], -1)
+            bias = self.scale("bias", self.bias)
+            outputs = outputs + bias.view(-1, *(1,) * (x.dim() - 2), bias.shape[-1])
         self.remember(x, outputs)
         return outputs
 
@@ -118,7 +124,6 @@ class Embedding(Affine):
         """Look up ``[cell or 1, sample, position]`` indices, or multiply one-hot vectors in a last axis."""
         if not x.is_floating_point():
             x = nn.functional.one_hot(x, self.specs["weight"].shape[0]).to(self.weight.dtype)
-        outputs = self.scale("weight", x.flatten(1, -2) @ self.weight)
-        outputs = outputs.view(outputs.shape[0], *x.shape[1:-1], -1)
+        outputs = self.multiply(x, self.weight)
         self.remember(x, outputs)
         return outputs

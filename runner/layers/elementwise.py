@@ -31,12 +31,18 @@ class LayerNorm(Layer):
     def forward(self, x: Float[Tensor, "cell sample ... size"]) -> Float[Tensor, "cell sample ... size"]:
         """Normalize."""
         standardized = nn.functional.layer_norm(x, (self.size,), eps=self.epsilon)
-        shape = (-1, *(1,) * (x.dim() - 2), self.size)
-        outputs = standardized * self.scale("weight", self.weight).view(shape)
+        outputs = self.multiply(standardized, self.weight)
         if self.has_bias:
-            outputs = outputs + self.scale("bias", self.bias).view(shape)
+            bias = self.scale("bias", self.bias)
+            outputs = outputs + bias.view(-1, *(1,) * (x.dim() - 2), self.size)
         self.remember(standardized, outputs)
         return outputs
+
+    def multiply(
+        self, inputs: Float[Tensor, "#cell sample ... size"], weight: Float[Tensor, "cell size"]
+    ) -> Float[Tensor, "cell sample ... size"]:
+        """Multiply standardized numbers by a gain, and by r^(-a)."""
+        return inputs * self.scale("weight", weight).view(-1, *(1,) * (inputs.dim() - 2), self.size)
 
     def jacobians(
         self,
@@ -52,6 +58,8 @@ class LayerNorm(Layer):
 class Position(Layer):
     """Add a learned vector to every position.
 
+    The vectors multiply no part of the samples but 1 at their own position, which is what the tape keeps.
+
     Args:
         sigma_weight: Init standard deviation of an entry, at base width.
     """
@@ -66,13 +74,20 @@ class Position(Layer):
         self, x: Float[Tensor, "cell sample position size"]
     ) -> Float[Tensor, "cell sample position size"]:
         """Add."""
-        outputs = x + self.scale("weight", self.weight).unsqueeze(1)
-        self.remember(x, outputs)
+        given = x.new_ones(1).expand(1, *x.shape[1:-1], 1)
+        outputs = x + self.multiply(given[:, :1], self.weight)
+        self.remember(given, outputs)
         return outputs
+
+    def multiply(
+        self, inputs: Float[Tensor, "#cell sample position 1"], weight: Float[Tensor, "cell position size"]
+    ) -> Float[Tensor, "cell sample position size"]:
+        """Multiply the vectors by r^(-a), and by what stands at their positions."""
+        return inputs * self.scale("weight", weight).unsqueeze(1)
 
     def jacobians(
         self,
-        columns: Float[Tensor, "#cell sample position size"],
+        columns: Float[Tensor, "#cell sample position 1"],
         rows: Float[Tensor, "cell output sample position size"],
     ) -> Iterator[tuple[str, Float[Tensor, "cell output sample parameter"]]]:
         """Yield the gradients, those of the outputs themselves."""

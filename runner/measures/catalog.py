@@ -239,6 +239,15 @@ MEASURES: tuple[Measure, ...] = (
                 "1 if no point of it is above init"),
         ),
     ),
+    Measure(
+        "update_parts", "features", prepare="features.received", paper="Haas et al., arXiv 2505.22491",
+        layers=columns(
+            update_own=("activation",
+                "RMS on probes of (W_t - W_0) x_t, what its own weight changed; over gamma for the last"),
+            update_passed=("activation",
+                "RMS on probes of W_0 (x_t - x_0), what the change of its inputs did; likewise"),
+        ),
+    ),
 )  # fmt: skip
 BY_NAME: dict[str, Measure] = {measure.name: measure for measure in MEASURES}
 

@@ -1,10 +1,13 @@
 """How far the hidden representations moved."""
 
+from collections.abc import Iterator
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from runner.layers import Activation, record
+from runner.layers import Activation, Call, record
+from runner.measures.movement import moved
 from runner.measures.snapshot import Measurement, Snapshot
 
 THRESHOLDED = ("relu",)
@@ -45,9 +48,68 @@ def update_size(now: Snapshot, start: Snapshot) -> Measurement:
         Yang et al. (2022), "Tensor Programs V", arXiv 2203.03466, appendix D.1.
     """
     before, after = start.features(), now.features()
-    moved = {name: _rms(after[name] - x) for name, x in before.items()}
-    moved[now.readout()] = _rms(now.outputs("probe") - start.outputs("probe"))
-    return Measurement(layers={"update_size": moved})
+    sizes = {name: _rms(after[name] - x) for name, x in before.items()}
+    sizes[now.readout()] = _rms(now.outputs("probe") - start.outputs("probe"))
+    return Measurement(layers={"update_size": sizes})
+
+
+def update_parts(now: Snapshot, start: Snapshot) -> Measurement:
+    """Return the RMS of the two parts of what every layer's outputs changed: its own and what it passed on.
+
+    The refined coordinate check. W x is what a layer makes of its inputs before any activation, r^(-a)
+    included and biases aside::
+
+        W_t x_t - W_0 x_0 = (W_t - W_0) x_t + W_0 (x_t - x_0)
+
+    A layer whose own weight learns too slowly is hidden in the sum by what reaches it from below. The inputs
+    of a first layer do not change, nor the places that positions belong to: they pass on 0. Of a norm, W is
+    the gain and x what it standardized.
+
+    Returns:
+        ``update_own`` and ``update_passed`` per layer and cell, over gamma for the last layer; for a layer
+        that is called several times, of its last call.
+
+    References:
+        Haas et al. (2025), "On the Surprising Effectiveness of Large Learning Rates under Standard Width
+        Scaling", arXiv 2505.22491, refined coordinate check.
+    """
+    own: dict[str, Tensor] = {}
+    passed: dict[str, Tensor] = {}
+    for name, by_itself, from_below in parts_of_update(now, start):
+        own[name], passed[name] = _rms(by_itself), _rms(from_below)
+    last, gamma = now.readout(), now.ensemble.gamma.flatten()
+    for sizes in (own, passed):
+        sizes[last] = sizes[last] / gamma
+    return Measurement(layers={"update_own": own, "update_passed": passed})
+
+
+@torch.no_grad()
+def parts_of_update(now: Snapshot, start: Snapshot) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Yield a layer's name, (W_t - W_0) x_t and W_0 (x_t - x_0) on probes, one layer after the other."""
+    before, origin = received(start)
+    for call, x in zip(_last_calls(now), before, strict=True):
+        layer, path = call.layer, f"{call.layer.name}.weight"
+        # Inputs that all cells share stay so.
+        change = call.inputs - (x[:1] if call.inputs.shape[0] < len(origin) else x[origin])
+        by_itself = layer.multiply(call.inputs, moved(now, start, path))
+        yield layer.name, by_itself, layer.multiply(change, start.parameters[path])
+
+
+def received(start: Snapshot) -> tuple[tuple[Float[Tensor, "start probe ..."], ...], Int[Tensor, "cell"]]:
+    """Return what the layers were given at init, and which of it is each cell's."""
+
+    def compute() -> tuple[Tensor, ...]:
+        cells = len(start.ensemble.cells)
+        return tuple(
+            call.inputs.detach().expand(cells, *call.inputs.shape[1:]) for call in _last_calls(start)
+        )
+
+    return start.shared("received", compute)
+
+
+def _last_calls(snapshot: Snapshot) -> list[Call]:
+    """The last call of every layer on probes, in the order of their first."""
+    return list({call.layer.name: call for call in snapshot.probed().tape}.values())
 
 
 def pattern_change(now: Snapshot, start: Snapshot) -> Measurement:
@@ -107,5 +169,5 @@ def _patterns(snapshot: Snapshot) -> dict[str, Float[Tensor, "cell pair"]]:
     return found
 
 
-def _rms(change: Float[Tensor, "cell sample unit"]) -> Float[Tensor, "cell"]:
+def _rms(change: Float[Tensor, "cell sample ..."]) -> Float[Tensor, "cell"]:
     return change.flatten(1).square().mean(1).sqrt()

@@ -22,9 +22,9 @@ def param_movement(now: Snapshot, start: Snapshot) -> Measurement:
         Chizat, Oyallon & Bach (2019), arXiv 1812.07956, section 1.1.
     """
     paths = list(start.parameters)
-    moved = torch.stack([_moved_norm(now, start, path) for path in paths]).norm(dim=0)
+    change = torch.stack([_moved_norm(now, start, path) for path in paths]).norm(dim=0)
     origin = torch.stack([_norm(start, path) for path in paths]).norm(dim=0)
-    return Measurement(trace={"param_movement": moved / origin})
+    return Measurement(trace={"param_movement": change / origin})
 
 
 def layer_movement(now: Snapshot, start: Snapshot) -> Measurement:
@@ -43,8 +43,8 @@ def layer_movement(now: Snapshot, start: Snapshot) -> Measurement:
         origin = start.parameters[path]
         frobenius[layer.name] = _moved_norm(now, start, path) / _norm(start, path)
         origin_norm = start.cached(f"spectral/{path}", lambda w=origin: _spectral(w))  # type: ignore[misc]
-        moved = _spectral(_moved(now, start, path), start.guesses, f"moved/{path}")
-        spectral[layer.name] = moved / origin_norm
+        moved_norm = _spectral(moved(now, start, path), start.guesses, f"moved/{path}")
+        spectral[layer.name] = moved_norm / origin_norm
     return Measurement(layers={"movement_frobenius": frobenius, "movement_spectral": spectral})
 
 
@@ -59,19 +59,19 @@ def prepare_layers(start: Snapshot) -> None:
     layer_movement(start, start)
 
 
+def moved(now: Snapshot, start: Snapshot, path: str) -> Float[Tensor, "cell ..."]:
+    """Return how a parameter moved; kept, since more than one measure asks."""
+    return now.cached(f"moved/{path}", lambda: now.parameters[path] - start.parameters[path])
+
+
 def _norm(snapshot: Snapshot, path: str) -> Float[Tensor, "cell"]:
     """Frobenius norm of a parameter."""
     return snapshot.cached(f"norm/{path}", lambda: snapshot.parameters[path].flatten(1).norm(dim=1))
 
 
-def _moved(now: Snapshot, start: Snapshot, path: str) -> Float[Tensor, "cell ..."]:
-    """How a parameter moved."""
-    return now.cached(f"moved/{path}", lambda: now.parameters[path] - start.parameters[path])
-
-
 def _moved_norm(now: Snapshot, start: Snapshot, path: str) -> Float[Tensor, "cell"]:
-    """Frobenius norm of a parameter's movement; kept, since more than one measure asks."""
-    return now.cached(f"moved_norm/{path}", lambda: _moved(now, start, path).flatten(1).norm(dim=1))
+    """Frobenius norm of a parameter's movement; kept likewise."""
+    return now.cached(f"moved_norm/{path}", lambda: moved(now, start, path).flatten(1).norm(dim=1))
 
 
 def _spectral(

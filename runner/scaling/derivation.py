@@ -70,6 +70,7 @@ class Sizes:
         outputs: Of f at init; where it is positive, outputs at init grow.
         feature_change: Change of a hidden layer's activations, relative to those at init; L of them.
         updates: Change of what each layer returns; the last is that of f, in units of the targets.
+        parts: Of it, what the weight's own change and that of its inputs do; none where weights outgrew.
         frobenius: Change of a weight over the weight at init, in Frobenius norm.
         spectral: The same in spectral norm.
         movement: norm(theta - theta_0) / norm(theta_0) of all raw weights together.
@@ -85,6 +86,7 @@ class Sizes:
     outputs: float
     feature_change: tuple[float, ...]
     updates: tuple[float, ...]
+    parts: tuple[tuple[float, float], ...]
     frobenius: tuple[float, ...]
     spectral: tuple[float, ...]
     movement: float
@@ -157,8 +159,9 @@ def derive(net: Network, limit: Limit = WIDE, lr: float | None = None) -> Sizes:
         rivals[f"feature_change.{layer}"] = min(own, passed) - first.x[layer + 1]
     critical = kernel_terms(net, limit, x, delta)[1]
     return _sizes(
-        net, limit, first, terms, top, relative, change, norms, kernel, critical, reasons, rivals, grown=False
-    )
+        net, limit, first, terms, top, relative, change, parts, norms, kernel, critical, reasons, rivals,
+        grown=False,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +245,7 @@ def changes(
         parts.append((own, passed))
         change.append(max(own, passed))
     change[-1] -= limit.gamma
+    parts[-1] = parts[-1][0] - limit.gamma, parts[-1][1] - limit.gamma
     return delta, tuple(change), tuple(parts)
 
 
@@ -314,14 +318,15 @@ def _grown(net: Network, limit: Limit, first: Pass, terms: tuple[float, ...], to
         "weights outgrow their init: the product of their gains must be gamma",
     )
     return _sizes(
-        net, limit, first, terms, top, relative, change, norms, kernel, critical, reasons, {}, grown=True
+        net, limit, first, terms, top, relative, change, (), norms, kernel, critical, reasons, {}, grown=True
     )
 
 
 def _sizes(
     net: Network, limit: Limit, first: Pass, terms: tuple[float, ...], top: float,
-    relative: tuple[float, ...], change: tuple[float, ...], norms: list[float], kernel: float,
-    critical: float, reasons: dict[str, str], rivals: dict[str, float], *, grown: bool,
+    relative: tuple[float, ...], change: tuple[float, ...], parts: tuple[tuple[float, float], ...],
+    norms: list[float], kernel: float, critical: float, reasons: dict[str, str], rivals: dict[str, float],
+    *, grown: bool,
 ) -> Sizes:  # fmt: skip
     """Divide the changes of weights by the weights at init."""
     w, last = limit.width, len(net.scale) - 1
@@ -335,6 +340,6 @@ def _sizes(
         raw.append(start + net.raw[layer] * w)
         moved.append(norms[layer] + net.raw[layer] * w)
     return Sizes(
-        top, terms, first.outputs, relative, change, tuple(frobenius), tuple(spectral),
+        top, terms, first.outputs, relative, change, parts, tuple(frobenius), tuple(spectral),
         max(moved) - max(raw), kernel, critical, grown, reasons, rivals,
     )  # fmt: skip
