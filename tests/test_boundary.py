@@ -112,11 +112,10 @@ def planted(rng, slope=-1.0, spread=0.08, ragged=0.0, missing=0.0, smooth=False)
 @pytest.mark.parametrize(
     "world",
     [
-        {"slope": -0.5, "spread": 0.02},
-        {"slope": -1.0, "spread": 0.08, "missing": 0.2, "ragged": 0.1},
+        {"slope": -1.0, "spread": 0.04, "missing": 0.2, "ragged": 0.1},
         {"slope": -0.7, "spread": 0.1, "smooth": True, "missing": 0.2},
     ],
-    ids=["grid", "ragged", "smooth"],
+    ids=["ragged", "smooth"],
 )
 def test_intervals_cover_what_was_planted(world):
     rng = np.random.default_rng(5)
