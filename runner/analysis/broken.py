@@ -19,9 +19,9 @@ References:
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
+from scipy.special import fdtri
 
 LEAST = 3  # abscissae of a piece: through two goes every line
 MOST_PIECES = 3
@@ -111,7 +111,7 @@ def broken_line(
     variance, known = _noise(logs, bracket)
     laws = [_search(x, y, variance, known, pieces) for pieces in possible]
     left = len(x) - 2 * len(laws)
-    if laws[-1].misfit / left > fisher_quantile(MISFIT, left, known):
+    if laws[-1].misfit / left > fdtri(left, known, MISFIT):
         # Not averaged over seeds, so every abscissa counts the same.
         variance, known = np.ones(len(x)), 0.0
         laws = [_search(x, y, variance, known, pieces) for pieces in possible]
@@ -121,23 +121,6 @@ def broken_line(
     first = min(least, len(laws)) - 1
     chosen = laws[first + int(np.argmin(scores[first:]))]
     return chosen.broken(places, scores)
-
-
-@cache
-def fisher_quantile(level: float, above: float, below: float) -> float:
-    """Return a quantile of Fisher's F, by integrating its density.
-
-    With F = (below / above) tan^2 u the density is that of ``sin^(above - 1) u cos^(below - 1) u``.
-
-    Args:
-        level: Probability below the quantile.
-        above: Degrees of freedom of the numerator, at least one; with one it is Student's t squared.
-        below: Degrees of freedom of the denominator, at least one.
-    """
-    angle = (np.arange(20_000) + 0.5) * (np.pi / 2 / 20_000)
-    mass = np.cumsum(np.exp((above - 1) * np.log(np.sin(angle)) + (below - 1) * np.log(np.cos(angle))))
-    place = np.interp(level, mass / mass[-1], angle)
-    return float(below / above * np.tan(place) ** 2)
 
 
 def _noise(logs: list[np.ndarray], bracket: np.ndarray) -> tuple[np.ndarray, float]:
@@ -183,7 +166,7 @@ def _search(x: np.ndarray, y: np.ndarray, variance: np.ndarray, known: float, pi
     """Return the best law of so many pieces; a place is an index into x, 2.5 halfway from x[2] to x[3]."""
     count = len(x)
     freedom = count + known - 2 * pieces
-    student = fisher_quantile(LEVEL, 1, freedom)
+    student = fdtri(1, freedom, LEVEL)
     box = [(1.0, count - 2.0)] * (pieces - 1)
     step = [np.inf] * (pieces - 1)
     for _ in range(ROUNDS):
