@@ -66,18 +66,6 @@ class Head(nn.Module):
         return self.head(self.first(x).tanh())
 
 
-class FixedLayer(Head):
-    def __init__(self, width, inputs, outputs):
-        super().__init__(width, inputs, outputs)
-        self.first = nn.Sequential(nn.Linear(inputs[0], 3), nn.Linear(3, width))
-
-
-class OddLayer(Head):
-    def __init__(self, width, inputs, outputs):
-        super().__init__(width, inputs, outputs)
-        self.first, self.head = nn.Linear(inputs[0], width + 1), nn.Linear(width + 1, outputs)
-
-
 class Normalized(Head):
     def __init__(self, width, inputs, outputs):
         super().__init__(width, inputs, outputs)
@@ -115,27 +103,190 @@ class Dropping(Head):
         self.drop = nn.Dropout(0.1)
 
 
-class Attending(Head):
-    def __init__(self, width, inputs, outputs):
-        super().__init__(width, inputs, outputs)
-        self.attention = nn.MultiheadAttention(width, 2)
+class Biased(nn.Module):
+    """An MLP as torch begins it, biases and all."""
 
-
-class Sharing(Head):
-    def __init__(self, width, inputs, outputs):
-        super().__init__(width, inputs, outputs)
-        self.middle, self.last = nn.Linear(width, width), nn.Linear(width, width)
-        self.last.weight = self.middle.weight
-
-
-class Grouped(nn.Module):
-    def __init__(self, width, inputs, outputs):
+    def __init__(self, width, outputs):
         super().__init__()
-        self.first = nn.Conv2d(inputs[0], width, 3)
-        self.second = nn.Conv2d(width, width, 3, groups=width)
+        self.first, self.hidden = nn.Linear(64, width), nn.Linear(width, width)
+        self.head = nn.Linear(width, outputs)
 
     def forward(self, x):
-        return self.second(self.first(x)).mean((2, 3))
+        return self.head(torch.relu(self.hidden(torch.relu(self.first(x.flatten(1))))))
+
+
+class Constant(Biased):
+    """The same with weights of one size at every width."""
+
+    def __init__(self, width, outputs):
+        super().__init__(width, outputs)
+        for layer in (self.first, self.hidden, self.head):
+            nn.init.normal_(layer.weight, std=0.02)
+
+
+class Recurrent(nn.Module):
+    """Rows of an image, one after the other."""
+
+    def __init__(self, width, outputs, kind):
+        super().__init__()
+        self.rows = getattr(nn, kind)(8, width, batch_first=True)
+        self.head = nn.LazyLinear(outputs)
+        with torch.no_grad():
+            self.forward(torch.zeros(1, 8, 8))
+
+    def forward(self, x):
+        return self.head(self.rows(x.reshape(x.shape[0], 8, 8))[0].mean(1))
+
+
+class Convolutions(nn.Module):
+    """In one and three dimensions, transposed, grouped and of each channel alone, behind norms."""
+
+    def __init__(self, width, outputs):
+        super().__init__()
+        self.volume = nn.Conv3d(1, width, (1, 3, 3), padding=(0, 1, 1))
+        self.first = nn.Conv1d(width, width, 3, padding=1, groups=4)
+        self.norm = nn.InstanceNorm1d(width, affine=True)
+        self.each = nn.Conv1d(width, width, 3, padding=1, groups=width)
+        self.up = nn.ConvTranspose1d(width, width, 4, stride=2)
+        self.last = nn.RMSNorm(width)
+        self.head = nn.Linear(width, outputs)
+
+    def forward(self, x):
+        x = self.volume(x.unsqueeze(2)).mean((2, 3))
+        x = self.each(self.norm(torch.tanh(self.first(x))))
+        return self.head(self.last(torch.tanh(self.up(x)).mean(-1)))
+
+
+class Pairs(nn.Module):
+    """A bilinear layer, an orthogonal matrix, and parameters of its own."""
+
+    def __init__(self, width, outputs):
+        super().__init__()
+        self.first = nn.Linear(64, width)
+        self.pair = nn.Bilinear(width, 64, width)
+        self.turn = nn.utils.parametrizations.orthogonal(nn.Linear(width, width, bias=False))
+        self.gain = nn.Parameter(torch.full((width,), 0.5))
+        self.mix = nn.Parameter(torch.randn(2, width, width) / width**0.5)
+        self.readout = nn.Parameter(torch.zeros(width, outputs))
+
+    def forward(self, x):
+        x = x.flatten(1)
+        y = torch.tanh(self.first(x))
+        y = y + self.gain * torch.tanh(self.turn(self.pair(y, x)))
+        return torch.einsum("bi,kij->bkj", y, self.mix).tanh().sum(1) @ self.readout
+
+
+class TiedTokens(nn.Module):
+    """An embedding that is the readout, too, and positions that are a parameter of the whole."""
+
+    def __init__(self, width, outputs):
+        super().__init__()
+        self.embed = nn.Embedding(outputs, width)
+        self.positions = nn.Parameter(torch.randn(64, width))
+        self.mix = nn.Linear(width, width)
+        self.head = nn.Linear(width, outputs, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, x):
+        x = self.embed((3 * x.flatten(1).abs()).long().clamp(0, 9)) + self.positions
+        return self.head(torch.tanh(self.mix(x)).mean(1))
+
+
+class ByHand(TiedTokens):
+    """The table is used twice under one name."""
+
+    def __init__(self, width, outputs):
+        super().__init__(width, outputs)
+        del self.head
+
+    def forward(self, x):
+        x = self.embed((3 * x.flatten(1).abs()).long().clamp(0, 9)) + self.positions
+        return torch.tanh(self.mix(x)).mean(1) @ self.embed.weight.mT
+
+
+class Counting(Head):
+    """Its output depends on how often it was called."""
+
+    def __init__(self, width, inputs, outputs):
+        super().__init__(width, inputs, outputs)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls.add_(1)
+        return super().forward(x) + self.calls
+
+
+class Sprouting(Head):
+    """Has another parameter after each call."""
+
+    def forward(self, x):
+        self.register_parameter(f"more{len(list(self.parameters()))}", nn.Parameter(torch.zeros(3)))
+        return super().forward(x)
+
+
+class Lazy(Head):
+    def __init__(self, width, inputs, outputs):
+        super().__init__(width, inputs, outputs)
+        self.first = nn.LazyLinear(width)
+
+
+class Complex(Head):
+    def __init__(self, width, inputs, outputs):
+        super().__init__(width, inputs, outputs)
+        self.phase = nn.Parameter(torch.ones(width, dtype=torch.complex64))
+
+    def forward(self, x):
+        return self.head((self.first(x) * self.phase).real)
+
+
+class Once(torch.autograd.Function):
+    """Can be differentiated once."""
+
+    @staticmethod
+    def forward(context, x):
+        context.save_for_backward(x)
+        return x.sin()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(context, gradient):
+        return gradient * context.saved_tensors[0].cos()
+
+
+class OnceOnly(Head):
+    def forward(self, x):
+        return self.head(Once.apply(self.first(x)))
+
+
+class Cube(Head):
+    """Three of the dimensions of a parameter grow."""
+
+    def __init__(self, width, inputs, outputs):
+        super().__init__(width, inputs, outputs)
+        self.pair = nn.Bilinear(width, width, width)
+
+    def forward(self, x):
+        y = self.first(x).tanh()
+        return self.head(self.pair(y, y))
+
+
+class Branching(Head):
+    """Asks for a value: torch cannot run several cells at once."""
+
+    def forward(self, x):
+        y = self.first(x)
+        return self.head(y.tanh() if float(y.detach().sum()) < 1e30 else y)
+
+
+class Harmless(Head):
+    """Dropout that drops nothing, and a batch norm that no longer looks at its batch."""
+
+    def __init__(self, width, inputs, outputs):
+        super().__init__(width, inputs, outputs)
+        self.drop, self.norm = nn.Dropout(0.0), nn.BatchNorm1d(width).eval()
+
+    def forward(self, x):
+        return self.head(self.drop(self.norm(self.first(x))).tanh())
 
 
 class Growing(Head):

@@ -151,19 +151,26 @@ def test_every_measure_and_what_hidden_representations_are():
 
 
 MISTAKES = {
-    "FixedLayer": (XOR, "got 6 x 3 at first.0, 6 x 3 at twice the width; its role cannot be told"),
-    "OddLayer": (XOR, "got 17 and 33 at first for twice the width; its role cannot be told"),
     "Normalized": (XOR, "must not contain BatchNorm1d, got one at norm: it makes the output for one sample"),
     "BatchCentred": (XOR, "got one that does not: it makes the output for one sample depend on the others"),
     "DroppingByHand": (XOR, "it makes the network another function at every call"),
     "Idle": (XOR, "must use all of its parameters, got spare.weight on which no output depends"),
     "Frozen": (XOR, "must train all of its parameters, got requires_grad=False of first.weight"),
     "Dropping": (XOR, "must not contain Dropout, got one at drop"),
-    "Attending": (XOR, "got 'in_proj_weight' in MultiheadAttention at attention, whose role cannot be told"),
-    "Sharing": (XOR, "must not share parameters, got weight of last also in middle"),
-    "Grouped": (SMALL, "must have plain square convolutions"),
-    "Growing": (XOR, "got more.2 at one only"),
-    "Bypassed": (XOR, "must use its parameters by calling their layers only"),
+    "Growing": (XOR, "got more.0.weight on which no output depends"),
+    "Cube": (
+        XOR,
+        "scales pair.weight, got shape 16 x 16 x 16, and 32 x 32 x 32 at twice the width: more than",
+    ),
+    "ByHand": (
+        SMALL,
+        "scales embed.weight, got shape 10 x 16, and 10 x 32 at twice the width, used as input",
+    ),
+    "Counting": (XOR, "must not change when it is called, got a new value of its buffer calls"),
+    "Sprouting": (XOR, "must have the same parameters at every call, got more4 at some only"),
+    "Lazy": (XOR, "must have real parameters of known shape, got no shape as yet at first.weight"),
+    "Complex": (XOR, "must have real parameters of known shape, got complex64 at phase"),
+    "OnceOnly": (XOR, "must have first and second derivatives, got no second"),
     "nothing": (XOR, "must return a torch.nn.Module, got int"),
     "failing": (XOR, "got RuntimeError: no such width"),
     "absent": (XOR, "model.module._target_ must be importable"),

@@ -120,6 +120,12 @@ def check_refinement(section: Any) -> dict[str, Any]:
     }
 
 
+LATER: dict[str, dict[str, Any]] = {
+    "runner.models.TorchModule": {"init": "role", "roles": {}, "features": []},
+}
+"""Keys of a target that came later, and what they are where they are not given: then no id has them."""
+
+
 def cell_from_config(config: Mapping[str, Any]) -> Cell:
     """Return the cell that a composed and resolved config describes.
 
@@ -137,10 +143,7 @@ def cell_from_config(config: Mapping[str, Any]) -> Cell:
     groups = {key: _group(config, key) for key in GROUPS}
     for key in ("model", "data", "optimizer", "parameterization"):
         values[key] = _name(key, groups[key])
-    settings = {
-        key: {name: item for name, item in groups[key].items() if name != "name"}
-        for key in ("model", "data", "optimizer", "measure")
-    }
+    settings = {key: _section(groups[key]) for key in ("model", "data", "optimizer", "measure")}
     if stop := _stop(config.get("stop") or {}):
         settings["stop"] = stop
     table = _exponents(groups["parameterization"])
@@ -150,6 +153,16 @@ def cell_from_config(config: Mapping[str, Any]) -> Cell:
         exponents=canonical_json(table),
         settings=_settings_json(settings),
     )
+
+
+def _section(group: Mapping[str, Any]) -> dict[str, Any]:
+    """What a cell keeps of a group: all but its name, and later keys that have the value of before."""
+    later = LATER.get(str(group.get("_target_")), {})
+    return {
+        key: item
+        for key, item in group.items()
+        if key != "name" and not (key in later and item in (later[key], None))
+    }
 
 
 def config_of_cell(cell: Cell) -> dict[str, Any]:

@@ -11,7 +11,7 @@ A model is built without cells (so that building it costs no memory) and filled 
 
 from runner.layers.activation import ACTIVATIONS, Activation
 from runner.layers.attention import Attention
-from runner.layers.base import Call, Layer, ParameterSpec, hidden, per_cell, record
+from runner.layers.base import Again, Call, Layer, Origin, ParameterSpec, hidden, per_cell, record
 from runner.layers.chain import DenseChain, Product
 from runner.layers.contraction import Pairing
 from runner.layers.convolution import Conv2d
@@ -20,8 +20,10 @@ from runner.layers.derivatives import ChainDerivatives, Direction, is_chain
 from runner.layers.elementwise import LayerNorm, Position
 from runner.layers.factors import factors, factors_by_output
 from runner.layers.memory import kernel_bytes, kernel_memory
+from runner.layers.opaque import Mark, Opaque
 from runner.layers.population import (
     allocate,
+    followed,
     initialize,
     kernel_weights,
     layers_of,
@@ -35,6 +37,7 @@ from runner.numerics.generators import generator
 __all__ = [
     "ACTIVATIONS",
     "Activation",
+    "Again",
     "Attention",
     "Call",
     "ChainDerivatives",
@@ -45,6 +48,9 @@ __all__ = [
     "Layer",
     "LayerNorm",
     "Linear",
+    "Mark",
+    "Opaque",
+    "Origin",
     "Pairing",
     "ParameterSpec",
     "Position",
@@ -52,6 +58,7 @@ __all__ = [
     "allocate",
     "factors",
     "factors_by_output",
+    "followed",
     "generator",
     "hidden",
     "initialize",

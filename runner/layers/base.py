@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -36,6 +36,34 @@ class ParameterSpec:
     mean: float = 0.0
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where a raw parameter starts, if not from normal draws.
+
+    Attributes:
+        draw: From a seed to the parameter at the cell's width.
+        exponent: It shrinks with width as r^(-exponent).
+    """
+
+    draw: Callable[[int], Tensor]
+    exponent: float
+
+
+@dataclass(frozen=True)
+class Again:
+    """How to run the module that a call was of once more, with other parameters or on other inputs.
+
+    Attributes:
+        given: What it was given, ``[cell, sample, ...]`` each.
+        run: From raw parameters by path, and what it is given, to what it returns.
+        own: Paths of the parameters that are the layer's.
+    """
+
+    given: tuple[Tensor, ...]
+    run: Callable[[Mapping[str, Tensor], Sequence[Tensor]], Float[Tensor, "cell sample ..."]]
+    own: tuple[str, ...]
+
+
 @dataclass
 class Call:
     """One call of a layer in a recorded forward pass.
@@ -46,6 +74,7 @@ class Call:
         outputs: What it returned before any activation function.
         features: The hidden representation that followed, if any: see :func:`hidden`.
         elementwise: Whether the features are a function of the outputs, number by number.
+        again: How to run it once more, of a layer that cannot say what a weight makes of its inputs.
     """
 
     layer: Layer
@@ -53,6 +82,7 @@ class Call:
     outputs: Float[Tensor, "cell sample *outputs"]
     features: Float[Tensor, "cell sample *features"] | None = field(default=None)
     elementwise: bool = field(default=False)
+    again: Again | None = field(default=None)
 
 
 _tape: list[Call] | None = None
@@ -72,6 +102,12 @@ def record() -> Iterator[list[Call]]:
 def recording() -> bool:
     """Say whether the present forward pass is recorded."""
     return _tape is not None
+
+
+def put(calls: Iterable[Call]) -> None:
+    """Put calls on the tape, for a model that cannot while it runs."""
+    if _tape is not None:
+        _tape.extend(calls)
 
 
 def hidden(
@@ -104,12 +140,14 @@ class Layer(nn.Module):
         specs: Name of a parameter to its description. The one that decides the layer's role and whose
             movement is reported is called ``weight``.
         name: Path of the layer in the model, set when it is filled.
+        origins: Where those parameters start that are not drawn from ``specs``.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.specs: dict[str, ParameterSpec] = {}
         self.name = ""
+        self.origins: dict[str, Origin] = {}
 
     def declare(self, name: str, spec: ParameterSpec) -> None:
         """Add a parameter, without cells as yet."""
@@ -119,8 +157,8 @@ class Layer(nn.Module):
             self.register_buffer(f"{name}_{factor}", torch.empty(0), persistent=False)
 
     @property
-    def role(self) -> Role:
-        """Role of the layer's weight."""
+    def role(self) -> str:
+        """Role of the layer's weight, as tables have it."""
         return self.specs["weight"].role
 
     @property
@@ -137,17 +175,29 @@ class Layer(nn.Module):
         """
         scaling = Scaling(cells)
         for name, spec in self.specs.items():
-            path = f"{self.name}.{name}"
-            draws = {cell.seed: _draw(cell.seed, path, spec.shape) for cell in cells}
-            std = scaling.init_std(spec.role, spec.fan_in, spec.sigma)
-            value = torch.stack([draws[cell.seed] * s for cell, s in zip(cells, std, strict=True)])
-            if spec.mean:
-                mean = scaling.init_std(spec.role, spec.fan_in, spec.mean)
-                value += per_cell(mean, value.dim())
+            value = self._started(name, spec, cells, scaling)
             self.register_parameter(name, nn.Parameter(value.to(like)))
             for factor in ("multiplier", "kernel_weight"):
                 value = getattr(scaling, factor)(spec.role).to(like)
                 self.register_buffer(f"{name}_{factor}", value, persistent=False)
+
+    def _started(
+        self, name: str, spec: ParameterSpec, cells: Sequence[Cell], scaling: Scaling
+    ) -> Float[Tensor, "cell ..."]:
+        """A raw parameter of every cell at init, in float64."""
+        origin = self.origins.get(name)
+        if origin:
+            draws = {cell.seed: origin.draw(cell.seed).double() for cell in cells}
+            std = scaling.ratios["width"] ** origin.exponent * scaling.init(spec.role)
+        else:
+            path = f"{self.name}.{name}"
+            draws = {cell.seed: _draw(cell.seed, path, spec.shape) for cell in cells}
+            std = scaling.init_std(spec.role, spec.fan_in, spec.sigma)
+        value = torch.stack([draws[cell.seed] * s for cell, s in zip(cells, std, strict=True)])
+        if spec.mean and not origin:
+            mean = scaling.init_std(spec.role, spec.fan_in, spec.mean)
+            value += per_cell(mean, value.dim())
+        return value
 
     def scale(self, name: str, value: Float[Tensor, "cell ..."]) -> Float[Tensor, "cell ..."]:
         """Multiply by the parameterization's factor r^(-a) of a parameter."""
@@ -159,11 +209,16 @@ class Layer(nn.Module):
         return factor
 
     def remember(
-        self, inputs: Float[Tensor, "#cell sample ..."], outputs: Float[Tensor, "cell sample ..."]
+        self,
+        inputs: Float[Tensor, "#cell sample ..."],
+        outputs: Float[Tensor, "cell sample ..."],
     ) -> None:
         """Put this call on the tape, if there is one."""
-        if _tape is not None:
-            _tape.append(Call(self, inputs, outputs))
+        put([Call(self, inputs, outputs)])
+
+    def cost(self, call: Call) -> tuple[int, int]:
+        """Return the numbers that a call returned, and the multiplications by a matrix that it took."""
+        return call.outputs.numel(), 0
 
     def multiply(
         self, inputs: Float[Tensor, "#cell sample ..."], weight: Float[Tensor, "cell ..."]

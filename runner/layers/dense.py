@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from runner.errors import unknown
-from runner.layers.base import Layer, ParameterSpec
+from runner.layers.base import Call, Layer, ParameterSpec
 from runner.layers.contraction import Pairing, dense_kernel
 from runner.scaling.parameterization import Role
 
@@ -45,6 +45,11 @@ class Affine(Layer):
         flat = inputs if inputs.dim() == 3 else inputs.flatten(1, -2)
         outputs = self.scale("weight", flat @ weight)
         return outputs.view(outputs.shape[0], *inputs.shape[1:-1], -1)
+
+    def cost(self, call: Call) -> tuple[int, int]:
+        """Return the numbers that a call returned, and one multiplication of each entry at every position."""
+        positions = self.rows(call.outputs.unsqueeze(1)).shape[3]
+        return call.outputs.numel(), positions * self.weight.numel()
 
     def kernel(
         self,

@@ -10,11 +10,21 @@ from torch import Tensor, nn
 
 from runner.grid.cell import Cell
 from runner.layers.base import Layer, ParameterSpec, per_cell
+from runner.layers.opaque import Mark
 
 
 def layers_of(model: nn.Module) -> list[Layer]:
     """Return the model's layers that have parameters, in the order of its definition."""
     return [module for module in model.modules() if isinstance(module, Layer) and module.specs]
+
+
+def followed(model: nn.Module) -> list[Layer]:
+    """Return the layers that have rows of their own in a table: those with parameters, and marks."""
+    return [
+        module
+        for module in model.modules()
+        if isinstance(module, Layer) and (module.specs or isinstance(module, Mark))
+    ]
 
 
 def parameters_of(model: nn.Module) -> Iterator[tuple[str, ParameterSpec, nn.Parameter, Layer]]:

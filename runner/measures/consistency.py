@@ -1,5 +1,7 @@
 """Whether the layers of a model account for all of its gradient."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -8,6 +10,7 @@ from runner.data import Dataset
 from runner.errors import UserError
 from runner.layers import allocate, parameters_of
 from runner.measures.kernel import empirical_ntk
+from runner.measures.passes import forward
 from runner.models import is_built_in
 from runner.models.check import BATCHED, RANDOM
 
@@ -22,6 +25,25 @@ def _require_equal(one: Tensor, other: Tensor, why: str) -> None:
         raise UserError(f"model must compute a function of each sample, got one that does not: {why}")
 
 
+def _require_derivatives(model: nn.Module, parameters: Mapping[str, Tensor], x: Tensor) -> None:
+    """Raise UserError where a first or second derivative of the outputs fails."""
+    passed, which = forward(model, parameters, x), "first"
+    try:
+        leaves = list(passed.leaves.values())
+        gradients = torch.autograd.grad(passed.outputs.sum(), leaves, create_graph=True, allow_unused=True)
+        which = "second"
+        # Through all of the graph: what can be differentiated once says so only where a pass comes by.
+        again = [g.square().sum() for g in gradients if g is not None and g.requires_grad]
+        if again:
+            torch.autograd.backward(again)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"model must have first and second derivatives, got no {which}: {reason}; kernel and curvature "
+            "ask for them, use functions of torch that have both"
+        ) from error
+
+
 def check_layers(model: nn.Module, dataset: Dataset) -> None:
     """Raise UserError if the kernel that follows from the layers is not that of the network.
 
@@ -33,7 +55,7 @@ def check_layers(model: nn.Module, dataset: Dataset) -> None:
         model: Built; the cells that it has are lost.
 
     Raises:
-        UserError: If the two differ.
+        UserError: If the two differ, or there are no first or second derivatives.
     """
     if is_built_in(model):
         return
@@ -50,6 +72,7 @@ def check_layers(model: nn.Module, dataset: Dataset) -> None:
     _require_equal(together, again, RANDOM)
     _require_equal(outputs, together, BATCHED)
     expected, used = 0.0, set[str]()
+    _require_derivatives(model, parameters, x)
     for k in range(outputs.shape[2]):
         gradients = torch.autograd.grad(
             outputs[0, 0, k], list(parameters.values()), retain_graph=True, allow_unused=True

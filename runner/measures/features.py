@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from runner.layers import Activation, Call, record
@@ -79,37 +79,61 @@ def update_parts(now: Snapshot, start: Snapshot) -> Measurement:
         own[name], passed[name] = _rms(by_itself), _rms(from_below)
     last, gamma = now.readout(), now.ensemble.gamma.flatten()
     for sizes in (own, passed):
-        sizes[last] = sizes[last] / gamma
+        if last in sizes:
+            sizes[last] = sizes[last] / gamma
     return Measurement(layers={"update_own": own, "update_passed": passed})
 
 
 @torch.no_grad()
 def parts_of_update(now: Snapshot, start: Snapshot) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Yield a layer's name, (W_t - W_0) x_t and W_0 (x_t - x_0) on probes, one layer after the other."""
+    """Yield a layer's name, (W_t - W_0) x_t and W_0 (x_t - x_0) on probes, one layer after the other.
+
+    With f what the module of an opaque layer returns, theta what is not the layer's, they are
+    ``f(W_t, theta_t, x_t) - f(W_0, theta_t, x_t)`` and ``f(W_0, theta_0, x_t) - f(W_0, theta_0, x_0)``.
+    """
     before, origin = received(start)
-    for call, x in zip(_last_calls(now), before, strict=True):
-        layer, path = call.layer, f"{call.layer.name}.weight"
+    places = iter(before)
+    for call in _last_calls(now):
+        given = [next(places) for _ in _given(call)]
+        if call.again:
+            initial = [x[origin] for x in given]
+            moved_back = now.parameters | {path: start.parameters[path] for path in call.again.own}
+            run, given_now = call.again.run, call.again.given
+            by_itself = run(now.parameters, given_now) - run(moved_back, given_now)
+            yield (
+                call.layer.name,
+                by_itself,
+                run(start.parameters, given_now) - run(start.parameters, initial),
+            )
+            continue
+        layer, path, x = call.layer, f"{call.layer.name}.weight", given[0]
         # Inputs that all cells share stay so.
         change = call.inputs - (x[:1] if call.inputs.shape[0] < len(origin) else x[origin])
         by_itself = layer.multiply(call.inputs, moved(now, start, path))
         yield layer.name, by_itself, layer.multiply(change, start.parameters[path])
 
 
-def received(start: Snapshot) -> tuple[tuple[Float[Tensor, "start probe ..."], ...], Int[Tensor, "cell"]]:
+def received(start: Snapshot) -> tuple[tuple[Shaped[Tensor, "start probe ..."], ...], Int[Tensor, "cell"]]:
     """Return what the layers were given at init, and which of it is each cell's."""
 
     def compute() -> tuple[Tensor, ...]:
         cells = len(start.ensemble.cells)
         return tuple(
-            call.inputs.detach().expand(cells, *call.inputs.shape[1:]) for call in _last_calls(start)
+            x.detach().expand(cells, *x.shape[1:]) for call in _last_calls(start) for x in _given(call)
         )
 
     return start.shared("received", compute)
 
 
+def _given(call: Call) -> tuple[Tensor, ...]:
+    """What a layer was given in a call."""
+    return call.again.given if call.again else (call.inputs,)
+
+
 def _last_calls(snapshot: Snapshot) -> list[Call]:
-    """The last call of every layer on probes, in the order of their first."""
-    return list({call.layer.name: call for call in snapshot.probed().tape}.values())
+    """The last call of every layer on probes, in the order of their first; none of what is only followed."""
+    calls = [call for call in snapshot.probed().calls if call.layer.specs or call.again]
+    return list({call.layer.name: call for call in calls}.values())
 
 
 def pattern_change(now: Snapshot, start: Snapshot) -> Measurement:

@@ -15,13 +15,15 @@ class Pass(NamedTuple):
     """A recorded pass.
 
     Attributes:
-        tape: Calls of the layers, in order.
+        tape: Calls of the layers that have parameters, in order.
+        calls: The same, and the places that are followed without having any.
         outputs: What the network returned.
         leaves: Parameters by path.
         weights: Those of them that are a layer's weight, by layer.
     """
 
     tape: list[layers.Call]
+    calls: list[layers.Call]
     outputs: Float[Tensor, "cell sample output"]
     leaves: dict[str, Tensor]
     weights: dict[layers.Layer, Tensor]
@@ -32,14 +34,15 @@ def forward(
 ) -> Pass:
     """Return a pass whose outputs, and those of its layers, can be differentiated."""
     leaves = {path: value.detach().requires_grad_() for path, value in parameters.items()}
-    with torch.enable_grad(), layers.record() as tape:
+    with torch.enable_grad(), layers.record() as calls:
         outputs = functional_call(model, leaves, (x,))
     weights = {
         layer: leaves[path].detach()
         for path, _, _, layer in layers.parameters_of(model)
         if path.rpartition(".")[2] == "weight"
     }
-    return Pass(tape, outputs, leaves, weights)
+    tape = [call for call in calls if call.layer.specs]
+    return Pass(tape, calls, outputs, leaves, weights)
 
 
 def jacobian_product(passed: Pass) -> Callable[[Mapping[str, Tensor]], Float[Tensor, "cell sample output"]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -68,7 +68,7 @@ class Snapshot:
 
     def shared(
         self, key: str, compute: Callable[[], tuple[Tensor, ...]]
-    ) -> tuple[tuple[Float[Tensor, "start ..."], ...], Int[Tensor, "cell"]]:
+    ) -> tuple[tuple[Shaped[Tensor, "start ..."], ...], Int[Tensor, "cell"]]:
         """Return large values kept once for cells that start alike, and which of them is each cell's.
 
         Args:
@@ -134,7 +134,7 @@ class Snapshot:
         """Return the hidden representations on probes, each under the name of the layer that it followed."""
         prefix = "features/"
         if not any(key.startswith(prefix) for key in self._cache):
-            for name, value in self._features(self.probed().tape).items():
+            for name, value in self._features(self.probed().calls).items():
                 self._cache[prefix + name] = value
         return {key.removeprefix(prefix): v for key, v in self._cache.items() if key.startswith(prefix)}
 

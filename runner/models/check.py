@@ -7,8 +7,7 @@ from torch import nn
 
 from runner.data import Dataset
 from runner.errors import UserError
-from runner.layers import Call, Layer, allocate, parameter_count, record
-from runner.layers.dense import Affine
+from runner.layers import Layer, allocate, parameter_count, record
 
 BATCHED = (
     "it makes the output for one sample depend on the others of its batch, so that no kernel of two "
@@ -82,10 +81,8 @@ def check(model: nn.Module, dataset: Dataset) -> Size:
             f"model must map [cell, sample, *inputs] to [cell, sample, {dataset.outputs}], got {produced} "
             "for one cell and one sample; see runner.layers"
         )
-    return Size(
-        activations=sum(call.outputs.numel() for call in tape),
-        multiplications=sum(_multiplications(call) for call in tape),
-    )
+    costs = [call.layer.cost(call) for call in tape]
+    return Size(sum(numbers for numbers, _ in costs), sum(products for _, products in costs))
 
 
 def require_trained(path: str, module: nn.Module) -> None:
@@ -98,19 +95,20 @@ def require_trained(path: str, module: nn.Module) -> None:
             )
 
 
-def _multiplications(call: Call) -> int:
-    """Products with a layer's weight in a call: one of each entry at every position."""
-    if not isinstance(call.layer, Affine):
-        return 0
-    positions = call.layer.rows(call.outputs.unsqueeze(1)).shape[3]
-    return positions * call.layer.weight.numel()
-
-
 def check_module(path: str, module: nn.Module) -> None:
     """Raise UserError for a module under which a network has no per-sample kernel."""
     for kind, why in _WHY.items():
-        # An instance norm has the name of a batch norm, but treats samples alone.
-        if isinstance(module, kind) and not isinstance(module, nn.modules.instancenorm._InstanceNorm):
+        if isinstance(module, kind) and not _harmless(module):
             raise UserError(
                 f"model must not contain {type(module).__name__}, got one at {path or 'its top'}: {why}"
             )
+
+
+def _harmless(module: nn.Module) -> bool:
+    """Whether a norm or a dropout treats samples alone and in one way."""
+    # An instance norm has the name of a batch norm, but treats samples alone.
+    if isinstance(module, nn.modules.instancenorm._InstanceNorm):
+        return not module.track_running_stats
+    if isinstance(module, nn.modules.batchnorm._NormBase):
+        return not module.training and module.running_mean is not None
+    return not module.training or getattr(module, "p", 1.0) == 0

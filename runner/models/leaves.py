@@ -1,158 +1,335 @@
-"""The layers of a plain ``torch.nn.Module``, each with the ensemble layer that takes its place."""
+"""The parameters of a plain ``torch.nn.Module``, each with the ensemble layer that holds it.
 
-from collections.abc import Callable
-from dataclasses import dataclass
+Layers whose kernel has a structure, plain Linear, Conv2d, Embedding and LayerNorm, become the ensemble layers
+of that name; all others are :class:`runner.layers.Opaque`.
+"""
 
+import dataclasses
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+
+import torch
 from torch import Tensor, nn
 
 from runner.errors import UserError
-from runner.layers import Conv2d, Embedding, Layer, LayerNorm, Linear
+from runner.layers import Layer, Opaque, Origin, ParameterSpec
 from runner.models.check import check_module, require_trained
+from runner.models.own_init import OwnInit
+from runner.models.roles import roles_of
+from runner.models.structured import Map, Structured, same, structured
+from runner.models.uses import Use, follow
+from runner.numerics.generators import generator
 from runner.scaling.parameterization import Role
 
 
 @dataclass(frozen=True)
-class Leaf:
-    """A layer of a plain module.
+class Held:
+    """Where one of the module's parameters is kept.
 
     Attributes:
-        layer: The ensemble layer that holds its parameters.
-        to_torch: From a parameter's name and its value per cell in force to the shape that torch's layer has.
-        received: From what torch's layer is given, without cells, to what the ensemble layer remembers.
+        layer: The layer that holds it.
+        spec: Its name there.
+        factor: The name under which the layer knows its multiplier: another than ``spec`` for a second use.
+        swap: Between its shape there and in the module, after a leading axis of cells; its own inverse.
     """
 
     layer: Layer
-    to_torch: Callable[[str, Tensor], Tensor] = lambda _, value: value
-    received: Callable[[Tensor], Tensor] = lambda x: x
+    spec: str
+    factor: str
+    swap: Map = same
 
-    def torch_parameters(self) -> dict[str, Tensor]:
-        """Return the parameters in force, r^(-a) times the raw ones, in torch's shapes with a cell axis."""
-        return {
-            name: self.to_torch(name, self.layer.scale(name, getattr(self.layer, name)))
-            for name in self.layer.specs
-        }
+    @property
+    def path(self) -> str:
+        """Path of the raw parameter in the ensemble."""
+        return f"{self.layer.name}.{self.spec}"
+
+    def used(self, raw: Tensor) -> Tensor:
+        """Return the parameter in force, r^(-a) times the raw one, as the module takes it."""
+        return self.swap(self.layer.scale(self.factor, raw))
 
 
-def leaves_of(module: nn.Module, wider: nn.Module, **sigmas: float) -> dict[str, Leaf]:
-    """Return path to leaf for every layer with parameters.
+@dataclass(frozen=True)
+class Leaf:
+    """A layer in the place of some of the module's parameters.
 
-    Args:
-        wider: The same module, built at twice the width.
-        **sigmas: ``sigma_weight`` and ``sigma_bias``, as of ensemble layers.
+    Attributes:
+        layer: The ensemble layer.
+        owner: Path of the submodule whose call it is; several may have one owner.
+        received: From what that is given, without cells, to what the layer remembers; none if it is opaque.
+    """
+
+    layer: Layer
+    owner: str
+    received: Map | None = None
+
+
+@dataclass(frozen=True)
+class Tie:
+    """A second use of a parameter.
+
+    Attributes:
+        held: Where it is kept.
+        role: Its role in that use.
+    """
+
+    held: Held
+    role: Role
+
+
+@dataclass
+class Leaves:
+    """All parameters of a module.
+
+    Attributes:
+        leaves: By the path that their layer has in the ensemble.
+        held: Name of every parameter of the module to where it is.
+        tied: Path of a submodule that uses what another holds, to where that is.
+        attending: Paths of submodules that take a softmax.
+        called: Paths of all submodules, in the order of their first calls.
+    """
+
+    leaves: dict[str, Leaf] = field(default_factory=dict)
+    held: dict[str, Held] = field(default_factory=dict)
+    tied: dict[str, Tie] = field(default_factory=dict)
+    attending: tuple[str, ...] = ()
+    called: tuple[str, ...] = ()
+
+    def order(self, rows: Iterable[str]) -> list[str]:
+        """Return the paths of layers and marks in the order of the forward pass."""
+        owner = {path: leaf.owner for path, leaf in self.leaves.items()}
+        place = {path: index for index, path in enumerate(self.called)}
+
+        def key(row: str) -> int:
+            return place.get(owner.get(row, row.removesuffix("logits").removesuffix(".")), -1)
+
+        return sorted(rows, key=key)
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A module at two widths, and what is to become of it.
+
+    Attributes:
+        module: At the cell's width.
+        wider: At twice that.
+        inputs: Shape of a sample.
+        roles: Pattern of parameter names to role, from the user.
+        own: Its own init, if that is to be used.
+        sigma_weight: Otherwise standard deviation of a weight times sqrt(fan_in), at base width.
+        sigma_bias: The same of a bias.
+    """
+
+    module: nn.Module
+    wider: nn.Module
+    inputs: tuple[int, ...]
+    roles: Mapping[str, Role]
+    own: OwnInit | None
+    sigma_weight: float
+    sigma_bias: float
+
+
+def leaves_of(plain: Plain) -> Leaves:
+    """Return the layers that hold the parameters of a module.
 
     Raises:
-        UserError: If a layer is of another kind, its role cannot be told, or it has no per-sample kernel.
+        UserError: If a role cannot be told, or the module cannot be trained as an ensemble.
     """
-    others = dict(wider.named_modules())
-    seen: dict[int, str] = {}
-    leaves: dict[str, Leaf] = {}
-    for path, layer in module.named_modules():
-        check_module(path, layer)
-        own = list(layer.named_parameters(recurse=False))
-        if not own:
-            continue
-        place = path or "its top"
-        maker = _MAKERS.get(type(layer))
-        if maker is None:
-            kinds = ", ".join(sorted(kind.__name__ for kind in _MAKERS))
+    module = plain.module
+    for path, part in module.named_modules():
+        check_module(path, part)
+        require_trained(path, part)
+        if isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.max_norm is not None:
             raise UserError(
-                f"model.module must hold its parameters in {kinds}, got {own[0][0]!r} in "
-                f"{type(layer).__name__} at {place}, whose role cannot be told; build it from runner.layers"
+                f"model.module must not change when it is called, got max_norm in {part} at {path}; "
+                "leave it out"
             )
-        require_trained(path, layer)
-        for name, parameter in own:
-            if id(parameter) in seen:
-                raise UserError(
-                    f"model.module must not share parameters, got {name} of {place} also in "
-                    f"{seen[id(parameter)]}; call one layer twice instead"
-                )
-            seen[id(parameter)] = place
-        if type(others.get(path)) is not type(layer):
-            raise UserError(f"model.module must have the same layers at every width, got {place} at one only")
-        leaves[path] = maker(place, layer, others[path], **sigmas)
-    for path, layer in others.items():
-        if path not in leaves and any(True for _ in layer.parameters(recurse=False)):
-            raise UserError(f"model.module must have the same layers at every width, got {path} at one only")
-    if not leaves:
+    shared: dict[int, list[str]] = {}
+    for name, value in module.named_parameters(remove_duplicate=False):
+        if isinstance(value, nn.parameter.UninitializedParameter) or not value.is_floating_point():
+            kind = "no shape as yet" if value.is_floating_point() else str(value.dtype).removeprefix("torch.")
+            raise UserError(
+                f"model.module must have real parameters of known shape, got {kind} at {name}; "
+                "give lazy layers their sizes, keep integers in buffers"
+            )
+        shared.setdefault(id(value), []).append(name)
+    if not shared:
         raise UserError("model.module must have parameters, got none; name another class")
-    return leaves
+    seen = follow(module, plain.inputs)
+    uses = seen.uses
+    roles = roles_of(module, plain.wider, uses, follow(plain.wider, plain.inputs).uses, plain.roles)
+    found = Leaves(attending=seen.attending, called=seen.called)
+    opaque: dict[str, dict[str, list[str]]] = {}
+    done: set[str] = set()
+    for names in shared.values():
+        path, _, last = names[0].rpartition(".")
+        if names[0] in done:
+            continue
+        part = module.get_submodule(path)
+        own = [f"{path}.{name}" if path else name for name, _ in part.named_parameters(recurse=False)]
+        layer = _structured(plain, part, own, shared, uses, path)
+        if layer is None:
+            row, spec = _row(path, last)
+            opaque.setdefault(row, {})[_free(spec, opaque.get(row, {}))] = names
+            continue
+        done.update(own)
+        ensemble, received, swap = layer
+        for name in own:
+            spec = name.rpartition(".")[2]
+            ensemble.specs[spec] = dataclasses.replace(ensemble.specs[spec], role=roles[name])
+            change = swap if spec == "weight" else same
+            found.held[name] = Held(ensemble, spec, spec, change)
+            if plain.own:
+                _start(ensemble, spec, plain.own, name, change)
+        found.leaves[path] = Leaf(ensemble, path, received)
+    for row, specs in opaque.items():
+        _opaque(plain, found, row, specs, uses, roles)
+    return found
 
 
-def _linear(place: str, layer: nn.Linear, wider: nn.Linear, **sigmas: float) -> Leaf:
-    role = _role(place, (layer.in_features, wider.in_features), (layer.out_features, wider.out_features))
-    ensemble = Linear(layer.in_features, layer.out_features, role, bias=layer.bias is not None, **sigmas)
-    return Leaf(ensemble, to_torch=lambda name, value: value.mT if name == "weight" else value)
+def _opaque(
+    plain: Plain, found: Leaves, row: str, specs: dict[str, list[str]], uses: Mapping[str, Sequence[Use]],
+    roles: Mapping[str, Role],
+) -> None:  # fmt: skip
+    """Add a layer that holds some parameters, of which one decides its role."""
+    if "weight" not in specs:
+        largest = max(specs, key=lambda spec: plain.module.get_parameter(specs[spec][0]).numel())
+        specs = {("weight" if spec == largest else spec): names for spec, names in specs.items()}
+    described: dict[str, ParameterSpec] = {}
+    ties: dict[str, tuple[str, Role]] = {}
+    for spec, (name, *others) in specs.items():
+        described[spec] = _spec(plain, name, uses[name][:1], roles[name])
+        ties |= {f"{spec}_{place}": (spec, roles[other]) for place, other in enumerate(others, 1)}
+    layer = Opaque(described, ties)
+    used = [use for names in specs.values() for name in names for use in uses[name]]
+    layer.activations = sum(use.outputs for use in used)
+    layer.multiplications = sum(use.outputs * use.fan_in for use in used if use.summed)
+    owner = used[0].module if used else row
+    for spec, names in specs.items():
+        for place, name in enumerate(names):
+            found.held[name] = Held(layer, spec, f"{spec}_{place}" if place else spec)
+            if place and uses[name] and uses[name][0].module != owner:
+                found.tied[uses[name][0].module] = Tie(found.held[name], roles[name])
+        if plain.own:
+            _start(layer, spec, plain.own, names[0])
+        elif ".parametrizations." in f".{names[0]}":
+            _start_parametrized(plain, layer, spec, names[0], described[spec])
+    found.leaves[row] = Leaf(layer, owner)
 
 
-def _conv2d(place: str, layer: nn.Conv2d, wider: nn.Conv2d, **sigmas: float) -> Leaf:
-    size, stride, padding = layer.kernel_size, layer.stride, layer.padding
-    plain = (
-        layer.groups == 1 and layer.padding_mode == "zeros" and set(layer.dilation) == {1}
-        and not isinstance(padding, str) and all(len(set(sides)) == 1 for sides in (size, stride, padding))
-    )  # fmt: skip
-    if not plain:
-        raise UserError(
-            f"model.module must have plain square convolutions, got {layer} at {place}; "
-            "leave out groups, dilation, padding modes and unequal sides"
-        )
-    role = _role(place, (layer.in_channels, wider.in_channels), (layer.out_channels, wider.out_channels))
-    ensemble = Conv2d(
-        layer.in_channels, layer.out_channels, role,
-        kernel_size=size[0], stride=stride[0], padding=int(padding[0]), bias=layer.bias is not None, **sigmas,
-    )  # fmt: skip
-    return Leaf(ensemble)
+def _start(layer: Layer, spec: str, own: OwnInit, name: str, swap: Map = same) -> None:
+    def draw(seed: int) -> Tensor:
+        return swap(own.draw(name, seed))
+
+    layer.origins[spec] = Origin(draw, own.exponents[name])
 
 
-def _embedding(place: str, layer: nn.Embedding, wider: nn.Embedding, **sigmas: float) -> Leaf:
-    if layer.padding_idx is not None or layer.max_norm is not None:
-        raise UserError(
-            f"model.module must have plain embeddings, got {layer} at {place}; "
-            "leave out padding_idx and max_norm"
-        )
-    entries, sizes = (layer.num_embeddings, wider.num_embeddings), (layer.embedding_dim, wider.embedding_dim)
-    _role(place, entries, sizes, "input")
-    ensemble = Embedding(entries[0], sizes[0], sigma_weight=sigmas["sigma_weight"])
+def _start_parametrized(plain: Plain, layer: Layer, spec: str, name: str, described: ParameterSpec) -> None:
+    """Begin where the parametrization of a drawn tensor begins."""
+    path, _, original = name.rpartition(".")
+    maps = deepcopy(plain.module.get_submodule(path))
+    with torch.no_grad():
+        shape = maps().shape
 
-    def one_hot(tokens: Tensor) -> Tensor:
-        return nn.functional.one_hot(tokens, layer.num_embeddings).to(ensemble.weight.dtype)
+    def draw(seed: int) -> Tensor:
+        drawn = torch.randn(shape, generator=generator(seed, path), dtype=torch.float64)
+        again = deepcopy(maps).double()
+        again.right_inverse(drawn * described.sigma / described.fan_in**0.5)  # type: ignore[operator]
+        return again.get_parameter(original).detach()
 
-    return Leaf(ensemble, received=one_hot)
-
-
-def _layer_norm(place: str, layer: nn.LayerNorm, wider: nn.LayerNorm, **sigmas: float) -> Leaf:
-    shape = layer.normalized_shape
-    if len(shape) != 1:
-        raise UserError(f"model.module must normalize one axis, got {layer} at {place}; normalize the last")
-    _role(place, (1, 1), (shape[0], wider.normalized_shape[0]), "input")
-    ensemble = LayerNorm(shape[0], bias=layer.bias is not None, epsilon=layer.eps)
-    return Leaf(ensemble, received=lambda x: nn.functional.layer_norm(x, shape, eps=layer.eps))
+    grows = described.role in ("hidden", "output")
+    layer.origins[spec] = Origin(draw, 0.5 if grows else 0.0)
 
 
-_MAKERS: dict[type[nn.Module], Callable[..., Leaf]] = {
-    nn.Linear: _linear,
-    nn.Conv2d: _conv2d,
-    nn.Embedding: _embedding,
-    nn.LayerNorm: _layer_norm,
-}
+def _spec(plain: Plain, name: str, uses: Sequence[Use], role: Role) -> ParameterSpec:
+    """What a parameter is: drawn at random, but for what is constant in the module's own init."""
+    value = plain.module.get_parameter(name).detach()
+    shape, summed = tuple(value.shape), any(use.summed for use in uses)
+    fan_in = uses[0].fan_in if uses else 1
+    if summed:
+        return ParameterSpec(shape, role, fan_in, plain.sigma_weight)
+    if "bias" in name.rpartition(".")[2]:
+        return ParameterSpec(shape, role, 1, plain.sigma_bias)
+    if value.numel() and bool((value == value.flatten()[0]).all()):
+        return ParameterSpec(shape, role, 1, 0.0, mean=float(value.flatten()[0]))
+    return ParameterSpec(shape, role, 1, plain.sigma_weight)
 
-_ROLES: dict[tuple[bool, bool], Role] = {
-    (False, True): "input", (True, True): "hidden", (True, False): "output",
-}  # fmt: skip
+
+def _row(path: str, last: str) -> tuple[str, str]:
+    """The path of the layer that holds a parameter, and its name there: both short where they can be.
+
+    ``attention.in_proj_weight`` is the weight of ``attention.in_proj``, ``norm.bias`` the bias of ``norm``,
+    ``layer.parametrizations.weight.original1`` the weight of ``layer``.
+    """
+    before, separate, tensor = f".{path}".partition(".parametrizations.")
+    if separate:
+        row, spec = _row(before.removeprefix("."), tensor)
+        return row, spec if last in ("original", "original1") else f"{spec}_{last}"
+    parts = last.split("_")
+    kind = next((kind for kind in ("weight", "bias") if kind in parts), None)
+    rest = [part for part in parts if part != kind]
+    row = ".".join(filter(None, (path, "_".join(rest))))
+    return row or "top", kind or "weight"
 
 
-def _role(place: str, fan_in: tuple[int, int], fan_out: tuple[int, int], only: Role | None = None) -> Role:
-    """The role of a weight from its sizes at the width and at twice the width; only one may be allowed."""
-    for sizes in (fan_in, fan_out):
-        if sizes[1] not in (sizes[0], 2 * sizes[0]):
-            raise UserError(
-                f"model.module must have sizes in proportion to width, got {sizes[0]} and {sizes[1]} at "
-                f"{place} for twice the width; its role cannot be told"
-            )
-    grows = fan_in[1] > fan_in[0], fan_out[1] > fan_out[0]
-    role = _ROLES.get(grows)
-    if role is None or role != (only or role):
-        raise UserError(
-            f"model.module must have layers that grow with width, got {fan_in[0]} x {fan_out[0]} at {place}, "
-            f"{fan_in[1]} x {fan_out[1]} at twice the width; its role cannot be told"
-        )
-    return role
+def _free(spec: str, taken: Mapping[str, object]) -> str:
+    place = spec
+    while place in taken:
+        place += "_"
+    return place
+
+
+def _structured(
+    plain: Plain, part: nn.Module, own: Sequence[str], shared: Mapping[int, Sequence[str]],
+    uses: Mapping[str, Sequence[Use]], path: str,
+) -> Structured | None:  # fmt: skip
+    """The ensemble layer of a submodule, if it is of a kind that has one and is used by being called."""
+    alone = all(len(shared[id(plain.module.get_parameter(name))]) == 1 for name in own)
+    called = all(use.module == path for name in own for use in uses[name])
+    return structured(part, plain.sigma_weight, plain.sigma_bias) if alone and called else None
+
+
+@dataclass(frozen=True)
+class Listened:
+    """What is listened to, by path in the module.
+
+    Attributes:
+        calls: Submodules whose calls are heard.
+        layers: Those of them that are layers with a structure.
+        ends: Submodules whose outputs are features.
+        received: From what such a layer is given to what it remembers.
+        received_by: The layer itself.
+        owners: The opaque layers whose parameters a submodule uses.
+        opaque: All of them.
+        containers: Owners around other layers: what follows their call is not what they return.
+    """
+
+    calls: frozenset[str]
+    layers: frozenset[str]
+    ends: frozenset[str]
+    received: dict[str, Map]
+    received_by: dict[str, Layer]
+    owners: dict[str, list[Opaque]]
+    opaque: list[Opaque]
+    containers: frozenset[str]
+
+    @classmethod
+    def to(cls, found: Leaves, ends: Collection[str]) -> "Listened":
+        """Listen to the layers of a module."""
+        leaves = list(found.leaves.values())
+        received = {leaf.owner: leaf.received for leaf in leaves if leaf.received}
+        owners: dict[str, list[Opaque]] = {}
+        for leaf in leaves:
+            if isinstance(leaf.layer, Opaque):
+                owners.setdefault(leaf.owner, []).append(leaf.layer)
+        calls = frozenset({*received, *owners, *found.tied, *found.attending})
+        around = {
+            path
+            for path in calls
+            if any(one != path and f"{one}.".startswith(f"{path}." if path else "") for one in calls)
+        }
+        return cls(
+            calls, frozenset(received), frozenset(ends), received,
+            {leaf.owner: leaf.layer for leaf in leaves if leaf.received}, owners,
+            [layer for layers in owners.values() for layer in layers], frozenset(around),
+        )  # fmt: skip

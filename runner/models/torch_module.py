@@ -1,30 +1,43 @@
 """A plain ``torch.nn.Module`` as an ensemble."""
 
 import inspect
-import itertools
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import functional_call
+from torch.utils._pytree import tree_leaves
 
-from runner.errors import UserError
+from runner.errors import UserError, unknown
 from runner.grid import instantiate
-from runner.layers import Layer, hidden
-from runner.layers.base import recording
-from runner.models.leaves import Leaf, leaves_of
+from runner.layers import Again, Call, Layer, Mark, Opaque
+from runner.layers.base import put, recording
+from runner.models.leaves import Listened, Plain, leaves_of
+from runner.models.listening import Heard, Logits, listening
+from runner.models.mapped import can_be_mapped, mapped
+from runner.models.operations import running
+from runner.models.own_init import OwnInit
+from runner.models.substitutes import substituted
+from runner.scaling.parameterization import Role
+
+INITS = ("role", "own")
+_WIDER = 2
+"""The module is built at the cell's width and at so many times it."""
+
+State = Mapping[str, Tensor]
+"""Name of a parameter of the module to its value."""
 
 
 class TorchModule(nn.Module):
-    """Any module of Linear, Conv2d, Embedding and LayerNorm, trained and measured as the built-in models are.
+    """Any module, trained and measured as the built-in models are.
 
-    The module is built at two widths; how its weights grow tells their roles. Each of its leaves becomes an
-    ensemble layer, from which init, learning rates, movement and kernel follow; the module's own forward
-    pass runs for all cells at once through ``torch.func.vmap``. The hidden representation after a layer is
-    what the next one receives.
+    The module is built at two widths; how its parameters grow, and what is summed over where they are used,
+    tells their roles. Init, learning rates, movement and kernel follow from those. Its own forward pass runs
+    for all cells at once through ``torch.func.vmap`` or, where it has an operation that cannot be batched,
+    for one after the other. The hidden representation after a layer is what the next one receives.
 
     Args:
         width: Handed to the module.
@@ -32,12 +45,16 @@ class TorchModule(nn.Module):
         inputs: Shape of one sample, likewise.
         outputs: Network outputs, likewise.
         module: ``_target_``, and further keys of the module.
-        sigma_weight: Init standard deviation of a weight times sqrt(fan_in), at base width. The module's own
-            init is not used: cells start from their seed and parameterization.
+        sigma_weight: Init standard deviation of a weight times sqrt(fan_in), at base width.
         sigma_bias: Init standard deviation of a bias.
+        init: ``role``, normal weights of these standard deviations, or ``own``, the module's own draws with
+            the cell's seed, rescaled where they do not scale with width as the parameterization asks.
+        roles: Pattern of parameter names to the role that they have, where shapes and use do not tell it.
+        features: Patterns of names of submodules whose outputs are the hidden representations; what layers
+            receive by default.
 
     Raises:
-        UserError: If a parameter's role cannot be told, or the module has layers without per-sample kernel.
+        UserError: If a parameter's role cannot be told, or the module cannot be trained as an ensemble.
 
     References:
         Yang et al. (2022), arXiv 2203.03466, appendix B; base shapes of https://github.com/microsoft/mup.
@@ -45,107 +62,260 @@ class TorchModule(nn.Module):
 
     def __init__(
         self, width: int, depth: int, inputs: tuple[int, ...], outputs: int,
-        module: Mapping[str, Any], sigma_weight: float = 1.0, sigma_bias: float = 0.0,
+        module: Mapping[str, Any], sigma_weight: float = 1.0, sigma_bias: float = 0.0, init: str = "role",
+        roles: Mapping[str, Role] | None = None, features: Sequence[str] = (),
     ) -> None:  # fmt: skip
         super().__init__()
-        given = {"depth": depth, "inputs": inputs, "outputs": outputs}
-        shell = _build(module, width=width, **given)
-        wider = _build(module, width=2 * width, **given)
-        self._leaves = leaves_of(shell, wider, sigma_weight=sigma_weight, sigma_bias=sigma_bias)
-        for path, leaf in self._leaves.items():
-            _place(self, path, leaf.layer)
+        if init not in INITS:
+            raise unknown("model.init", init, INITS)
+
+        def make(times: int) -> Callable[[], nn.Module]:
+            return lambda: _build(
+                module, width=times * width, depth=depth, inputs=tuple(inputs), outputs=outputs
+            )
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # what is drawn and not trained is the same for all cells
+            shell, wider = make(1)(), make(_WIDER)()
+        self._own = OwnInit(make(1), make(_WIDER), _WIDER) if init == "own" else None
+        plain = Plain(shell, wider, tuple(inputs), roles or {}, self._own, sigma_weight, sigma_bias)
+        found = leaves_of(plain)
+        self._leaves = found
+        self._features = _named(shell, features)
+        self._marks: dict[str, Mark] = {path: Mark(tie.role) for path, tie in found.tied.items()}
+        self._marks |= {path: Mark("activation") for path in self._features if path not in found.leaves}
+        self._logits = {path: f"{path}.logits".removeprefix(".") for path in found.attending}
+        self._marks |= {name: Mark("activation") for name in self._logits.values()}
+        rows = {path: leaf.layer for path, leaf in found.leaves.items()} | self._marks
+        for path in _parents_first(found.order([*rows])):
+            _place(self, path, rows[path])
+        for path, layer in self.named_modules():
+            if isinstance(layer, Layer):
+                layer.name = path
+        self._listened = Listened.to(found, self._features)
+        self._batched = can_be_mapped(shell, tuple(inputs))
         for parameter in shell.parameters():
             parameter.data = torch.empty(0)  # its cells take their place
         # In a tuple, so that its parameters do not count as this model's.
-        self._shell = (shell.train(),)
+        self._shell = (shell,)
 
     def forward(self, x: Shaped[Tensor, "#cell sample *inputs"]) -> Float[Tensor, "cell sample output"]:
         """Run the module for every cell."""
-        state = {
-            f"{path}.{name}" if path else name: value
-            for path, leaf in self._leaves.items()
-            for name, value in leaf.torch_parameters().items()
-        }
+        if self._own:
+            self._own.forget()
         samples, axis = (x[0], None) if x.shape[0] == 1 else (x, 0)
-        if not recording():
-            outputs: Tensor = vmap(self._run, in_dims=(0, axis))(state, samples)
-            return outputs
-        # Inside vmap nothing can be recorded. Zeros added to what a layer returns take the place of its
-        # outputs on the tape: a derivative with respect to them is one with respect to the outputs.
-        with torch.no_grad():
-            returned = vmap(self._listen, in_dims=(0, axis))(state, samples)[2]
-        grad = torch.is_grad_enabled()
-        nudges = [torch.zeros_like(value, requires_grad=grad) for value in returned]
-        outputs, received, _ = vmap(self._listen, in_dims=(0, axis, 0))(state, samples, nudges)
-        for place, (leaf, nudge) in enumerate(zip(self._called, nudges, strict=True)):
-            leaf.layer.remember(received[place], nudge)
-            if self._followed[place]:
-                hidden(received[place + 1])
+        state = self._state(
+            {held.path: getattr(held.layer, held.spec) for held in self._leaves.held.values()}
+        )
+        if recording():
+            return self._recorded(state, samples, axis)
+        with substituted():
+            outputs: Tensor = self._each(self._run, 0, axis)(state, samples)
         return outputs
 
-    def _run(self, state: Mapping[str, Tensor], samples: Tensor) -> Tensor:
-        """One cell's outputs."""
-        shell, like = self._shell[0], next(iter(state.values()))
+    def _state(self, raw: State) -> dict[str, Tensor]:
+        """The module's parameters in force, from the raw ones by path."""
+        return {name: held.used(raw[held.path]) for name, held in self._leaves.held.items()}
+
+    def _each(self, function: Callable[..., Any], *axes: int | None) -> Callable[..., Any]:
+        return mapped(function, axes, batched=self._batched)
+
+    def _run(self, state: State, samples: Tensor, path: str = "", args: Any = None) -> Tensor:
+        """What one cell's module returns, or the submodule at a path."""
+        module, prefix = self._shell[0].get_submodule(path), f"{path}." if path else ""
+        like = next(iter(state.values()))
+        own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
         buffers = {
             name: value.to(like) if value.is_floating_point() else value.to(like.device)
-            for name, value in shell.named_buffers()
+            for name, value in module.named_buffers()
         }
-        outputs: Tensor = functional_call(shell, {**state, **buffers}, (samples,))
+        args, kwargs = args or ((samples,), {})
+        returned = functional_call(module, {**own, **buffers}, args, kwargs, tie_weights=False)
+        return _first(returned)
+
+    def _recorded(self, state: State, samples: Tensor, axis: int | None) -> Tensor:
+        """Run the module for every cell and sample, and put its calls on the tape.
+
+        Inside vmap nothing can be recorded. Zeros added to what a layer returns take the place of its outputs
+        on the tape, zeros added to the parameters of every sample that of an opaque layer's: a derivative
+        with respect to them is one with respect to what they were added to.
+        """
+        cells, count = len(next(iter(state.values()))), samples.shape[0 if axis is None else 1]
+        like = next(iter(state.values()))
+        extra: dict[str, Tensor] = {}
+        nudges: list[Tensor] | None = None
+        added: list[Tensor] | None = None
+        parameters: dict[Opaque, Tensor] = {}
+        if torch.is_grad_enabled():
+            for layer in self._listened.opaque:
+                parameters[layer] = like.new_zeros(cells, count, sum(layer.sizes), requires_grad=True)
+            extra = self._extra(parameters)
+            with torch.no_grad(), substituted():
+                one = samples[:1] if axis is None else samples[:, :1]
+                returned = self._heard(state, {}, one, axis, None)[1].returned
+            nudges = [
+                _without_batch(value.new_empty(cells, count, *value.shape[2:])).zero_().requires_grad_()
+                for value in returned
+            ]
+            added = [
+                nudge.view(cells, count, *value.shape[2:])
+                for nudge, value in zip(nudges, returned, strict=True)
+            ]
+        with substituted(), running(self._shell[0]) as (stack, _), Logits(self._logits, stack) as logits:
+            outputs, heard = self._heard(state, extra, samples, axis, added)
+        put(self._calls(heard, nudges, parameters, logits, cells, count, like))
         return outputs
 
-    def _listen(
-        self, state: Mapping[str, Tensor], samples: Tensor, nudges: Sequence[Tensor] | None = None
-    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """One cell's outputs, and what its layers received and returned, with a nudge added to the latter."""
-        called: list[Leaf] = []
-        received: list[Tensor] = []
-        returned: list[Tensor] = []
+    def _extra(self, parameters: Mapping[Opaque, Tensor]) -> dict[str, Tensor]:
+        """What is added to the module's parameters in every sample, ``[cell, sample, ...]``."""
+        extra: dict[str, Tensor] = {}
+        split = {
+            layer: dict(zip(layer.specs, torch.split(value, layer.sizes, 2), strict=True))
+            for layer, value in parameters.items()
+        }
+        for name, held in self._leaves.held.items():
+            if isinstance(held.layer, Opaque):
+                part = split[held.layer][held.spec]
+                part = part.view(*part.shape[:2], *held.layer.specs[held.spec].shape)
+                extra[name] = held.layer.scale(held.factor, part)
+        return extra
 
-        def listen(
-            leaf: Leaf, _: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor
-        ) -> Tensor:
-            if nudges is not None:
-                output = output + nudges[len(called)]
-            called.append(leaf)
-            received.append(args[0] if args else next(iter(kwargs.values())))
-            returned.append(output)
-            return output
+    def _heard(
+        self, state: State, extra: State, samples: Tensor, axis: int | None, nudges: list[Tensor] | None
+    ) -> tuple[Tensor, Heard]:
+        """Outputs of all cells and samples, and what was heard, with their axes in front."""
+        kept = Heard()
 
-        modules = dict(self._shell[0].named_modules())
-        handles = [
-            modules[path].register_forward_hook(partial(listen, leaf), with_kwargs=True)
-            for path, leaf in self._leaves.items()
-        ]
-        try:
-            outputs = self._run(state, samples)
-        finally:
-            for handle in handles:
-                handle.remove()
-        self._called = called
-        # Layers side by side, as query and key, receive one representation: it follows what came before.
-        self._followed = [
-            next_ is not this and next_.is_floating_point() for this, next_ in itertools.pairwise(received)
-        ] + [False]
-        return outputs, [leaf.received(x) for leaf, x in zip(called, received, strict=True)], returned
+        def one(own: State, more: State, sample: Tensor, added: list[Tensor] | None) -> Any:
+            to = self._listened
+            with listening(self._shell[0], to.calls, to.layers, to.ends, added) as heard:
+                used = {name: value + more[name] if name in more else value for name, value in own.items()}
+                outputs = self._run(used, sample[None])[0]
+            kept.events, kept.arguments = heard.events, heard.arguments
+            received = [
+                to.received[event.path](value) if event.path in to.received else value
+                for event, value in zip(heard.events, heard.received, strict=True)
+            ]
+            return outputs, received, heard.given, heard.returned
+
+        inner = self._each(one, None, 0 if extra else None, 0, 0 if nudges else None)
+        outer = self._each(inner, 0, 0 if extra else None, axis, 0 if nudges else None)
+        outputs, kept.received, kept.given, kept.returned = outer(state, extra, samples, nudges)
+        return outputs, kept
+
+    def _calls(
+        self, heard: Heard, nudges: list[Tensor] | None, parameters: Mapping[Opaque, Tensor], logits: Logits,
+        cells: int, count: int, like: Tensor,
+    ) -> list[Call]:  # fmt: skip
+        """The tape: a call of an opaque layer once, where its module was called last."""
+        nothing = like.new_empty(cells, count, 0)
+        returned = iter(heard.returned if nudges is None else nudges)
+        tape: list[Call] = []
+
+        def once(layer: Layer, outputs: Tensor, again: Again | None = None) -> Call:
+            tape[:] = [call for call in tape if call.layer is not layer]
+            tape.append(Call(layer, like.new_ones(1, count, 1), outputs, again=again))
+            return tape[-1]
+
+        to = self._listened
+        for place, event in enumerate(heard.events):
+            path, received = event.path, heard.received[place]
+            if event.ended:
+                call = once(self._marks[path], nothing) if path in self._marks else tape[-1]
+                call.features = received
+                continue
+            if path in to.received:
+                outputs = _without_batch(next(returned))
+                tape.append(Call(to.received_by[path], _without_batch(received), outputs))
+            for layer in to.owners.get(path, ()):
+                names = tuple(f"{layer.name}.{spec}" for spec in layer.specs)
+                once(layer, parameters.get(layer, nothing), self._again(heard, place, names))
+            if path in self._leaves.tied:
+                again = self._again(heard, place, (self._leaves.tied[path].held.path,))
+                once(self._marks[path], nothing, again)
+            if path in self._logits and (found := logits.of(path, cells, count)) is not None:
+                tape[-1:-1] = [Call(self._marks[self._logits[path]], nothing, nothing, found)]
+            after = heard.events[place + 1] if place + 1 < len(heard.events) else None
+            if after and after.follows and not self._features and path not in to.containers:
+                tape[-1].features = _without_batch(heard.received[place + 1])
+        return tape
+
+    def _again(self, heard: Heard, place: int, own: tuple[str, ...]) -> Again:
+        """How to run a submodule once more."""
+        path = heard.events[place].path
+        arguments = heard.arguments[path]
+
+        def run(raw: State, given: Sequence[Tensor]) -> Tensor:
+            def one(state: State, *tensors: Tensor) -> Tensor:
+                return self._run(state, tensors[0], path, arguments(tensors))
+
+            axes = [0] * len(given)
+            with substituted(), torch.no_grad():
+                returned: Tensor = self._each(self._each(one, None, *axes), 0, *axes)(
+                    self._state(raw), *given
+                )
+            return returned
+
+        return Again(tuple(heard.given[place]), run, own)
+
+
+def _without_batch(value: Tensor) -> Tensor:
+    """Take away the axis of the one sample that a module was run on, after those of cells and samples."""
+    return value.squeeze(2) if value.dim() > 3 and value.shape[2] == 1 else value
+
+
+def _first(returned: Any) -> Tensor:
+    """The tensor that a module returns, the first of several, or the logits of a model's output."""
+    if isinstance(returned, Tensor):
+        return returned
+    logits = getattr(returned, "logits", None)
+    if isinstance(logits, Tensor):
+        return logits
+    found = [value for value in tree_leaves(returned) if isinstance(value, Tensor)]
+    if not found:
+        raise UserError(
+            f"model.module must return a tensor, got {type(returned).__name__}; return the outputs"
+        )
+    return found[0]
+
+
+def _named(module: nn.Module, patterns: Sequence[str]) -> list[str]:
+    """Paths of the submodules that some patterns fit."""
+    paths = [path for path, _ in module.named_modules() if path]
+    for pattern in patterns:
+        if not any(fnmatchcase(path, pattern) for path in paths):
+            raise unknown("a pattern of model.features", pattern, paths)
+    return [path for path in paths if any(fnmatchcase(path, pattern) for pattern in patterns)]
+
+
+def _parents_first(paths: Sequence[str]) -> Iterator[str]:
+    """Yield paths in their order, but each after those that it lies in."""
+    done: set[str] = set()
+    for path in paths:
+        parts = path.split(".")
+        for count in range(1, len(parts) + 1):
+            part = ".".join(parts[:count])
+            if part in paths and part not in done:
+                done.add(part)
+                yield part
 
 
 def _build(settings: Mapping[str, Any], **given: Any) -> nn.Module:
-    """Call the user's class with those of ``given`` that it takes, leaving the random state as it was."""
+    """Call the user's class with those of ``given`` that it takes."""
     target = instantiate.resolve("model.module", settings)
     parameters = inspect.signature(target).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         given = {name: value for name, value in given.items() if name in parameters}
-    with torch.random.fork_rng(devices=[]):
-        try:
-            module = instantiate.call("model.module", settings, **given)
-        except UserError:
-            raise
-        except Exception as error:
-            reason = " ".join(str(error).split())
-            raise UserError(
-                f"model.module must be built at width {given.get('width')}, got {type(error).__name__}: "
-                f"{reason}; it is built at every width and at twice that, to tell roles"
-            ) from error
+    try:
+        module = instantiate.call("model.module", settings, **given)
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"model.module must be built at width {given.get('width')}, got {type(error).__name__}: "
+            f"{reason}; it is built at every width and at twice that, to tell roles"
+        ) from error
     if not isinstance(module, nn.Module):
         raise UserError(f"model.module._target_ must return a torch.nn.Module, got {type(module).__name__}")
     return module

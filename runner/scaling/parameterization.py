@@ -122,8 +122,11 @@ class Scaling:
         ratio = self.ratios["width"]
         # Only hidden and output weights have a fan-in that grows with width.
         fan_in_base = fan_in / ratio if role in ("hidden", "output") else torch.full_like(ratio, fan_in)
-        power = self._power(lambda table, dimension: table.exponent(dimension, "b", role))
-        return sigma / fan_in_base.sqrt() * power
+        return sigma / fan_in_base.sqrt() * self.init(role)
+
+    def init(self, role: Role) -> Factor:
+        """Return r^(-b), how a raw weight at init scales beside its size at base width."""
+        return self._power(lambda table, dimension: table.exponent(dimension, "b", role))
 
     def lr(self, role: Role, family: OptimizerFamily) -> Factor:
         """Return r^(-c), the factor of a weight's learning rate.

@@ -87,8 +87,8 @@ class Run:
         self.peak = torch.ones_like(self.initial_loss)
         self.limit = loss_limits(cells, rate.cpu(), self.initial_loss.cpu(), descends).to(self.initial_loss)
         self.recorder = Recorder(
-            [layer.name for layer in layers.layers_of(self.ensemble.model)],
-            [layer.role for layer in layers.layers_of(self.ensemble.model)],
+            [layer.name for layer in layers.followed(self.ensemble.model)],
+            [layer.role for layer in layers.followed(self.ensemble.model)],
             cells,
             {
                 "lr_absolute": rate.tolist(),

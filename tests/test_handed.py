@@ -1,0 +1,340 @@
+"""Modules of any kind, as people bring them: roles, kernel, training and measures against torch's own."""
+
+import json
+from contextlib import nullcontext
+
+import handed
+import modules
+import pytest
+import reference
+import torch
+from cells import DIGITS, make_cell
+from torch import nn
+from torch.func import functional_call, jacrev
+from torch.utils._pytree import tree_leaves
+
+from runner import data
+from runner.layers import Linear, layers_of
+from runner.measures import Snapshot
+from runner.measures.curvature import sharpness
+from runner.measures.features import parts_of_update, received
+from runner.measures.kernel import empirical_ntk, empirical_ntk_full
+from runner.models.ensemble import Ensemble
+from runner.models.substitutes import substituted
+from runner.training.preflight import inspect
+from runner.training.train import train_pack
+
+CPU = torch.device("cpu")
+SMALL = DIGITS | {"train_size": 6, "test_size": 4, "probe_size": 10}
+WIDTH, BASE = 8, 4
+MEASURES = (
+    "param_movement",
+    "layer_movement",
+    "ntk_change",
+    "kernel_distance",
+    "feature_movement",
+    "update_parts",
+)
+MEASURE = {"points": 2, "functions": {name: {"_target_": f"runner.measures.{name}"} for name in MEASURES}}
+COLUMNS = ("param_movement", "ntk_change", "kernel_distance", "feature_movement", "lambda_max_init")
+
+NORM = {"weight": "input", "bias": "input"}  # a vector scales as an input weight
+DENSE = {"weight": "hidden", "bias": "input"}
+FIRST = {"weight": "input", "bias": "input"}
+LAST = {"weight": "output", "bias": None}
+ENCODER = {
+    "self_attn.in_proj_weight": "hidden", "self_attn.in_proj_bias": "input", "self_attn.out_proj": DENSE,
+    "linear1": DENSE, "linear2": DENSE, "norm1": NORM, "norm2": NORM,
+}  # fmt: skip
+GATES = {"weight_ih_l0": "input", "weight_hh_l0": "hidden", "bias_ih_l0": "input", "bias_hh_l0": "input"}
+HEAD = {"q.weight": "hidden", "k.weight": "hidden", "v.weight": "hidden"}
+ROLES = {
+    "handed.GroupNormResNet": {
+        "stem": FIRST, "head": LAST,
+        "blocks.0": {"conv1.weight": "hidden", "conv2.weight": "hidden", "norm1": NORM, "norm2": NORM},
+        "blocks.1": {
+            "conv1.weight": "hidden", "conv2.weight": "hidden", "norm1": NORM, "norm2": NORM,
+            "skip.weight": "hidden",
+        },
+    },
+    "handed.TorchTransformer": {
+        "embed": FIRST, "head": LAST, "blocks.layers.0": ENCODER, "blocks.layers.1": ENCODER,
+    },
+    "handed.FusedAttention": {
+        "embed": FIRST, "norm": NORM, "qkv.weight": "hidden", "out": DENSE, "head": LAST,
+    },
+    "handed.GrowingHeads": {"embed": FIRST, "heads.0": HEAD, "out": DENSE, "head": LAST},
+    "handed.FixedStem": {
+        "stem": {"weight": None, "bias": None}, "first": FIRST, "second": DENSE, "head": LAST,
+    },
+    "handed.WeightNorm": {
+        "first": {
+            "bias": "input", "parametrizations.weight.original0": "input",
+            "parametrizations.weight.original1": "input",
+        },
+        "head": LAST,
+    },
+    "modules.Recurrent kind=LSTM": {"rows": GATES, "head": LAST},
+    "modules.Recurrent kind=GRU": {"rows": GATES, "head": LAST},
+    "modules.Convolutions": {
+        "volume": FIRST, "first": DENSE, "norm": NORM, "each": FIRST, "up": DENSE, "last.weight": "input",
+        "head": LAST,
+    },
+    "modules.Pairs": {
+        "first": FIRST, "pair": DENSE, "turn.parametrizations.weight.original": "hidden", "gain": "input",
+        "mix": "hidden", "readout": "output",
+    },
+    "modules.TiedTokens": {
+        "embed.weight": "input", "head.weight": "output", "positions": "input", "mix": DENSE,
+    },
+}  # fmt: skip
+"""Class to parameter to role, by hand; None for what does not grow with width."""
+
+
+def flat(tree, prefix=""):
+    for name, item in tree.items():
+        if isinstance(item, dict):
+            yield from flat(item, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", item
+
+
+def wrapped(case, **keys):
+    target, *settings = case.split()
+    module = {"_target_": target} | dict(setting.split("=") for setting in settings)
+    return {"_target_": "runner.models.TorchModule", "sigma_bias": 0.2, "module": module, **keys}
+
+
+def cells_of(case, names=("ntk", "mup"), **changes):
+    model = wrapped(case, **changes.pop("model", {}))
+    return [
+        make_cell(width=WIDTH, base_width=BASE, parameterization=name, model=model, data=SMALL, **changes)
+        for name in names
+    ]  # fmt: skip
+
+
+def ensemble_of(cells):
+    sections = json.loads(cells[0].settings)
+    return Ensemble(cells, sections["model"], data.load(sections["data"]), CPU)
+
+
+def module_of(case):
+    target, *settings = case.split()
+    place, name = target.split(".")
+    keys = dict(setting.split("=") for setting in settings)
+    torch.manual_seed(0)  # for what a module draws and does not train
+    return getattr({"handed": handed, "modules": modules}[place], name)(WIDTH, 10, **keys).double()
+
+
+def naive(case, ensemble, position):
+    """Raw parameters in torch's shapes, factors of their learning rates, and the function of both."""
+    module, parameterization = module_of(case), ensemble.cells[position].parameterization
+    roles, raw, rates, scales = dict(flat(ROLES[case])), {}, {}, {}
+    names = dict(module.named_parameters(remove_duplicate=False))
+    assert roles.keys() == names.keys()
+    first = {}  # of two names of one parameter
+    for name, role in roles.items():
+        held = ensemble.model._leaves.held[name]
+        value = ensemble.parameters[held.path][position].detach()
+        own = first.setdefault(id(names[name]), name)
+        linear = isinstance(held.layer, Linear) and name.endswith("weight")
+        raw[own] = value.T if linear else value
+        factors = [reference.factor(parameterization, letter, role, 2.0) if role else 1.0 for letter in "ac"]
+        scales[name] = (own, factors[0])
+        rates.setdefault(own, factors[1])
+
+    def function(raw, x):
+        used = {name: factor * raw[own] for name, (own, factor) in scales.items()}
+        with substituted():
+            return functional_call(module, used, (x,), tie_weights=False)
+
+    return raw, rates, function
+
+
+def close(actual, expected, rel=1e-9):
+    assert (actual - expected).norm() <= rel * expected.norm()
+
+
+@pytest.mark.parametrize("case", ROLES)
+def test_roles_and_kernels(case):
+    ensemble = ensemble_of(cells_of(case))
+    x = ensemble.inputs["probe"][:, :3]
+    trace = empirical_ntk(ensemble.model, ensemble.parameters, x)
+    full = empirical_ntk_full(ensemble.model, ensemble.parameters, x)
+    for position in range(len(ensemble.cells)):
+        raw, rates, function = naive(case, ensemble, position)
+        close(ensemble.model(x)[position].detach(), function(raw, x[0]))
+        expected = sum(
+            rates[name] * torch.einsum("ikp,jlp->kilj", block.flatten(2), block.flatten(2))
+            for name, block in jacrev(function)(raw, x[0]).items()
+        )
+        close(full[position], expected)
+        close(trace[position], torch.einsum("kikj->ij", expected) / 10)
+
+
+@pytest.mark.parametrize("case", ROLES)
+def test_training_and_packs(case):
+    cells = cells_of(case, lr=0.2, steps=4, measure=MEASURE)
+    inspect(cells[0])
+    rows = train_pack(cells, CPU).cells
+    alone = train_pack(cells[-1:], CPU).cells[0]
+    for key, value in alone.items():
+        if isinstance(value, float) and key != "train_seconds":
+            assert rows[-1][key] == pytest.approx(value, rel=1e-8, abs=1e-12), key
+    assert all(alone[column] is not None for column in COLUMNS)
+    raw, rates, function = naive(case, ensemble_of(cells), len(cells) - 1)
+    train = data.load(json.loads(cells[0].settings)["data"]).train
+    for _ in range(4):
+        leaves = {name: p.clone().requires_grad_() for name, p in raw.items()}
+        loss = reference.mse(function(leaves, train.inputs), train.targets)
+        gradients = torch.autograd.grad(loss, list(leaves.values()))
+        for (name, p), g in zip(raw.items(), gradients, strict=True):
+            raw[name] = p - alone["lr_absolute"] * rates[name] * g
+    expected = reference.mse(function(raw, train.inputs), train.targets)
+    assert alone["train_loss"] == pytest.approx(float(expected), rel=1e-7)
+
+
+def test_a_measure_that_differentiates_twice_sees_the_same_network():
+    functions = {
+        name: {"_target_": f"runner.measures.{name}"}
+        for name in ("linearization_error", "kernel_gd_error", "sharpness", "cka", "update_size")
+    }
+    (cell,) = cells_of("handed.FusedAttention", ("mup",), measure={"points": 2, "functions": functions})
+    rows = train_pack([cell], CPU)
+    assert all(
+        rows.cells[0][name] is not None for name in ("linearization_error", "kernel_gd_error", "sharpness")
+    )
+    ensemble = ensemble_of([cell])
+    raw, rates, function = naive("handed.FusedAttention", ensemble, 0)
+    train = data.load(json.loads(cell.settings)["data"]).train
+    weights = torch.cat([torch.full((p.numel(),), rates[name] ** 0.5).double() for name, p in raw.items()])
+    sizes = [p.numel() for p in raw.values()]
+
+    def loss(flat):
+        parts = dict(zip(raw, torch.split(flat * weights, sizes), strict=True))
+        used = {name: raw[name] + part.view_as(raw[name]) for name, part in parts.items()}
+        return reference.mse(function(used, train.inputs), train.targets)
+
+    hessian = torch.autograd.functional.hessian(loss, torch.zeros(sum(sizes), dtype=torch.float64))
+    first = Snapshot(ensemble, 0)
+    found = sharpness(first, first).trace["sharpness"][0]
+    assert found == pytest.approx(float(torch.linalg.eigvalsh(hessian).amax()), rel=1e-2)
+
+
+def test_rows_are_in_the_order_of_the_forward_pass_and_logits_are_followed():
+    functions = {"update_size": {"_target_": "runner.measures.update_size"}}
+    measure = {"points": 2, "functions": functions}
+    (cell,) = cells_of("handed.TorchTransformer", ("mup",), steps=2, lr=0.1, measure=measure)
+    layers = train_pack([cell], CPU).layers
+    count = len(set(layers["layer"]))
+    names, sizes = layers["layer"][-count:], dict(zip(layers["layer"], layers["update_size"], strict=True))
+    assert [name.removeprefix("blocks.layers.0.") for name in names[:8]] == [
+        "embed", "self_attn.in_proj", "self_attn.out_proj", "self_attn.logits", "norm1", "linear1", "linear2",
+        "norm2",
+    ]  # fmt: skip
+    assert names[-1] == "head"
+    assert sizes["blocks.layers.0.self_attn.logits"] > 0
+    assert dict(zip(names, layers["role"][-count:], strict=True))["blocks.layers.0.self_attn.logits"] == (
+        "activation"
+    )
+
+
+def test_parts_of_an_update_are_differences_of_the_module():
+    (cell,) = cells_of("handed.TorchTransformer", ("mup",))
+    ensemble = ensemble_of([cell])
+    start = Snapshot(ensemble, 0, keep=True)
+    received(start)
+    with torch.no_grad():
+        for parameter in ensemble.parameters.values():
+            parameter.add_(0.1 * torch.sin(torch.arange(parameter.numel())).view_as(parameter))
+    now = Snapshot(ensemble, 1)
+    place = "blocks.layers.0.self_attn"
+    own, passed = {name: parts for name, *parts in parts_of_update(now, start)}[f"{place}.in_proj"]
+    module, heard = module_of("handed.TorchTransformer"), []
+    attention = module.get_submodule(place)
+    attention.register_forward_hook(lambda _, args, output: heard.append(args[0]))
+
+    def values(parameters):
+        return {
+            name: held.used(parameters[held.path])[0] for name, held in ensemble.model._leaves.held.items()
+        }
+
+    def given(parameters):
+        heard.clear()
+        functional_call(module, values(parameters), (ensemble.inputs["probe"][0],))
+        return heard[0]
+
+    def returned(parameters, x):
+        state = {n.removeprefix(f"{place}."): v for n, v in values(parameters).items() if n.startswith(place)}
+        return functional_call(attention, state, (x, x, x), {"need_weights": False})[0]
+
+    after, before = given(now.parameters), given(start.parameters)
+    of_layer = {
+        path: value for path, value in start.parameters.items() if path.startswith(f"{place}.in_proj")
+    }
+    assert len(of_layer) == 2
+    close(own[0, :, 0], returned(now.parameters, after) - returned(now.parameters | of_layer, after))
+    close(passed[0, :, 0], returned(start.parameters, after) - returned(start.parameters, before))
+
+
+@pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
+@pytest.mark.parametrize("keys", [{}, {"bidirectional": True, "num_layers": 2}, {"bias": False}])
+def test_recurrent_networks_have_plain_equivalents(kind, keys):
+    torch.manual_seed(0)
+    module = getattr(nn, kind)(3, 5, batch_first=True, **keys).double()
+    same(module, torch.randn(2, 4, 3, dtype=torch.float64))
+
+
+def test_other_functions_have_plain_equivalents():
+    torch.manual_seed(0)
+    x, y = torch.randn(2, 4, 3, dtype=torch.float64), torch.randn(2, 4, 5, dtype=torch.float64)
+    same(nn.RNN(3, 5, nonlinearity="relu").double(), x)
+    same(nn.LSTM(3, 5, proj_size=2).double(), x)
+    same(nn.Bilinear(3, 5, 2).double(), x, y)
+    for dim in (0, 1, None):
+        same(nn.utils.parametrizations.weight_norm(nn.Linear(3, 4), dim=dim).double(), x)
+
+
+def same(module, *inputs):
+    """Outputs and gradients are torch's own."""
+    found = []
+    for context in (nullcontext, substituted):
+        with context():
+            outputs = [value for value in tree_leaves(module(*inputs)) if isinstance(value, torch.Tensor)]
+        total = sum((value * torch.linspace(1, 2, value.numel()).view_as(value)).sum() for value in outputs)
+        found.append([*outputs, *torch.autograd.grad(total, list(module.parameters()))])
+    for one, other in zip(*found, strict=True):
+        close(one, other, 1e-12)
+
+
+def test_a_module_that_torch_cannot_batch_runs_cell_by_cell():
+    cells = [
+        make_cell(model=wrapped("modules.Branching"), width=8, steps=3, seed=seed, measure=MEASURE)
+        for seed in (0, 1)
+    ]
+    inspect(cells[0])
+    ensemble = ensemble_of(cells)
+    assert not ensemble.model._batched
+    rows = [train_pack(some, CPU).cells[0] for some in (cells, cells[:1])]
+    assert rows[0]["ntk_change"] == pytest.approx(rows[1]["ntk_change"], rel=1e-10)
+    plain = [make_cell(model=wrapped("modules.Head"), width=8, steps=3, seed=0, measure=MEASURE)]
+    assert rows[0]["ntk_change"] == pytest.approx(train_pack(plain, CPU).cells[0]["ntk_change"], rel=1e-10)
+
+
+def test_dropout_of_nothing_and_a_batch_norm_that_rests_are_harmless():
+    cell = make_cell(model=wrapped("modules.Harmless"), width=8, steps=2)
+    inspect(cell)
+    assert train_pack([cell], CPU).cells[0]["status"] == "ok"
+
+
+def test_roles_can_be_named_and_features_chosen():
+    case = wrapped("modules.Cube", roles={"pair.*": "hidden"}, features=["first"])
+    cell = make_cell(model=case, width=8, steps=2)
+    inspect(cell)
+    ensemble = ensemble_of([cell])
+    roles = {layer.name: layer.role for layer in layers_of(ensemble.model)}
+    assert roles == {"first": "input", "pair": "hidden", "head": "output"}
+    features = Snapshot(ensemble, 0).features()
+    assert list(features) == ["first"]
+    raw = {path: value[0].detach() for path, value in ensemble.parameters.items()}
+    close(features["first"][0], ensemble.inputs["probe"][0] @ raw["first.weight"] + raw["first.bias"])
