@@ -141,6 +141,9 @@ def cell_from_config(config: Mapping[str, Any]) -> Cell:
         key: {name: item for name, item in groups[key].items() if name != "name"}
         for key in ("model", "data", "optimizer", "measure")
     }
+    # Left out where it is not asked for, so that it changes no id of a cell without it.
+    if not check_value("data.online", settings["data"].get("online", False)):
+        settings["data"].pop("online", None)
     if stop := _stop(config.get("stop") or {}):
         settings["stop"] = stop
     table = _exponents(groups["parameterization"])
