@@ -165,6 +165,17 @@ def test_a_cell_does_not_depend_on_its_pack_nor_on_who_diverges():
             assert_same_results(other[cell.cell_id], alone, 1e-9)
 
 
+def test_cells_that_start_alike_share_their_outputs_at_init():
+    cells = [
+        fresh_cell(lr=lr, gamma=gamma, seed=seed) for seed in (5, 2) for gamma in (1.0, 2.0) for lr in (1, 2)
+    ]
+    start = run_of(cells).start
+    places, which = start.distinct(gamma=False)
+    assert places[which].tolist() == [0] * 4 + [4] * 4
+    assert len(places) == 2
+    assert len(start.distinct()[0]) == 4
+
+
 def test_the_training_set_is_measured_and_not_fitted():
     few = {"data": CLASSES | {"dim": 3, "train_size": 4, "test_size": 400, "inputs": "gaussian"}}
     changes = {"lr": 0.3, "width": 64, "steps": 1000, "dtype": "float32", "measure": EVERY | {"every": 1000}}
