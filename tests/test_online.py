@@ -177,15 +177,15 @@ def test_cells_that_start_alike_share_their_outputs_at_init():
 
 
 def test_the_training_set_is_measured_and_not_fitted():
-    few = {"data": CLASSES | {"dim": 3, "train_size": 4, "test_size": 400, "inputs": "gaussian"}}
-    changes = {"lr": 0.3, "width": 64, "steps": 1000, "dtype": "float32", "measure": EVERY | {"every": 1000}}
-    (offline,) = values([make_cell(batch_size=4, **few, **changes)]).values()
-    online_cell = fresh_cell(batch_size=16, data=few["data"], **changes)
-    (one_pass,) = values([online_cell]).values()
-    assert offline["train_loss"] < 1e-3 < 0.1 < offline["test_loss"]
-    assert one_pass["test_loss"] < 0.5 * offline["test_loss"]
-    assert one_pass["train_loss"] > 10 * offline["train_loss"]
-    assert one_pass["initial_train_loss"] == pytest.approx(offline["initial_train_loss"])
+    task = {"linear": 2.0, "standardize": False, "dim": 3, "inputs": "gaussian"}
+    changes = {"data": task | {"train_size": 4, "test_size": 400}, "lr": 0.3, "width": 32, "steps": 400}
+    changes["measure"] = EVERY | {"every": 400}
+    (offline,) = values([make_cell(batch_size=4, **changes)]).values()
+    (one_pass,) = values([fresh_cell(batch_size=16, **changes)]).values()
+    assert offline["train_loss"] < 1e-3
+    assert one_pass["test_loss"] < 0.5 * one_pass["initial_train_loss"] < 0.5 * offline["test_loss"]
+    assert one_pass["train_loss"] == pytest.approx(one_pass["test_loss"], rel=0.3)
+    assert one_pass["initial_train_loss"] == offline["initial_train_loss"]
 
 
 def test_a_level_is_looked_for_on_the_training_set_once_every_so_many_samples():
