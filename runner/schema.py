@@ -24,7 +24,12 @@ def _key(name: str, type: ColumnType, unit: str, meaning: str) -> Column:
 
 
 _RESULTS = (
-    Column("train_loss", "float64", "loss", "Loss on the whole training set"),
+    Column(
+        "train_loss",
+        "float64",
+        "loss",
+        "Loss on the whole training set, which with data.online=true is not trained on",
+    ),
     Column("test_loss", "float64", "loss", "Loss on the test set"),
     Column("train_error", "float64", "fraction", "Misclassified training samples; null for regression"),
     Column("test_error", "float64", "fraction", "Misclassified test samples; null for regression"),
@@ -55,7 +60,7 @@ CELLS = (
     _key("base_width", "int64", "units", "Width at which every parameterization is the same network"),
     Column("base_depth", "int64", "layers", "Depth at which it is; null where none depends on depth"),
     Column("loss_limit", "float64", "1", "Multiple of the loss at init that is divergence; null: its own"),
-    _key("seed", "int64", "", "Seed of the init and of the batch order"),
+    _key("seed", "int64", "", "Seed of the init, and of the batch order or of fresh samples"),
     Column("batch_size", "int64", "samples", "Samples per step; null for full batch"),
     _key("steps", "int64", "steps", "Optimizer steps asked for"),
     _key("loss", "string", "", "mse or cross_entropy"),

@@ -38,6 +38,12 @@ FULL = {
 CASES = {
     "full batch": {"measure": FULL},
     "minibatch": {"batch_size": 7},
+    "fresh samples, centred, a cell diverges": {
+        "batch_size": 7,
+        "data": {"online": True},
+        "center_output": True,
+        "lr_unit": "absolute",
+    },
     "momentum": {"optimizer": {"_target_": "runner.optim.SGD", "momentum": 0.9}},
     "adam": {"optimizer": {"_target_": "runner.optim.Adam"}, "batch_size": 7, "lr_unit": "absolute"},
     "centred": {"center_output": True, "gamma": 2.0},

@@ -79,6 +79,8 @@ SETTINGS = {
     "plain": {},
     "minibatches": {"batch_size": 8},
     "centred minibatches": {"batch_size": 8, "center_output": True},
+    "fresh samples": {"batch_size": 8, "data": {"online": True}},
+    "centred fresh samples": {"batch_size": 8, "data": {"online": True}, "center_output": True},
     "cross-entropy, ten classes": {"data": DIGITS, "loss": "cross_entropy"},
     "cross-entropy, one output, minibatches": {
         "data": {"linear": 0.0, "standardize": False}, "loss": "cross_entropy", "batch_size": 6,
@@ -99,7 +101,7 @@ SETTINGS = {
 def test_steps_equal_autograd(case):
     cells = pack(**SETTINGS[case])
     chained, reference = run_of(cells), run_of(cells)
-    reference.descent = AutogradDescent(reference.ensemble, reference.optimizer)
+    reference.descent = AutogradDescent(reference.start, reference.optimizer)
     for step in range(15):
         chained.advance(step)
         reference.advance(step)
@@ -129,7 +131,7 @@ def test_only_what_is_known_to_be_a_chain_is_trained_as_one():
     own = run_of(pack(model={"_target_": f"{__name__}.OwnMLP"}))
     clipped = run_of(pack(**optimizer("SGD", clip=0.5)))
     for run in (own, clipped):
-        assert isinstance(descent_of(run.ensemble, run.optimizer), AutogradDescent)
+        assert isinstance(descent_of(run.start, run.optimizer), AutogradDescent)
 
 
 def test_looking_at_the_losses_later_finds_the_same():
@@ -158,7 +160,7 @@ def test_a_replayed_recording_takes_the_same_steps(case):
     sections = json.loads(cells[0].settings)
     runs = [Run(cells, sections, data.load(sections["data"]), torch.device("cuda")) for _ in range(2)]
     eager, graphed = runs
-    eager.descent = descent_of(eager.ensemble, eager.optimizer, graphed=False)
+    eager.descent = descent_of(eager.start, eager.optimizer, graphed=False)
     for step in range(15):
         for run in runs:
             run.advance(step)

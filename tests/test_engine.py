@@ -58,7 +58,7 @@ def train_reference(cell, split_steps=None):
     batches = None
     if cell.batch_size:
         order = BatchOrder([cell.seed], len(train), cell.batch_size, CPU)
-        batches = [order.next()[0] for _ in range(cell.steps)]
+        batches = [order.next().places[0] for _ in range(cell.steps)]
     network.train(
         train.inputs.flatten(1), train.targets, lr, cell.steps, cell.loss, cell.center_output, batches
     )

@@ -33,6 +33,9 @@ def test_the_example_of_the_docs_trains(folder):
     assert set(cells["status"]) == {"ok"}
     assert sorted(json.loads(text)["data"]["frequency"] for text in cells["settings"]) == [3, 9]
     assert cells["test_error"].between(0, 1).all()
+    more = ["data.train_size=16", "data.test_size=24", "data.online=true", "batch_size=20"]
+    assert cli.main(["sweep", *line.split(), *more]) == 0
+    assert sorted(store.load("out").cells["data.online"].dropna()) == [True, True]
     found = data.load(
         {"_target_": "my_data.stripes", "seed": 0, "train_size": 16, "test_size": 24, "probe_size": 8}
     )

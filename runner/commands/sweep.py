@@ -22,7 +22,7 @@ from runner.errors import UserError, printable, unknown
 from runner.grid.axes import expand_logspace
 from runner.grid.config import GROUPS, conf_dir
 from runner.grid.instantiate import see_working_directory
-from runner.grid.rules import MEASURING_RULES
+from runner.grid.rules import UNNAMED_KEYS
 from runner.launching.launch import SweepIncompleteError, run_shard
 from runner.store.launches import read_launch
 from runner.views.progress import make_progress
@@ -186,7 +186,7 @@ def _normalized(argument: str) -> str:
         raise UserError(f"hydra/sweeper must be {SWEEPER}, got {value}; leave it out")
     if key == "zip":  # a list of keys, or several lists
         return f"hydra.sweeper.zip={value if value.startswith('[[') else f'[{value}]'}"
-    prefix = "+" if key == "experiment" else ""
+    prefix = "+" if key == "experiment" else "++" if key in UNNAMED_KEYS else ""
     return f"{prefix}{key}={expand_logspace(key.lstrip('+~'), value)}"
 
 
@@ -222,8 +222,6 @@ def _of_its_group(argument: str) -> str:
     """
     key, _, value = argument.partition("=")
     group, dot, _ = key.partition(".")
-    if key in MEASURING_RULES:
-        return f"++{argument}"
     if not dot or group not in GROUPS or not value or _sweeps(argument):
         return argument
     composed = value[0] in "[{" or "${" in value  # which only Hydra can read

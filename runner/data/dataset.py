@@ -9,7 +9,7 @@ The shape of one sample says what it is, and models read it so:
 Whoever wants a vector, as the MLP and the kernels of the baselines, flattens the others.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
@@ -54,12 +54,16 @@ class Dataset:
         test: What test loss and error are measured on.
         probe: Held-out samples on which kernel and features are measured.
         task: ``classification``, or ``regression`` where an error rate has no meaning.
+        fresh: Draws so many new training samples, for ``data.online=true``: of the same task as the splits,
+            in float64 on the CPU, all that is random in them and in their noise from the generator that it
+            is given. None where there are no more samples than those of the splits.
     """
 
     train: Split
     test: Split
     probe: Split
     task: Literal["classification", "regression"]
+    fresh: Callable[[int, torch.Generator], Split] | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -76,12 +80,14 @@ def load(settings: Mapping[str, Any]) -> Dataset:
     """Return the data set that a ``data`` section describes; the last few are kept.
 
     Args:
-        settings: The section: ``_target_`` and the keys that the function takes.
+        settings: The section: ``_target_`` and the keys that the function takes. ``online`` is not one of
+            them: it says how the data set is trained on.
 
     Raises:
         UserError: If the section does not describe a data set.
     """
-    return _load(_Section(canonical_json(settings), settings))
+    given = {key: value for key, value in settings.items() if key != "online"}
+    return _load(_Section(canonical_json(given), given))
 
 
 @dataclass(frozen=True)
@@ -108,11 +114,11 @@ def _load(section: _Section) -> Dataset:
             f"data must be of a task of {', '.join(TASKS)}, got {dataset.task}; choose one of them"
         )
     for name in ("train", "test", "probe"):
-        _check(name, getattr(dataset, name), dataset)
+        check_split(name, getattr(dataset, name), dataset)
     return dataset
 
 
-def _check(name: str, split: Split, dataset: Dataset) -> None:
+def check_split(name: str, split: Split, dataset: Dataset) -> None:
     """Raise UserError if a split is malformed, or is not of one kind with the training set."""
     kinds = {
         type(values).__name__ for values in (split.inputs, split.targets) if not isinstance(values, Tensor)

@@ -2,7 +2,7 @@
 
 Inputs are drawn on the sphere of radius sqrt(dim), from a standard Gaussian, or as signs (``hypercube``).
 Each split and each part of the task has its own random stream, so that a larger training set extends a
-smaller one and leaves the test set and the task as they were.
+smaller one and leaves the test set and the task as they were. So have fresh samples, for training online.
 """
 
 import math
@@ -42,7 +42,8 @@ def draw(
         second: Maps inputs to numbers whose sign is the second labelling.
         inputs: ``sphere``, ``gaussian`` or ``hypercube``.
         regression: Whether targets are numbers rather than two classes.
-        standardize: Whether targets are shifted and scaled to mean 0 and variance 1 on the training set.
+        standardize: Whether targets are shifted and scaled to mean 0 and variance 1 on the training set;
+            fresh samples are shifted and scaled by as much, so that they are of the same function.
 
     Raises:
         UserError: If inputs are unknown, or targets that are to be standardised do not vary.
@@ -51,11 +52,14 @@ def draw(
         raise unknown("data.inputs", inputs, INPUTS)
     splits = {}
     shift, scale = torch.zeros(()), torch.ones(())
-    for name, size in zip(("train", "test", "probe"), sizes, strict=True):
-        stream = generator(seed, f"inputs/{name}")
+
+    def sample(count: int, stream: torch.Generator) -> Inputs:
         # torch fills whole blocks of 16: without padding, the last draws would depend on how many there are.
-        padded = torch.randn(-(-size * dim // 16) * 16, generator=stream, dtype=torch.float64)
-        x = INPUTS[inputs](padded[: size * dim].view(size, dim))
+        padded = torch.randn(-(-count * dim // 16) * 16, generator=stream, dtype=torch.float64)
+        return INPUTS[inputs](padded[: count * dim].view(count, dim))
+
+    for name, size in zip(("train", "test", "probe"), sizes, strict=True):
+        x = sample(size, generator(seed, f"inputs/{name}"))
         y = label(x)
         if name == "train" and standardize:
             shift, scale = y.mean(), y.std(correction=0)
@@ -67,4 +71,9 @@ def draw(
         # A sign of 0 would be neither class.
         other = torch.where(second(x) > 0, 1.0, -1.0).double()
         splits[name] = Split(x, ((y - shift) / scale)[:, None], other[:, None])
-    return Dataset(**splits, task="regression" if regression else "classification")
+
+    def fresh(count: int, stream: torch.Generator) -> Split:
+        x = sample(count, stream)
+        return Split(x, ((label(x) - shift) / scale)[:, None])
+
+    return Dataset(**splits, task="regression" if regression else "classification", fresh=fresh)

@@ -1,12 +1,27 @@
 """The order in which minibatches visit the training samples."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from runner.numerics.generators import generator
+
+
+class Batch(NamedTuple):
+    """What every cell descends on at a step; the whole training set if nothing is given.
+
+    Attributes:
+        places: In the training set.
+        inputs: Samples that are in no split, instead.
+        scores: The targets of these.
+    """
+
+    places: Int[Tensor, "cell batch"] | None = None
+    inputs: Float[Tensor, "cell batch *shape"] | None = None
+    scores: Float[Tensor, "cell batch output"] | None = None
 
 
 class BatchOrder:
@@ -25,15 +40,15 @@ class BatchOrder:
         self._per_epoch = samples // batch_size
         self._next = self._per_epoch
 
-    def next(self) -> Int[Tensor, "cell batch"]:
-        """Return the sample indices of every cell's next batch."""
+    def next(self) -> Batch:
+        """Return the next batch: places in the training set."""
         if self._next == self._per_epoch:
             permutations = [torch.randperm(self._samples, generator=g) for g in self._generators]
             self._epoch = torch.stack(permutations).to(self._device)
             self._next = 0
         batch = self._epoch[:, self._next * self._size : (self._next + 1) * self._size]
         self._next += 1
-        return batch[self._stream_of_cell]
+        return Batch(batch[self._stream_of_cell])
 
     def select(self, index: Int[Tensor, "kept"]) -> None:
         """Keep only the cells at ``index``."""

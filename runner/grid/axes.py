@@ -15,7 +15,7 @@ from typing import Any
 from runner.errors import UserError
 from runner.grid.cells import Cells
 from runner.grid.config import EXECUTION_KEYS, TOP_KEYS, cell_from_config
-from runner.grid.rules import MEASURING_RULES, RULES, check_value, shown, unknown_key
+from runner.grid.rules import RULES, UNNAMED_KEYS, check_value, shown, unknown_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def check_axis(axis: Axis, config: Mapping[str, Any]) -> None:
     path = axis.key.split(".")
     for depth, part in enumerate(path):
         if not isinstance(parent, Mapping) or part not in parent:
-            if axis.adds or axis.key in MEASURING_RULES:
+            if axis.adds or axis.key in UNNAMED_KEYS:
                 return
             known = [str(key) for key in parent] if isinstance(parent, Mapping) else []
             raise unknown_key(".".join(path[: depth + 1]), axis.values[0], known if depth else TOP_KEYS)

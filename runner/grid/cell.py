@@ -38,7 +38,7 @@ class Cell:
         gamma: Richness, f = h / gamma (1 / alpha of Chizat et al., arXiv 1812.07956).
         center_output: Whether f at init is subtracted from f.
         base_width: Width at which every parameterization is the same network.
-        seed: Seed of the init and of the batch order.
+        seed: Seed of the init, and of the batch order or of fresh samples.
         steps: Optimizer steps.
         batch_size: Samples per step; None for full batch.
         loss: ``mse`` or ``cross_entropy``.

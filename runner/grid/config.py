@@ -144,6 +144,9 @@ def cell_from_config(config: Mapping[str, Any]) -> Cell:
     for key in ("model", "data", "optimizer", "parameterization"):
         values[key] = _name(key, groups[key])
     settings = {key: _section(groups[key]) for key in ("model", "data", "optimizer", "measure")}
+    # Left out where it is not asked for, so that it changes no id of a cell without it.
+    if not check_value("data.online", settings["data"].get("online", False)):
+        settings["data"].pop("online", None)
     if stop := _stop(config.get("stop") or {}):
         settings["stop"] = stop
     table = _exponents(groups["parameterization"])

@@ -157,6 +157,14 @@ MEASURING_RULES: dict[str, Rule] = {
 }
 """Which steps are measured. No file need name these keys: a list of measures has none of them."""
 
+DATA_RULES: dict[str, Rule] = {
+    "data.online": Rule("true or false", "true draws fresh samples at every step", _boolean),
+}
+"""How a data set is trained on, whatever it is. No file need name these keys, either."""
+
+UNNAMED_KEYS = frozenset({*MEASURING_RULES, *DATA_RULES})
+"""Keys of groups that exist though a file does not name them."""
+
 
 STOP_RULES: dict[str, Rule] = {
     "stop.train_loss": _or_null(_positive_rule(""), "e.g. stop.train_loss=0.01"),
@@ -185,7 +193,7 @@ REFINE_RULES: dict[str, Rule] = {
 }
 """How a grid is refined; never part of a cell."""
 
-_ALL = RULES | EXECUTION_RULES | MEASURING_RULES | STOP_RULES | REFINE_RULES
+_ALL = RULES | EXECUTION_RULES | MEASURING_RULES | DATA_RULES | STOP_RULES | REFINE_RULES
 
 
 def check_value(key: str, value: Any) -> Any:

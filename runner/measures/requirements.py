@@ -32,6 +32,7 @@ class Setting:
         optimizer: The ``optimizer`` section of its config.
         loss: ``mse`` or ``cross_entropy``.
         batch_size: Samples per step; None for full batch.
+        online: Whether they are fresh at every step.
         options: Keyword arguments of the measure.
     """
 
@@ -39,6 +40,7 @@ class Setting:
     optimizer: Mapping[str, Any]
     loss: str
     batch_size: int | None
+    online: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -64,6 +66,11 @@ def known_splits(name: str, setting: Setting) -> None:
 
 def full_batch(name: str, setting: Setting) -> None:
     """Ask for full-batch training."""
+    if setting.online:
+        raise UserError(
+            f"data.online must be false for the measure {name}, which needs full batch, got true; "
+            f"leave {name} out of measure"
+        )
     if setting.batch_size is not None:
         raise UserError(
             f"batch_size must be null for the measure {name}, got {setting.batch_size}; "

@@ -107,9 +107,14 @@ class Snapshot:
         part.guesses = {key: value[index] for key, value in self.guesses.items()}
         return part
 
-    def distinct(self) -> tuple[Int[Tensor, "kept"], Int[Tensor, "cell"]]:
-        """Return a cell for each start and gamma there is, and which of them is like each cell at init."""
-        key = torch.stack([self._origin.double(), self.ensemble.gamma[:, 0, 0].double()], 1)
+    def distinct(self, *, gamma: bool = True) -> tuple[Int[Tensor, "kept"], Int[Tensor, "cell"]]:
+        """Return a cell for each start and gamma there is, and which of them is like each cell at init.
+
+        Args:
+            gamma: Whether cells that differ in gamma are unlike; their raw outputs are not.
+        """
+        unlike = self.ensemble.gamma[:, 0, 0].double()
+        key = torch.stack([self._origin.double(), unlike if gamma else torch.zeros_like(unlike)], 1)
         kinds, which = torch.unique(key, dim=0, return_inverse=True)
         places = torch.arange(len(which), device=which.device)
         first = places.new_full((len(kinds),), len(which)).scatter_reduce(0, which, places, "amin")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from runner import layers
 from runner.data import Dataset
+from runner.data.order import Batch
 from runner.grid.cell import Cell
 from runner.models import build
 from runner.numerics.precision import DTYPES
@@ -60,9 +61,7 @@ class Ensemble:
             for part in ("inputs", "targets", "second")
         )
         self.classification = dataset.task == "classification"
-        self.targets = self.scores
-        if shape.loss == "cross_entropy" and dataset.outputs > 1:
-            self.targets = {name: _probabilities(scores) for name, scores in self.scores.items()}
+        self.targets = {name: self._compared(scores) for name, scores in self.scores.items()}
         self.offset: dict[str, Tensor] = {}
         self.lr = torch.full((len(cells),), torch.nan, dtype=torch.float64, device=device)
 
@@ -70,6 +69,20 @@ class Ensemble:
     def parameters(self) -> dict[str, nn.Parameter]:
         """Path to parameter, in the order of :func:`runner.layers.parameters_of`."""
         return {path: parameter for path, _, parameter, _ in layers.parameters_of(self.model)}
+
+    def batch_targets(self, batch: Batch) -> Float[Tensor, "_cell sample output"]:
+        """Return what the loss compares with on a batch."""
+        return (
+            take(self.targets["train"], batch.places)
+            if batch.scores is None
+            else self._compared(batch.scores)
+        )
+
+    def _compared(self, scores: Float[Tensor, "_cell sample output"]) -> Float[Tensor, "_cell sample output"]:
+        """What the loss compares with where regression aims at these scores."""
+        if self.cells[0].loss == "cross_entropy" and scores.shape[2] > 1:
+            return _probabilities(scores)
+        return scores
 
     def center(self, raw_outputs: Mapping[str, Float[Tensor, "cell sample output"]]) -> None:
         """Subtract these raw outputs, those at init, from now on."""

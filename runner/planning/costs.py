@@ -30,6 +30,7 @@ _STEP_SHARE = 0.9  # of the speed of square products, that a step's own reach
 _INIT_STEPS = 15  # steps that what all cells do at init is worth: spectral norms, kernels
 _DECOMPOSITION = 2.1  # n^3 float64 operations, at the speed of products, that all eigenvalues are worth
 _INIT_CALLS = 5_000  # operations before the first step
+_DRAWN_PER_CALL = 100  # numbers of fresh inputs that are drawn while an operation is dispatched
 _POINT_CALLS = 1_500  # operations at a measured step
 _KERNEL_SHARE = 0.9  # of the speed of square products, that kernels reach
 NEAR_BEST = 1.05
@@ -48,13 +49,18 @@ class Costs:
     def __init__(self, cell: Cell, shape: PackShape, machine: Machine) -> None:
         self._machine, self._steps = machine, cell.steps
         self.cache_bytes = machine.cache_bytes
-        batch = min(cell.batch_size or shape.train_size, shape.train_size)
+        batch = cell.batch_size or shape.train_size
         width = 8 if cell.precision == "float64" else 4
         flops_per_second = machine.rate(cell.width, cell.precision)
         products = shape.flops_per_step / flops_per_second
         self.cell_bytes = width * (shape.parameters + batch * (shape.inputs + shape.activations))
         self._step_call = _STEP_CALLS * (cell.depth + 1) * machine.call
         self._step_products = products / _STEP_SHARE
+        self._step_start = 0.0
+        if json.loads(cell.settings).get("data", {}).get("online"):
+            # Drawn once for each seed; what is subtracted of f is a forward pass for each start.
+            self._step_start = batch * shape.inputs / _DRAWN_PER_CALL * machine.call
+            self._step_start += self._step_products / 3 * cell.center_output
         on_all = products * shape.train_size / max(batch, 1)
         train, outputs = shape.train_size, shape.outputs
         pulled = shape.flops_per_step / (3 * max(batch, 1)) * outputs
@@ -79,11 +85,12 @@ class Costs:
         """Return the seconds that packs take.
 
         Args:
-            starts: Different inits in each: cells that start alike share the work at init.
+            starts: Different inits in each: cells that start alike share the work at init, and fresh samples.
         """
         size = np.multiply(counts, self.cell_bytes)
         bandwidth = np.where(size <= self._machine.cache_bytes, self._machine.cached, self._machine.uncached)
         step = self._step_call + counts * self._step_products + _STEP_PASSES * size / bandwidth
+        step = step + starts * self._step_start
         calls = (_INIT_CALLS + _POINT_CALLS * self._points) * self._machine.call
         return np.asarray(
             _PACK_SECONDS + calls + starts * self._init + self._steps * step + counts * self._measures

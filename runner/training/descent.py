@@ -3,29 +3,29 @@
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
+from runner.data.order import Batch
+from runner.measures.snapshot import Snapshot
 from runner.models import MLP, is_built_in
-from runner.models.ensemble import Ensemble, take
+from runner.models.ensemble import take
 from runner.numerics import losses
 from runner.optim import Optimizer
 
 _WARM_UP = 3
 """Steps before one is recorded: libraries choose their kernels and find their memory in the first."""
 
-Batch = Int[Tensor, "cell batch"]
-
 
 @runtime_checkable
 class Descent(Protocol):
     """Takes steps with the present cells of an ensemble; after a selection, another one must."""
 
-    def __call__(self, index: Batch | None) -> Float[Tensor, "cell"]:
+    def __call__(self, batch: Batch) -> Float[Tensor, "cell"]:
         """Take one step, which the optimizer has begun.
 
         Args:
-            index: Samples of every cell's batch; all of them if None.
+            batch: What every cell descends on.
 
         Returns:
             Loss of every cell on its batch before the step.
@@ -33,43 +33,76 @@ class Descent(Protocol):
         ...
 
 
-def descent_of(ensemble: Ensemble, optimizer: Optimizer, *, graphed: bool = True) -> Descent:
+def descent_of(start: Snapshot, optimizer: Optimizer, *, graphed: bool = True) -> Descent:
     """Return the fastest way to take steps: without autograd where the model is a dense chain.
 
     Clipping needs the gradients of all parameters before it changes any, so it is left to autograd. On a
     GPU, steps of this package's own models and optimizers are recorded and replayed.
 
     Args:
+        start: The pack at init, whose ensemble has the present weights.
         graphed: Whether to record where that is possible.
     """
-    model = ensemble.model
+    model = start.ensemble.model
     descent: Descent
     # A class derived from it may compute something else.
     if type(model) is MLP and optimizer.clip is None:
-        descent = ChainDescent(ensemble, model, optimizer)
+        descent = ChainDescent(start, model, optimizer)
     else:
-        descent = AutogradDescent(ensemble, optimizer)
+        descent = AutogradDescent(start, optimizer)
     # Code of others may do at a step what a recording would not repeat.
     ours = is_built_in(model) and type(optimizer).__module__.startswith("runner.optim.")
-    if graphed and ours and ensemble.device.type == "cuda":
+    if graphed and ours and start.ensemble.device.type == "cuda":
         return GraphedDescent(descent)
     return descent
+
+
+class _Function:
+    """f of the present cells on batches.
+
+    Of samples that no split holds nobody keeps the outputs at init. They are computed with the weights of
+    then, once for cells that start alike, which see the same samples.
+    """
+
+    def __init__(self, start: Snapshot) -> None:
+        self._ensemble, self._whole = start.ensemble, start
+        self._start: Snapshot | None = None
+
+    def __call__(
+        self, raw: Float[Tensor, "cell sample output"], batch: Batch
+    ) -> Float[Tensor, "cell sample output"]:
+        """Return f = (h - h at init if centred) / gamma.
+
+        Args:
+            raw: h on the batch.
+        """
+        if batch.inputs is None:
+            return self._ensemble.function(raw, "train", batch.places)
+        if self._ensemble.offset:
+            if self._start is None:
+                self._places, self._which = self._whole.distinct(gamma=False)
+                self._start = self._whole.some(self._places)
+            with torch.no_grad():
+                origin = self._start.call(batch.inputs[self._places])
+            raw = raw - origin[self._which]
+        return raw / self._ensemble.gamma
 
 
 class AutogradDescent:
     """Steps of any model."""
 
-    def __init__(self, ensemble: Ensemble, optimizer: Optimizer) -> None:
-        self._ensemble, self._optimizer = ensemble, optimizer
-        self._parameters = list(ensemble.parameters.values())
-        self._loss = losses.LOSSES[ensemble.cells[0].loss]
+    def __init__(self, start: Snapshot, optimizer: Optimizer) -> None:
+        self._ensemble, self._optimizer = start.ensemble, optimizer
+        self._function = _Function(start)
+        self._parameters = list(self._ensemble.parameters.values())
+        self._loss = losses.LOSSES[self._ensemble.cells[0].loss]
 
-    def __call__(self, index: Batch | None) -> Float[Tensor, "cell"]:
+    def __call__(self, batch: Batch) -> Float[Tensor, "cell"]:
         """Take one step; see :class:`Descent`."""
         ensemble = self._ensemble
-        raw = ensemble.model(take(ensemble.inputs["train"], index))
-        f = ensemble.function(raw, "train", index)
-        loss = self._loss(f, take(ensemble.targets["train"], index))
+        x = take(ensemble.inputs["train"], batch.places) if batch.inputs is None else batch.inputs
+        raw = ensemble.model(x)
+        loss = self._loss(self._function(raw, batch), ensemble.batch_targets(batch))
         # Cells do not interact, so the gradient of the sum is each cell's own.
         self._optimizer.descend(self._parameters, torch.autograd.grad(loss.sum(), self._parameters))
         return loss.detach()
@@ -82,8 +115,10 @@ class ChainDescent:
         optimizer: Updates one parameter at a time; must not clip.
     """
 
-    def __init__(self, ensemble: Ensemble, model: MLP, optimizer: Optimizer) -> None:
-        self._ensemble, self._optimizer = ensemble, optimizer
+    def __init__(self, start: Snapshot, model: MLP, optimizer: Optimizer) -> None:
+        self._ensemble, self._optimizer = start.ensemble, optimizer
+        self._function, self._flat = _Function(start), model.flat
+        ensemble = start.ensemble
         shape = ensemble.cells[0]
         self._inputs = model.flat(ensemble.inputs["train"])
         # What all cells share would be copied for each of them at every step: oneDNN wants dense batches.
@@ -95,10 +130,11 @@ class ChainDescent:
         self._loss, self._loss_gradient = losses.LOSSES[shape.loss], losses.GRADIENTS[shape.loss]
 
     @torch.no_grad()
-    def __call__(self, index: Batch | None) -> Float[Tensor, "cell"]:
+    def __call__(self, batch: Batch) -> Float[Tensor, "cell"]:
         """Take one step; see :class:`Descent`."""
-        targets = take(self._ensemble.targets["train"], index)
-        f = self._ensemble.function(self._chain.forward(take(self._inputs, index)), "train", index)
+        x = take(self._inputs, batch.places) if batch.inputs is None else self._flat(batch.inputs)
+        f = self._function(self._chain.forward(x), batch)
+        targets = self._ensemble.batch_targets(batch)
         loss = self._loss(f, targets)
         for path, gradient in self._chain.backward(
             self._loss_gradient(f, targets).div_(self._ensemble.gamma)
@@ -116,7 +152,7 @@ class GraphedDescent:
 
     The first steps are taken as they are, on a stream of their own, as a recording asks for; then one is
     recorded as a CUDA graph. Whatever changes from step to step lies in tensors that are overwritten: the
-    optimizer's rates and the indices of the batch.
+    optimizer's rates, and the places or the samples of the batch.
 
     References:
         "CUDA Graphs" in PyTorch's notes on CUDA semantics.
@@ -127,24 +163,25 @@ class GraphedDescent:
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._left = _WARM_UP
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._index: Batch | None = None
+        self._batch = Batch()
         self._loss = torch.empty(0)
 
-    def __call__(self, index: Batch | None) -> Float[Tensor, "cell"]:
+    def __call__(self, batch: Batch) -> Float[Tensor, "cell"]:
         """Take one step; see :class:`Descent`."""
         if self._left:
             self._left -= 1
             self._stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self._stream):
-                loss = self._descent(index)
+                loss = self._descent(batch)
             torch.cuda.current_stream().wait_stream(self._stream)
             return loss
         if self._graph is None:
-            self._index = None if index is None else index.clone()
+            self._batch = Batch(*(None if part is None else part.clone() for part in batch))
             self._graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self._graph, stream=self._stream):
-                self._loss = self._descent(self._index)
-        if self._index is not None and index is not None:
-            self._index.copy_(index)
+                self._loss = self._descent(self._batch)
+        for held, part in zip(self._batch, batch, strict=True):
+            if held is not None and part is not None:
+                held.copy_(part)
         self._graph.replay()
         return self._loss.clone()

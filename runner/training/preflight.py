@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from runner import baselines, data, layers
+from runner.data import online
 from runner.errors import UserError
 from runner.grid.cell import Cell
 from runner.measures.consistency import check_layers
@@ -93,7 +94,10 @@ def _inspect(settings: str, width: int, depth: int, loss: str, batch_size: int |
             "loss must be mse for a regression task, got 'cross_entropy'; use loss=mse or another data set"
         )
     train_size, test_size, probe_size = (len(split) for split in (dataset.train, dataset.test, dataset.probe))
-    if batch_size is not None and batch_size > train_size:
+    fresh = online.is_online(sections["data"])
+    if fresh:
+        online.check(sections["data"], dataset, batch_size)
+    elif batch_size is not None and batch_size > train_size:
         raise UserError(
             f"batch_size must be at most data.train_size = {train_size}, got {batch_size}; "
             "use batch_size=null for full batch"
@@ -108,7 +112,7 @@ def _inspect(settings: str, width: int, depth: int, loss: str, batch_size: int |
     )
     size = check(model, dataset)
     check_layers(model, dataset)
-    setting = Setting(dataset, sections["optimizer"], loss, batch_size)
+    setting = Setting(dataset, sections["optimizer"], loss, batch_size, fresh)
     check_measures(scheduled(sections["measure"]), setting)
     count = layers.parameter_count(model)
     flops = 6.0 * size.multiplications * (batch_size or train_size)

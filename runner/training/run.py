@@ -9,7 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from runner import data, layers
-from runner.data.order import BatchOrder
+from runner.data.online import FreshBatches, is_online
+from runner.data.order import Batch, BatchOrder
 from runner.errors import UserError
 from runner.grid import instantiate
 from runner.grid.cell import Cell
@@ -77,11 +78,7 @@ class Run:
         # To look at a loss is to wait for the GPU.
         self.look_every = 4 if device.type == "cuda" else 1
         self._unseen: list[Tensor] = []
-        self.batches = None
-        if self.shape.batch_size is not None:
-            seeds = [cell.seed for cell in cells]
-            self.batches = BatchOrder(seeds, len(dataset.train), self.shape.batch_size, device)
-
+        self.batches = self._batches(cells, sections, dataset)
         self.active = list(range(len(cells)))
         self.initial_loss = self.loss(self.start.outputs("train"), self.ensemble.targets["train"])
         self.peak = torch.ones_like(self.initial_loss)
@@ -100,13 +97,26 @@ class Run:
             },
         )
 
+    def _batches(
+        self, cells: Sequence[Cell], sections: Mapping[str, Any], dataset: data.Dataset
+    ) -> BatchOrder | FreshBatches | None:
+        """What the cells descend on, step after step; None for full batch."""
+        size, device = self.shape.batch_size, self.ensemble.device
+        if size is None:
+            return None
+        seeds = [cell.seed for cell in cells]
+        if is_online(sections["data"]):
+            assert dataset.fresh is not None
+            return FreshBatches(seeds, dataset.fresh, size, device, self.ensemble.dtype)
+        return BatchOrder(seeds, len(dataset.train), size, device)
+
     def advance(self, step: int) -> None:
         """Take one optimizer step; cells that diverged are retired at it, or soon after on a GPU."""
-        index = self.batches.next() if self.batches else None
+        batch = self.batches.next() if self.batches else Batch()
         self.optimizer.begin()
         if self.descent is None:
-            self.descent = descent_of(self.ensemble, self.optimizer)
-        self._unseen.append(self.descent(index))
+            self.descent = descent_of(self.start, self.optimizer)
+        self._unseen.append(self.descent(batch))
         if len(self._unseen) == self.look_every:
             self.look(step)
 

@@ -21,7 +21,7 @@ class StopRule:
         section: ``train_loss`` and ``train_error``, to be at or below, ``margin``, to be at or above, and
             ``every``, the steps between two looks; all may be missing.
         batch_size: Samples per step; None for full batch, where the default is to look at every step. With
-            mini-batches it is once per epoch: a look is a pass over the whole training set.
+            mini-batches it is once per epoch or as many fresh samples: a look is a pass over that set.
     """
 
     def __init__(self, section: Mapping[str, Any], train_size: int, batch_size: int | None) -> None:

@@ -47,7 +47,7 @@ def measure(quick: bool) -> Family:
 
 def _run(width: int, *, graphed: bool) -> Run:
     run = run_of(planned(net(width), "cuda"), "cuda")
-    run.descent = descent_of(run.ensemble, run.optimizer, graphed=graphed)
+    run.descent = descent_of(run.start, run.optimizer, graphed=graphed)
     return run
 
 

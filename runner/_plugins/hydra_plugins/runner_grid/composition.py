@@ -19,7 +19,7 @@ from runner.errors import UserError
 from runner.grid.axes import Axis, expand, expand_logspace
 from runner.grid.cells import Cells
 from runner.grid.config import EXECUTION_KEYS
-from runner.grid.rules import MEASURING_RULES, shown, unknown_key
+from runner.grid.rules import UNNAMED_KEYS, shown, unknown_key
 
 ONE_CHOICE = frozenset({"experiment", "regime", "refine"})
 """Groups that say how a sweep is run or read: they have one choice for all cells."""
@@ -93,7 +93,7 @@ class _Places:
         place: Any = config
         for part in parents:
             place = place.get(part, {}) if isinstance(place, Mapping) else {}
-        known = axis.adds or axis.key in MEASURING_RULES or not parents
+        known = axis.adds or axis.key in UNNAMED_KEYS or not parents
         if known or (isinstance(place, Mapping) and last in place):
             self._found.add(axis.key)
             return True
@@ -131,7 +131,8 @@ def _lines(grid: Mapping[str, Any]) -> list[str]:
         if value == []:
             raise UserError(f"{key} must have at least one value, got an empty axis; list its values")
         text = ",".join(map(shown, value)) if isinstance(value, list) else shown(value) if value != "" else ""
-        lines.append(f"{key}={expand_logspace(str(key), text)}")
+        prefix = "++" if key in UNNAMED_KEYS else ""
+        lines.append(f"{prefix}{key}={expand_logspace(str(key), text)}")
     return lines
 
 
