@@ -221,22 +221,39 @@ def test_a_measure_that_differentiates_twice_sees_the_same_network():
     assert found == pytest.approx(float(torch.linalg.eigvalsh(hessian).amax()), rel=1e-2)
 
 
-def test_rows_are_in_the_order_of_the_forward_pass_and_logits_are_followed():
-    functions = {"update_size": {"_target_": "runner.measures.update_size"}}
-    measure = {"points": 2, "functions": functions}
-    (cell,) = cells_of("handed.TorchTransformer", ("mup",), steps=2, lr=0.1, measure=measure)
-    layers = train_pack([cell], CPU).layers
-    count = len(set(layers["layer"]))
-    names, sizes = layers["layer"][-count:], dict(zip(layers["layer"], layers["update_size"], strict=True))
-    assert [name.removeprefix("blocks.layers.0.") for name in names[:8]] == [
-        "embed", "self_attn.in_proj", "self_attn.out_proj", "self_attn.logits", "norm1", "linear1", "linear2",
-        "norm2",
+def test_rows_are_in_the_order_of_the_forward_pass():
+    (cell,) = cells_of("handed.TorchTransformer", ("mup",))
+    names = [layer.name for layer in layers_of(ensemble_of([cell]).model)]
+    assert [name.removeprefix("blocks.layers.0.") for name in names[:7]] == [
+        "embed", "self_attn.in_proj", "self_attn.out_proj", "norm1", "linear1", "linear2", "norm2",
     ]  # fmt: skip
     assert names[-1] == "head"
-    assert sizes["blocks.layers.0.self_attn.logits"] > 0
-    assert dict(zip(names, layers["role"][-count:], strict=True))["blocks.layers.0.self_attn.logits"] == (
-        "activation"
+
+
+@pytest.mark.parametrize(
+    ("case", "layer"),
+    [("handed.FusedAttention", "out"), ("handed.TorchTransformer", "blocks.layers.0.self_attn.out_proj")],
+)
+def test_logits_of_attention_are_those_of_queries_and_keys(case, layer):
+    (cell,) = cells_of(case, ("mup",))
+    ensemble = ensemble_of([cell])
+    snapshot = Snapshot(ensemble, 0)
+    (found,) = (call.logits for call in snapshot.probed().calls if call.layer.name == layer)
+    values = {
+        name: held.used(ensemble.parameters[held.path])[0]
+        for name, held in ensemble.model._leaves.held.items()
+    }
+    x = torch.nn.functional.linear(
+        ensemble.inputs["probe"][0].reshape(-1, 8, 8), values["embed.weight"], values["embed.bias"]
     )
+    if layer == "out":
+        x = nn.functional.layer_norm(x, (WIDTH,), values["norm.weight"], values["norm.bias"])
+        both = x @ values["qkv.weight"].mT
+    else:
+        place = "blocks.layers.0.self_attn.in_proj"
+        both = x @ values[f"{place}_weight"].mT + values[f"{place}_bias"]
+    q, k, _ = (part.unflatten(-1, (4, -1)).transpose(1, 2) for part in both.chunk(3, -1))
+    close(found[0], (q @ k.mT / (WIDTH / 4) ** 0.5).flatten(1))
 
 
 def test_parts_of_an_update_are_differences_of_the_module():

@@ -75,6 +75,7 @@ class Call:
         features: The hidden representation that followed, if any: see :func:`hidden`.
         elementwise: Whether the features are a function of the outputs, number by number.
         again: How to run it once more, of a layer that cannot say what a weight makes of its inputs.
+        logits: Those of the attention that it is of, or that came before it, of a plain module.
     """
 
     layer: Layer
@@ -83,6 +84,7 @@ class Call:
     features: Float[Tensor, "cell sample *features"] | None = field(default=None)
     elementwise: bool = field(default=False)
     again: Again | None = field(default=None)
+    logits: Float[Tensor, "cell sample _"] | None = field(default=None)
 
 
 _tape: list[Call] | None = None

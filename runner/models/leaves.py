@@ -85,14 +85,12 @@ class Leaves:
         leaves: By the path that their layer has in the ensemble.
         held: Name of every parameter of the module to where it is.
         tied: Path of a submodule that uses what another holds, to where that is.
-        attending: Paths of submodules that take a softmax.
         called: Paths of all submodules, in the order of their first calls.
     """
 
     leaves: dict[str, Leaf] = field(default_factory=dict)
     held: dict[str, Held] = field(default_factory=dict)
     tied: dict[str, Tie] = field(default_factory=dict)
-    attending: tuple[str, ...] = ()
     called: tuple[str, ...] = ()
 
     def order(self, rows: Iterable[str]) -> list[str]:
@@ -101,7 +99,7 @@ class Leaves:
         place = {path: index for index, path in enumerate(self.called)}
 
         def key(row: str) -> int:
-            return place.get(owner.get(row, row.removesuffix("logits").removesuffix(".")), -1)
+            return place.get(owner.get(row, row), -1)
 
         return sorted(rows, key=key)
 
@@ -158,7 +156,7 @@ def leaves_of(plain: Plain) -> Leaves:
     seen = follow(module, plain.inputs)
     uses = seen.uses
     roles = roles_of(module, plain.wider, uses, follow(plain.wider, plain.inputs).uses, plain.roles)
-    found = Leaves(attending=seen.attending, called=seen.called)
+    found = Leaves(called=seen.called)
     opaque: dict[str, dict[str, list[str]]] = {}
     done: set[str] = set()
     for names in shared.values():
@@ -302,6 +300,7 @@ class Listened:
         owners: The opaque layers whose parameters a submodule uses.
         opaque: All of them.
         containers: Owners around other layers: what follows their call is not what they return.
+        whole: Owners around no others.
     """
 
     calls: frozenset[str]
@@ -312,6 +311,7 @@ class Listened:
     owners: dict[str, list[Opaque]]
     opaque: list[Opaque]
     containers: frozenset[str]
+    whole: frozenset[str]
 
     @classmethod
     def to(cls, found: Leaves, ends: Collection[str]) -> "Listened":
@@ -322,7 +322,7 @@ class Listened:
         for leaf in leaves:
             if isinstance(leaf.layer, Opaque):
                 owners.setdefault(leaf.owner, []).append(leaf.layer)
-        calls = frozenset({*received, *owners, *found.tied, *found.attending})
+        calls = frozenset({*received, *owners, *found.tied})
         around = {
             path
             for path in calls
@@ -332,4 +332,5 @@ class Listened:
             calls, frozenset(received), frozenset(ends), received,
             {leaf.owner: leaf.layer for leaf in leaves if leaf.received}, owners,
             [layer for layers in owners.values() for layer in layers], frozenset(around),
+            frozenset({*owners} - around),
         )  # fmt: skip

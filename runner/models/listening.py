@@ -1,5 +1,6 @@
 """What the submodules of a plain module are given and return while it runs."""
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,8 +12,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflat
 
 from runner.models.operations import Operations
 
-SOFTMAX = ("_softmax", "_safe_softmax")
-"""Operations whose inputs are the logits of attention."""
+_SOFTMAX = ("_softmax", "_safe_softmax")
 _MASKED = -1e30
 """Logits below are those of a mask: minus infinity, or the smallest number that there is."""
 
@@ -65,6 +65,7 @@ class Heard:
         given: All tensors that it was given; none for a layer with a structure.
         returned: Outputs of the calls of layers with a structure, in their order.
         arguments: By path, of its last call.
+        inside: Path of the call that runs, if it is one around no others.
     """
 
     events: list[Event] = field(default_factory=list)
@@ -72,12 +73,13 @@ class Heard:
     given: list[list[Tensor]] = field(default_factory=list)
     returned: list[Tensor] = field(default_factory=list)
     arguments: dict[str, Arguments] = field(default_factory=dict)
+    inside: str = ""
 
 
 @contextmanager
 def listening(
     module: nn.Module, calls: Collection[str], layers: Collection[str], ends: Collection[str],
-    nudges: Sequence[Tensor] | None,
+    whole: Collection[str], nudges: Sequence[Tensor] | None,
 ) -> Iterator[Heard]:  # fmt: skip
     """Listen to the submodules at some paths while the module runs.
 
@@ -85,6 +87,7 @@ def listening(
         calls: Paths whose calls are heard.
         layers: Those of them that return one tensor, to which a nudge is added.
         ends: Paths whose outputs are heard.
+        whole: Those of ``calls`` around no others.
         nudges: One for each call of ``layers``, in their order.
     """
     heard = Heard()
@@ -103,6 +106,7 @@ def listening(
                 Event(path, ended=False, follows=first is not before and first.is_floating_point())
             )
             heard.received.append(first)
+            heard.inside = path if path in whole else ""
             heard.given.append([] if path in layers else tensors)
 
         return hook
@@ -117,6 +121,7 @@ def listening(
                 heard.events.append(Event(path, ended=True, follows=False))
                 heard.received.append(next(v for v in tree_leaves(output) if isinstance(v, Tensor)))
                 heard.given.append([])
+            heard.inside = ""
             return output
 
         return hook
@@ -124,7 +129,7 @@ def listening(
     for path, part in module.named_modules():
         if path in calls:
             handles.append(part.register_forward_pre_hook(begin(path), with_kwargs=True))
-        if path in layers or path in ends:
+        if path in layers or path in ends or path in whole:
             handles.append(part.register_forward_hook(end(path)))
     try:
         yield heard
@@ -134,34 +139,33 @@ def listening(
 
 
 class Logits(Operations):
-    """Keeps what softmax is given, by the path of the submodule that runs.
+    """Keeps what softmax is given: the logits of attention.
 
-    Args:
-        paths: Those that are wanted.
-        stack: See :func:`runner.models.operations.running`.
+    Attributes:
+        heard: What is heard in the present run.
+        found: By the place of the call that they are of: that inside of which they are, or the next one.
     """
 
-    def __init__(self, paths: Collection[str], stack: Sequence[str]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.found: dict[str, list[Tensor]] = {path: [] for path in paths}
-        self._stack = stack
+        self.heard = Heard()
+        self.found: dict[int, list[Tensor]] = {}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if self.name_of(func) in SOFTMAX and self._stack and self._stack[-1] in self.found:
-            logits = args[0].detach()
-            # What a mask takes out has no logit.
-            self.found[self._stack[-1]].append(logits.masked_fill(logits < _MASKED, 0.0))
+        if self.name_of(func) in _SOFTMAX:
+            place = len(self.heard.events) - bool(self.heard.inside)
+            self.found.setdefault(place, []).append(args[0].detach())
         return func(*args, **(kwargs or {}))
 
-    def of(self, path: str, cells: int, samples: int) -> Tensor | None:
-        """Return the logits of a submodule, ``[cell, sample, ...]``; None if they are not of that form.
+    def of(self, place: int, cells: int, samples: int) -> Tensor | None:
+        """Return the logits of a call, ``[cell, sample, ...]``, not finite where masked; None if it has none.
 
         What torch batches has the axis of cells first and that of samples second; what runs one after the
         other is as many tensors.
         """
-        found = self.found[path]
+        found = [value.masked_fill(value < _MASKED, -math.inf) for value in self.found.get(place, [])]
         if found and len(found) % (cells * samples) == 0 and found[0].shape[:1] == (1,):
             return torch.stack(found).view(cells, samples, -1)
         parts = [value for value in found if value.shape[:2] == (cells, samples)]

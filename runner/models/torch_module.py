@@ -18,7 +18,6 @@ from runner.layers.base import put, recording
 from runner.models.leaves import Listened, Plain, leaves_of
 from runner.models.listening import Heard, Logits, listening
 from runner.models.mapped import can_be_mapped, mapped
-from runner.models.operations import running
 from runner.models.own_init import OwnInit
 from runner.models.substitutes import substituted
 from runner.scaling.parameterization import Role
@@ -84,8 +83,6 @@ class TorchModule(nn.Module):
         self._features = _named(shell, features)
         self._marks: dict[str, Mark] = {path: Mark(tie.role) for path, tie in found.tied.items()}
         self._marks |= {path: Mark("activation") for path in self._features if path not in found.leaves}
-        self._logits = {path: f"{path}.logits".removeprefix(".") for path in found.attending}
-        self._marks |= {name: Mark("activation") for name in self._logits.values()}
         rows = {path: leaf.layer for path, leaf in found.leaves.items()} | self._marks
         for path in _parents_first(found.order([*rows])):
             _place(self, path, rows[path])
@@ -161,8 +158,8 @@ class TorchModule(nn.Module):
                 nudge.view(cells, count, *value.shape[2:])
                 for nudge, value in zip(nudges, returned, strict=True)
             ]
-        with substituted(), running(self._shell[0]) as (stack, _), Logits(self._logits, stack) as logits:
-            outputs, heard = self._heard(state, extra, samples, axis, added)
+        with substituted(), Logits() as logits:
+            outputs, heard = self._heard(state, extra, samples, axis, added, logits)
         put(self._calls(heard, nudges, parameters, logits, cells, count, like))
         return outputs
 
@@ -181,14 +178,22 @@ class TorchModule(nn.Module):
         return extra
 
     def _heard(
-        self, state: State, extra: State, samples: Tensor, axis: int | None, nudges: list[Tensor] | None
+        self,
+        state: State,
+        extra: State,
+        samples: Tensor,
+        axis: int | None,
+        nudges: list[Tensor] | None,
+        logits: Logits | None = None,
     ) -> tuple[Tensor, Heard]:
         """Outputs of all cells and samples, and what was heard, with their axes in front."""
         kept = Heard()
 
         def one(own: State, more: State, sample: Tensor, added: list[Tensor] | None) -> Any:
             to = self._listened
-            with listening(self._shell[0], to.calls, to.layers, to.ends, added) as heard:
+            with listening(self._shell[0], to.calls, to.layers, to.ends, to.whole, added) as heard:
+                if logits:
+                    logits.heard = heard
                 used = {name: value + more[name] if name in more else value for name, value in own.items()}
                 outputs = self._run(used, sample[None])[0]
             kept.events, kept.arguments = heard.events, heard.arguments
@@ -233,8 +238,7 @@ class TorchModule(nn.Module):
             if path in self._leaves.tied:
                 again = self._again(heard, place, (self._leaves.tied[path].held.path,))
                 once(self._marks[path], nothing, again)
-            if path in self._logits and (found := logits.of(path, cells, count)) is not None:
-                tape[-1:-1] = [Call(self._marks[self._logits[path]], nothing, nothing, found)]
+            tape[-1].logits = logits.of(place, cells, count)
             after = heard.events[place + 1] if place + 1 < len(heard.events) else None
             if after and after.follows and not self._features and path not in to.containers:
                 tape[-1].features = _without_batch(heard.received[place + 1])

@@ -15,7 +15,6 @@ from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
 from runner.errors import UserError
-from runner.models.listening import SOFTMAX
 from runner.models.operations import Operations, running
 from runner.models.substitutes import substituted
 
@@ -84,12 +83,10 @@ class Followed:
 
     Attributes:
         uses: Name of every parameter to its uses, in their order; names of one parameter are told apart.
-        attending: Paths of the submodules that took a softmax of something that depends on the sample.
         called: Paths of all submodules, in the order of their first calls.
     """
 
     uses: dict[str, list[Use]]
-    attending: tuple[str, ...]
     called: tuple[str, ...]
 
 
@@ -129,7 +126,7 @@ def follow(module: nn.Module, inputs: tuple[int, ...]) -> Followed:
                 f"model.module must not change when it is called, got a new value of its buffer {name}: "
                 "its output would depend on samples that came before; leave it out, or put it in eval mode"
             )
-    return Followed(following.uses, tuple(dict.fromkeys(following.attending)), tuple(following.called))
+    return Followed(following.uses, tuple(following.called))
 
 
 def _called(
@@ -150,7 +147,6 @@ class _Following(Operations):
     ) -> None:
         super().__init__()
         self.uses: dict[str, list[Use]] = {name: [] for name in state}
-        self.attending: list[str] = []
         self._stack, self.called = stack, called
         self._made_of = {id(value): {name} for name, value in state.items()}
         self._met = {id(sample)}
@@ -166,8 +162,6 @@ class _Following(Operations):
         self._kept.append((given, results))
         if any(id(value) in self._met for value in given):
             self._record(name, args, given, results)
-            if name in SOFTMAX:
-                self.attending.append(self._stack[-1])
             self._met |= {id(value) for value in results}
             return returned
         sources = [value for value in given if id(value) in self._made_of]
