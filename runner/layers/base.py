@@ -88,22 +88,33 @@ class Call:
 
 
 _tape: list[Call] | None = None
+_factored = True
 
 
 @contextmanager
-def record() -> Iterator[list[Call]]:
-    """Record every layer call of the forward passes run inside, in order."""
-    global _tape
-    outer, _tape = _tape, []
+def record(*, factored: bool = True) -> Iterator[list[Call]]:
+    """Record every layer call of the forward passes run inside, in order.
+
+    Args:
+        factored: Whether gradients with respect to what layers return will be asked for, sample by sample.
+    """
+    global _tape, _factored
+    outer = _tape, _factored
+    _tape, _factored = [], factored
     try:
         yield _tape
     finally:
-        _tape = outer
+        _tape, _factored = outer
 
 
 def recording() -> bool:
     """Say whether the present forward pass is recorded."""
     return _tape is not None
+
+
+def factoring() -> bool:
+    """Say whether gradients of the present pass will be asked for, sample by sample."""
+    return _factored and torch.is_grad_enabled()
 
 
 def put(calls: Iterable[Call]) -> None:

@@ -56,7 +56,7 @@ def sharpness(now: Snapshot, start: Snapshot) -> Measurement:
 def _sharpness(now: Snapshot, vector: Float[Tensor, "cell _"] | None) -> Float[Tensor, "cell"]:
     """Top eigenvalue of the Hessian; the vector is the kernel's."""
     ensemble = now.ensemble
-    passed = forward(ensemble.model, now.parameters, ensemble.inputs["train"])
+    passed = forward(ensemble.model, now.parameters, ensemble.inputs["train"], factored=False)
     gamma = ensemble.gamma[:, 0, 0]
     roots = {
         path: (factor.sqrt() * layers.per_cell(gamma, factor.dim())).to(ensemble.dtype)

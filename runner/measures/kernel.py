@@ -172,7 +172,7 @@ def kernel_product(
         x: Samples; vectors have a number for each of them and each output, outputs varying fastest.
         columns: The vectors multiplied are on only so many samples, the first; on all by default.
     """
-    passed = forward(model, parameters, x)
+    passed = forward(model, parameters, x, factored=False)
     cells, samples, outputs = passed.outputs.shape
     columns = samples if columns is None else columns
     if layers.is_chain(passed.tape, passed.outputs):

@@ -30,11 +30,19 @@ class Pass(NamedTuple):
 
 
 def forward(
-    model: nn.Module, parameters: Mapping[str, Tensor], x: Shaped[Tensor, "#cell sample *inputs"]
+    model: nn.Module,
+    parameters: Mapping[str, Tensor],
+    x: Shaped[Tensor, "#cell sample *inputs"],
+    *,
+    factored: bool = True,
 ) -> Pass:
-    """Return a pass whose outputs, and those of its layers, can be differentiated."""
+    """Return a pass whose outputs, and those of its layers, can be differentiated.
+
+    Args:
+        factored: Whether those of layers will be, sample by sample.
+    """
     leaves = {path: value.detach().requires_grad_() for path, value in parameters.items()}
-    with torch.enable_grad(), layers.record() as calls:
+    with torch.enable_grad(), layers.record(factored=factored) as calls:
         outputs = functional_call(model, leaves, (x,))
     weights = {
         layer: leaves[path].detach()

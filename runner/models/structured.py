@@ -19,7 +19,8 @@ def same(value: Tensor) -> Tensor:
 
 def structured(part: nn.Module, sigma_weight: float, sigma_bias: float) -> Structured | None:
     """Return the ensemble layer in the place of a layer of torch; None if there is none for it."""
-    maker = _MAKERS.get(type(part))
+    kind = type(part)
+    maker = _MAKERS.get(kind) or _MAKERS_BY_NAME.get(f"{kind.__module__}.{kind.__qualname__}")
     return maker(part, sigma_weight, sigma_bias) if maker else None
 
 
@@ -67,9 +68,19 @@ def _standardized(x: Tensor, shape: tuple[int, ...], epsilon: float) -> Tensor:
     return nn.functional.layer_norm(x, shape, eps=epsilon)
 
 
+def _conv1d(part: nn.Module, sigma_weight: float, sigma_bias: float) -> Structured:
+    """What Hugging Face's GPT-2 calls a Conv1D: a linear layer whose weight lies the other way round."""
+    weight = part.get_parameter("weight")
+    keys = {"sigma_weight": sigma_weight, "sigma_bias": sigma_bias}
+    return Linear(weight.shape[0], weight.shape[1], "hidden", bias=True, **keys), same, same
+
+
 _MAKERS: dict[type[nn.Module], Callable[..., Structured | None]] = {
     nn.Linear: _linear,
     nn.Conv2d: _conv2d,
     nn.Embedding: _embedding,
     nn.LayerNorm: _layer_norm,
 }
+
+_MAKERS_BY_NAME: dict[str, Callable[..., Structured | None]] = {"transformers.pytorch_utils.Conv1D": _conv1d}
+"""Of libraries that are not imported here."""

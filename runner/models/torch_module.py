@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from runner.errors import UserError, unknown
 from runner.grid import instantiate
 from runner.layers import Again, Call, Layer, Mark, Opaque
-from runner.layers.base import put, recording
+from runner.layers.base import factoring, put, recording
 from runner.models.leaves import Listened, Plain, leaves_of
 from runner.models.listening import Heard, Logits, listening
 from runner.models.mapped import can_be_mapped, mapped
@@ -143,7 +143,7 @@ class TorchModule(nn.Module):
         nudges: list[Tensor] | None = None
         added: list[Tensor] | None = None
         parameters: dict[Opaque, Tensor] = {}
-        if torch.is_grad_enabled():
+        if factoring():
             for layer in self._listened.opaque:
                 parameters[layer] = like.new_zeros(cells, count, sum(layer.sizes), requires_grad=True)
             extra = self._extra(parameters)
