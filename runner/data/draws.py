@@ -67,4 +67,9 @@ def draw(
         # A sign of 0 would be neither class.
         other = torch.where(second(x) > 0, 1.0, -1.0).double()
         splits[name] = Split(x, ((y - shift) / scale)[:, None], other[:, None])
-    return Dataset(**splits, task="regression" if regression else "classification")
+    return Dataset(
+        splits["train"],
+        splits["test"],
+        splits["probe"],
+        task="regression" if regression else "classification",
+    )

@@ -59,7 +59,7 @@ class TorchModule(nn.Module):
         # In a tuple, so that its parameters do not count as this model's.
         self._shell = (shell.train(),)
 
-    def forward(self, x: Shaped[Tensor, "#cell sample *inputs"]) -> Float[Tensor, "cell sample output"]:
+    def forward(self, x: Shaped[Tensor, "#cell sample *inputs"]) -> Float[Tensor, "cell sample *outputs"]:
         """Run the module for every cell."""
         state = {
             f"{path}.{name}" if path else name: value

@@ -68,10 +68,10 @@ class Costs:
             return _DECOMPOSITION * float(rows) ** 3 / machine.rate(rows, "float64")
 
         sizes = Sizes(
-            train, shape.test_size, shape.probe_size, outputs, on_all, kernel,
+            train, shape.test_size, shape.probe_size, outputs, shape.positions, on_all, kernel,
             lambda pairs: kernel(train, train, pairs / double), decomposition,
         )  # fmt: skip
-        self._points, at_init, after = _measures(cell, sizes)
+        self._points, at_init, after = _measures(cell, sizes, shape.searched)
         self._init = _INIT_STEPS * on_all + at_init
         self._measures = self._points * on_all + after
 
@@ -117,11 +117,15 @@ def kept_outputs(cell: Cell, shape: PackShape) -> int:
     )
 
 
-def _measures(cell: Cell, sizes: Sizes) -> tuple[int, float, float]:
-    """Return the measured steps and the seconds of measures at init and after it; shared work counts once."""
+def _measures(cell: Cell, sizes: Sizes, searched: bool) -> tuple[int, float, float]:
+    """Return the measured steps and the seconds of measures at init and after it; shared work counts once.
+
+    Args:
+        searched: Whether lambda_max is looked for at init, measured or not.
+    """
     section = json.loads(cell.settings).get("measure", {})
     count = measured_points(cell)
-    init = dict(BY_NAME["lambda_max"].price(sizes, {}).init)  # every cell needs it, measured or not
+    init = dict(BY_NAME["lambda_max"].price(sizes, {}).init) if searched else {}
     times: dict[str, int] = {}
     each: dict[str, float] = {}
     for measure in scheduled(section).values():
