@@ -471,6 +471,20 @@ def test_alignments_equal_those_of_naive_kernels():
     assert tables.cells[0]["loss_barrier"] >= 1
 
 
+def test_a_readout_by_the_embedding_is_listed_as_that():
+    cell = language(model=TIED, measure=measures("update_size", "predictions"))
+    tables = train_pack([cell], CPU)
+    rows = [
+        value
+        for layer, step, value in zip(
+            tables.layers["layer"], tables.layers["step"], tables.layers["update_size"], strict=True
+        )
+        if (layer, step) == ("embedding", 3)
+    ]
+    f = torch.tensor(tables.outputs["value"]).view(3, -1)
+    assert rows == [pytest.approx(float((f[2] - f[0]).square().mean().sqrt()))]
+
+
 def test_cells_end_where_every_position_is_right():
     cell = language(steps=100, lr=1.0, stop={"train_error": 0.4})
     row = train_pack([cell], CPU).cells[0]
@@ -527,6 +541,9 @@ def test_what_does_not_fit_text_is_refused():
         measure=measures("ntk_change", sketch=1)
     )
     assert "data.probe_size must be at least 11 for the measure cka" in refused(measure=measures("cka"))
+    assert "measure.functions.spectrum.kernel must be trace for 5180 outputs, got full" in refused(
+        data=SMALL | {"context": 140, "size": 1600}, measure=measures("spectrum", kernel="full")
+    )
     pairs = {"_target_": "runner.data.modular_addition", "p": 4, "train_size": 8, "probe_size": 4}
     assert "model.tied must be false" in refused(data=pairs, model=TIED)
     assert "must share the outputs evenly, got 5 at 2 positions" in refused(

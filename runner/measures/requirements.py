@@ -174,6 +174,11 @@ def decomposable(name: str, setting: Setting) -> None:
     samples, outputs = len(setting.dataset.train), setting.dataset.outputs
     kernel = setting.options.get("kernel", "full")
     rows = kernel_rows(kernel, samples, outputs)
+    if rows // samples > MAX_KERNEL_SIZE:
+        raise UserError(
+            f"measure.functions.{name}.kernel must be trace for {outputs} outputs, got {kernel}; the full "
+            f"kernel of a single sample has more than {MAX_KERNEL_SIZE} rows"
+        )
     if rows > MAX_KERNEL_SIZE:
         of = f" of the {kernel} kernel with {outputs} outputs" if outputs > 1 else ""
         instead = "lower it, take kernel=trace" if rows > samples else "lower it"
