@@ -28,6 +28,7 @@ _STEP_CALLS = 15  # operations of a step, per weight matrix
 _STEP_PASSES = 12  # over weights and activations in a step, beside the products
 _STEP_SHARE = 0.9  # of the speed of square products, that a step's own reach
 _INIT_STEPS = 15  # steps that what all cells do at init is worth: spectral norms, kernels
+_OUTPUT_STEPS = 1  # that outputs on all samples are worth, where no lambda_max is looked for
 _DECOMPOSITION = 2.1  # n^3 float64 operations, at the speed of products, that all eigenvalues are worth
 _INIT_CALLS = 5_000  # operations before the first step
 _POINT_CALLS = 1_500  # operations at a measured step
@@ -72,7 +73,7 @@ class Costs:
             lambda pairs: kernel(train, train, pairs / double), decomposition,
         )  # fmt: skip
         self._points, at_init, after = _measures(cell, sizes, shape.searched)
-        self._init = _INIT_STEPS * on_all + at_init
+        self._init = (_INIT_STEPS if shape.searched else _OUTPUT_STEPS) * on_all + at_init
         self._measures = self._points * on_all + after
 
     def seconds(self, counts: np.ndarray | int, starts: np.ndarray | int = 1) -> np.ndarray:
