@@ -627,7 +627,7 @@ def test_a_sweep_over_text(tmp_path, monkeypatch, capsys):
         "sweep data=text data.context=4 data.size=600 data.train_size=12 data.test_size=6 data.probe_size=4 "
         "model=transformer model.causal=true model.readout=every +model.tied=false,true width=8 depth=1 "
         "parameterization=mup base_width=8 optimizer=adam lr=0.01,0.1 steps=8 batch_size=4 "
-        "loss=cross_entropy measure.points=3 workers=1 store=out"
+        "loss=cross_entropy measure.points=3 +measure.functions.ntk_change.sketch=4 workers=1 store=out"
     )
     assert cli.main([*line.split(), "loss=mse"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
@@ -638,3 +638,5 @@ def test_a_sweep_over_text(tmp_path, monkeypatch, capsys):
     assert (cells["train_loss"] < math.log(39)).all()
     assert cells["train_error"].between(0, 1).all()
     assert cells["ntk_change"].gt(0).all()
+    assert cells["ntk_sketch_error"].gt(0).all()
+    assert cells["lambda_max_init"].isna().all()

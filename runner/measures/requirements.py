@@ -141,11 +141,11 @@ def enough_to_split(name: str, setting: Setting) -> None:
 
 
 def one_prediction(name: str, setting: Setting) -> None:
-    """Ask for one prediction per sample."""
-    if setting.dataset.positions > 1:
+    """Ask for one prediction per sample, whose inputs are all that there is to be known."""
+    if setting.dataset.vocabulary is not None:
         raise UserError(
             f"data must have one prediction per sample for the measure {name}, whose kernel has seen the "
-            f"symbols to be predicted, got {setting.dataset.positions}; leave {name} out of measure"
+            f"symbols to be predicted, got one at every position; leave {name} out of measure"
         )
 
 
