@@ -119,7 +119,12 @@ OUTPUTS = (
     _key("step", "int64", "steps", "As in trace"),
     _key("split", "string", "", "probe, test or train"),
     _key("sample", "int64", "", "Place of the sample in its split, from 0"),
-    _key("output", "int64", "", "Output of the network, from 0; in classification a class"),
+    _key(
+        "output",
+        "int64",
+        "",
+        "Output of the network, from 0; in classification a class; of text, position * vocabulary + symbol",
+    ),
     Column("value", "float64", "output", "f = (h - h at init if centred) / gamma on the sample"),
 )
 """Written by the measure ``predictions`` alone."""

@@ -91,10 +91,19 @@ def patches(x, side):
     )
 
 
-def transformer(w, x, depth, heads, logit_factor, activation="gelu", causal=False, last=False, side=2):
-    """``logit_factor`` is what the logits are multiplied by beside 1 / sqrt(d_head)."""
-    tokens = patches(x, side) if x.dim() == 4 else x if x.dim() == 3 else x[:, :, None]
-    z = affine(w, "embedding", tokens / math.sqrt(tokens.shape[-1])) + w["position.weight"]
+def transformer(
+    w, x, depth, heads, logit_factor, activation="gelu", causal=False, last=False, side=2, readout=None
+):
+    """``logit_factor`` is what the logits are multiplied by beside 1 / sqrt(d_head).
+
+    Of symbols every position has outputs; ``readout`` is the weight in force of a tied one.
+    """
+    if x.is_floating_point():
+        tokens = patches(x, side) if x.dim() == 4 else x if x.dim() == 3 else x[:, :, None]
+        z = affine(w, "embedding", tokens / math.sqrt(tokens.shape[-1]))
+    else:
+        z = torch.stack([torch.stack([w["embedding.weight"][token] for token in row]) for row in x])
+    z = z + w["position.weight"]
     size = z.shape[-1] // heads
     for block in range(depth):
         path = f"blocks.{block}"
@@ -114,4 +123,7 @@ def transformer(w, x, depth, heads, logit_factor, activation="gelu", causal=Fals
         y = affine(w, f"{path}.up", norm(w, f"{path}.norm", z))
         z = z + affine(w, f"{path}.down", PHI[activation](y))
     z = norm(w, "norm", z)
+    if not x.is_floating_point():
+        weight = w["output.weight"] if readout is None else readout
+        return torch.cat([z[:, t] @ weight for t in range(x.shape[1])], 1)
     return affine(w, "output", z[:, -1] if last else z.mean(1))

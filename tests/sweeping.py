@@ -62,6 +62,8 @@ def shape_of(cell):
         inputs=64,
         outputs=10,
         activations=cell.depth * cell.width + 10,
+        positions=1,
+        searched=True,
         flops_per_step=6.0 * 512 * parameters,
     )
 

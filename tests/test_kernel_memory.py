@@ -10,8 +10,9 @@ from test_models import CASES, SMALL
 from runner.commands import sweep
 from runner.layers import contraction, is_chain, kernel_bytes, kernel_memory, record
 from runner.measures import Snapshot, empirical_ntk, kernel
-from runner.measures.kernel import empirical_ntk_full, probe_ntk
+from runner.measures.kernel import empirical_ntk_full
 from runner.measures.passes import forward
+from runner.measures.probe_kernel import probe_ntk
 from runner.training import train
 
 MLP = {"_target_": "runner.models.MLP", "activation": "relu", "bias": True, "sigma_bias": 0.3}

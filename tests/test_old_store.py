@@ -15,7 +15,15 @@ LINE = [
     "data=xor", "data.dim=4", "data.train_size=16", "data.test_size=8", "data.probe_size=8", "width=8,16,32",
     "lr=0.1,1,300", "steps=4", "workers=1", "measure.points=3", "store=old",
 ]  # fmt: skip
-SINCE = ("base_depth", "loss_limit", "precision", "pattern_change", "best_ntk_gain", "loss_barrier")
+SINCE = (
+    "base_depth",
+    "loss_limit",
+    "precision",
+    "pattern_change",
+    "best_ntk_gain",
+    "loss_barrier",
+    "ntk_sketch_error",
+)
 """Columns that came later: null in it."""
 
 

@@ -127,6 +127,11 @@ def baseline_of(settings: Mapping[str, Any]) -> Baseline | None:
 
 def check(baseline: Baseline, dataset: Dataset, width: int, depth: int) -> None:
     """Raise UserError if a baseline cannot be fitted to a data set."""
+    if dataset.vocabulary is not None:
+        raise UserError(
+            "data must hold vectors, sequences of them or images for a baseline, got sequences of symbols; "
+            "use other data, or model=transformer"
+        )
     if len(dataset.train) < LEAST_SAMPLES:
         raise UserError(
             f"data.train_size must be at least {LEAST_SAMPLES} for a baseline, which chooses its "

@@ -1,14 +1,16 @@
 """Data sets: functions of the keys of a ``data`` section that return a :class:`Dataset`."""
 
-from runner.data.dataset import Dataset, Split, load
+from runner.data.dataset import Dataset, Split, Tokens, load
 from runner.data.digits import digits
 from runner.data.images import images
 from runner.data.modular import modular_addition
 from runner.data.synthetic import parity, polynomial, single_index, staircase, teacher, xor
+from runner.data.text import text
 
 __all__ = [
     "Dataset",
     "Split",
+    "Tokens",
     "digits",
     "images",
     "load",
@@ -18,5 +20,6 @@ __all__ = [
     "single_index",
     "staircase",
     "teacher",
+    "text",
     "xor",
 ]

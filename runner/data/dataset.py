@@ -5,6 +5,8 @@ The shape of one sample says what it is, and models read it so:
 - ``(features,)``: a vector.
 - ``(positions, features)``: a sequence; tokens are one-hot, so that a linear layer embeds them.
 - ``(channels, height, width)``: an image.
+- :class:`Tokens`, positions and vocabulary: a sequence of symbols, held as their numbers, whole numbers
+  ``[position]`` that stand for one-hot vectors. At every position the symbol that follows is predicted.
 
 Whoever wants a vector, as the MLP and the kernels of the baselines, flattens the others.
 """
@@ -12,10 +14,10 @@ Whoever wants a vector, as the MLP and the kernels of the baselines, flattens th
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Shaped
 from torch import Tensor
 
 from runner.errors import UserError
@@ -25,20 +27,32 @@ from runner.grid.instantiate import call
 TASKS = ("classification", "regression")
 
 
+class Tokens(NamedTuple):
+    """The shape that a sample of symbols stands for, one-hot; which tells models that it holds their numbers.
+
+    Attributes:
+        positions: Symbols of a sample.
+        vocabulary: Different symbols that there are.
+    """
+
+    positions: int
+    vocabulary: int
+
+
 @dataclass(frozen=True, eq=False)
 class Split:
     """Samples and what the network should say of them.
 
     Attributes:
-        inputs: ``[sample, *shape]``, the shape as above.
+        inputs: ``[sample, *shape]``, the shape as above; int64 ``[sample, position]`` for symbols.
         targets: ``[sample, output]``; for classification the largest score marks the class, or the sign of
-            a single output.
+            a single output. For symbols int64 ``[sample, position]``, the next symbol at every position.
         second: Another labelling of the same inputs, one column of -1 and +1, on which features learned
             from ``targets`` are tried; None if there is none.
     """
 
-    inputs: Float64[Tensor, "sample *shape"]
-    targets: Float64[Tensor, "sample output"]
+    inputs: Shaped[Tensor, "sample *shape"]
+    targets: Shaped[Tensor, "sample output"]
     second: Float64[Tensor, "sample 1"] | None = None
 
     def __len__(self) -> int:
@@ -57,6 +71,7 @@ class Dataset:
         fresh: Draws so many new training samples, for ``data.online=true``: of the same task as the splits,
             in float64 on the CPU, all that is random in them and in their noise from the generator that it
             is given. None where there are no more samples than those of the splits.
+        vocabulary: For sequences of symbols, how many there are; None for all other data.
     """
 
     train: Split
@@ -64,16 +79,24 @@ class Dataset:
     probe: Split
     task: Literal["classification", "regression"]
     fresh: Callable[[int, torch.Generator], Split] | None = None
+    vocabulary: int | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one sample."""
+        """Shape of one sample; of symbols the one that their numbers stand for."""
+        if self.vocabulary is not None:
+            return Tokens(self.positions, self.vocabulary)
         return tuple(self.train.inputs.shape[1:])
 
     @property
+    def positions(self) -> int:
+        """Predictions of a sample: one but for symbols, of which each has one."""
+        return 1 if self.vocabulary is None else self.train.targets.shape[1]
+
+    @property
     def outputs(self) -> int:
-        """Network outputs that the targets ask for."""
-        return self.train.targets.shape[1]
+        """Network outputs that the targets ask for, those of all positions side by side."""
+        return self.train.targets.shape[1] if self.vocabulary is None else self.positions * self.vocabulary
 
 
 def load(settings: Mapping[str, Any]) -> Dataset:
@@ -134,20 +157,24 @@ def check_split(name: str, split: Split, dataset: Dataset) -> None:
             f"data must have one target per sample, got {split.inputs.shape[0]} inputs and "
             f"{split.targets.shape[0]} targets in the {name} split; give as many of both"
         )
+    if dataset.vocabulary is not None:
+        _check_symbols(name, split, dataset)
     outputs = dataset.train.targets.shape[1:]
     if len(outputs) != 1 or split.targets.shape[1:] != outputs:
         raise UserError(
             f"data must have targets [sample, output], as many outputs in every split, got "
             f"{list(split.targets.shape)} in the {name} split; give each output a column"
         )
-    if dataset.task == "classification" and outputs[0] == 1 and bool((split.targets == 0).any()):
+    scored = dataset.vocabulary is None and dataset.task == "classification"
+    if scored and outputs[0] == 1 and bool((split.targets == 0).any()):
         raise UserError(
             f"data must mark two classes by the sign of a single target, got 0 in the {name} split; "
             "use -1 and +1, or a column for each class"
         )
-    if tuple(split.inputs.shape[1:]) != dataset.input_shape:
+    shape = tuple(dataset.train.inputs.shape[1:])
+    if tuple(split.inputs.shape[1:]) != shape:
         raise UserError(
-            f"data must have samples of one shape, got {dataset.input_shape} in the train split and "
+            f"data must have samples of one shape, got {shape} in the train split and "
             f"{tuple(split.inputs.shape[1:])} in the {name} split; give all splits one"
         )
     if split.second is not None and not bool((split.second.abs() == 1).all()):
@@ -156,12 +183,29 @@ def check_split(name: str, split: Split, dataset: Dataset) -> None:
         )
 
 
+def _check_symbols(name: str, split: Split, dataset: Dataset) -> None:
+    """Raise UserError if a split of symbols is malformed."""
+    if dataset.task != "classification" or split.second is not None:
+        raise UserError(
+            "data with a vocabulary must be of the task classification, without second labels, got others; "
+            "leave out Split.second"
+        )
+    for values in (split.inputs, split.targets):
+        numbers = values.dtype == torch.int64 and values.shape == split.inputs.shape and values.dim() == 2
+        if not numbers or not bool(((values >= 0) & (values < (dataset.vocabulary or 0))).all()):
+            raise UserError(
+                f"data with a vocabulary of {dataset.vocabulary} must have int64 inputs and targets [sample, "
+                f"position] from 0 on below it, got {values.dtype} {list(values.shape)} in the {name} split; "
+                "number the symbols"
+            )
+
+
 def at_least(key: str, value: object, least: int, remedy: str = "give a larger one") -> None:
     """Raise UserError unless the value of a key is an integer of at least this."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise UserError(f"{key} must be an integer >= {least}, got {value!r}; {remedy}")
 
 
-def one_hot(labels: Tensor, classes: int) -> Float64[Tensor, "sample class"]:
+def one_hot(labels: Tensor, classes: int) -> Float64[Tensor, "*sample class"]:
     """Return zero-mean one-hot targets: 1 - 1/classes for the class, -1/classes elsewhere."""
     return torch.nn.functional.one_hot(labels, classes).double() - 1 / classes

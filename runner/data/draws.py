@@ -76,4 +76,10 @@ def draw(
         x = sample(count, stream)
         return Split(x, ((label(x) - shift) / scale)[:, None])
 
-    return Dataset(**splits, task="regression" if regression else "classification", fresh=fresh)
+    return Dataset(
+        splits["train"],
+        splits["test"],
+        splits["probe"],
+        task="regression" if regression else "classification",
+        fresh=fresh,
+    )

@@ -105,9 +105,9 @@ def classification(source: Labelled, choice: Choice) -> Dataset:
             one_hot(target, outputs) if choice.binary is None else (2 * target - 1).double()[:, None],
             None if sign_of is None else sign_of[labels[index]][:, None],
         )
-    return Dataset(
-        **(_standardized(splits) if choice.standardize else splits), task="classification", fresh=None
-    )
+    if choice.standardize:
+        splits = _standardized(splits)
+    return Dataset(splits["train"], splits["test"], splits["probe"], task="classification")
 
 
 def _choose(

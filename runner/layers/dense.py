@@ -1,14 +1,16 @@
 """Layers that multiply by a matrix."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
 from runner.errors import unknown
-from runner.layers.base import Call, Layer, ParameterSpec
+from runner.grid.cell import Cell
+from runner.layers.base import Call, Layer, ParameterSpec, per_cell, recording
 from runner.layers.contraction import Pairing, dense_kernel
-from runner.scaling.parameterization import Role
+from runner.scaling.parameterization import Role, Scaling
 
 MATRIX_ROLES: tuple[Role, ...] = ("input", "hidden", "output")
 
@@ -115,20 +117,81 @@ class Embedding(Affine):
 
     Args:
         sigma_weight: Init standard deviation of an entry, at base width.
+        tied: Whether :meth:`read_out` may use the table as a readout, too.
 
     References:
         Yang et al. (2022), arXiv 2203.03466, table 8: embeddings are input weights, of unit variance.
     """
 
-    def __init__(self, count: int, fan_out: int, *, sigma_weight: float = 1.0) -> None:
+    readout_factor: Tensor
+
+    def __init__(self, count: int, fan_out: int, *, sigma_weight: float = 1.0, tied: bool = False) -> None:
         super().__init__(
             (count, fan_out), 1, fan_out, "input", bias=False, sigma_weight=sigma_weight, sigma_bias=0.0
         )
+        self.tied = tied
+        if tied:
+            self.register_buffer("readout_factor", torch.empty(0), persistent=False)
 
-    def forward(self, x: Tensor) -> Float[Tensor, "cell sample position fan_out"]:
+    def populate(self, cells: Sequence[Cell], like: Tensor) -> None:
+        """Draw the table and, where it is tied, set the factor of the readout."""
+        super().populate(cells, like)
+        if self.tied:
+            scaling = Scaling(cells)
+            fan_in_base = self.specs["weight"].shape[1] / scaling.ratios["width"]
+            factor = scaling.multiplier("output") / scaling.multiplier("input") / fan_in_base.sqrt()
+            self.register_buffer("readout_factor", factor.to(like), persistent=False)
+
+    def forward(self, x: Shaped[Tensor, "#cell sample *tokens"]) -> Float[Tensor, "cell sample ... fan_out"]:
         """Look up ``[cell or 1, sample, position]`` indices, or multiply one-hot vectors in a last axis."""
-        if not x.is_floating_point():
-            x = nn.functional.one_hot(x, self.specs["weight"].shape[0]).to(self.weight.dtype)
-        outputs = self.multiply(x, self.weight)
-        self.remember(x, outputs)
+        if x.is_floating_point():
+            outputs = self.multiply(x, self.weight)
+            self.remember(x, outputs)
+            return outputs
+        outputs = self.scale("weight", self._rows(x))
+        if recording():  # gradients are products of what a layer was given
+            self.remember(self._one_hot(x), outputs)
         return outputs
+
+    def cost(self, call: Call) -> tuple[int, int]:
+        """Return the numbers that a call returned; a lookup multiplies nothing."""
+        return call.outputs.numel(), 0
+
+    def read_out(
+        self, x: Float[Tensor, "cell sample position fan_out"]
+    ) -> Float[Tensor, "cell sample position token"]:
+        """Return the product of features with every row, ``r^(-a_output) / sqrt(fan_in_base) x w^T``.
+
+        The raw table w is the embedding's, with its init and its learning rate; in the readout it has the
+        multiplier of an output weight. The root of the fan-in at base width is what an untied readout has in
+        its init, so that outputs start as large. A readout is a second call of the layer, on every token: its
+        gradients add to those of the first, and the kernel has the products between the two.
+
+        References:
+            Press & Wolf (2017), arXiv 1608.05859; Yang et al. (2022), arXiv 2203.03466, appendix B, and
+            MuSharedReadout of https://github.com/microsoft/mup.
+        """
+        x = x * per_cell(self.readout_factor, 4)
+        if not recording():
+            table = self.scale("weight", self.weight)
+            outputs: Tensor = x.flatten(1, 2) @ table.mT
+            return outputs.view(*x.shape[:3], -1)
+        every = torch.eye(self.specs["weight"].shape[0], dtype=x.dtype, device=x.device)[None, None]
+        # A copy for each sample, though all are the same: derivatives with respect to them are per sample.
+        table = self.multiply(every, self.weight).expand(-1, x.shape[1], -1, -1)
+        self.remember(every.expand(-1, x.shape[1], -1, -1), table)
+        return x @ table.mT
+
+    def _rows(
+        self, tokens: Int64[Tensor, "#cell sample position"]
+    ) -> Float[Tensor, "cell sample position _"]:
+        """Copies of rows: several times as fast, forward and back, as one-hot vectors times the tables."""
+        cells, count, _ = self.weight.shape
+        first = torch.arange(0, cells * count, count, device=tokens.device).view(-1, 1, 1)
+        return nn.functional.embedding(first + tokens, self.weight.flatten(0, 1))
+
+    def _one_hot(
+        self, tokens: Int64[Tensor, "#cell sample position"]
+    ) -> Float[Tensor, "#cell sample position _"]:
+        every = torch.arange(self.specs["weight"].shape[0], device=tokens.device)
+        return (tokens.unsqueeze(-1) == every).to(self.weight.dtype)

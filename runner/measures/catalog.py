@@ -14,8 +14,12 @@ from runner.measures.requirements import (
     full_batch,
     known_splits,
     mse,
+    one_prediction,
     plain_sgd,
     second_labels,
+    sketch_of_vectors,
+    sketch_vectors,
+    untied,
 )
 
 _KERNEL_SEARCH = 13
@@ -43,7 +47,9 @@ def _line(sizes: Sizes, options: Mapping[str, Any]) -> Cost:
 
 
 def _probe_kernel(sizes: Sizes, options: Mapping[str, Any]) -> Cost:
-    return Cost(point={"probe kernel": sizes.kernel(sizes.probe, sizes.probe)})
+    vectors = sketch_vectors(sizes.outputs, sizes.positions, options.get("sketch"))
+    seconds = sizes.kernel(sizes.probe, sizes.probe) * (vectors / sizes.outputs if vectors else 1.0)
+    return Cost(point={"probe kernel": seconds})
 
 
 def _spectrum(sizes: Sizes, options: Mapping[str, Any]) -> Cost:
@@ -94,14 +100,17 @@ MEASURES: tuple[Measure, ...] = (
         ),
     ),
     Measure(
-        "ntk_change", "kernel", cost=_probe_kernel, prepare="kernel.probe_ntk",
-        paper="Jacot et al., arXiv 1806.07572",
+        "ntk_change", "probe_kernel", requires=(sketch_of_vectors,), cost=_probe_kernel,
+        prepare="probe_kernel.probe_ntk", paper="Jacot et al., arXiv 1806.07572",
         trace=columns(
             ntk_change=("1", "norm_F(Theta_t - Theta_0) / norm_F(Theta_0), lr-weighted kernel on probes"),
+            ntk_sketch_error=("1", "Standard error of the kernel on probes over its norm, where it is "
+                "estimated from random vectors, for whichever measure; null where it is exact"),
         ),
     ),
     Measure(
-        "kernel_distance", "kernel", cost=_probe_kernel, prepare="kernel.probe_ntk",
+        "kernel_distance", "probe_kernel", requires=(sketch_of_vectors,), cost=_probe_kernel,
+        prepare="probe_kernel.probe_ntk",
         paper="Fort et al., arXiv 2010.15110",
         trace=columns(
             kernel_distance=("1", "1 - cos(Theta_t, Theta_0) on probes (Fort et al., arXiv 2010.15110)"),
@@ -121,7 +130,8 @@ MEASURES: tuple[Measure, ...] = (
         ),
     ),
     Measure(
-        "cka", "alignment", requires=(enough_probes,), cost=_probe_kernel, prepare="alignment.prepare",
+        "cka", "alignment", requires=(enough_probes, sketch_of_vectors), cost=_probe_kernel,
+        prepare="alignment.prepare",
         paper="Kornblith et al., arXiv 1905.00414",
         trace=columns(
             cka=("1", "Centred alignment of Theta_t with Theta_0 on probes (arXiv 1905.00414)"),
@@ -129,7 +139,7 @@ MEASURES: tuple[Measure, ...] = (
         ),
     ),
     Measure(
-        "target_alignment", "alignment", requires=(enough_probes,), cost=_probe_kernel,
+        "target_alignment", "alignment", requires=(enough_probes, sketch_of_vectors), cost=_probe_kernel,
         prepare="alignment.centred_ntk", paper="Cristianini et al., NeurIPS 2001",
         trace=columns(target_alignment=("1", "Centred alignment of Theta_t with y y^T on probes")),
     ),
@@ -151,7 +161,7 @@ MEASURES: tuple[Measure, ...] = (
         ),
     ),
     Measure(
-        "kernel_regression", "regression", requires=(enough_to_split,), cost=_regression,
+        "kernel_regression", "regression", requires=(one_prediction, enough_to_split), cost=_regression,
         prepare="regression.ntk_regression",
         trace=columns(
             kernel_regression_loss=("loss", "Test loss, half the mean squared error, of ridge regression "
@@ -170,7 +180,7 @@ MEASURES: tuple[Measure, ...] = (
         ),
     ),
     Measure(
-        "ntk_gain", "regression", requires=(mse, enough_to_split), cost=_regression_at_init,
+        "ntk_gain", "regression", requires=(mse, one_prediction, enough_to_split), cost=_regression_at_init,
         prepare="regression.ntk_regression", best=("ntk_gain",),
         trace=columns(ntk_gain=("loss", "Test loss of ridge regression with Theta_0 minus the network's")),
     ),
@@ -214,7 +224,8 @@ MEASURES: tuple[Measure, ...] = (
         ),
     ),
     Measure(
-        "ntk_limit_distance", "limit", of_init=True, requires=(enough_probes,), prepare="kernel.probe_ntk",
+        "ntk_limit_distance", "limit", of_init=True, requires=(enough_probes,),
+        prepare="probe_kernel.probe_ntk",
         paper="Jacot et al., arXiv 1806.07572",
         trace=columns(
             ntk_limit_distance=("1", "norm_F(Theta_0 - Theta_inf) / norm_F(Theta_inf) on probes at init, "
@@ -240,7 +251,8 @@ MEASURES: tuple[Measure, ...] = (
         ),
     ),
     Measure(
-        "update_parts", "features", prepare="features.received", paper="Haas et al., arXiv 2505.22491",
+        "update_parts", "features", requires=(untied,), prepare="features.received",
+        paper="Haas et al., arXiv 2505.22491",
         layers=columns(
             update_own=("activation",
                 "RMS on probes of (W_t - W_0) x_t, what its own weight changed; over gamma for the last"),

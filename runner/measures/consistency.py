@@ -3,19 +3,28 @@
 from collections.abc import Mapping
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from runner.data import Dataset
 from runner.errors import UserError
-from runner.layers import allocate, parameters_of
-from runner.measures.kernel import empirical_ntk
+from runner.layers import Pairing, allocate, parameters_of
+from runner.measures.kernel import contract
 from runner.measures.passes import forward
+from runner.measures.probe_kernel import project
+from runner.measures.requirements import EXACT_OUTPUTS
 from runner.models import is_built_in
 from runner.models.check import BATCHED, RANDOM
 
 _TOLERANCE = 1e-6
 _SAMPLES = 5
+_VECTORS = 8
+"""Random combinations of the outputs that stand for them where they are many."""
+PEEPING = (
+    "what it predicts at a position depends on later symbols, which it is to predict; mask them, as "
+    "model=transformer does with model.causal=true"
+)
 
 
 def _require_equal(one: Tensor, other: Tensor, why: str) -> None:
@@ -49,13 +58,14 @@ def check_layers(model: nn.Module, dataset: Dataset) -> None:
 
     The kernel of one sample with itself is the squared norm of the gradient. A weight used without calling
     its layer, or a layer that misstates its gradients, makes the two differ; models that are not built in
-    are therefore tried once, with one random cell in float64, before they are trained.
+    are therefore tried once, with one random cell in float64, before they are trained. One that continues a
+    text must also predict every symbol from those before it alone.
 
     Args:
         model: Built; the cells that it has are lost.
 
     Raises:
-        UserError: If the two differ, or there are no first or second derivatives.
+        UserError: If the two differ, derivatives fail, or a prediction depends on later symbols.
     """
     if is_built_in(model):
         return
@@ -67,27 +77,46 @@ def check_layers(model: nn.Module, dataset: Dataset) -> None:
     parameters: dict[str, Tensor] = {path: parameter for path, _, parameter, _ in parameters_of(model)}
     several = dataset.probe.inputs[None, :_SAMPLES]
     x = several[:, :1]
-    outputs = functional_call(model, parameters, (x,))
+    passed = forward(model, parameters, x)
     together, again = (functional_call(model, parameters, (several,))[:, :1] for _ in range(2))
     _require_equal(together, again, RANDOM)
-    _require_equal(outputs, together, BATCHED)
+    _require_equal(passed.outputs, together, BATCHED)
+    if dataset.vocabulary is not None:
+        _require_causal(model, parameters, x, dataset.vocabulary)
+    if passed.outputs.shape[2] > EXACT_OUTPUTS:
+        passed = project(passed, _VECTORS)
+    outputs, leaves = passed.outputs, passed.leaves
     expected, used = 0.0, set[str]()
     _require_derivatives(model, parameters, x)
     for k in range(outputs.shape[2]):
         gradients = torch.autograd.grad(
-            outputs[0, 0, k], list(parameters.values()), retain_graph=True, allow_unused=True
+            outputs[0, 0, k], list(leaves.values()), retain_graph=True, allow_unused=True
         )
-        used |= {path for path, g in zip(parameters, gradients, strict=True) if g is not None}
+        used |= {path for path, g in zip(leaves, gradients, strict=True) if g is not None}
         squares = sum(float(g.square().sum()) for g in gradients if g is not None)
         expected += squares / outputs.shape[2]
-    if unused := [path for path in parameters if path not in used]:
+    if unused := [path for path in leaves if path not in used]:
         raise UserError(
             f"model must use all of its parameters, got {unused[0]} on which no output depends; "
             "call its layer in forward, or leave it out"
         )
-    found = float(empirical_ntk(model, parameters, x)[0, 0, 0])
+    found = float(contract(passed, Pairing(), precise=False)[0, 0, 0, 0, 0])
     if abs(found - expected) > _TOLERANCE * abs(expected):
         raise UserError(
             f"model must use its parameters by calling their layers only, got a kernel of {found:.6g} from "
             f"the layers and {expected:.6g} from the gradient; call every layer, check jacobians of your own"
         )
+
+
+def _require_causal(
+    model: nn.Module, parameters: dict[str, Tensor], x: Int64[Tensor, "1 1 position"], vocabulary: int
+) -> None:
+    """Raise UserError if what is predicted at a position depends on later symbols."""
+    positions = x.shape[2]
+    for place in {positions // 2, positions - 1} - {0}:
+        other = torch.cat([x[:, :, :place], (x[:, :, place:] + 1) % vocabulary], 2)
+        before, after = (
+            functional_call(model, parameters, (symbols,)).unflatten(2, (positions, -1))[:, :, :place]
+            for symbols in (x, other)
+        )
+        _require_equal(before, after, PEEPING)

@@ -46,6 +46,7 @@ class Sizes:
         test: Test samples.
         probe: Probe samples.
         outputs: Network outputs.
+        positions: Predictions of a sample.
         passes: Seconds of one training step on all training samples.
         kernel: Seconds of a trace kernel, from its rows and columns.
         precise_kernel: Seconds of a kernel of the training set in float64, from its pairs of outputs.
@@ -56,6 +57,7 @@ class Sizes:
     test: int
     probe: int
     outputs: int
+    positions: int
     passes: float
     kernel: Callable[[int, int], float]
     precise_kernel: Callable[[int], float]

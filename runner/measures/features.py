@@ -42,7 +42,7 @@ def update_size(now: Snapshot, start: Snapshot) -> Measurement:
 
     Returns:
         ``update_size`` per layer and cell: of the representation that follows it or, for the last layer, of
-        the outputs.
+        the outputs; for an embedding that is the readout, too, of the outputs.
 
     References:
         Yang et al. (2022), "Tensor Programs V", arXiv 2203.03466, appendix D.1.

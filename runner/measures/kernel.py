@@ -1,4 +1,4 @@
-"""The empirical neural tangent kernel and how it changes.
+"""The empirical neural tangent kernel, its products with vectors and its top eigenvalue.
 
 The kernel is lr-weighted, ``Theta(x, x')_kk' = sum_p r^(-c_p) <dh_k(x)/dp, dh_k'(x')/dp>`` over raw
 parameters p and raw outputs h: it governs SGD in every parameterization, and the factors gamma^2 of the
@@ -65,53 +65,13 @@ def empirical_ntk_full(
     return _kernel(model, parameters, x, Pairing(columns, full=True), precise)
 
 
-def probe_ntk(snapshot: Snapshot) -> Float[Tensor, "cell probe probe"]:
-    """Return the trace kernel on probes at a moment."""
-    return snapshot.cached("ntk", lambda: _probe_ntk(snapshot))
-
-
-def _probe_ntk(snapshot: Snapshot) -> Float[Tensor, "cell probe probe"]:
-    """From the pass that gave the features or, beyond the limit of memory, of some cells after the others."""
-    x = snapshot.ensemble.inputs["probe"]
-    passed = snapshot.probed()
-    size = ntk_bytes(snapshot, x.shape[1])
-    if passed.outputs.shape[0] * size <= layers.kernel_bytes():
-        return contract(passed, Pairing(), precise=False)[:, 0, :, 0]
-    return torch.cat([empirical_ntk(*part, x) for part in snapshot.parts(size)])
-
-
 def ntk_bytes(snapshot: Snapshot, samples: int) -> int:
     """Return the memory limit within which a cell's trace kernel on so many samples is computed at once."""
     return 2 * samples * sample_bytes(snapshot.probed())
 
 
-def ntk_change(now: Snapshot, start: Snapshot) -> Measurement:
-    """Return norm_F(Theta_t - Theta_0) / norm_F(Theta_0) on probes.
-
-    Returns:
-        ``ntk_change`` per cell.
-    """
-    before, after = probe_ntk(start).flatten(1), probe_ntk(now).flatten(1)
-    return Measurement(trace={"ntk_change": (after - before).norm(dim=1) / before.norm(dim=1)})
-
-
-def kernel_distance(now: Snapshot, start: Snapshot) -> Measurement:
-    """Return 1 - cos(Theta_t, Theta_0) on probes: blind to a change of scale, unlike ``ntk_change``.
-
-    Returns:
-        ``kernel_distance`` per cell.
-
-    References:
-        Fort et al. (2020), "Deep learning versus kernel learning", arXiv 2010.15110, section 2.
-    """
-    before = nn.functional.normalize(probe_ntk(start).flatten(1), dim=1)
-    after = nn.functional.normalize(probe_ntk(now).flatten(1), dim=1)
-    # Half the squared chord: 1 - <a, b> would lose all digits of a small distance to cancellation.
-    return Measurement(trace={"kernel_distance": (after - before).square().sum(1) / 2})
-
-
 def lambda_max(now: Snapshot, start: Snapshot) -> Measurement:
-    """Return the top eigenvalue of the full lr-weighted kernel on the training set, over N.
+    """Return the top eigenvalue of the full lr-weighted kernel on the training set, over N predictions.
 
     2 / lambda_max is the critical learning rate of full-batch gradient descent on the MSE. By Lanczos
     iteration on products with the kernel, see :func:`kernel_product`.
@@ -135,7 +95,7 @@ def _lambda_max(now: Snapshot, start: Snapshot) -> Float[Tensor, "cell"]:
         value, vector = top_eigenpair(
             product, outputs.flatten(1), guess=None if guess is None else guess[index]
         )
-        values.append(value / x.shape[1])
+        values.append(value / (x.shape[1] * piece.ensemble.positions))
         if vector is not None:
             vectors.append(vector)
     if vectors:

@@ -27,7 +27,7 @@ def kernel_rows(kernel: str, samples: int, outputs: int) -> int:
 
 
 def spectrum(now: Snapshot, start: Snapshot, *, kernel: str = "full") -> Measurement:
-    r"""Return the ends and the effective rank of the lr-weighted train kernel over N.
+    r"""Return the ends and the effective rank of the lr-weighted train kernel over N predictions.
 
     With eigenvalues l_i and shares p_i = l_i / sum_j l_j, the effective rank is exp(-sum_i p_i log p_i).
 
@@ -78,10 +78,10 @@ def _eigenvalues(snapshot: Snapshot, kernel: str) -> Float[Tensor, "cell mode"]:
     found = []
     # Products in TF32 lose more digits of the gradients than the smallest eigenvalue can spare.
     double = snapshot.ensemble.cells[0].precision == "tf32"
-    x = x.double() if double else x
+    x = x.double() if double and x.is_floating_point() else x
     for model, parameters in snapshot.parts(3 * max(8 * size**2, ntk_bytes(snapshot, samples))):
         if double:
             parameters = {path: value.double() for path, value in parameters.items()}
         matrix = compute(model, parameters, x, precise=True).reshape(-1, size, size)
-        found.append(spectra(matrix / samples))
+        found.append(spectra(matrix / (samples * snapshot.ensemble.positions)))
     return torch.cat(found)

@@ -25,7 +25,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from runner.layers import Linear
-from runner.measures.kernel import probe_ntk
+from runner.measures.probe_kernel import probe_ntk
 from runner.measures.snapshot import Measurement, Snapshot
 from runner.models import MLP
 from runner.models.ensemble import Ensemble

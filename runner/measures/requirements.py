@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 MAX_KERNEL_SIZE = 4096
 """Rows of the largest kernel all of whose eigenvalues are computed: some seconds and 134 MB in float64."""
 
-
+EXACT_OUTPUTS = 256
+"""Outputs at several positions up to which the kernel on probes is exact, unless a config says otherwise."""
+VECTORS = 32
+"""Random vectors that it is estimated with beyond them."""
 SPLITS = ("probe", "test", "train")
 
 
@@ -33,6 +36,7 @@ class Setting:
         loss: ``mse`` or ``cross_entropy``.
         batch_size: Samples per step; None for full batch.
         online: Whether they are fresh at every step.
+        model: The ``model`` section.
         options: Keyword arguments of the measure.
     """
 
@@ -41,6 +45,7 @@ class Setting:
     loss: str
     batch_size: int | None
     online: bool = False
+    model: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -48,12 +53,37 @@ Requirement = Callable[[str, Setting], None]
 
 
 def enough_probes(name: str, setting: Setting) -> None:
-    """Ask for as many probes as the network has outputs, and for two."""
-    least = max(2, setting.dataset.outputs)
+    """Ask for as many predictions on probes as each has outputs, and for two probes."""
+    positions = setting.dataset.positions
+    least = max(2, -(-setting.dataset.outputs // positions**2))
     if len(setting.dataset.probe) < least:
         raise UserError(
             f"data.probe_size must be at least {least} for the measure {name} with "
             f"{setting.dataset.outputs} outputs, got {len(setting.dataset.probe)}; raise it"
+        )
+
+
+def sketch_vectors(outputs: int, positions: int, sketch: int | None) -> int:
+    """Return how many random vectors the kernel on probes is estimated with; 0 if it is exact.
+
+    Args:
+        outputs: Of the network, of all positions.
+        positions: Predictions of a sample; of a single one the kernel is always exact by default.
+        sketch: The option of the measure: a number of them, 0 for none, None for what the outputs ask for.
+    """
+    if sketch is not None:
+        return sketch
+    return VECTORS if positions > 1 and outputs > EXACT_OUTPUTS else 0
+
+
+def sketch_of_vectors(name: str, setting: Setting) -> None:
+    """Ask for so many random vectors that their spread says how good the estimate is."""
+    sketch = setting.options.get("sketch")
+    whole = isinstance(sketch, int) and not isinstance(sketch, bool)
+    if sketch is not None and not (whole and (sketch == 0 or sketch >= 2)):
+        raise UserError(
+            f"measure.functions.{name}.sketch must be null, 0 or an integer >= 2, got {sketch!r}; "
+            "give a number of random vectors, 0 for the exact kernel"
         )
 
 
@@ -117,6 +147,24 @@ def enough_to_split(name: str, setting: Setting) -> None:
         )
 
 
+def one_prediction(name: str, setting: Setting) -> None:
+    """Ask for one prediction per sample, whose inputs are all that there is to be known."""
+    if setting.dataset.vocabulary is not None:
+        raise UserError(
+            f"data must have one prediction per sample for the measure {name}, whose kernel has seen the "
+            f"symbols to be predicted, got one at every position; leave {name} out of measure"
+        )
+
+
+def untied(name: str, setting: Setting) -> None:
+    """Ask for a readout with a weight of its own."""
+    if setting.model.get("tied"):
+        raise UserError(
+            f"model.tied must be false for the measure {name}, which divides the change of each weight's own "
+            f"outputs, got true; untie the readout or leave {name} out of measure"
+        )
+
+
 def second_labels(name: str, setting: Setting) -> None:
     """Ask for a second labelling of the data."""
     if setting.dataset.train.second is None or setting.dataset.test.second is None:
@@ -133,6 +181,11 @@ def decomposable(name: str, setting: Setting) -> None:
     samples, outputs = len(setting.dataset.train), setting.dataset.outputs
     kernel = setting.options.get("kernel", "full")
     rows = kernel_rows(kernel, samples, outputs)
+    if rows // samples > MAX_KERNEL_SIZE:
+        raise UserError(
+            f"measure.functions.{name}.kernel must be trace for {outputs} outputs, got {kernel}; the full "
+            f"kernel of a single sample has more than {MAX_KERNEL_SIZE} rows"
+        )
     if rows > MAX_KERNEL_SIZE:
         of = f" of the {kernel} kernel with {outputs} outputs" if outputs > 1 else ""
         instead = "lower it, take kernel=trace" if rows > samples else "lower it"

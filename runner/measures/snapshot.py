@@ -150,7 +150,7 @@ class Snapshot:
         return self._readout
 
     def features_of(
-        self, x: Float[Tensor, "#cell sample *inputs"]
+        self, x: Shaped[Tensor, "#cell sample *inputs"]
     ) -> dict[str, Float[Tensor, "cell sample unit"]]:
         """Return the hidden representations of these samples, positions side by side; not kept."""
         with torch.no_grad(), layers.record() as tape:
@@ -169,7 +169,7 @@ class Snapshot:
             item.layer.name: item.features.detach().flatten(2) for item in tape if item.features is not None
         }
 
-    def call(self, x: Float[Tensor, "#cell sample *inputs"]) -> Float[Tensor, "cell sample output"]:
+    def call(self, x: Shaped[Tensor, "#cell sample *inputs"]) -> Float[Tensor, "cell sample output"]:
         """Apply the networks with this moment's parameters."""
         raw: Tensor = functional_call(self.ensemble.model, self.parameters, (x,))
         return raw

@@ -3,10 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from runner.data import Tokens
+from runner.errors import UserError
 from runner.grid.instantiate import call
 from runner.models.torch_module import TorchModule
+from runner.models.transformer import Transformer
 
 
 def build(
@@ -18,10 +21,22 @@ def build(
         A module that maps ``[cell or 1, sample, *inputs]`` to ``[cell, sample, outputs]``, without cells.
 
     Raises:
-        UserError: If the target cannot be found or does not take these keys.
+        UserError: If the target cannot be found or does not take these keys, or cannot read symbols.
     """
     model: nn.Module = call("model", settings, width=width, depth=depth, inputs=inputs, outputs=outputs)
+    if isinstance(inputs, Tokens):
+        if is_built_in(model) and not isinstance(model, Transformer):
+            raise UserError(
+                f"model must read sequences of symbols, got {type(model).__name__}; use model=transformer "
+                "model.causal=true model.readout=every, or model=torch"
+            )
+        model.register_forward_hook(_side_by_side)
     return model
+
+
+def _side_by_side(model: nn.Module, given: object, outputs: Tensor) -> Tensor:
+    """What a network returns at every position, ``[..., position, symbol]``, as everything else sees it."""
+    return outputs.flatten(2) if outputs.dim() == 4 else outputs
 
 
 def is_built_in(model: nn.Module) -> bool:

@@ -60,7 +60,8 @@ def check(model: nn.Module, dataset: Dataset) -> Size:
     # network that may be too large for the memory is told by shapes alone: only its own training is to fail.
     device = "cpu" if 4 * parameter_count(model) < _LARGE_BYTES else "meta"
     allocate(model, 1, device)
-    sample = dataset.probe.inputs[None, :1].to(device, torch.float32)
+    sample = dataset.probe.inputs[None, :1].to(device)
+    sample = sample.float() if sample.is_floating_point() else sample
     try:
         with record() as tape, torch.no_grad():
             produced = tuple(model(sample).shape)
@@ -73,12 +74,15 @@ def check(model: nn.Module, dataset: Dataset) -> Size:
                 f"model must compute a function of each sample, got {reason}: {RANDOM}"
             ) from error
         raise UserError(
-            f"model must map samples of shape {dataset.input_shape}, got {type(error).__name__}: {reason}; "
-            "choose another model or other data"
+            f"model must map samples of shape {tuple(dataset.input_shape)}, got {type(error).__name__}: "
+            f"{reason}; choose another model or other data"
         ) from error
     if produced != (1, 1, dataset.outputs):
+        wanted = f"[cell, sample, {dataset.outputs}]"
+        if dataset.vocabulary is not None:
+            wanted = f"[cell, sample, {dataset.positions}, {dataset.vocabulary}] or {wanted}"
         raise UserError(
-            f"model must map [cell, sample, *inputs] to [cell, sample, {dataset.outputs}], got {produced} "
+            f"model must map [cell, sample, *inputs] to {wanted}, got {produced} "
             "for one cell and one sample; see runner.layers"
         )
     costs = [call.layer.cost(call) for call in tape]

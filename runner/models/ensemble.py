@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from runner import layers
@@ -30,11 +30,14 @@ class Ensemble:
         device: Device of parameters and data.
 
     Attributes:
-        inputs: Samples of each split, with a ``cell`` axis of length 1.
-        targets: What the loss compares with, likewise: under cross-entropy 1 for the class and 0 elsewhere.
+        inputs: Samples of each split, with a ``cell`` axis of length 1; symbols as whole numbers.
+        targets: What the loss compares with, likewise: under cross-entropy 1 for the class and 0 elsewhere;
+            symbols as whole numbers.
         scores: What regression aims at, likewise: the targets of the data set, whatever the loss.
         second: Another labelling of the samples, likewise, for the splits that have one.
         classification: Whether an error rate has a meaning.
+        vocabulary: Different symbols, where samples are sequences of them.
+        positions: Predictions of a sample, each of which counts as a sample.
         lr: Absolute base learning rate of every cell; NaN until it is known.
         gamma: Richness of every cell, ``[cell, 1, 1]``.
     """
@@ -54,13 +57,14 @@ class Ensemble:
         # A cell axis of length 1: all cells share the data.
         self.inputs, self.scores, self.second = (
             {
-                name: values[None].to(device, self.dtype)
+                name: values[None].to(device, self.dtype if values.is_floating_point() else values.dtype)
                 for name in SPLITS
                 if (values := getattr(getattr(dataset, name), part)) is not None
             }
             for part in ("inputs", "targets", "second")
         )
         self.classification = dataset.task == "classification"
+        self.vocabulary, self.positions = dataset.vocabulary, dataset.positions
         self.targets = {name: self._compared(scores) for name, scores in self.scores.items()}
         self.offset: dict[str, Tensor] = {}
         self.lr = torch.full((len(cells),), torch.nan, dtype=torch.float64, device=device)
@@ -70,7 +74,7 @@ class Ensemble:
         """Path to parameter, in the order of :func:`runner.layers.parameters_of`."""
         return {path: parameter for path, _, parameter, _ in layers.parameters_of(self.model)}
 
-    def batch_targets(self, batch: Batch) -> Float[Tensor, "_cell sample output"]:
+    def batch_targets(self, batch: Batch) -> Shaped[Tensor, "_cell sample output"]:
         """Return what the loss compares with on a batch."""
         return (
             take(self.targets["train"], batch.places)
@@ -78,9 +82,11 @@ class Ensemble:
             else self._compared(batch.scores)
         )
 
-    def _compared(self, scores: Float[Tensor, "_cell sample output"]) -> Float[Tensor, "_cell sample output"]:
-        """What the loss compares with where regression aims at these scores."""
-        if self.cells[0].loss == "cross_entropy" and scores.shape[2] > 1:
+    def _compared(
+        self, scores: Shaped[Tensor, "_cell sample output"]
+    ) -> Shaped[Tensor, "_cell sample output"]:
+        """What the loss compares with where regression aims at these scores; symbols are themselves."""
+        if self.cells[0].loss == "cross_entropy" and scores.shape[2] > 1 and self.vocabulary is None:
             return _probabilities(scores)
         return scores
 
@@ -138,8 +144,8 @@ def _probabilities(scores: Float[Tensor, "_cell sample output"]) -> Float[Tensor
 
 
 def take(
-    values: Float[Tensor, "_cell sample *rest"], index: Int[Tensor, "cell batch"] | None
-) -> Float[Tensor, "_cell _batch *rest"]:
+    values: Shaped[Tensor, "_cell sample *rest"], index: Int[Tensor, "cell batch"] | None
+) -> Shaped[Tensor, "_cell _batch *rest"]:
     """Pick every cell's samples; ``values`` may have a ``cell`` axis of length 1."""
     if index is None:
         return values

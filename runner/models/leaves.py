@@ -111,7 +111,7 @@ class Plain:
     Attributes:
         module: At the cell's width.
         wider: At twice that.
-        inputs: Shape of a sample.
+        sample: A sample of zeros, with the axis of a batch.
         roles: Pattern of parameter names to role, from the user.
         own: Its own init, if that is to be used.
         sigma_weight: Otherwise standard deviation of a weight times sqrt(fan_in), at base width.
@@ -120,7 +120,7 @@ class Plain:
 
     module: nn.Module
     wider: nn.Module
-    inputs: tuple[int, ...]
+    sample: Tensor
     roles: Mapping[str, Role]
     own: OwnInit | None
     sigma_weight: float
@@ -153,9 +153,9 @@ def leaves_of(plain: Plain) -> Leaves:
         shared.setdefault(id(value), []).append(name)
     if not shared:
         raise UserError("model.module must have parameters, got none; name another class")
-    seen = follow(module, plain.inputs)
+    seen = follow(module, plain.sample)
     uses = seen.uses
-    roles = roles_of(module, plain.wider, uses, follow(plain.wider, plain.inputs).uses, plain.roles)
+    roles = roles_of(module, plain.wider, uses, follow(plain.wider, plain.sample).uses, plain.roles)
     found = Leaves(called=seen.called)
     opaque: dict[str, dict[str, list[str]]] = {}
     done: set[str] = set()

@@ -51,8 +51,12 @@ def _length(arg: Any) -> int:
     return found[0] if found else 0
 
 
-def can_be_mapped(module: nn.Module, inputs: tuple[int, ...]) -> bool:
-    """Say whether torch can run a module for several cells and samples at once, each operation as one."""
+def can_be_mapped(module: nn.Module, sample: Tensor) -> bool:
+    """Say whether torch can run a module for several cells and samples at once, each operation as one.
+
+    Args:
+        sample: With the axis of a batch.
+    """
     state = {
         name: torch.stack([value.detach()] * 2).double()
         for name, value in module.named_parameters(remove_duplicate=False)
@@ -69,12 +73,10 @@ def can_be_mapped(module: nn.Module, inputs: tuple[int, ...]) -> bool:
         )
 
     both = vmap(vmap(run, in_dims=(None, 0)), in_dims=(0, None))
-    for dtype in (torch.float64, torch.int64):
-        try:
-            with torch.no_grad(), warnings.catch_warnings(), substituted():
-                warnings.simplefilter("error")  # torch warns where it takes one after the other
-                both(state, torch.zeros(2, *inputs, dtype=dtype))
-        except (RuntimeError, ValueError, TypeError, IndexError, UserWarning):
-            continue
-        return True
-    return False
+    try:
+        with torch.no_grad(), warnings.catch_warnings(), substituted():
+            warnings.simplefilter("error")  # torch warns where it takes one after the other
+            both(state, torch.cat([sample, sample]))
+    except (RuntimeError, ValueError, TypeError, IndexError, UserWarning):
+        return False
+    return True

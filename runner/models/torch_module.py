@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
+from runner.data import Tokens
 from runner.errors import UserError, unknown
 from runner.grid import instantiate
 from runner.layers import Again, Call, Layer, Mark, Opaque
@@ -77,7 +78,7 @@ class TorchModule(nn.Module):
             torch.manual_seed(0)  # what is drawn and not trained is the same for all cells
             shell, wider = make(1)(), make(_WIDER)()
         self._own = OwnInit(make(1), make(_WIDER), _WIDER) if init == "own" else None
-        plain = Plain(shell, wider, tuple(inputs), roles or {}, self._own, sigma_weight, sigma_bias)
+        plain = Plain(shell, wider, _zeros(inputs), roles or {}, self._own, sigma_weight, sigma_bias)
         found = leaves_of(plain)
         self._leaves = found
         self._features = _named(shell, features)
@@ -90,13 +91,13 @@ class TorchModule(nn.Module):
             if isinstance(layer, Layer):
                 layer.name = path
         self._listened = Listened.to(found, self._features)
-        self._batched = can_be_mapped(shell, tuple(inputs))
+        self._batched = can_be_mapped(shell, plain.sample)
         for parameter in shell.parameters():
             parameter.data = torch.empty(0)  # its cells take their place
         # In a tuple, so that its parameters do not count as this model's.
         self._shell = (shell,)
 
-    def forward(self, x: Shaped[Tensor, "#cell sample *inputs"]) -> Float[Tensor, "cell sample output"]:
+    def forward(self, x: Shaped[Tensor, "#cell sample *inputs"]) -> Float[Tensor, "cell sample *outputs"]:
         """Run the module for every cell."""
         if self._own:
             self._own.forget()
@@ -281,6 +282,13 @@ def _first(returned: Any) -> Tensor:
             f"model.module must return a tensor, got {type(returned).__name__}; return the outputs"
         )
     return found[0]
+
+
+def _zeros(inputs: tuple[int, ...]) -> Tensor:
+    """A batch of one sample of zeros."""
+    if isinstance(inputs, Tokens):
+        return torch.zeros(1, inputs[0], dtype=torch.int64)
+    return torch.zeros(1, *inputs, dtype=torch.float64)
 
 
 def _named(module: nn.Module, patterns: Sequence[str]) -> list[str]:

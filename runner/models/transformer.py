@@ -2,21 +2,23 @@
 
 from typing import Any
 
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from runner.data import Tokens
 from runner.errors import UserError, unknown
-from runner.layers import Activation, Attention, LayerNorm, Linear, Position, hidden
+from runner.layers import Activation, Attention, Embedding, LayerNorm, Linear, Position, hidden
 from runner.models.keys import layer_keys
 
-READOUTS = ("last", "mean")
+READOUTS = ("every", "last", "mean")
 
 
 class Transformer(nn.Module):
-    """Pre-norm transformer with learned positions; it classifies a sequence or regresses on it.
+    """Pre-norm transformer with learned positions; it classifies a sequence, regresses on it or continues it.
 
     A sample is read as a sequence by its shape: (positions, features) as it is, an image (channels, height,
-    width) as square patches, a vector as one position per coordinate. The embedding is a linear map.
+    width) as square patches, a vector as one position per coordinate. The embedding is a linear map; of
+    symbols, a table. A model of language is ``causal`` with the readout ``every``.
 
     Args:
         width: Features of a token, d_model.
@@ -24,7 +26,9 @@ class Transformer(nn.Module):
         heads: Heads per block; they share the width evenly.
         head_size: Features of a head, in place of ``heads``: then their number grows with width.
         causal: Whether a position sees only itself and those before it.
-        readout: What the readout sees: ``mean`` over positions, or the ``last``.
+        readout: What the readout sees: ``mean`` over positions, the ``last``, or ``every`` one by itself,
+            with an equal share of the outputs for each.
+        tied: Whether the readout is the table of the embedding; of symbols alone, and without a bias.
         patch_size: Side of an image's patches.
         hidden_ratio: Hidden units of a block's network over the width.
 
@@ -40,7 +44,7 @@ class Transformer(nn.Module):
     def __init__(
         self, width: int, depth: int, inputs: tuple[int, ...], outputs: int,
         heads: int | None = 4, head_size: int | None = None, causal: bool = False, readout: str = "mean",
-        patch_size: int = 2, hidden_ratio: int = 4, activation: str = "gelu",
+        tied: bool = False, patch_size: int = 2, hidden_ratio: int = 4, activation: str = "gelu",
         bias: bool = False, sigma_weight: float = 1.0, sigma_bias: float = 0.0, normalize_input: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -49,24 +53,50 @@ class Transformer(nn.Module):
         self.readout = readout
         self.patch_size = patch_size
         positions, features = _sequence_shape(inputs, patch_size)
+        if isinstance(inputs, Tokens) and not (causal and readout == "every"):
+            raise UserError(
+                f"model must predict every symbol from those before it, got causal={str(causal).lower()} and "
+                f"readout={readout}; use model.causal=true model.readout=every"
+            )
+        if readout == "every" and outputs % positions:
+            raise UserError(
+                f"model.readout=every must share the outputs evenly, got {outputs} at {positions} positions; "
+                "use mean or last"
+            )
         self.input_scale, first, rest = layer_keys(features, bias, sigma_weight, sigma_bias, normalize_input)
-        self.embedding = Linear(features, width, "input", **first)
+        self.embedding: Embedding | Linear
+        if isinstance(inputs, Tokens):
+            self.embedding = Embedding(features, width, sigma_weight=sigma_weight, tied=tied)
+        elif tied:
+            raise UserError(
+                "model.tied must be false where no symbols are embedded, got true; use data=text or untie it"
+            )
+        else:
+            self.embedding = Linear(features, width, "input", **first)
         self.position = Position(positions, width, sigma_weight=sigma_weight)
         heads = _heads(width, heads, head_size)
         self.blocks = nn.ModuleList(
             Block(width, heads, causal, hidden_ratio, activation, rest) for _ in range(depth)
         )
         self.norm = LayerNorm(width, bias=bias)
-        self.output = Linear(width, outputs, "output", **rest)
+        self.tied = tied
+        if not tied:
+            shares = positions if readout == "every" else 1
+            self.output = Linear(width, outputs // shares, "output", **rest)
 
-    def forward(self, x: Float[Tensor, "#cell sample *inputs"]) -> Float[Tensor, "cell sample output"]:
-        """Map samples to outputs."""
-        x = hidden(self.position(self.embedding(self._sequence(x) * self.input_scale)))
+    def forward(self, x: Shaped[Tensor, "#cell sample *inputs"]) -> Float[Tensor, "cell sample output"]:
+        """Map samples to outputs, those of all positions side by side."""
+        if x.is_floating_point():
+            x = self._sequence(x) * self.input_scale
+        x = hidden(self.position(self.embedding(x)))
         for block in self.blocks:
             x = block(x)
         x = self.norm(x)
-        outputs: Tensor = self.output(hidden(x[:, :, -1] if self.readout == "last" else x.mean(2)))
-        return outputs
+        if self.readout != "every":
+            x = x[:, :, -1] if self.readout == "last" else x.mean(2)
+        x = hidden(x)
+        outputs: Tensor = self.embedding.read_out(x) if self.tied else self.output(x)  # type: ignore[operator]
+        return outputs.flatten(2)
 
     def _sequence(self, x: Float[Tensor, "#cell sample *inputs"]) -> Float[Tensor, "#cell sample position _"]:
         """Read samples as sequences."""

@@ -90,11 +90,11 @@ class Followed:
     called: tuple[str, ...]
 
 
-def follow(module: nn.Module, inputs: tuple[int, ...]) -> Followed:
+def follow(module: nn.Module, sample: Tensor) -> Followed:
     """Follow a forward pass of one sample.
 
     Args:
-        inputs: Shape of a sample.
+        sample: With the axis of a batch, of which it is the only one.
 
     Raises:
         UserError: If the module cannot be called, or its parameters or buffers change when it is.
@@ -108,11 +108,7 @@ def follow(module: nn.Module, inputs: tuple[int, ...]) -> Followed:
         for name, value in module.named_buffers()
     }
     before = {name: value.clone() for name, value in buffers.items()}
-    try:
-        following = _called(module, state, buffers, torch.zeros(1, *inputs, dtype=torch.float64))
-    except (RuntimeError, IndexError, TypeError):
-        # Modules of tokens may want indices.
-        following = _called(module, state, buffers, torch.zeros(1, *inputs, dtype=torch.int64))
+    following = _called(module, state, buffers, sample)
     now = dict(module.named_parameters(remove_duplicate=False))
     if now.keys() != state.keys():
         changed = sorted(now.keys() ^ state.keys())[0]

@@ -1,14 +1,18 @@
-"""Losses and errors, per cell, in one normalization: that in which 2 / lambda_max is the critical lr."""
+"""Losses and errors, per cell, in one normalization: that in which 2 / lambda_max is the critical lr.
+
+Where a network predicts a symbol at every position of a sample, its outputs are those of all positions side
+by side and targets are whole numbers, ``[cell, sample, position]``. Each position then counts as a sample.
+"""
 
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 from torch.nn import functional
 
 Outputs = Float[Tensor, "cell sample output"]
-Targets = Float[Tensor, "#cell sample output"]
+Targets = Shaped[Tensor, "#cell sample _"]
 
 
 def mse(outputs: Outputs, targets: Targets) -> Float[Tensor, "cell"]:
@@ -24,19 +28,19 @@ def mse(outputs: Outputs, targets: Targets) -> Float[Tensor, "cell"]:
 
 
 def cross_entropy(outputs: Outputs, targets: Targets) -> Float[Tensor, "cell"]:
-    """Return the mean cross-entropy over samples: softmax for several outputs, logistic for one.
+    """Return the mean cross-entropy over samples and positions: softmax, or logistic for one output.
 
     Args:
-        targets: Class scores whose largest marks the class, or one column of -1 and +1.
+        targets: Class scores whose largest marks the class, or one column of -1 and +1; or symbols.
 
     Returns:
         One loss per cell, in nats.
     """
     if outputs.shape[2] == 1:
         return functional.softplus(-targets.sign() * outputs).mean((1, 2))
-    label = targets.argmax(2).expand(outputs.shape[:2])
-    picked = outputs.gather(2, label[:, :, None])[:, :, 0]
-    return (outputs.logsumexp(2) - picked).mean(1)
+    rows, label = by_prediction(outputs, targets)
+    picked = rows.gather(2, label[:, :, None])[:, :, 0]
+    return (rows.logsumexp(2) - picked).mean(1)
 
 
 def mse_gradient(outputs: Outputs, targets: Targets) -> Outputs:
@@ -46,17 +50,17 @@ def mse_gradient(outputs: Outputs, targets: Targets) -> Outputs:
 
 def cross_entropy_gradient(outputs: Outputs, targets: Targets) -> Outputs:
     """Return the gradient of :func:`cross_entropy` with respect to the outputs, a new tensor."""
-    samples = outputs.shape[1]
     if outputs.shape[2] == 1:
         side = -targets.sign()
-        return torch.sigmoid(side * outputs).mul_(side / samples)
-    gradient = outputs.softmax(2)
-    label = targets.argmax(2, keepdim=True).expand(outputs.shape[0], -1, -1)
-    return gradient.scatter_add_(2, label, -torch.ones_like(gradient[:, :, :1])).div_(samples)
+        return torch.sigmoid(side * outputs).mul_(side / outputs.shape[1])
+    rows, label = by_prediction(outputs, targets)
+    gradient = rows.softmax(2)
+    gradient.scatter_add_(2, label[:, :, None], -torch.ones_like(gradient[:, :, :1]))
+    return gradient.div_(rows.shape[1]).view(outputs.shape)
 
 
 def error_rate(outputs: Outputs, targets: Targets) -> Float[Tensor, "cell"]:
-    """Return the fraction of misclassified samples: by argmax, or by sign for one output.
+    """Return the fraction of misclassified samples and positions: by argmax, or by sign for one output.
 
     Args:
         targets: As in :func:`cross_entropy`.
@@ -67,7 +71,8 @@ def error_rate(outputs: Outputs, targets: Targets) -> Float[Tensor, "cell"]:
     if outputs.shape[2] == 1:
         wrong = outputs.sign() != targets.sign()
         return wrong.to(outputs.dtype).mean((1, 2))
-    return (outputs.argmax(2) != targets.argmax(2)).to(outputs.dtype).mean(1)
+    rows, label = by_prediction(outputs, targets)
+    return (rows.argmax(2) != label).to(outputs.dtype).mean(1)
 
 
 def margin(outputs: Outputs, targets: Targets) -> Float[Tensor, "cell"]:
@@ -83,9 +88,24 @@ def margin(outputs: Outputs, targets: Targets) -> Float[Tensor, "cell"]:
     """
     if outputs.shape[2] == 1:
         return (targets.sign() * outputs).amin((1, 2))
-    label = targets.argmax(2, keepdim=True).expand(outputs.shape[0], -1, -1)
-    others = outputs.scatter(2, label, -torch.inf).amax(2)
-    return (outputs.gather(2, label)[:, :, 0] - others).amin(1)
+    rows, label = by_prediction(outputs, targets)
+    others = rows.scatter(2, label[:, :, None], -torch.inf).amax(2)
+    return (rows.gather(2, label[:, :, None])[:, :, 0] - others).amin(1)
+
+
+def by_prediction(
+    outputs: Outputs, targets: Targets
+) -> tuple[Float[Tensor, "cell prediction class"], Int64[Tensor, "cell prediction"]]:
+    """Return a row for every prediction, of a sample or of a position of one, and its class.
+
+    Args:
+        targets: As in :func:`cross_entropy`, for several outputs.
+    """
+    if targets.is_floating_point():
+        return outputs, targets.argmax(2).expand(outputs.shape[:2])
+    _, samples, positions = targets.shape
+    label = targets.expand(outputs.shape[0], -1, -1).flatten(1)
+    return outputs.reshape(len(outputs), samples * positions, -1), label
 
 
 LOSSES: dict[str, Callable[[Outputs, Targets], Float[Tensor, "cell"]]] = {

@@ -28,6 +28,7 @@ _STEP_CALLS = 15  # operations of a step, per weight matrix
 _STEP_PASSES = 12  # over weights and activations in a step, beside the products
 _STEP_SHARE = 0.9  # of the speed of square products, that a step's own reach
 _INIT_STEPS = 15  # steps that what all cells do at init is worth: spectral norms, kernels
+_OUTPUT_STEPS = 1  # that outputs on all samples are worth, where no lambda_max is looked for
 _DECOMPOSITION = 2.1  # n^3 float64 operations, at the speed of products, that all eigenvalues are worth
 _INIT_CALLS = 5_000  # operations before the first step
 _DRAWN_PER_CALL = 100  # numbers of fresh inputs that are drawn while an operation is dispatched
@@ -74,11 +75,11 @@ class Costs:
             return _DECOMPOSITION * float(rows) ** 3 / machine.rate(rows, "float64")
 
         sizes = Sizes(
-            train, shape.test_size, shape.probe_size, outputs, on_all, kernel,
+            train, shape.test_size, shape.probe_size, outputs, shape.positions, on_all, kernel,
             lambda pairs: kernel(train, train, pairs / double), decomposition,
         )  # fmt: skip
-        self._points, at_init, after = _measures(cell, sizes)
-        self._init = _INIT_STEPS * on_all + at_init
+        self._points, at_init, after = _measures(cell, sizes, shape.searched)
+        self._init = (_INIT_STEPS if shape.searched else _OUTPUT_STEPS) * on_all + at_init
         self._measures = self._points * on_all + after
 
     def seconds(self, counts: np.ndarray | int, starts: np.ndarray | int = 1) -> np.ndarray:
@@ -124,11 +125,15 @@ def kept_outputs(cell: Cell, shape: PackShape) -> int:
     )
 
 
-def _measures(cell: Cell, sizes: Sizes) -> tuple[int, float, float]:
-    """Return the measured steps and the seconds of measures at init and after it; shared work counts once."""
+def _measures(cell: Cell, sizes: Sizes, searched: bool) -> tuple[int, float, float]:
+    """Return the measured steps and the seconds of measures at init and after it; shared work counts once.
+
+    Args:
+        searched: Whether lambda_max is looked for at init, measured or not.
+    """
     section = json.loads(cell.settings).get("measure", {})
     count = measured_points(cell)
-    init = dict(BY_NAME["lambda_max"].price(sizes, {}).init)  # every cell needs it, measured or not
+    init = dict(BY_NAME["lambda_max"].price(sizes, {}).init) if searched else {}
     times: dict[str, int] = {}
     each: dict[str, float] = {}
     for measure in scheduled(section).values():

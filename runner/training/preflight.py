@@ -13,6 +13,7 @@ from torch import nn
 from runner import baselines, data, layers
 from runner.data import online
 from runner.errors import UserError
+from runner.grid import instantiate
 from runner.grid.cell import Cell
 from runner.measures.consistency import check_layers
 from runner.measures.requirements import Setting
@@ -20,7 +21,7 @@ from runner.measures.schedule import check as check_measures
 from runner.measures.schedule import scheduled
 from runner.models import build, check
 from runner.training import stopping
-from runner.training.run import optimizer_of
+from runner.training.run import needs_lambda_max, optimizer_of
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class PackShape:
         outputs: Network outputs.
         activations: Numbers that the layers return for one sample.
         flops_per_step: 6 * multiplications * batch: forward, and backward for weights and for inputs.
+        positions: Predictions of a sample.
+        searched: Whether lambda_max is looked for at init.
     """
 
     parameters: int
@@ -46,6 +49,8 @@ class PackShape:
     outputs: int
     activations: int
     flops_per_step: float
+    positions: int = 1
+    searched: bool = True
 
 
 def resolve_device(name: str, shard: int = 0) -> torch.device:
@@ -93,6 +98,11 @@ def _inspect(settings: str, width: int, depth: int, loss: str, batch_size: int |
         raise UserError(
             "loss must be mse for a regression task, got 'cross_entropy'; use loss=mse or another data set"
         )
+    if loss == "mse" and dataset.vocabulary is not None:
+        raise UserError(
+            "loss must be cross_entropy where a symbol is predicted at every position, got 'mse'; "
+            "use loss=cross_entropy or another data set"
+        )
     train_size, test_size, probe_size = (len(split) for split in (dataset.train, dataset.test, dataset.probe))
     fresh = online.is_online(sections["data"])
     if fresh:
@@ -112,10 +122,13 @@ def _inspect(settings: str, width: int, depth: int, loss: str, batch_size: int |
     )
     size = check(model, dataset)
     check_layers(model, dataset)
-    setting = Setting(dataset, sections["optimizer"], loss, batch_size, fresh)
-    check_measures(scheduled(sections["measure"]), setting)
+    setting = Setting(dataset, sections["optimizer"], loss, batch_size, fresh, sections["model"])
+    measures = scheduled(sections["measure"])
+    check_measures(measures, setting)
+    family = getattr(instantiate.resolve("optimizer", sections["optimizer"]), "family", "sgd")
     count = layers.parameter_count(model)
     flops = 6.0 * size.multiplications * (batch_size or train_size)
     return PackShape(
-        count, train_size, test_size, probe_size, inputs, dataset.outputs, size.activations, flops
-    )
+        count, train_size, test_size, probe_size, inputs, dataset.outputs, size.activations, flops,
+        dataset.positions, needs_lambda_max(dataset, family, measures),
+    )  # fmt: skip

@@ -15,7 +15,7 @@ from runner.errors import UserError
 from runner.grid import instantiate
 from runner.grid.cell import Cell
 from runner.measures.kernel import lambda_max
-from runner.measures.schedule import scheduled
+from runner.measures.schedule import Scheduled, scheduled
 from runner.measures.snapshot import Measurement, Snapshot
 from runner.models.ensemble import Ensemble
 from runner.numerics import losses
@@ -27,6 +27,8 @@ from runner.training.divergence import loss_limits
 from runner.training.record import Recorder
 from runner.training.stopping import StopRule
 
+_SEARCHING = frozenset({"lambda_max", "sharpness"})
+"""Measures that take lambda_max at init, or its eigenvector."""
 _TAKEN = {
     table: {column.name for column in TABLES[table]} | {column.name for column in TABLES["cells"]}
     for table in ("trace", "layers")
@@ -56,7 +58,11 @@ class Run:
         index = torch.tensor([order[cell.start_key] for cell in cells], device=device)
         self.ensemble = Ensemble([cells[i] for i in starts.values()], sections["model"], dataset, device)
         self.start = Snapshot(self.ensemble, 0, keep=True)
-        lambda_init = lambda_max(self.start, self.start).trace["lambda_max"]
+        family = getattr(instantiate.resolve("optimizer", sections["optimizer"]), "family", "sgd")
+        self.searched = needs_lambda_max(dataset, family, self.measures)
+        lambda_init = torch.full((len(starts),), torch.nan, dtype=torch.float64, device=device)
+        if self.searched:
+            lambda_init = lambda_max(self.start, self.start).trace["lambda_max"].double()
         for split in self.ensemble.inputs:
             self.start.raw_outputs(split)
         for measure in self.measures.values():
@@ -66,7 +72,7 @@ class Run:
         if self.shape.center_output:
             self.ensemble.center({split: self.start.raw_outputs(split) for split in self.ensemble.inputs})
 
-        lambda_init = lambda_init[index].double()
+        lambda_init = lambda_init[index]
         swept = torch.tensor([c.lr for c in cells], dtype=torch.float64, device=device)
         sharp = torch.tensor([c.lr_unit == "sharpness" for c in cells], device=device)
         rate = torch.where(sharp, swept / lambda_init, swept)
@@ -90,7 +96,7 @@ class Run:
             {
                 "lr_absolute": rate.tolist(),
                 "lr_sharpness": (rate * lambda_init).tolist() if descends else [None] * len(cells),
-                "lambda_max_init": lambda_init.tolist(),
+                "lambda_max_init": lambda_init.tolist() if self.searched else [None] * len(cells),
                 "initial_train_loss": self.initial_loss.tolist(),
                 "precision": [cell.precision for cell in cells],
                 "parameters": [layers.parameter_count(self.ensemble.model)] * len(cells),
@@ -173,7 +179,7 @@ class Run:
         if ensemble.classification:
             for split in ("train", "test"):
                 trace[f"{split}_error"] = losses.error_rate(now.outputs(split), ensemble.targets[split])
-        if step == 0:
+        if step == 0 and self.searched:
             trace |= lambda_max(now, now).trace
         per_layer: dict[str, Mapping[str, Tensor]] = {}
         outputs: dict[str, Tensor] = {}
@@ -286,6 +292,15 @@ class Run:
         self.active = [self.active[i] for i in index.tolist()]
         self.peak, self.limit = self.peak[index], self.limit[index]
         self.initial_loss = self.initial_loss[index]
+
+
+def needs_lambda_max(dataset: data.Dataset, family: str, measures: Mapping[str, Scheduled]) -> bool:
+    """Say whether a pack looks for lambda_max at init.
+
+    All do but those that predict a symbol at every position, unless it is measured or scales their learning
+    rates: there the search is worth thousands of mini-batches, and Adam knows no critical learning rate.
+    """
+    return dataset.vocabulary is None or family == "sgd" or not measures.keys().isdisjoint(_SEARCHING)
 
 
 def optimizer_of(

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from runner.data import Dataset
@@ -35,7 +35,7 @@ class StopRule:
     def reached(
         self,
         outputs: Float[Tensor, "cell sample output"],
-        targets: Float[Tensor, "_cell sample output"],
+        targets: Shaped[Tensor, "_cell sample _"],
         loss: Any,
     ) -> dict[str, Bool[Tensor, "cell"]]:
         """Return for each level which cells have reached it.
