@@ -87,7 +87,9 @@ def sentence(label: str, judged: Judged) -> str:
     word, _ = WORDS[judged.verdict]
     note = f" {judged.note[:1].upper()}{judged.note[1:]}." if judged.note else ""
     if judged.blame:
-        return f"{label}: {word}. To blame: {judged.blame.layer}: {judged.blame.words}.{note}"
+        return f"{label}: {word}. To blame is {judged.blame.layer}: {judged.blame.words}.{note}".replace(
+            "?.", "?"
+        )
     if judged.verdict == "pass":
         count = int((layers == "pass").sum())
         return f"{label}: {word}. All {count} layers change by the same amount at any width."
@@ -118,8 +120,7 @@ def _print(labels: Sequence[str], judged: Sequence[Judged], out: Console) -> Non
         for row in records(one.layers):
             word, style = WORDS[row["verdict"]]
             texts = [_slope(row, part) for part in PARTS]
-            note = f" ({row['note']})" if row["verdict"] == "inconclusive" else ""
-            view.add_row(str(row["layer"]), *texts, Text(f"{word}{note}", style=style))
+            view.add_row(str(row["layer"]), *texts, Text(word, style=style))
         out.print(view)
         out.print()
     for label, one in zip(labels, judged, strict=True):
