@@ -7,6 +7,7 @@ import mup
 import numpy as np
 import pytest
 import torch
+from pages import EXAMPLES
 from plain_nets import Transformer, optimizer, sequences
 from torch import nn
 
@@ -303,3 +304,11 @@ def test_bad_arguments_are_refused_in_a_line(changes, message):
             given.pop("make_model"), given.pop("optimizer"), given.pop("batches"), **given
         )
     assert "\n" not in str(error.value)
+
+
+def test_the_example_of_the_docs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    exec(compile((EXAMPLES / "my_check.py").read_text("utf-8"), "my_check.py", "exec"), {})
+    assert "Adam: FAIL. To blame is 2: unstable" in capsys.readouterr().out
+    assert (tmp_path / "check.svg").is_file()
