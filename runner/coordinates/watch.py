@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -50,6 +51,31 @@ class Pass:
     calls: dict[str, Call] = field(default_factory=dict)
     logits: dict[str, Float[Tensor, "..."]] = field(default_factory=dict)
     outputs: Tensor = field(default_factory=lambda: torch.empty(0))
+    _inside: list[str] = field(default_factory=list)
+
+    def enter(self, path: str, *_: object) -> None:
+        """Note that a module is called."""
+        self._inside.append(path)
+        self.order.setdefault(path)
+
+    def leave(self, path: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        """Keep a call of a module with parameters; the last one replaces those before."""
+        self._inside.pop()
+        returned = tensor_of(output)
+        if returned is None or next(module.parameters(), None) is None:
+            return
+        args, kwargs = tree_map_only(Tensor, _copy, (args, kwargs))
+        self.calls.pop(path, None)  # in the order of the last calls
+        self.calls[path] = Call(args, kwargs, _copy(returned))
+
+    def listen(self, logits: Tensor) -> None:
+        """Keep the logits of an attention."""
+        path = self._inside[-1] if self._inside else ""
+        # Of the network itself a softmax is that of its classes, unless it is one of positions.
+        if path or logits.shape[-1] == logits.shape[-2]:
+            name = f"{path or 'attention'}{LOGITS}"
+            self.order.setdefault(name)
+            self.logits[name] = _copy(logits)
 
 
 @dataclass(frozen=True)
@@ -144,8 +170,7 @@ class Watch:
         module = self._paths[caller]
         # Their data and not other parameters in their place: packages hang scales onto parameters.
         now = {name: module.get_parameter(name).data for name in names}
-        # Clones: what writes to its input must not write to the record.
-        args, kwargs = tree_map_only(Tensor, Tensor.clone, (call.args, call.kwargs))
+        args, kwargs = tree_map_only(Tensor, _copy, (call.args, call.kwargs))
         try:
             for name in names:
                 parameter = module.get_parameter(name)
@@ -160,40 +185,13 @@ class Watch:
     def _pass(self) -> Pass:
         """Run the probes and listen."""
         found = Pass()
-        stack: list[str] = []
-
-        def enter(path: str) -> Callable[..., None]:
-            def hook(*_: object) -> None:
-                stack.append(path)
-                found.order.setdefault(path)
-
-            return hook
-
-        def leave(path: str) -> Callable[..., None]:
-            def hook(_: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-                stack.pop()
-                returned = tensor_of(output)
-                if returned is not None and any(True for _ in self._paths[path].parameters()):
-                    given = tree_map_only(Tensor, lambda x: x.detach().clone(), (args, kwargs))
-                    found.calls.pop(path, None)  # in the order of the last calls
-                    found.calls[path] = Call(given[0], given[1], returned.detach().clone())
-
-            return hook
-
-        def listen(logits: Tensor) -> None:
-            path = stack[-1] if stack else ""
-            # Of the network itself a softmax is that of its classes, unless it is one of positions.
-            if path or logits.shape[-1] == logits.shape[-2]:
-                name = f"{path or 'attention'}{LOGITS}"
-                found.order.setdefault(name)
-                found.logits[name] = logits.detach().clone()
-
         with torch.no_grad(), ExitStack() as hooks:
             for path, module in self._paths.items():
-                hooks.callback(module.register_forward_pre_hook(enter(path)).remove)
-                hooks.callback(module.register_forward_hook(leave(path), with_kwargs=True).remove)
+                hooks.callback(module.register_forward_pre_hook(partial(found.enter, path)).remove)
+                handle = module.register_forward_hook(partial(found.leave, path), with_kwargs=True)
+                hooks.callback(handle.remove)
             hooks.enter_context(_evaluating(self._model))
-            hooks.enter_context(ListenToLogits(listen))
+            hooks.enter_context(ListenToLogits(found.listen))
             found.outputs = self._run(self._model)
         return found
 
@@ -238,6 +236,11 @@ def _factor(returned: Tensor, outputs: Tensor) -> float:
     factor = (outputs * returned).sum() / returned.square().sum()
     same = (outputs - factor * returned).norm() <= _SAME * outputs.norm()
     return abs(float(factor)) if same else 1.0
+
+
+def _copy(x: Tensor) -> Tensor:
+    """What is written to later must not be written to the record."""
+    return x.detach().clone()
 
 
 def _rms(change: Float[Tensor, "..."]) -> float:

@@ -8,14 +8,17 @@ of its update, n^u too large. With x what it is given and delta what is passed b
 
 in exponents of the width n: under SGD an update is delta x^T and feels the layers above through delta, under
 Adam it is a matrix of signs and does not. All of it is 0 without a fault. What a layer is given includes the
-change of the layers below, which may have outgrown it within the step: then own is larger by that. Layers
-stand in forward order, one after the other; branches side by side change sizes by factors, not by powers.
+change of the layers below, which may have outgrown it within the step: then own is larger by that. Outputs at
+init are n^(-1/2) under maximal update; where they are n^s larger and grow, so does the gradient of a squared
+loss, unless they are subtracted: then own under SGD is larger by s - 1/2. Layers stand in forward order, one
+after the other; branches side by side change sizes by factors, not by powers.
 
 References:
     Yang & Hu (2021), "Tensor Programs IV", arXiv 2011.14522, section 3 and theorem 3.2; Haas et al. (2025),
     arXiv 2505.22491, refined coordinate check.
 """
 
+import itertools
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -39,6 +42,8 @@ _CLEARER = 0.75
 """A fault is named if it leaves less than this share of what is there without one."""
 _LESS_PLAUSIBLE = 0.02
 """What a fault of several layers must explain better than one of a single layer."""
+_RARE = 0.06
+"""The same of one by more than the width."""
 _UNSEEN = 0.1
 """The same of one that does not show in its own layer: the first one's init, which shows in those above."""
 
@@ -102,7 +107,7 @@ def explain(layers: Sequence[Layer], adam: bool | None) -> Fault | None:
     for family in families:
         for fault, scale, rate, more in _faults(layers, family):
             distance = _distance(layers, scale, rate, more, family)
-            distance += _LESS_PLAUSIBLE * (len(fault.layers) > 1)
+            distance += _LESS_PLAUSIBLE * (len(fault.layers) > 1) + _RARE * (abs(fault.power) > 1)
             distance += _UNSEEN * (fault.kind == "init" and fault.layers[0] == 0)
             if best is None or distance < best[0] - 1e-9:
                 best = distance, fault
@@ -110,8 +115,9 @@ def explain(layers: Sequence[Layer], adam: bool | None) -> Fault | None:
 
 
 def signature(
-    scale: np.ndarray, rate: np.ndarray, more: np.ndarray | int = 0, *, adam: bool, outgrown: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
+    scale: np.ndarray, rate: np.ndarray, more: np.ndarray | int = 0, *, adam: bool,
+    outgrown: bool = False, loud: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Return the slopes of own and passed that follow from what is wrong, per layer.
 
     Args:
@@ -119,10 +125,13 @@ def signature(
         rate: u of every layer.
         more: What lies between a layer and the one before it adds to the change.
         outgrown: Whether changes that grow have outgrown what they are changes of.
+        loud: Whether outputs that grow at init make the gradient of the loss grow.
     """
     below = np.concatenate([[0.0], np.cumsum(scale)[:-1]])
     above = np.cumsum(scale[::-1])[::-1] - scale
     own = rate + below if adam else rate + 2 * below + above
+    if loud and not adam:
+        own = own + max(0.0, float(scale.sum()) - 0.5)
     passed = np.full(len(own), np.nan)
     gain = scale + more
     change = own[0]
@@ -195,8 +204,8 @@ def _distance(
     usual = np.array([0.0 if adam or not is_query(layer.name) else -0.5 for layer in layers])
     found = np.array([[layer.own, layer.passed] for layer in layers]).T
     distances = []
-    for outgrown in (False, True):
-        own, passed = signature(scale, rate, more, adam=adam, outgrown=outgrown)
+    for outgrown, loud in itertools.product((False, True), repeat=2):
+        own, passed = signature(scale, rate, more, adam=adam, outgrown=outgrown, loud=loud)
         gaps = np.abs(found - np.stack([own + usual, passed]))
         gaps = np.minimum(gaps[np.isfinite(gaps)], _FAR)
         distances.append(float(gaps.mean()) if gaps.size else 0.0)
