@@ -194,12 +194,15 @@ def fit_points(
     return pd.DataFrame(rows, columns=[*facets, *columns])
 
 
-def loglog_slope(samples: Mapping[float, np.ndarray], resamples: int = RESAMPLES) -> Line:
+def loglog_slope(
+    samples: Mapping[float, np.ndarray], resamples: int = RESAMPLES, *, late: bool = False
+) -> Line:
     """Return the least-squares slope of log sample against log x with a 95 % bootstrap interval.
 
     Args:
         samples: Positive values of the seeds, by x: the width or another key.
         resamples: How often the bootstrap draws.
+        late: Whether a value of x weighs as much as it is large, in place of each the same.
 
     Returns:
         The slope of the seeds' geometric means. No slope with fewer than three values of x; no interval if
@@ -209,7 +212,9 @@ def loglog_slope(samples: Mapping[float, np.ndarray], resamples: int = RESAMPLES
         return Line(None, None, None)
     widths = sorted(samples)
     x = np.log(np.array(widths, float))
-    weights = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
+    shares = np.array(widths, float) if late else np.ones(len(widths))
+    centred = x - (shares * x).sum() / shares.sum()
+    weights = shares * centred / (shares * centred**2).sum()
     logs = [np.log(samples[width]) for width in widths]
     slope = float(sum(weight * log.mean() for weight, log in zip(weights, logs, strict=True)))
     if min(len(log) for log in logs) < 2:

@@ -6,10 +6,8 @@ and the same command again trains only what is missing.
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +17,9 @@ from runner.analysis.estimate import Tables
 from runner.analysis.regime_table import regime_table
 from runner.commands.command import Command
 from runner.commands.options import Parser, add_json
-from runner.commands.sweep import main as run_sweep
+from runner.commands.quiet import train
 from runner.errors import UserError
 from runner.store import load
-from runner.store.files import disk_errors
 from runner.views.claims import claims_markdown, claims_table
 from runner.views.terminal import console
 
@@ -82,17 +79,9 @@ def sweep(experiment: str, store: Path, quick: bool) -> int:
     Raises:
         UserError: If the sweep could not begin.
     """
-    print(f"{experiment}:", file=sys.stderr)
-    log = store / "sweep.log"
-    with disk_errors(store):
-        store.mkdir(parents=True, exist_ok=True)
-        log.touch()
-    # Quoted, for a path may hold what Hydra's grammar reads otherwise.
-    words = [f"+experiment={experiment}", f"store='{store}'", *(QUICK.get(experiment, ()) if quick else ())]
-    with log.open("w", encoding="utf-8") as file, redirect_stdout(file):
-        code = run_sweep(words)
-    if code == 130:
-        raise KeyboardInterrupt
+    code = train(
+        [f"+experiment={experiment}", *(QUICK.get(experiment, ()) if quick else ())], store, experiment
+    )
     if code == 2:
         raise UserError(f"experiment must run, got an error from +experiment={experiment} (above)")
     return code

@@ -260,6 +260,13 @@ MEASURES: tuple[Measure, ...] = (
                 "RMS on probes of W_0 (x_t - x_0), what the change of its inputs did; likewise"),
         ),
     ),
+    Measure(
+        "update_logits", "logits", prepare="logits.logits", paper="Yang et al., arXiv 2203.03466",
+        layers=columns(
+            update_logits=("1", "RMS change on probes of the attention logits by which the layer's inputs "
+                "were mixed; null where no attention comes before it"),
+        ),
+    ),
 )  # fmt: skip
 BY_NAME: dict[str, Measure] = {measure.name: measure for measure in MEASURES}
 

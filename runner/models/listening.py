@@ -1,20 +1,14 @@
 """What the submodules of a plain module are given and return while it runs."""
 
-import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
-from runner.models.operations import Operations
-
-_SOFTMAX = ("_softmax", "_safe_softmax")
-_MASKED = -1e30
-"""Logits below are those of a mask: minus infinity, or the smallest number that there is."""
+from runner.numerics.logits import ListenToLogits
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +60,8 @@ class Heard:
         returned: Outputs of the calls of layers with a structure, in their order.
         arguments: By path, of its last call.
         inside: Path of the call that runs, if it is one around no others.
+        logits: Those of every attention.
+        attending: Place in ``events`` of the call that each is of: that inside of which it is, or the next.
     """
 
     events: list[Event] = field(default_factory=list)
@@ -74,6 +70,13 @@ class Heard:
     returned: list[Tensor] = field(default_factory=list)
     arguments: dict[str, Arguments] = field(default_factory=dict)
     inside: str = ""
+    logits: list[Tensor] = field(default_factory=list)
+    attending: list[int] = field(default_factory=list)
+
+    def attend(self, logits: Tensor) -> None:
+        """Keep the logits of an attention."""
+        self.logits.append(logits)
+        self.attending.append(len(self.events) - bool(self.inside))
 
 
 @contextmanager
@@ -132,41 +135,8 @@ def listening(
         if path in layers or path in ends or path in whole:
             handles.append(part.register_forward_hook(end(path)))
     try:
-        yield heard
+        with ListenToLogits(heard.attend):
+            yield heard
     finally:
         for handle in handles:
             handle.remove()
-
-
-class Logits(Operations):
-    """Keeps what softmax is given: the logits of attention.
-
-    Attributes:
-        heard: What is heard in the present run.
-        found: By the place of the call that they are of: that inside of which they are, or the next one.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.heard = Heard()
-        self.found: dict[int, list[Tensor]] = {}
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        if self.name_of(func) in _SOFTMAX:
-            place = len(self.heard.events) - bool(self.heard.inside)
-            self.found.setdefault(place, []).append(args[0].detach())
-        return func(*args, **(kwargs or {}))
-
-    def of(self, place: int, cells: int, samples: int) -> Tensor | None:
-        """Return the logits of a call, ``[cell, sample, ...]``, not finite where masked; None if it has none.
-
-        What torch batches has the axis of cells first and that of samples second; what runs one after the
-        other is as many tensors.
-        """
-        found = [value.masked_fill(value < _MASKED, -math.inf) for value in self.found.get(place, [])]
-        if found and len(found) % (cells * samples) == 0 and found[0].shape[:1] == (1,):
-            return torch.stack(found).view(cells, samples, -1)
-        parts = [value for value in found if value.shape[:2] == (cells, samples)]
-        return torch.cat([value.flatten(2) for value in parts], 2) if parts else None

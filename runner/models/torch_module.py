@@ -17,7 +17,7 @@ from runner.grid import instantiate
 from runner.layers import Again, Call, Layer, Mark, Opaque
 from runner.layers.base import factoring, put, recording
 from runner.models.leaves import Listened, Plain, leaves_of
-from runner.models.listening import Heard, Logits, listening
+from runner.models.listening import Heard, listening
 from runner.models.mapped import can_be_mapped, mapped
 from runner.models.own_init import OwnInit
 from runner.models.substitutes import substituted
@@ -159,9 +159,9 @@ class TorchModule(nn.Module):
                 nudge.view(cells, count, *value.shape[2:])
                 for nudge, value in zip(nudges, returned, strict=True)
             ]
-        with substituted(), Logits() as logits:
-            outputs, heard = self._heard(state, extra, samples, axis, added, logits)
-        put(self._calls(heard, nudges, parameters, logits, cells, count, like))
+        with substituted():
+            outputs, heard = self._heard(state, extra, samples, axis, added)
+        put(self._calls(heard, nudges, parameters, cells, count, like))
         return outputs
 
     def _extra(self, parameters: Mapping[Opaque, Tensor]) -> dict[str, Tensor]:
@@ -179,13 +179,7 @@ class TorchModule(nn.Module):
         return extra
 
     def _heard(
-        self,
-        state: State,
-        extra: State,
-        samples: Tensor,
-        axis: int | None,
-        nudges: list[Tensor] | None,
-        logits: Logits | None = None,
+        self, state: State, extra: State, samples: Tensor, axis: int | None, nudges: list[Tensor] | None
     ) -> tuple[Tensor, Heard]:
         """Outputs of all cells and samples, and what was heard, with their axes in front."""
         kept = Heard()
@@ -193,24 +187,22 @@ class TorchModule(nn.Module):
         def one(own: State, more: State, sample: Tensor, added: list[Tensor] | None) -> Any:
             to = self._listened
             with listening(self._shell[0], to.calls, to.layers, to.ends, to.whole, added) as heard:
-                if logits:
-                    logits.heard = heard
                 used = {name: value + more[name] if name in more else value for name, value in own.items()}
                 outputs = self._run(used, sample[None])[0]
-            kept.events, kept.arguments = heard.events, heard.arguments
+            kept.events, kept.arguments, kept.attending = heard.events, heard.arguments, heard.attending
             received = [
                 to.received[event.path](value) if event.path in to.received else value
                 for event, value in zip(heard.events, heard.received, strict=True)
             ]
-            return outputs, received, heard.given, heard.returned
+            return outputs, received, heard.given, heard.returned, heard.logits
 
         inner = self._each(one, None, 0 if extra else None, 0, 0 if nudges else None)
         outer = self._each(inner, 0, 0 if extra else None, axis, 0 if nudges else None)
-        outputs, kept.received, kept.given, kept.returned = outer(state, extra, samples, nudges)
+        outputs, kept.received, kept.given, kept.returned, kept.logits = outer(state, extra, samples, nudges)
         return outputs, kept
 
     def _calls(
-        self, heard: Heard, nudges: list[Tensor] | None, parameters: Mapping[Opaque, Tensor], logits: Logits,
+        self, heard: Heard, nudges: list[Tensor] | None, parameters: Mapping[Opaque, Tensor],
         cells: int, count: int, like: Tensor,
     ) -> list[Call]:  # fmt: skip
         """The tape: a call of an opaque layer once, where its module was called last."""
@@ -239,7 +231,9 @@ class TorchModule(nn.Module):
             if path in self._leaves.tied:
                 again = self._again(heard, place, (self._leaves.tied[path].held.path,))
                 once(self._marks[path], nothing, again)
-            tape[-1].logits = logits.of(place, cells, count)
+            logits = [value for value, of in zip(heard.logits, heard.attending, strict=True) if of == place]
+            if logits:
+                tape[-1].logits = torch.cat([value.flatten(2) for value in logits], 2).detach()
             after = heard.events[place + 1] if place + 1 < len(heard.events) else None
             if after and after.follows and not self._features and path not in to.containers:
                 tape[-1].features = _without_batch(heard.received[place + 1])

@@ -9,6 +9,7 @@ from runner.store import Store
 from runner.store import load as open_store
 from runner.views.boundary import boundary
 from runner.views.captions import count_line
+from runner.views.check import check
 from runner.views.curves import curves
 from runner.views.figures import render
 from runner.views.fit import fit
@@ -33,6 +34,7 @@ class Results(Store):
     curves = curves
     transfer = transfer
     profile = profile
+    check = check
 
     def report(
         self, path: str | Path | None = None, where: str | Sequence[str] = (), all: bool = False
