@@ -298,7 +298,7 @@ def needs_lambda_max(dataset: data.Dataset, family: str, measures: Mapping[str, 
     """Say whether a pack looks for lambda_max at init.
 
     All do but those that predict a symbol at every position, unless it is measured or scales their learning
-    rates: there the search is worth thousands of mini-batches, and Adam knows no critical learning rate.
+    rates: the search is worth over a thousand mini-batches there, and Adam knows no critical learning rate.
     """
     return dataset.vocabulary is None or family == "sgd" or not measures.keys().isdisjoint(_SEARCHING)
 
