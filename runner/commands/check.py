@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     store = store_of(options.overrides)
     if options.dry_run:
         return run_sweep([*flags, *words, f"store='{store}'", "--dry-run"])
-    code = train([*flags, *words], store, "check")
+    code = train([*flags, *words, "hydra.sweeper.summary=false"], store, "check")
     if code == 2:
         return code  # said already
     with working("judging"):
