@@ -150,11 +150,11 @@ def test_what_the_sweep_refuses_is_said_once(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ([], ["zip=optimizer,lr", "optimizer=sgd,adam", "lr=0.5,0.01"]),
-        (["lr=0.1"], ["zip=optimizer,lr", "optimizer=sgd,adam", "lr=0.1,0.1"]),
-        (["optimizer=momentum"], ["optimizer=momentum", "lr=0.1"]),
+        ([], ["zip=optimizer,lr", "optimizer=sgd,adam", "lr=0.1,0.01"]),
+        (["lr=0.2"], ["zip=optimizer,lr", "optimizer=sgd,adam", "lr=0.2,0.2"]),
+        (["optimizer=momentum"], ["optimizer=momentum", "lr=0.02"]),
         (["optimizer=adam,sgd", "lr=0.2,0.3"], ["zip=optimizer,lr", "optimizer=adam,sgd", "lr=0.2,0.3"]),
-        (["data=xor"], ["zip=optimizer,lr", "optimizer=sgd,adam", "lr=0.5,0.01", "data=xor"]),
+        (["data=xor"], ["zip=optimizer,lr", "optimizer=sgd,adam", "lr=0.1,0.01", "data=xor"]),
     ],
 )
 def test_optimizers_and_their_rates(words, expected):
