@@ -25,9 +25,9 @@ from runner.views.terminal import console
 
 OUT = Path("outputs/check")
 RATES = {
-    "sgd": "0.5",
-    "momentum": "0.1",
-    "nesterov": "0.1",
+    "sgd": "0.1",
+    "momentum": "0.02",
+    "nesterov": "0.02",
     "adam": "0.01",
     "adamw": "0.01",
     "signsgd": "0.01",
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     store = store_of(options.overrides)
     if options.dry_run:
         return run_sweep([*flags, *words, f"store='{store}'", "--dry-run"])
-    code = train([*flags, *words], store, "check")
+    code = train([*flags, *words, "hydra.sweeper.summary=false"], store, "check")
     if code == 2:
         return code  # said already
     with working("judging"):
@@ -149,7 +149,7 @@ def _options(parser: Parser) -> None:
     parser.add_argument(
         "overrides", nargs="*", metavar="OVERRIDES",
         help="keys and axes as of `runner sweep`: the model, width=64,128,256,512,1024 seed=range(3) "
-        "optimizer=sgd,adam lr=0.5,0.01 (one per optimizer) parameterization=mup steps=5 unless given",
+        "optimizer=sgd,adam lr=0.1,0.01 (one per optimizer) parameterization=mup steps=5 unless given",
     )  # fmt: skip
     parser.add_argument("--config-dir", type=Path, metavar="FOLDER", help="groups in a folder of yours, too")
     parser.add_argument(

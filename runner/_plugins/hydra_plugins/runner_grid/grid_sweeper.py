@@ -46,6 +46,7 @@ ConfigStore.instance().store(
         "zip": None,
         "dry_run": False,
         "note": None,
+        "summary": True,
     },
 )
 
@@ -59,6 +60,7 @@ class GridSweeper(Sweeper):
         zip: Keys whose axes run together instead of spanning a product: a list, or several lists.
         dry_run: Whether to say only what the grid will take.
         note: Said before training starts.
+        summary: Whether to show and draw the diagram at the end.
     """
 
     config: DictConfig
@@ -73,6 +75,7 @@ class GridSweeper(Sweeper):
         zip: Sequence[Any] | None = None,
         dry_run: bool = False,
         note: str | None = None,
+        summary: bool = True,
     ) -> None:
         from hydra_plugins.runner_grid.composition import container
 
@@ -80,7 +83,7 @@ class GridSweeper(Sweeper):
         self.params: dict[str, Any] = container(params or {})
         self.grids: list[dict[str, Any]] = container(grids or [{}])
         self.zip: list[Any] = container(zip or [])
-        self.note, self.dry_run = note, dry_run
+        self.note, self.dry_run, self.summary = note, dry_run, summary
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what Hydra gives; the launcher is made when the launch has its folder."""
@@ -294,8 +297,7 @@ class GridSweeper(Sweeper):
             configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         return results
 
-    @staticmethod
-    def _finish(launched: Launched, store: Path) -> None:
+    def _finish(self, launched: Launched, store: Path) -> None:
         """Compact the tables, show the diagram and say what went wrong."""
         from runner.errors import UserError
         from runner.launching.launch import SweepIncompleteError, unfinished
@@ -306,7 +308,8 @@ class GridSweeper(Sweeper):
             compact(store)
         except UserError as error:  # no result is lost, and the next launch compacts again
             print(f"note: the tables stay in parts: {error}", file=sys.stderr)
-        print_launch_summary(store, launched.launch)
+        if self.summary:
+            print_launch_summary(store, launched.launch)
         missing, failed = unfinished(store, launched.launch)
         if missing:
             raise SweepIncompleteError(
@@ -322,7 +325,7 @@ class GridSweeper(Sweeper):
 def _typed(words: Sequence[str]) -> Iterator[str]:
     """Return the command line without what the command added to it."""
     for word in words:
-        if word != "--multirun" and not word.startswith("hydra.sweeper.note="):
+        if word != "--multirun" and not word.startswith(("hydra.sweeper.note=", "hydra.sweeper.summary=")):
             yield re.sub(r"^([^=]+)=choice\((.*)\)$", r"\1=\2", word)
 
 
