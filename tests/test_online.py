@@ -50,7 +50,32 @@ def values(cells):
 # -- which samples -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", DRAWN)
+def test_fresh_windows_are_of_the_text_that_is_trained_on():
+    dataset = data.text(context=4, size=400, train_size=8, test_size=4, probe_size=4)
+    again = dataset.fresh(8, generator(0, "text/train"))
+    assert torch.equal(again.inputs, dataset.train.inputs)
+    assert torch.equal(again.targets, dataset.train.targets)
+    every = {tuple(row.tolist()) for row in dataset.fresh(4000, generator(0, "all")).inputs}
+    assert len(every) <= 320 - 4  # of the first four fifths
+    batch = FreshBatches([0, 1], dataset.fresh, 8, CPU, torch.float32).next()
+    assert batch.inputs.dtype == batch.scores.dtype == torch.int64
+    model = {
+        "_target_": "runner.models.Transformer", "causal": True, "readout": "every", "heads": 1,
+    }  # fmt: skip
+    settings = {"_target_": "runner.data.text", "context": 4, "size": 400, "online": True, **SIZES}
+    cells = [
+        make_cell(
+            data=settings, model=model, loss="cross_entropy", batch_size=4, steps=3, seed=seed, width=4,
+            depth=1, lr_unit="absolute", lr=0.1,
+        )
+        for seed in (0, 1)
+    ]  # fmt: skip
+    assert inspect(cells[0])
+    alone, together = (train_pack(some, CPU).cells[0] for some in (cells[:1], cells))
+    assert together["train_loss"] == pytest.approx(alone["train_loss"], rel=1e-12)
+
+
+@pytest.mark.parametrize("name", [name for name in DRAWN if name != "text"])
 def test_fresh_samples_are_of_the_task(name):
     """From the stream of the training set they are the training set: inputs, function and standardisation."""
     dataset = getattr(data, name)(seed=3, **SIZES)
@@ -221,7 +246,7 @@ def test_those_that_can_are_named():
         (
             ["data=digits", "batch_size=8"],
             "data.online must be false for a data set without fresh samples, got true with runner.data."
-            "digits; choose one of parity, polynomial, single_index, staircase, teacher, xor or give",
+            "digits; choose one of parity, polynomial, single_index, staircase, teacher, text, xor or give",
         ),
         (["data=modular_addition", "batch_size=8"], "got true with runner.data.modular_addition"),
         (["data=xor,digits", "batch_size=8"], "got true with runner.data.digits"),

@@ -12,7 +12,7 @@ from runner.data.order import Batch
 from runner.errors import UserError
 from runner.numerics.generators import generator
 
-DRAWN = ("parity", "polynomial", "single_index", "staircase", "teacher", "xor")
+DRAWN = ("parity", "polynomial", "single_index", "staircase", "teacher", "text", "xor")
 """Data sets of ``conf/data`` that can be drawn from without end."""
 AHEAD = 1024
 """Samples that are drawn at a time: to draw batches of 64 one by one takes twice as long."""
@@ -116,12 +116,16 @@ class FreshBatches:
         count = self._steps * self._size
         drawn = [self._fresh(count, generator(seed, f"online/{block}")) for seed in distinct]
         self._inputs, self._scores = (
-            torch.stack([getattr(split, part).to(self._dtype) for split in drawn]).to(self._device)
+            torch.stack([self._cast(getattr(split, part)) for split in drawn]).to(self._device)
             for part in ("inputs", "targets")
         )
         places = [distinct.index(seed) for seed in self._seeds]
         self._stream_of_cell = torch.tensor(places, device=self._device)
         self._block = block
+
+    def _cast(self, values: Tensor) -> Tensor:
+        """In the precision that is wanted; symbols are whole numbers."""
+        return values.to(self._dtype) if values.is_floating_point() else values
 
     def select(self, index: Int[Tensor, "kept"]) -> None:
         """Keep only the cells at ``index``."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from runner.numerics.generators import generator
@@ -20,8 +20,8 @@ class Batch(NamedTuple):
     """
 
     places: Int[Tensor, "cell batch"] | None = None
-    inputs: Float[Tensor, "cell batch *shape"] | None = None
-    scores: Float[Tensor, "cell batch output"] | None = None
+    inputs: Shaped[Tensor, "cell batch *shape"] | None = None
+    scores: Shaped[Tensor, "cell batch output"] | None = None
 
 
 class BatchOrder:

@@ -80,9 +80,14 @@ def text(
                 + " or lower data.context"
             )
         splits[name] = windows(part, context, sizes[name], generator(seed, f"text/{name}"))
+
+    def fresh(count: int, stream: torch.Generator) -> Split:
+        return windows(parts["train"], context, count, stream)
+
     return Dataset(
-        splits["train"], splits["test"], splits["probe"], task="classification", vocabulary=vocabulary
-    )
+        splits["train"], splits["test"], splits["probe"],
+        task="classification", vocabulary=vocabulary, fresh=fresh,
+    )  # fmt: skip
 
 
 def windows(symbols: Int64[Tensor, "symbol"], context: int, count: int, stream: torch.Generator) -> Split:
