@@ -71,8 +71,8 @@ def test_a_network_of_a_library_trains_and_is_measured(name, monkeypatch):
     assert ensemble.model._batched
     for row in tables.cells:
         assert row["status"] == "ok"
-        assert 0 < row["ntk_change"] < 1
-        assert 0 < row["feature_movement"] < 1
+        assert row["ntk_change"] > 0
+        assert row["feature_movement"] > 0
     assert tables.cells[0]["ntk_change"] != tables.cells[1]["ntk_change"]
     found = {layer.name.rpartition(".")[2]: layer.role for layer in layers_of(ensemble.model)}
     assert roles.items() <= found.items()
