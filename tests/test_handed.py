@@ -1,6 +1,7 @@
 """Modules of any kind, as people bring them: roles, kernel, training and measures against torch's own."""
 
 import json
+import math
 from contextlib import nullcontext
 
 import handed
@@ -19,8 +20,10 @@ from runner.measures import Snapshot
 from runner.measures.curvature import sharpness
 from runner.measures.features import parts_of_update, received
 from runner.measures.kernel import empirical_ntk, empirical_ntk_full
+from runner.models import mapped
 from runner.models.ensemble import Ensemble
 from runner.models.substitutes import substituted
+from runner.models.uses import follow
 from runner.training.preflight import inspect
 from runner.training.train import train_pack
 
@@ -336,6 +339,31 @@ def test_a_module_that_torch_cannot_batch_runs_cell_by_cell():
     assert rows[0]["ntk_change"] == pytest.approx(rows[1]["ntk_change"], rel=1e-10)
     plain = [make_cell(model=wrapped("modules.Head"), width=8, steps=3, seed=0, measure=MEASURE)]
     assert rows[0]["ntk_change"] == pytest.approx(train_pack(plain, CPU).cells[0]["ntk_change"], rel=1e-10)
+
+
+@pytest.mark.parametrize("case", ["handed.GroupNormResNet", "modules.Convolutions"])
+def test_large_convolutions_run_cell_by_cell_and_compute_the_same(case, monkeypatch):
+    cells = cells_of(case, steps=3, measure=MEASURE)
+    assert mapped.cells_at_once(2**19, 64, CPU)
+    assert not mapped.cells_at_once(2**20, 64, CPU)
+    assert mapped.cells_at_once(2**20, 64, torch.device("cuda"))
+    assert ensemble_of(cells).model._batched
+    found = []
+    for limit in (math.inf, 1):
+        monkeypatch.setattr(mapped, "LARGE", limit)
+        ensemble = ensemble_of(cells)
+        kernel = empirical_ntk(ensemble.model, ensemble.parameters, ensemble.inputs["probe"])
+        rows = train_pack(cells, CPU).cells
+        found.append((kernel, [[row[column] for column in COLUMNS] for row in rows]))
+    close(found[1][0], found[0][0], 1e-12)
+    assert found[1][1] == [pytest.approx(row, rel=1e-9) for row in found[0][1]]
+
+
+def test_what_is_convolved_is_counted():
+    width = WIDTH  # stem, both blocks with the second's skip; 64 places, then 16
+    kernels = 64 * 9 * width * (1 + 2 * width) + 16 * 2 * width * width * (9 + 2 * 9 + 1)
+    for module, convolved in [(handed.GroupNormResNet, kernels), (handed.FixedStem, 0)]:
+        assert follow(module(width, 10), torch.zeros(1, 1, 8, 8, dtype=torch.float64)).convolved == convolved
 
 
 def test_dropout_of_nothing_and_a_batch_norm_that_rests_are_harmless():

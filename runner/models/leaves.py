@@ -86,12 +86,14 @@ class Leaves:
         held: Name of every parameter of the module to where it is.
         tied: Path of a submodule that uses what another holds, to where that is.
         called: Paths of all submodules, in the order of their first calls.
+        convolved: Multiplications of one sample by the kernels of convolutions.
     """
 
     leaves: dict[str, Leaf] = field(default_factory=dict)
     held: dict[str, Held] = field(default_factory=dict)
     tied: dict[str, Tie] = field(default_factory=dict)
     called: tuple[str, ...] = ()
+    convolved: int = 0
 
     def order(self, rows: Iterable[str]) -> list[str]:
         """Return the paths of layers and marks in the order of the forward pass."""
@@ -156,7 +158,7 @@ def leaves_of(plain: Plain) -> Leaves:
     seen = follow(module, plain.sample)
     uses = seen.uses
     roles = roles_of(module, plain.wider, uses, follow(plain.wider, plain.sample).uses, plain.roles)
-    found = Leaves(called=seen.called)
+    found = Leaves(called=seen.called, convolved=seen.convolved)
     opaque: dict[str, dict[str, list[str]]] = {}
     done: set[str] = set()
     for names in shared.values():

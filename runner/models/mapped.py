@@ -1,16 +1,35 @@
 """One function for many cells or samples: batched by torch, or one after the other."""
 
 import warnings
-from collections.abc import Callable
-from operator import itemgetter
+from collections.abc import Callable, Iterable
+from itertools import repeat
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-from torch.utils._pytree import tree_map, tree_map_only
+from torch.utils._pytree import tree_flatten, tree_map, tree_map_only, tree_unflatten
 
 from runner.models.substitutes import substituted
+
+LARGE = 2**26
+"""Multiplications in the convolutions of one cell, for its batch, that are worth calls of their own."""
+
+
+def cells_at_once(convolved: int, samples: int, device: torch.device) -> bool:
+    """Say whether cells of a module that can be batched are, or follow one another.
+
+    torch batches convolutions of different kernels as the groups of one convolution. On a CPU that saves the
+    calls, but takes up to a third longer than one convolution after the other once there is much to
+    multiply. All other products are as fast batched, or faster. Neither the number of cells nor a clock
+    decides, so that a cell is trained in the same way in any pack and at any time. On a GPU calls cost more:
+    all cells run at once.
+
+    Args:
+        convolved: Multiplications of one sample by kernels of convolutions.
+        samples: In a batch of a cell.
+    """
+    return device.type != "cpu" or convolved * samples < LARGE
 
 
 def mapped(
@@ -26,16 +45,10 @@ def mapped(
         return vmap(function, in_dims=in_dims)
 
     def loop(*args: Any) -> Any:
-        count = next(
-            _length(arg) for arg, axis in zip(args, in_dims, strict=True) if axis == 0 and _length(arg)
+        places = zip(
+            *(_taken_apart(arg, axis) for arg, axis in zip(args, in_dims, strict=True)), strict=False
         )
-        results = [
-            function(*(
-                arg if axis is None else tree_map_only(Tensor, itemgetter(place), arg)
-                for arg, axis in zip(args, in_dims, strict=True)
-            ))
-            for place in range(count)
-        ]  # fmt: skip
+        results = [function(*place) for place in places]
         return tree_map(_stacked, *results)
 
     return loop
@@ -45,10 +58,15 @@ def _stacked(*values: Tensor) -> Tensor:
     return torch.stack(values)
 
 
-def _length(arg: Any) -> int:
-    found: list[int] = []
-    tree_map_only(Tensor, lambda value: found.append(value.shape[0]), arg)
-    return found[0] if found else 0
+def _taken_apart(arg: Any, axis: int | None) -> Iterable[Any]:
+    """Yield what each call is given, without end where that is the same.
+
+    All at once: the gradient of one place by itself would be as large as the whole.
+    """
+    if axis is None:
+        return repeat(arg)
+    leaves, spec = tree_flatten(arg)
+    return [tree_unflatten(place, spec) for place in zip(*(leaf.unbind() for leaf in leaves), strict=True)]
 
 
 def can_be_mapped(module: nn.Module, sample: Tensor) -> bool:

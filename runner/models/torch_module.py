@@ -18,7 +18,7 @@ from runner.layers import Again, Call, Layer, Mark, Opaque
 from runner.layers.base import factoring, put, recording
 from runner.models.leaves import Listened, Plain, leaves_of
 from runner.models.listening import Heard, listening
-from runner.models.mapped import can_be_mapped, mapped
+from runner.models.mapped import can_be_mapped, cells_at_once, mapped
 from runner.models.own_init import OwnInit
 from runner.models.substitutes import substituted
 from runner.scaling.parameterization import Role
@@ -36,8 +36,9 @@ class TorchModule(nn.Module):
 
     The module is built at two widths; how its parameters grow, and what is summed over where they are used,
     tells their roles. Init, learning rates, movement and kernel follow from those. Its own forward pass runs
-    for all cells at once through ``torch.func.vmap`` or, where it has an operation that cannot be batched,
-    for one after the other. The hidden representation after a layer is what the next one receives.
+    for all cells at once through ``torch.func.vmap`` or, where it has an operation that cannot be batched or
+    large convolutions, for one after the other. The hidden representation after a layer is what the next
+    one receives.
 
     Args:
         width: Handed to the module.
@@ -92,6 +93,7 @@ class TorchModule(nn.Module):
                 layer.name = path
         self._listened = Listened.to(found, self._features)
         self._batched = can_be_mapped(shell, plain.sample)
+        self._constants = dict(shell.named_buffers(remove_duplicate=False))
         for parameter in shell.parameters():
             parameter.data = torch.empty(0)  # its cells take their place
         # In a tuple, so that its parameters do not count as this model's.
@@ -108,15 +110,23 @@ class TorchModule(nn.Module):
         if recording():
             return self._recorded(state, samples, axis)
         with substituted():
-            outputs: Tensor = self._each(self._run, 0, axis)(state, samples)
+            outputs: Tensor = self._each_cell(
+                self._run, len(samples if axis is None else samples[0]), 0, axis
+            )(state, samples)
         return outputs
 
     def _state(self, raw: State) -> dict[str, Tensor]:
         """The module's parameters in force, from the raw ones by path."""
         return {name: held.used(raw[held.path]) for name, held in self._leaves.held.items()}
 
-    def _each(self, function: Callable[..., Any], *axes: int | None) -> Callable[..., Any]:
+    def _each_sample(self, function: Callable[..., Any], *axes: int | None) -> Callable[..., Any]:
         return mapped(function, axes, batched=self._batched)
+
+    def _each_cell(self, function: Callable[..., Any], samples: int, *axes: int | None) -> Callable[..., Any]:
+        """Map over cells with so many samples each."""
+        device = next(self.parameters()).device
+        at_once = cells_at_once(self._leaves.convolved, samples, device)
+        return mapped(function, axes, batched=self._batched and at_once)
 
     def _run(self, state: State, samples: Tensor, path: str = "", args: Any = None) -> Tensor:
         """What one cell's module returns, or the submodule at a path."""
@@ -124,8 +134,9 @@ class TorchModule(nn.Module):
         like = next(iter(state.values()))
         own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
         buffers = {
-            name: value.to(like) if value.is_floating_point() else value.to(like.device)
-            for name, value in module.named_buffers()
+            name.removeprefix(prefix): value.to(like if value.is_floating_point() else like.device)
+            for name, value in self._constants.items()
+            if name.startswith(prefix)
         }
         args, kwargs = args or ((samples,), {})
         returned = functional_call(module, {**own, **buffers}, args, kwargs, tie_weights=False)
@@ -196,8 +207,9 @@ class TorchModule(nn.Module):
             ]
             return outputs, received, heard.given, heard.returned, heard.logits
 
-        inner = self._each(one, None, 0 if extra else None, 0, 0 if nudges else None)
-        outer = self._each(inner, 0, 0 if extra else None, axis, 0 if nudges else None)
+        count = samples.shape[0 if axis is None else 1]
+        inner = self._each_sample(one, None, 0 if extra else None, 0, 0 if nudges else None)
+        outer = self._each_cell(inner, count, 0, 0 if extra else None, axis, 0 if nudges else None)
         outputs, kept.received, kept.given, kept.returned, kept.logits = outer(state, extra, samples, nudges)
         return outputs, kept
 
@@ -250,9 +262,9 @@ class TorchModule(nn.Module):
 
             axes = [0] * len(given)
             with substituted(), torch.no_grad():
-                returned: Tensor = self._each(self._each(one, None, *axes), 0, *axes)(
-                    self._state(raw), *given
-                )
+                inner = self._each_sample(one, None, *axes)
+                outer = self._each_cell(inner, given[0].shape[1], 0, *axes)
+                returned: Tensor = outer(self._state(raw), *given)
             return returned
 
         return Again(tuple(heard.given[place]), run, own)

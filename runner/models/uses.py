@@ -89,6 +89,12 @@ class Followed:
     uses: dict[str, list[Use]]
     called: tuple[str, ...]
 
+    @property
+    def convolved(self) -> int:
+        """Multiplications of the sample by the kernels of convolutions."""
+        used = [use for uses in self.uses.values() for use in uses if use.summed]
+        return sum(use.outputs * use.fan_in for use in used if use.operation == "convolution")
+
 
 def follow(module: nn.Module, sample: Tensor) -> Followed:
     """Follow a forward pass of one sample.
