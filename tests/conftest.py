@@ -6,10 +6,12 @@ import io
 import pickle
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 from jaxtyping import install_import_hook
 from omegaconf import OmegaConf
+from typechecker import once_for_each_shape
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKED = [
@@ -19,7 +21,8 @@ CHECKED = [
 ]
 """Every module with shapes in its signatures: found, not listed, so that none can be forgotten."""
 
-# Before anything of the package is imported, and for as long as the tests run.
+# Before anything of the package is imported, and for as long as the tests run; the hook takes this name.
+jaxtyping.jaxtyped = once_for_each_shape(jaxtyping.jaxtyped)
 install_import_hook(CHECKED, "typechecker.check")
 
 # The cells of tests are tiny: a second thread costs more than it brings, and far more on a busy machine.
