@@ -1,15 +1,17 @@
 """Shapes in signatures are checked in tests only; what a test sets in this process ends with it."""
 
 import collections
-import copy
 import functools
 import io
+import pickle
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 from jaxtyping import install_import_hook
 from omegaconf import OmegaConf
+from typechecker import once_for_each_shape
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKED = [
@@ -19,7 +21,8 @@ CHECKED = [
 ]
 """Every module with shapes in its signatures: found, not listed, so that none can be forgotten."""
 
-# Before anything of the package is imported, and for as long as the tests run.
+# Before anything of the package is imported, and for as long as the tests run; the hook takes this name.
+jaxtyping.jaxtyped = once_for_each_shape(jaxtyping.jaxtyped)
 install_import_hook(CHECKED, "typechecker.check")
 
 # The cells of tests are tiny: a second thread costs more than it brings, and far more on a busy machine.
@@ -45,10 +48,11 @@ def cache(tmp_path_factory):
 def parsed_once():
     """Hydra parses two dozen files in each composition; the same text is parsed once for all tests."""
     load = OmegaConf.load
-    parsed = functools.cache(lambda text: load(io.StringIO(text)))
+    # Unpickled, for a deep copy takes five times as long.
+    parsed = functools.cache(lambda text: pickle.dumps(load(io.StringIO(text))))
 
     def remembered(file):
-        return copy.deepcopy(parsed(file.read())) if hasattr(file, "read") else load(file)
+        return pickle.loads(parsed(file.read())) if hasattr(file, "read") else load(file)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(OmegaConf, "load", remembered)

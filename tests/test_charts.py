@@ -31,19 +31,23 @@ def chart(cells):
     return phase_chart(phase_grid(cells, BY_NAME), BY_NAME, "digits", "absolute", SCREEN)
 
 
-def _layers(chart, mark):
-    spec = chart.to_dict()
+@pytest.fixture(scope="module")
+def spec(chart):
+    return chart.to_dict()
+
+
+def _layers(spec, mark):
     layers = [layer for panel in spec["concat"] for layer in panel["layer"] if layer["mark"]["type"] == mark]
     return [layer | {"rows": spec["datasets"][layer["data"]["name"]]} for layer in layers]
 
 
-def _cells(chart):
+def _cells(spec):
     """The layers that hold the points of a panel."""
-    return [layer for layer in _layers(chart, "rect") if layer.get("name", "").startswith("cells")]
+    return [layer for layer in _layers(spec, "rect") if layer.get("name", "").startswith("cells")]
 
 
-def test_one_panel_per_facet_on_shared_log_axes(chart):
-    panels = chart.to_dict()["concat"]
+def test_one_panel_per_facet_on_shared_log_axes(spec):
+    panels = spec["concat"]
     assert [panel["title"] for panel in panels] == ["ntk", "sp"]
     x, y = zip(
         *[(panel["layer"][0]["encoding"]["x"], panel["layer"][0]["encoding"]["y"]) for panel in panels],
@@ -56,8 +60,8 @@ def test_one_panel_per_facet_on_shared_log_axes(chart):
     assert x[0]["axis"]["values"] == list(WIDTHS)
 
 
-def test_every_point_has_a_rectangle_and_its_letter(chart):
-    rects, texts = _cells(chart), _layers(chart, "text")
+def test_every_point_has_a_rectangle_and_its_letter(spec):
+    rects, texts = _cells(spec), _layers(spec, "text")
     for rect in rects:
         assert len(rect["rows"]) == len(WIDTHS) * len(LRS)
     letters = [text for text in texts if "text" in text["encoding"]]
@@ -67,36 +71,36 @@ def test_every_point_has_a_rectangle_and_its_letter(chart):
     assert scale["range"] == [COLORS[name] for name in REGIMES]
 
 
-def test_boundary_and_critical_line_are_drawn(chart):
-    assert _layers(chart, "rule")
-    dashes = [line["mark"]["strokeDash"] for line in _layers(chart, "line")]
+def test_boundary_and_critical_line_are_drawn(spec):
+    assert _layers(spec, "rule")
+    dashes = [line["mark"]["strokeDash"] for line in _layers(spec, "line")]
     assert dashes.count([5, 4]) == dashes.count([2, 2]) == 2  # 2 and 4 over lambda_max, in both panels
     assert dashes.count([1, 0]) == 4  # their casings
-    assert any(text["mark"].get("text") == "2/λmax" for text in _layers(chart, "text"))
+    assert any(text["mark"].get("text") == "2/λmax" for text in _layers(spec, "text"))
 
 
-def test_an_absolute_lr_has_a_second_axis_in_units_of_the_critical_one(chart, cells):
-    lines = _layers(chart, "line")
+def test_an_absolute_lr_has_a_second_axis_in_units_of_the_critical_one(spec, cells):
+    lines = _layers(spec, "line")
     first = {str(line["mark"]["strokeDash"]): [] for line in lines}
     for line in lines:
         first[str(line["mark"]["strokeDash"])].append(line["rows"][0]["y"])
     critical = first["[5, 4]"][0]
     assert sorted(y / critical for y in first["[1, 3]"][:4]) == pytest.approx([0.01, 0.1, 10, 100])
-    assert any(text["mark"].get("text") == "0.2/λmax" for text in _layers(chart, "text"))
+    assert any(text["mark"].get("text") == "0.2/λmax" for text in _layers(spec, "text"))
     grid = phase_grid(cells.assign(lr_unit="sharpness"), BY_NAME)
     relative = phase_chart(grid, BY_NAME, "", "sharpness", SCREEN)
-    assert not [line for line in _layers(relative, "line") if line["mark"]["strokeDash"] == [1, 3]]
+    assert not [line for line in _layers(relative.to_dict(), "line") if line["mark"]["strokeDash"] == [1, 3]]
 
 
 def test_no_critical_line_without_lr(cells):
     one = cells[(cells["lr"] == 0.1) & (cells["parameterization"] == "ntk")]
     axes = Axes(y="gamma")
-    assert not _layers(phase_chart(phase_grid(one, axes), axes, "", None, SCREEN), "line")
+    assert not _layers(phase_chart(phase_grid(one, axes), axes, "", None, SCREEN).to_dict(), "line")
 
 
 def test_numeric_color_has_no_letters(cells):
     axes = Axes(facets=("parameterization",), color="ntk_change")
-    found = phase_chart(phase_grid(cells, axes), axes, "", None, SCREEN)
+    found = phase_chart(phase_grid(cells, axes), axes, "", None, SCREEN).to_dict()
     color = _cells(found)[0]["encoding"]["color"]
     assert color["scale"]["scheme"] == "viridis"
     assert color["scale"]["type"] == "log"
@@ -107,7 +111,7 @@ def test_numeric_color_has_no_letters(cells):
 def test_points_without_a_regime_stay_empty(cells):
     holed = cells.copy()
     holed.loc[holed["width"] == 64, "regime"] = None
-    rects = _cells(phase_chart(phase_grid(holed, BY_NAME), BY_NAME, "", None, SCREEN))
+    rects = _cells(phase_chart(phase_grid(holed, BY_NAME), BY_NAME, "", None, SCREEN).to_dict())
     drawn = [row for row in rects[0]["rows"] if row["regime"] is not None]
     assert rects[0]["transform"] == [{"filter": "isValid(datum.regime)"}]
     assert len(drawn) == (len(WIDTHS) - 1) * len(LRS)
@@ -117,7 +121,7 @@ def test_points_without_a_regime_stay_empty(cells):
 def test_one_point():
     cells = frames(grid(width=64, lr=0.1))[0]
     chart = phase_chart(phase_grid(cells, Axes()), Axes(), "", None, SCREEN)
-    assert len(_cells(chart)[0]["rows"]) == 1
+    assert len(_cells(chart.to_dict())[0]["rows"]) == 1
 
 
 @pytest.mark.parametrize("suffix", MAGIC)

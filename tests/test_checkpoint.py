@@ -256,7 +256,7 @@ def test_other_threads_leave_signals_alone():
 
 GRID = (
     "data=xor", "data.dim=6", "data.train_size=64", "data.test_size=16", "data.probe_size=8", "width=32,64",
-    "parameterization=ntk,mup", "lr=0.1,0.5", "steps=400", "batch_size=16",
+    "parameterization=ntk,mup", "lr=0.1,0.5", "steps=200", "batch_size=16",
     gate.MEASURE,
 )  # fmt: skip
 

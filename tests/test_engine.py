@@ -177,7 +177,7 @@ def assert_same_results(actual, expected, rel):
 def test_a_cell_does_not_depend_on_its_pack(activation, batch_size):
     cells = [
         make_cell(
-            parameterization=name, lr=lr, seed=seed, gamma=gamma, steps=100, batch_size=batch_size,
+            parameterization=name, lr=lr, seed=seed, gamma=gamma, steps=40, batch_size=batch_size,
             center_output=True, model={"activation": activation},
         )
         for name in NAMES for lr in (0.1, 0.5) for seed in (0, 3) for gamma in (1.0, 2.0)

@@ -15,7 +15,7 @@ from runner.schema import KEYS
 
 GRID = (
     "data=xor", "data.dim=6", "data.train_size=64", "data.test_size=16", "data.probe_size=8",
-    "width=16,32,48,64,80,96", "parameterization=ntk,mup", "lr=0.1,0.5", "steps=400",
+    "width=16,32,48,64", "parameterization=ntk,mup", "lr=0.1,0.5", "steps=200",
     gate.MEASURE,
 )  # fmt: skip
 VOLATILE = ["launch", "train_seconds", "finished_at"]
@@ -55,11 +55,11 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)  # its workers, too, notice that nobody is left to work for
     survivors = set(pd.read_parquet(killed / "cells").cell_id)
-    assert 0 < len(survivors) < 24
+    assert 0 < len(survivors) < 16
     before = pd.read_parquet(killed / "cells").set_index("cell_id").finished_at
     run(killed)
     after = pd.read_parquet(killed / "cells").set_index("cell_id")
-    assert len(after) == 24
+    assert len(after) == 16
     assert after.index.is_unique
     # What was finished was not trained again.
     pd.testing.assert_series_equal(after.finished_at[before.index], before)

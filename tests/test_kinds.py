@@ -111,7 +111,7 @@ def test_waiting_for_the_cells_of_another_process_is_said(capsys):
 
 
 def test_a_store_that_is_removed_while_it_is_written(tmp_path):
-    line = [sys.executable, "-m", "runner", "sweep", *ONE, "width=8,16", "lr=0.1,0.2", "steps=5000"]
+    line = [sys.executable, "-m", "runner", "sweep", *ONE, "width=8,16", "lr=0.1,0.2", "steps=2000"]
     running = subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("out/launches/*/leases/*.cells")) and time.monotonic() < deadline:

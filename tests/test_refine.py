@@ -1,10 +1,12 @@
 """Refining sweeps: the same places as a grid as fine, by few cells, whatever interrupts them."""
 
+import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
+from contextlib import redirect_stderr, redirect_stdout
 
 import numpy as np
 import pandas as pd
@@ -64,56 +66,70 @@ def tables(path="out"):
     return found
 
 
+@pytest.fixture(scope="module")
+def narrowed(tmp_path_factory):
+    """A store refined to the tolerance, and what was said of it."""
+    folder = tmp_path_factory.mktemp("narrowed")
+    out, error = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(error):
+        patch.chdir(folder)
+        Diverging(patch)
+        assert sweep.main((*AXES, *EDGE)) == 0
+    return folder / "out", out.getvalue(), error.getvalue()
+
+
+@pytest.fixture
+def out(narrowed, folder):
+    """The refined store, for a test to go on with."""
+    shutil.copytree(narrowed[0], folder / "out")
+
+
 def places(path="out"):
     return runner.load(path).boundary().table
 
 
-def test_every_place_is_known_to_the_tolerance(engine, capsys):
-    assert sweep.main((*AXES, *EDGE)) == 0
-    cells = runner.load("out").cells
+def test_every_place_is_known_to_the_tolerance(narrowed):
+    store, shown, error = narrowed
+    cells = runner.load(store).cells
     # One decade is halved five times; a grid as fine has 97 learning rates.
     assert len(cells) == 6 * (4 + 5)
     for (width, seed), part in cells.groupby(["width", "seed"]):
         last, first = part.lr[part.status == "ok"].max(), part.lr[part.status == "diverged"].min()
         assert last < 7 / width / 1.1**seed < first
         assert np.log10(first / last) <= 0.05
-    shown = capsys.readouterr()
-    assert "refined: diverged along lr is known to 0.0313 decades; 6 rounds, 30 cells beyond" in shown.err
-    assert "slope against width where it begins: -1.0" in shown.out
-    assert len(launches.launch_ids(Path("out"))) == 6
+    assert "refined: diverged along lr is known to 0.0313 decades; 6 rounds, 30 cells beyond" in error
+    assert "slope against width where it begins: -1.0" in shown
+    assert len(launches.launch_ids(store)) == 6
 
 
-def test_the_places_are_those_of_a_grid_as_fine(engine, quiet):
-    assert sweep.main((*AXES, *EDGE)) == 0
+def test_the_places_are_those_of_a_grid_as_fine(engine, quiet, narrowed):
     fine = ("width=8,16,32", "lr=logspace(-2,1,97)", "seed=0,1", "steps=4", "store=fine")
     assert sweep.main(fine) == 0
-    coarse, exact = places(), runner.load("fine").boundary().table
+    coarse, exact = places(narrowed[0]), places("fine")
     assert np.abs(np.log10(coarse["place"] / exact["place"])).max() < 0.05
-    assert len(runner.load("out").cells) < 0.25 * len(runner.load("fine").cells)
+    assert len(runner.load(narrowed[0]).cells) < 0.25 * len(runner.load("fine").cells)
 
 
-def test_the_same_command_has_nothing_to_do(engine, quiet, capsys):
-    line = (*AXES, *EDGE)
-    assert sweep.main(line) == 0
-    known, trained = tables(), len(engine.trained)
-    capsys.readouterr()
-    assert sweep.main(line) == 0
-    assert len(engine.trained) == trained
+@pytest.mark.usefixtures("quiet", "out")
+def test_the_same_command_has_nothing_to_do(engine, capsys):
+    known = tables()
+    assert sweep.main((*AXES, *EDGE)) == 0
+    assert engine.trained == []
     assert "all 54 cells are finished already" in capsys.readouterr().err
     for name in WRITTEN:
         pd.testing.assert_frame_equal(tables()[name], known[name])
 
 
-def test_more_tolerance_later_goes_on_from_there(engine, quiet):
-    assert sweep.main((*AXES, *EDGE)) == 0
+@pytest.mark.usefixtures("quiet", "out")
+def test_more_tolerance_later_goes_on_from_there(engine):
     assert sweep.main((*AXES, "refine=edge", "refine.tolerance=0.02")) == 0
     assert len(runner.load("out").cells) == 6 * (4 + 6)
+    assert len(engine.trained) == 6
 
 
 @pytest.mark.parametrize("after", [33])
-def test_interrupted_it_ends_with_the_same_tables(engine, quiet, after, monkeypatch):
+def test_interrupted_it_ends_with_the_same_tables(engine, quiet, narrowed, after, monkeypatch):
     line = (*AXES, *EDGE)
-    assert sweep.main((*line, "store=whole")) == 0
     train, count = engine.train_pack, [0]
 
     def stopping(cells, *arguments, **options):
@@ -127,7 +143,7 @@ def test_interrupted_it_ends_with_the_same_tables(engine, quiet, after, monkeypa
     monkeypatch.setattr("runner.training.train.train_pack", train)
     assert sweep.main(line) == 0
     for name in WRITTEN:
-        pd.testing.assert_frame_equal(tables()[name], tables("whole")[name])
+        pd.testing.assert_frame_equal(tables()[name], tables(narrowed[0])[name])
 
 
 def test_it_ends_at_the_most_cells_and_says_so(engine, quiet, capsys):
@@ -228,21 +244,20 @@ def test_a_dry_run_says_what_may_follow(engine, folder, capsys):
     assert not (folder / "out").exists()
 
 
-def test_status_tells_the_round(engine, quiet, capsys):
-    assert sweep.main((*AXES, *EDGE)) == 0
-    capsys.readouterr()
-    assert STATUS.main(["out"]) == 0
+def test_status_tells_the_round(narrowed, capsys):
+    store = str(narrowed[0])
+    assert STATUS.main([store]) == 0
     assert (
         "refining  round 6: diverged along lr to 0.05, known to 0.0625 before it" in capsys.readouterr().out
     )
-    assert STATUS.main(["out", "--json"]) == 0
+    assert STATUS.main([store, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["launches"][-1]["refine"]["round"] == 6
 
 
 @pytest.mark.slow
 def test_killed_in_the_second_round_it_ends_with_the_same_tables(folder):
     line = [sys.executable, "-m", "runner", "sweep", *TINY, "steps=40", "width=16,64", "seed=0,1",
-            "lr=0.1,10,1000", "parameterization=ntk", *EDGE]  # fmt: skip
+            "lr=0.1,10,1000", "parameterization=ntk", "refine=edge", "refine.tolerance=0.3"]  # fmt: skip
 
     def ends(store, killed=False):
         process = subprocess.Popen(

@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from compacting import write_and_compact
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stores import rows
@@ -388,23 +389,16 @@ def test_leftovers_of_killed_writers_go_after_a_day(tmp_path):
     assert loaded_ids(tmp_path) == ["a"]
 
 
-def _compact_and_write(folder, first, start):
-    start.wait()
-    for k in range(first, first + 4):
-        store.write_part(folder, "cells", rows("cells", [f"c{k}"]), f"late-{k}")
-        store.compact(folder)
-
-
 def test_processes_that_write_and_compact_at_once_lose_nothing(tmp_path):
     for k in range(20):
         store.write_part(tmp_path, "cells", rows("cells", [f"c{k:03d}"]), str(k))
     context = multiprocessing.get_context("spawn")
-    start = context.Barrier(2)
-    jobs = [
-        context.Process(target=_compact_and_write, args=(tmp_path, 100 + 10 * j, start)) for j in range(2)
-    ]
+    start = context.Barrier(3)
+    late = [{f"late-{k}": rows("cells", [f"c{k}"]) for k in range(first, first + 4)} for first in (100, 110)]
+    jobs = [context.Process(target=write_and_compact, args=(tmp_path, parts, start)) for parts in late]
     for job in jobs:
         job.start()
+    start.wait()
     while any(job.is_alive() for job in jobs):
         assert len(store.finished(tmp_path)) >= 20
     for job in jobs:

@@ -108,7 +108,7 @@ def test_roles_and_kernels(case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_training_and_packs(case):
-    cells = cells_of(case, lr=0.5, steps=50)
+    cells = cells_of(case, lr=0.5, steps=20)
     rows = train_pack(cells, CPU).cells
     alone = train_pack(cells[-1:], CPU).cells[0]
     for key, value in alone.items():
@@ -116,7 +116,7 @@ def test_training_and_packs(case):
             assert rows[-1][key] == pytest.approx(value, rel=1e-8, abs=1e-12), key
     raw, rates, function = naive(case, ensemble_of(cells), len(cells) - 1)
     train = data.load(json.loads(cells[0].settings)["data"]).train
-    for _ in range(50):
+    for _ in range(20):
         leaves = {path: p.clone().requires_grad_() for path, p in raw.items()}
         loss = reference.mse(function(leaves, train.inputs), train.targets)
         gradients = torch.autograd.grad(loss, list(leaves.values()))

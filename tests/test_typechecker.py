@@ -1,0 +1,88 @@
+"""Shapes are checked in each call that differs from those that passed, and in every module that has some."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import jaxtyping
+import pytest
+import torch
+from jaxtyping import Float, Int, TypeCheckError
+from torch import Tensor
+from typechecker import check
+
+from runner.numerics import eigen
+
+
+@jaxtyping.jaxtyped(typechecker=check)
+def product(
+    left: Float[Tensor, "row sum"], right: "Float[Tensor, 'sum column']", result: Tensor | None = None
+) -> Float[Tensor, "row column"]:
+    return left @ right if result is None else result
+
+
+@jaxtyping.jaxtyped(typechecker=check)
+def first(
+    parts: Sequence[Float[Tensor, " n"]], named: Mapping[str, Int[Tensor, " n"]], way: Literal["up", "down"]
+) -> int | None:
+    return 1 if way == "up" else None
+
+
+@pytest.fixture(autouse=True)
+def passed():
+    """What is right has passed before, twice."""
+    for _ in range(2):
+        assert product(torch.ones(2, 3), torch.ones(3, 4)).shape == (2, 4)
+        assert product(torch.ones(2, 3), torch.ones(3, 4), torch.ones(2, 4)).shape == (2, 4)
+        assert first([torch.ones(2), torch.ones(2)], {"a": torch.ones(2).int()}, "up") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (torch.ones(2, 3), torch.ones(2, 4)),
+        (torch.ones(2, 3).int(), torch.ones(3, 4)),
+        (torch.ones(2, 3, 1), torch.ones(3, 4)),
+        (torch.ones(2, 3), torch.ones(3, 4), torch.ones(4, 2)),
+        (torch.ones(2, 3), torch.ones(3, 4), torch.ones(2, 4).int()),
+        (torch.ones(2, 3), None),
+    ],
+)
+def test_a_wrong_shape_after_a_right_one_is_refused(arguments):
+    for _ in range(2):
+        with pytest.raises(TypeCheckError):
+            product(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("parts", "named", "way"),
+    [
+        ([torch.ones(2, 1)] * 2, {"a": torch.ones(2).int()}, "up"),
+        ((torch.ones(3),), {"a": torch.ones(2).int()}, "up"),
+        ([torch.ones(2)] * 2, {"a": torch.ones(3).int()}, "up"),
+        ([torch.ones(2)] * 2, {1: torch.ones(2).int()}, "up"),
+        ([torch.ones(2)] * 2, [torch.ones(2).int()], "up"),
+        ([torch.ones(2)] * 2, {"a": torch.ones(2).int()}, "left"),
+    ],
+)
+def test_what_lies_in_containers_and_names_count(parts, named, way):
+    for _ in range(2):
+        with pytest.raises(TypeCheckError):
+            first(parts, named, way)
+
+
+def test_a_check_that_is_off_lets_nothing_pass_later(monkeypatch):
+    wrong = (torch.ones(5, 3), torch.ones(3, 4), torch.ones(2, 4))
+    with monkeypatch.context() as patch:
+        patch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+        product(*wrong)
+    with pytest.raises(TypeCheckError):
+        product(*wrong)
+
+
+def test_the_package_is_checked():
+    function = next(
+        value for value in vars(eigen).values()
+        if callable(value) and value.__module__ == eigen.__name__ and "Tensor" in str(value.__annotations__)
+    )  # fmt: skip
+    with pytest.raises(TypeCheckError):
+        function(*("no tensor" for name in function.__annotations__ if name != "return"))
