@@ -33,8 +33,17 @@ RATES = {
     "signsgd": "0.01",
 }
 """The learning rate of an optimizer where none is given: small enough for every built-in model."""
-FEW_SAMPLES = {"data.train_size": "32", "data.test_size": "16", "data.probe_size": "32"}
-"""Of digits: what scales with width does with few samples, too."""
+WRAPPED_RATES = {
+    name: str(float(rate) / 10 if name == "sgd" else float(rate) / 5) for name, rate in RATES.items()
+}
+"""Those for a module of one's own, which may be one that leaves its start sooner."""
+FEW_SAMPLES = {
+    "digits": {"data.train_size": "32", "data.test_size": "16", "data.probe_size": "32"},
+    "text": {"data.train_size": "64", "data.test_size": "16"},
+}
+"""Of some data sets: what scales with width does with few samples, too."""
+WRAPPED_SEEDS = "range(6)"
+"""Seeds of a module of one's own: of many layers one has a slope with a wide interval."""
 LEAST = {"width": 3, "seed": 2}
 """Fewest values of the axes: a slope needs widths, its interval seeds."""
 _OURS = ("experiment", "measure", "zip", "refine", "shard", "wait")
@@ -92,8 +101,10 @@ def sweep_words(overrides: Sequence[str]) -> list[str]:
                 f"{', '.join(values)}; e.g. {'width=64,128,256' if key == 'width' else 'seed=0,1,2'}"
             )
     words = ["+experiment=check"]
-    if values_of(overrides, "data") is None:
-        words += [f"{key}={value}" for key, value in FEW_SAMPLES.items() if values_of(overrides, key) is None]
+    few = dict(FEW_SAMPLES.get(",".join(values_of(overrides, "data") or ["digits"]), {}))
+    if _wrapped(overrides):
+        few["seed"] = WRAPPED_SEEDS
+    words += [f"{key}={value}" for key, value in few.items() if values_of(overrides, key) is None]
     rest = [word for word in overrides if word.partition("=")[0] not in ("optimizer", "lr", "store")]
     return [*words, *_optimizers(overrides), *rest]
 
@@ -103,10 +114,11 @@ def _optimizers(overrides: Sequence[str]) -> list[str]:
     names = values_of(overrides, "optimizer") or ["sgd", "adam"]
     rates = values_of(overrides, "lr")
     if rates is None:
-        unknown = [name for name in names if name not in RATES]
+        known = WRAPPED_RATES if _wrapped(overrides) else RATES
+        unknown = [name for name in names if name not in known]
         if unknown:
             raise UserError(f"lr must be given for optimizer={unknown[0]}, got nothing; add lr=...")
-        rates = [RATES[name] for name in names]
+        rates = [known[name] for name in names]
     if len(rates) == 1:
         rates *= len(names)
     if len(names) == 1:
@@ -117,6 +129,11 @@ def _optimizers(overrides: Sequence[str]) -> list[str]:
             f"e.g. lr={','.join(RATES.get(name, '0.1') for name in names)}"
         )
     return ["zip=optimizer,lr", f"optimizer={','.join(names)}", f"lr={','.join(rates)}"]
+
+
+def _wrapped(overrides: Sequence[str]) -> bool:
+    """Whether the network is a module of the user's own."""
+    return values_of(overrides, "model") == ["torch"]
 
 
 def store_of(overrides: Sequence[str]) -> Path:
