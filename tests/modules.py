@@ -1,5 +1,7 @@
 """Plain torch modules for tests, good ones and bad ones."""
 
+from functools import partial
+
 import torch
 from torch import nn
 
@@ -129,7 +131,8 @@ class Recurrent(nn.Module):
 
     def __init__(self, width, outputs, kind):
         super().__init__()
-        self.rows = getattr(nn, kind)(8, width, batch_first=True)
+        make = partial(nn.LSTM, bias=False) if kind == "Unbiased" else getattr(nn, kind)
+        self.rows = make(8, width, batch_first=True)
         self.head = nn.LazyLinear(outputs)
         with torch.no_grad():
             self.forward(torch.zeros(1, 8, 8))

@@ -63,6 +63,7 @@ def shape_of(cell):
         outputs=10,
         activations=cell.depth * cell.width + 10,
         positions=1,
+        wrapped=False,
         searched=True,
         flops_per_step=6.0 * 512 * parameters,
     )

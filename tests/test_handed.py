@@ -79,6 +79,9 @@ ROLES = {
     },
     "modules.Recurrent kind=LSTM": {"rows": GATES, "head": LAST},
     "modules.Recurrent kind=GRU": {"rows": GATES, "head": LAST},
+    "modules.Recurrent kind=Unbiased": {
+        "rows": {"weight_ih_l0": "input", "weight_hh_l0": "hidden"}, "head": LAST,
+    },
     "modules.Convolutions": {
         "volume": FIRST, "first": DENSE, "norm": NORM, "each": FIRST, "up": DENSE, "last.weight": "input",
         "head": LAST,

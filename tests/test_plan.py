@@ -238,3 +238,13 @@ def test_the_engine_is_asked_once_per_shape_and_may_refuse():
     with pytest.raises(UserError, match="width must be small"):
         make_plan(random.Random(0).sample(GRID, len(GRID)), refuse)
     assert asked == [16, 64, 512]
+
+
+def test_cells_of_a_plain_torch_module_are_packed_beyond_the_caches():
+    """One alone pays for the batching of torch.func and has none."""
+    (cell,) = grid(width=(1024,))
+    shape = shape_of(cell)
+    assert Costs(cell, shape, USUAL).pack_limit() < 8
+    shape.wrapped = True
+    costs = Costs(cell, shape, USUAL)
+    assert costs.pack_limit() == min(8, (64 << 20) // costs.cell_bytes) > 2

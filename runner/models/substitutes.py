@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-Cell = Callable[[Tensor, tuple[Tensor, ...], Sequence[Tensor]], tuple[Tensor, ...]]
-"""From the input's part of the gates, the state, and a layer's weights of the state, to the next state."""
+Cell = Callable[[Tensor, tuple[Tensor, ...], Sequence[Any]], tuple[Tensor, ...]]
+"""From the input's part of the gates, the state, and its weight, bias (or None) and projection, to the next."""
 
 
 @contextmanager
@@ -82,7 +82,7 @@ def _layer(
     given, of_state, *rest = weights
     biases, projection = rest[: 2 * bias], rest[2 * bias :]
     gates = nn.functional.linear(steps, given, biases[0] if bias else None)
-    own = [of_state, biases[1] if bias else torch.zeros_like(of_state[:, 0]), *projection]
+    own = [of_state, biases[1] if bias else None, *projection]
     outputs = []
     for gate in gates.flip(0) if backward else gates:
         state = cell(gate, state, own)
@@ -91,13 +91,13 @@ def _layer(
 
 
 def _simple(function: Callable[[Tensor], Tensor]) -> Cell:
-    def cell(gate: Tensor, state: tuple[Tensor, ...], own: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def cell(gate: Tensor, state: tuple[Tensor, ...], own: Sequence[Any]) -> tuple[Tensor, ...]:
         return (function(gate + nn.functional.linear(state[0], own[0], own[1])),)
 
     return cell
 
 
-def _gru(gate: Tensor, state: tuple[Tensor, ...], own: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def _gru(gate: Tensor, state: tuple[Tensor, ...], own: Sequence[Any]) -> tuple[Tensor, ...]:
     r, z, n = gate.chunk(3, -1)
     r_of, z_of, n_of = nn.functional.linear(state[0], own[0], own[1]).chunk(3, -1)
     kept = (z + z_of).sigmoid()
@@ -105,7 +105,7 @@ def _gru(gate: Tensor, state: tuple[Tensor, ...], own: Sequence[Tensor]) -> tupl
     return (fresh + kept * (state[0] - fresh),)
 
 
-def _lstm(gate: Tensor, state: tuple[Tensor, ...], own: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def _lstm(gate: Tensor, state: tuple[Tensor, ...], own: Sequence[Any]) -> tuple[Tensor, ...]:
     gates = gate + nn.functional.linear(state[0], own[0], own[1])
     i, f, g, o = gates.chunk(4, -1)
     memory = f.sigmoid() * state[1] + i.sigmoid() * g.tanh()

@@ -167,10 +167,10 @@ class _Following(Operations):
             self._met |= {id(value) for value in results}
             return returned
         sources = [value for value in given if id(value) in self._made_of]
-        if name in _PRODUCTS and len(sources) > 1:
-            # Of two that are made of parameters alone the first goes on, as a sample would.
-            self._record(name, args, sources[1:], results)
-            sources = sources[:1]
+        if name in _PRODUCTS and id(given[-1]) in self._made_of:
+            # What it multiplies, a constant or made of parameters, goes on as a sample would.
+            self._record(name, args, given[-1:], results)
+            sources = [value for value in given[:-1] if id(value) in self._made_of]
         made = set().union(*(self._made_of[id(value)] for value in sources))
         for value in results if made else ():
             self._made_of[id(value)] = self._made_of.get(id(value), set()) | made

@@ -34,6 +34,8 @@ _INIT_CALLS = 5_000  # operations before the first step
 _DRAWN_PER_CALL = 100  # numbers of fresh inputs that are drawn while an operation is dispatched
 _POINT_CALLS = 1_500  # operations at a measured step
 _KERNEL_SHARE = 0.9  # of the speed of square products, that kernels reach
+_LEAST_WRAPPED = 8  # cells of a plain torch module in a pack: alone they pay for batching and have none
+_WRAPPED_BYTES = 64 << 20  # if they need no more than this
 NEAR_BEST = 1.05
 """A pack is no larger than it takes to come this near to the least seconds per cell: small packs keep every
 core busy to the end, and lose less when they are stopped."""
@@ -49,6 +51,7 @@ class Costs:
 
     def __init__(self, cell: Cell, shape: PackShape, machine: Machine) -> None:
         self._machine, self._steps = machine, cell.steps
+        self._wrapped = shape.wrapped
         self.cache_bytes = machine.cache_bytes
         batch = cell.batch_size or shape.train_size
         width = 8 if cell.precision == "float64" else 4
@@ -101,12 +104,15 @@ class Costs:
         """Return how many cells fit in a pack.
 
         The working set of a pack, its weights and one batch of activations, is to stay in the caches, or in
-        a GPU's memory; within them, see `NEAR_BEST`.
+        a GPU's memory; within them, see `NEAR_BEST`. Of a plain torch module some are packed beyond them.
         """
         fitting = max(1, min(MAX_CELLS, self._machine.cache_bytes // max(self.cell_bytes, 1)))
         counts = np.arange(1, fitting + 1)
         each = self.seconds(counts) / counts
-        return int(counts[np.argmax(each <= NEAR_BEST * each.min())])
+        best = int(counts[np.argmax(each <= NEAR_BEST * each.min())])
+        if not self._wrapped:
+            return best
+        return max(best, min(_LEAST_WRAPPED, _WRAPPED_BYTES // max(self.cell_bytes, 1)))
 
 
 def measured_points(cell: Cell) -> int:

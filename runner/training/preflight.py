@@ -19,7 +19,7 @@ from runner.measures.consistency import check_layers
 from runner.measures.requirements import Setting
 from runner.measures.schedule import check as check_measures
 from runner.measures.schedule import scheduled
-from runner.models import build, check
+from runner.models import TorchModule, build, check
 from runner.training import stopping
 from runner.training.run import needs_lambda_max, optimizer_of
 
@@ -39,6 +39,7 @@ class PackShape:
         flops_per_step: 6 * multiplications * batch: forward, and backward for weights and for inputs.
         positions: Predictions of a sample.
         searched: Whether lambda_max is looked for at init.
+        wrapped: Whether the model is a plain torch module.
     """
 
     parameters: int
@@ -51,6 +52,7 @@ class PackShape:
     flops_per_step: float
     positions: int = 1
     searched: bool = True
+    wrapped: bool = False
 
 
 def resolve_device(name: str, shard: int = 0) -> torch.device:
@@ -130,5 +132,5 @@ def _inspect(settings: str, width: int, depth: int, loss: str, batch_size: int |
     flops = 6.0 * size.multiplications * (batch_size or train_size)
     return PackShape(
         count, train_size, test_size, probe_size, inputs, dataset.outputs, size.activations, flops,
-        dataset.positions, needs_lambda_max(dataset, family, measures),
+        dataset.positions, needs_lambda_max(dataset, family, measures), isinstance(model, TorchModule),
     )  # fmt: skip
