@@ -65,7 +65,7 @@ def _role(
     listed: bool,
 ) -> Role:  # fmt: skip
     seen = f"shape {_by(shape)}, and {_by(other)} at twice the width"
-    ask = f'name it: model.roles={{"{name}":ROLE}} with one of {", ".join(ROLES)}'
+    ask = f"name it: 'model.roles={{{name}:ROLE}}' with one of {', '.join(ROLES)}"
     grown = sum(one != two for one, two in zip(shape, other, strict=False)) + listed
     if not uses:
         raise UserError(
