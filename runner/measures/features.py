@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from runner.layers import Activation, Call, record
+from runner.layers import Activation, Call, Opaque, record
 from runner.measures.movement import moved
 from runner.measures.snapshot import Measurement, Snapshot
 
@@ -131,8 +131,15 @@ def _given(call: Call) -> tuple[Tensor, ...]:
 
 
 def _last_calls(snapshot: Snapshot) -> list[Call]:
-    """The last call of every layer on probes, in the order of their first; none of what is only followed."""
-    calls = [call for call in snapshot.probed().calls if call.layer.specs or call.again]
+    """The last call of every layer on probes, in the order of their first; none of what is only followed.
+
+    Nor of parameters that a module around other layers uses: what they do runs through those.
+    """
+    calls = [
+        call
+        for call in snapshot.probed().calls
+        if call.again or (call.layer.specs and not isinstance(call.layer, Opaque))
+    ]
     return list({call.layer.name: call for call in calls}.values())
 
 

@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 Cell = Callable[[Tensor, tuple[Tensor, ...], Sequence[Any]], tuple[Tensor, ...]]
-"""From the input's part of the gates, the state, and its weight, bias or None, and projection, to the next."""
+"""From the input's part of the gates, the state, and its weight, bias or None, projection, to the next."""
 
 
 @contextmanager

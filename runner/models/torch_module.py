@@ -207,9 +207,9 @@ class TorchModule(nn.Module):
             ]
             return outputs, received, heard.given, heard.returned, heard.logits
 
-        count = samples.shape[0 if axis is None else 1]
-        inner = self._each_sample(one, None, 0 if extra else None, 0, 0 if nudges else None)
-        outer = self._each_cell(inner, count, 0, 0 if extra else None, axis, 0 if nudges else None)
+        more, added, count = 0 if extra else None, 0 if nudges else None, samples.shape[axis is not None]
+        inner = self._each_sample(one, None, more, 0, added)
+        outer = self._each_cell(inner, count, 0, more, axis, added)
         outputs, kept.received, kept.given, kept.returned, kept.logits = outer(state, extra, samples, nudges)
         return outputs, kept
 
@@ -251,9 +251,11 @@ class TorchModule(nn.Module):
                 tape[-1].features = _without_batch(heard.received[place + 1])
         return tape
 
-    def _again(self, heard: Heard, place: int, own: tuple[str, ...]) -> Again:
-        """How to run a submodule once more."""
+    def _again(self, heard: Heard, place: int, own: tuple[str, ...]) -> Again | None:
+        """How to run a submodule once more; not one around others, whose changes would be in its own."""
         path = heard.events[place].path
+        if path in self._listened.containers:
+            return None
         arguments = heard.arguments[path]
 
         def run(raw: State, given: Sequence[Tensor]) -> Tensor:
