@@ -253,8 +253,7 @@ class TorchModule(nn.Module):
 
     def _again(self, heard: Heard, place: int, own: tuple[str, ...]) -> Again | None:
         """How to run a submodule once more; not one around others, whose changes would be in its own."""
-        path = heard.events[place].path
-        if path in self._listened.containers:
+        if (path := heard.events[place].path) in self._listened.containers:
             return None
         arguments = heard.arguments[path]
 
