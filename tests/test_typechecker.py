@@ -70,6 +70,26 @@ def test_what_lies_in_containers_and_names_count(parts, named, way):
             first(parts, named, way)
 
 
+def test_functions_made_anew_keep_what_they_close_over_and_their_checks():
+    def adding(offset):
+        @jaxtyping.jaxtyped(typechecker=check)
+        def added(x: Float[Tensor, " n"], deeper: int = 0) -> Float[Tensor, " n"]:
+            if deeper:
+                return adding(10 * offset)(x, deeper - 1) + offset
+            return x + offset if x[0] >= 0 else x[:-1]
+
+        return added
+
+    for offset in (1, 2):
+        for deeper in (0, 2):
+            found = adding(offset)(torch.zeros(3), deeper)
+            assert found.tolist() == [offset * sum(10**place for place in range(deeper + 1))] * 3
+        with pytest.raises(TypeCheckError):
+            adding(offset)(-torch.ones(3))
+        with pytest.raises(TypeCheckError):
+            adding(offset)(torch.zeros(3, 1))
+
+
 def test_a_check_that_is_off_lets_nothing_pass_later(monkeypatch):
     wrong = (torch.ones(5, 3), torch.ones(3, 4), torch.ones(2, 4))
     with monkeypatch.context() as patch:

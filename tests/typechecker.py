@@ -6,6 +6,7 @@ each took longer than computing it.
 """
 
 import functools
+import threading
 import types
 from collections.abc import Collection
 
@@ -19,58 +20,79 @@ check = beartype(conf=BeartypeConf(is_pep484_tower=True))
 
 def once_for_each_shape(jaxtyped):
     """Return jaxtyping's decorator, its checks made once for each kind of call of a function."""
+    checks = {}
 
     def decorate(*, typechecker):
         checked = jaxtyped(typechecker=typechecker)
 
         def choose(thing):
-            skipped = not isinstance(thing, types.FunctionType) or hasattr(thing, "__no_type_check__")
-            return checked(thing) if skipped else _remembering(thing, checked)
+            if not isinstance(thing, types.FunctionType) or hasattr(thing, "__no_type_check__"):
+                return checked(thing)
+            # A function in a function is made anew in each call of that, always with the same checks.
+            key = thing.__code__, str(thing.__annotations__)
+            found = checks.get(key) or checks.setdefault(key, _Checks(thing, checked))
+            return found.around(thing)
 
         return choose
 
     return decorate
 
 
-def _remembering(function, checked):
-    results, passed = [], {}
+class _Checks:
+    """The checks of a function, and the kinds of calls that passed them."""
 
-    # Made when they are first called: few functions are, in one process.
-    @functools.cache
-    def whole():
-        return checked(function)
+    def __init__(self, function, checked):
+        self._function, self._checked = function, checked
+        self._passed = {}
+        self._local = threading.local()
 
-    @functools.cache
-    def result_alone():
-        def stand_in(*_, **__):
-            return results.pop()
+    def around(self, function):
+        passed = self._passed
+
+        @functools.wraps(function)
+        def call(*arguments, **named):
+            __tracebackhide__ = True
+            given = kind_of(arguments), kind_of(named)
+            if config.jaxtyping_disable or None in given:
+                return self._check(function, arguments, named)
+            known = passed.get(given)
+            if known is None:
+                result = self._check(function, arguments, named)
+                passed[given] = {kind_of(result)}
+                return result
+            result = function(*arguments, **named)
+            found = kind_of(result)
+            if found is None or found not in known:
+                self._check(lambda *_, **__: result, arguments, named)
+                known.add(found)
+            return result
+
+        return call
+
+    def _check(self, function, arguments, named):
+        """Call a function with the checks of arguments and result."""
+        __tracebackhide__ = True
+        stack = self._local.__dict__.setdefault("stack", [])
+        depth = len(stack)
+        stack.append(function)
+        try:
+            return self._whole(*arguments, **named)
+        finally:
+            del stack[depth:]  # still there if the arguments did not pass
+
+    @functools.cached_property
+    def _whole(self):
+        """The checks around whatever is to be called; made when first needed, as few are in one process."""
+        local, function = self._local, self._function
+
+        def stand_in(*arguments, **named):
+            return local.stack.pop()(*arguments, **named)
 
         # With the globals of the function, in which jaxtyping looks up what its annotations name.
         namesake = types.FunctionType(
             stand_in.__code__, function.__globals__, function.__name__, None, stand_in.__closure__
         )
-        return checked(functools.update_wrapper(namesake, function))
-
-    @functools.wraps(function)
-    def call(*arguments, **named):
-        __tracebackhide__ = True
-        given = kind_of(arguments), kind_of(named)
-        if config.jaxtyping_disable or None in given:
-            return whole()(*arguments, **named)
-        known = passed.get(given)
-        if known is None:
-            result = whole()(*arguments, **named)
-            passed[given] = {kind_of(result)}
-            return result
-        result = function(*arguments, **named)
-        found = kind_of(result)
-        if found is None or found not in known:
-            results.append(result)
-            result_alone()(*arguments, **named)
-            known.add(found)
-        return result
-
-    return call
+        return self._checked(functools.update_wrapper(namesake, function))
 
 
 def kind_of(value):
