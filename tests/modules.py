@@ -207,6 +207,30 @@ class ByHand(TiedTokens):
         return torch.tanh(self.mix(x)).mean(1) @ self.embed.weight.mT
 
 
+class Remembered(nn.Module):
+    """A parameter that is called for, and given nothing."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(8, width))
+
+    def forward(self):
+        return self.table
+
+
+class Placed(nn.Module):
+    """Positions from a module of their own, which is given nothing; outputs in a dict."""
+
+    def __init__(self, width, outputs):
+        super().__init__()
+        self.embed, self.positions = nn.Linear(8, width), Remembered(width)
+        self.head = nn.Linear(width, outputs)
+
+    def forward(self, x):
+        x = torch.tanh(self.embed(x.reshape(x.shape[0], 8, 8)) + self.positions())
+        return {"logits": self.head(x.mean(1))}
+
+
 class Counting(Head):
     """Its output depends on how often it was called."""
 
@@ -240,6 +264,11 @@ class Complex(Head):
 
     def forward(self, x):
         return self.head((self.first(x) * self.phase).real)
+
+
+class Misshapen(Head):
+    def forward(self, x):
+        return self.head(self.first(x) @ x)
 
 
 class Once(torch.autograd.Function):

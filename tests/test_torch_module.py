@@ -1,26 +1,22 @@
-"""Plain torch modules, wrapped: roles, kernels, training and measures against torch's own on one cell."""
+"""Plain torch modules, wrapped: what hidden representations are, and mistakes; see also test_handed.py."""
 
 import json
 
-import modules
 import pytest
 import reference
 import torch
 from cells import DIGITS, make_cell
-from torch.func import functional_call, jacrev
+from test_handed import close
 
 from runner import data
 from runner.errors import UserError
-from runner.layers import layers_of
 from runner.measures import Snapshot
-from runner.measures.kernel import empirical_ntk, empirical_ntk_full
 from runner.models.ensemble import Ensemble
 from runner.training.preflight import inspect
 from runner.training.train import train_pack
 
 CPU = torch.device("cpu")
 SMALL = DIGITS | {"train_size": 12, "test_size": 6, "probe_size": 5}
-PAIRS = {"_target_": "runner.data.modular_addition", "seed": 0, "p": 4, "train_size": 8, "probe_size": 4}
 XOR = {"train_size": 12, "test_size": 6, "probe_size": 5}
 
 
@@ -31,101 +27,6 @@ def wrapped(name, **keys):
     }  # fmt: skip
 
 
-CASES = {
-    "Perceptron": (
-        XOR, {"slope": 1.5},
-        {"first": "input", "block.0": "vector", "block.1": "hidden", "second": "hidden", "head": "output"},
-    ),
-    "Convolutional": (SMALL, {}, {"features.0": "input", "features.2": "hidden", "head": "output"}),
-    "Tokens": (PAIRS, {}, {"embed": "input", "mix": "hidden", "head": "output"}),
-}  # fmt: skip
-
-
-def cells_of(case, names=("ntk", "mup"), seeds=(0, 1), **changes):
-    dataset, keys, _ = CASES[case]
-    return [
-        make_cell(
-            width=8, base_width=2, parameterization=name, seed=seed, model=wrapped(case, **keys),
-            data=dataset, **changes,
-        )
-        for name in names for seed in seeds
-    ]  # fmt: skip
-
-
-def ensemble_of(cells):
-    sections = json.loads(cells[0].settings)
-    return Ensemble(cells, sections["model"], data.load(sections["data"]), CPU)
-
-
-def naive(case, ensemble, position):
-    """A module of torch, raw parameters in its shapes, and what multiplies them and their learning rates."""
-    cell = ensemble.cells[position]
-    shape, outputs = ensemble.inputs["probe"].shape[2:], ensemble.targets["probe"].shape[2]
-    keys = {"width": 8, "inputs": tuple(shape), "outputs": outputs} | CASES[case][1]
-    module = getattr(modules, case)(**keys, **({"depth": 2} if case == "Convolutional" else {})).double()
-    raw, scales, rates = {}, {}, {}
-    for path, parameter in ensemble.parameters.items():
-        layer, _, name = path.rpartition(".")
-        role = CASES[case][2][layer]
-        value = parameter[position].detach().clone()
-        kind = type(module.get_submodule(layer))
-        raw[path] = value.T if kind is torch.nn.Linear and name == "weight" else value
-        role = {"input": "input", "hidden": "input", "vector": "input"}.get(role) if name == "bias" else role
-        role = "input" if role == "vector" else role
-        factors = [
-            reference.factor(cell.parameterization, letter, role, 4.0) if role else 1.0 for letter in "ac"
-        ]
-        scales[path], rates[path] = factors
-
-    def function(raw, x):
-        return functional_call(module, {path: scales[path] * p for path, p in raw.items()}, (x,))
-
-    return raw, rates, function
-
-
-def close(actual, expected, rel=1e-9):
-    assert (actual - expected).norm() <= rel * expected.norm()
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_roles_and_kernels(case):
-    ensemble = ensemble_of(cells_of(case))
-    assert {layer.name: layer.role for layer in layers_of(ensemble.model)} == CASES[case][2]
-    x = ensemble.inputs["probe"]
-    trace = empirical_ntk(ensemble.model, ensemble.parameters, x)
-    full = empirical_ntk_full(ensemble.model, ensemble.parameters, x)
-    for position in range(len(ensemble.cells)):
-        raw, rates, function = naive(case, ensemble, position)
-        close(ensemble.model(x)[position].detach(), function(raw, x[0]))
-        expected = sum(
-            rates[path] * torch.einsum("ikp,jlp->kilj", block.flatten(2), block.flatten(2))
-            for path, block in jacrev(function)(raw, x[0]).items()
-        )
-        close(full[position], expected)
-        count = expected.shape[0]
-        close(trace[position], sum(expected[k, :, k] for k in range(count)) / count)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_training_and_packs(case):
-    cells = cells_of(case, lr=0.5, steps=20)
-    rows = train_pack(cells, CPU).cells
-    alone = train_pack(cells[-1:], CPU).cells[0]
-    for key, value in alone.items():
-        if isinstance(value, float) and key != "train_seconds":
-            assert rows[-1][key] == pytest.approx(value, rel=1e-8, abs=1e-12), key
-    raw, rates, function = naive(case, ensemble_of(cells), len(cells) - 1)
-    train = data.load(json.loads(cells[0].settings)["data"]).train
-    for _ in range(20):
-        leaves = {path: p.clone().requires_grad_() for path, p in raw.items()}
-        loss = reference.mse(function(leaves, train.inputs), train.targets)
-        gradients = torch.autograd.grad(loss, list(leaves.values()))
-        for (path, p), g in zip(raw.items(), gradients, strict=True):
-            raw[path] = p - alone["lr_absolute"] * rates[path] * g
-    expected = reference.mse(function(raw, train.inputs), train.targets)
-    assert alone["train_loss"] == pytest.approx(float(expected), rel=1e-7)
-
-
 def test_every_measure_and_what_hidden_representations_are():
     functions = {
         name: {"_target_": f"runner.measures.{name}"}
@@ -134,13 +35,17 @@ def test_every_measure_and_what_hidden_representations_are():
             "linearization_error", "kernel_gd_error", "sharpness", "spectrum", "ntk_gain", "transfer_gain",
         )
     }  # fmt: skip
-    (cell,) = cells_of("Perceptron", ("mup",), (0,), measure={"points": 2, "functions": functions})
+    cell = make_cell(
+        width=8, base_width=2, parameterization="mup", model=wrapped("Perceptron", slope=1.5), data=XOR,
+        measure={"points": 2, "functions": functions},
+    )  # fmt: skip
     row = train_pack([cell], CPU).cells[0]
     assert row["feature_movement"] > 0.01
     assert all(
         row[name] is not None for name in ("cka", "linearization_error", "kernel_gd_error", "sharpness")
     )
-    ensemble = ensemble_of([cell])
+    sections = json.loads(cell.settings)
+    ensemble = Ensemble([cell], sections["model"], data.load(sections["data"]), CPU)
     features = Snapshot(ensemble, 0).features()
     assert list(features) == ["first", "block.0", "block.1", "second"]
     raw = {path: p[0].detach() for path, p in ensemble.parameters.items()}
@@ -171,6 +76,7 @@ MISTAKES = {
     "Lazy": (XOR, "must have real parameters of known shape, got no shape as yet at first.weight"),
     "Complex": (XOR, "must have real parameters of known shape, got complex64 at phase"),
     "OnceOnly": (XOR, "must have first and second derivatives, got no second"),
+    "Misshapen": (XOR, "must map samples of shape (6,), got RuntimeError: mat1 and mat2 shapes cannot be"),
     "nothing": (XOR, "must return a torch.nn.Module, got int"),
     "failing": (XOR, "got RuntimeError: no such width"),
     "absent": (XOR, "model.module._target_ must be importable"),

@@ -10,8 +10,8 @@ from torch.nn import functional
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from runner.coordinates.outputs import tensor_of
 from runner.errors import UserError
+from runner.numerics.outputs import tensor_of
 
 Loss = Callable[[Any, Any], Tensor]
 TARGETS = "labels"

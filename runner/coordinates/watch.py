@@ -13,8 +13,8 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from runner.analysis.coordinates import PARTS
 from runner.analysis.coordinates.signature import LOGITS
-from runner.coordinates.outputs import tensor_of
 from runner.numerics.logits import ListenToLogits
+from runner.numerics.outputs import tensor_of
 
 _SAME = 1e-3
 """How far outputs may be from a multiple of what a layer returned, as a share."""

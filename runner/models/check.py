@@ -68,15 +68,7 @@ def check(model: nn.Module, dataset: Dataset) -> Size:
     except UserError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())
-        if "random operation" in reason:  # as torch.func says of dropout in a forward
-            raise UserError(
-                f"model must compute a function of each sample, got {reason}: {RANDOM}"
-            ) from error
-        raise UserError(
-            f"model must map samples of shape {tuple(dataset.input_shape)}, got {type(error).__name__}: "
-            f"{reason}; choose another model or other data"
-        ) from error
+        raise cannot_run(tuple(dataset.input_shape), error) from error
     if produced != (1, 1, dataset.outputs):
         wanted = f"[cell, sample, {dataset.outputs}]"
         if dataset.vocabulary is not None:
@@ -87,6 +79,17 @@ def check(model: nn.Module, dataset: Dataset) -> Size:
         )
     costs = [call.layer.cost(call) for call in tape]
     return Size(sum(numbers for numbers, _ in costs), sum(products for _, products in costs))
+
+
+def cannot_run(shape: tuple[int, ...], error: Exception) -> UserError:
+    """Return what to say of a model that fails on a sample."""
+    reason = " ".join(str(error).split())
+    if "random operation" in reason:  # as torch.func says of dropout in a forward
+        return UserError(f"model must compute a function of each sample, got {reason}: {RANDOM}")
+    return UserError(
+        f"model must map samples of shape {shape}, got {type(error).__name__}: {reason}; "
+        "choose another model or other data"
+    )
 
 
 def require_trained(path: str, module: nn.Module) -> None:

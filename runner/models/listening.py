@@ -5,10 +5,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from runner.numerics.logits import ListenToLogits
+from runner.numerics.outputs import tensor_of
+
+_NOTHING = torch.empty(0)
+"""In the place of a tensor where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +108,10 @@ def listening(
             tensors = [leaves[place] for place in places]
             rest = [None if isinstance(value, Tensor) else value for value in leaves]
             heard.arguments[path] = Arguments(spec, rest, places)
-            first = tensors[0]
+            first = tensors[0] if tensors else _NOTHING
             before = heard.received[-1] if heard.received else None
             heard.events.append(
-                Event(path, ended=False, follows=first is not before and first.is_floating_point())
+                Event(path, ended=False, follows=first is not before and first.dtype.is_floating_point)
             )
             heard.received.append(first)
             heard.inside = path if path in whole else ""
@@ -122,7 +127,8 @@ def listening(
                 heard.returned.append(output)
             if path in ends:
                 heard.events.append(Event(path, ended=True, follows=False))
-                heard.received.append(next(v for v in tree_leaves(output) if isinstance(v, Tensor)))
+                found = tensor_of(output)
+                heard.received.append(_NOTHING if found is None else found)
                 heard.given.append([])
             heard.inside = ""
             return output

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-from torch.utils._pytree import tree_flatten, tree_map, tree_map_only, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from runner.models.substitutes import substituted
+from runner.numerics.outputs import tensor_of
 
 LARGE = 2**26
 """Multiplications in the convolutions of one cell, for its batch, that are worth calls of their own."""
@@ -83,12 +84,8 @@ def can_be_mapped(module: nn.Module, sample: Tensor) -> bool:
         name: value.double() if value.is_floating_point() else value for name, value in module.named_buffers()
     }
 
-    def run(own: dict[str, Tensor], sample: Tensor) -> Any:
-        return tree_map_only(
-            Tensor,
-            lambda value: value,
-            functional_call(module, {**own, **buffers}, (sample[None],), tie_weights=False),
-        )
+    def run(own: dict[str, Tensor], sample: Tensor) -> Tensor | None:
+        return tensor_of(functional_call(module, {**own, **buffers}, (sample[None],), tie_weights=False))
 
     both = vmap(vmap(run, in_dims=(None, 0)), in_dims=(0, None))
     try:

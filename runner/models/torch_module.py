@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils._pytree import tree_leaves
 
 from runner.data import Tokens
 from runner.errors import UserError, unknown
@@ -21,6 +20,7 @@ from runner.models.listening import Heard, listening
 from runner.models.mapped import can_be_mapped, cells_at_once, mapped
 from runner.models.own_init import OwnInit
 from runner.models.substitutes import substituted
+from runner.numerics.outputs import tensor_of
 from runner.scaling.parameterization import Role
 
 INITS = ("role", "own")
@@ -139,8 +139,7 @@ class TorchModule(nn.Module):
             if name.startswith(prefix)
         }
         args, kwargs = args or ((samples,), {})
-        returned = functional_call(module, {**own, **buffers}, args, kwargs, tie_weights=False)
-        return _first(returned)
+        return _outputs(functional_call(module, {**own, **buffers}, args, kwargs, tie_weights=False))
 
     def _recorded(self, state: State, samples: Tensor, axis: int | None) -> Tensor:
         """Run the module for every cell and sample, and put its calls on the tape.
@@ -149,8 +148,8 @@ class TorchModule(nn.Module):
         on the tape, zeros added to the parameters of every sample that of an opaque layer's: a derivative
         with respect to them is one with respect to what they were added to.
         """
-        cells, count = len(next(iter(state.values()))), samples.shape[0 if axis is None else 1]
         like = next(iter(state.values()))
+        cells, count = len(like), samples.shape[axis is not None]
         extra: dict[str, Tensor] = {}
         nudges: list[Tensor] | None = None
         added: list[Tensor] | None = None
@@ -253,7 +252,7 @@ class TorchModule(nn.Module):
 
     def _again(self, heard: Heard, place: int, own: tuple[str, ...]) -> Again | None:
         """How to run a submodule once more; not one around others, whose changes would be in its own."""
-        if (path := heard.events[place].path) in self._listened.containers:
+        if (path := heard.events[place].path) in self._listened.containers or not heard.given[place]:
             return None
         arguments = heard.arguments[path]
 
@@ -276,19 +275,13 @@ def _without_batch(value: Tensor) -> Tensor:
     return value.squeeze(2) if value.dim() > 3 and value.shape[2] == 1 else value
 
 
-def _first(returned: Any) -> Tensor:
-    """The tensor that a module returns, the first of several, or the logits of a model's output."""
-    if isinstance(returned, Tensor):
-        return returned
-    logits = getattr(returned, "logits", None)
-    if isinstance(logits, Tensor):
-        return logits
-    found = [value for value in tree_leaves(returned) if isinstance(value, Tensor)]
-    if not found:
-        raise UserError(
-            f"model.module must return a tensor, got {type(returned).__name__}; return the outputs"
-        )
-    return found[0]
+def _outputs(returned: Any) -> Tensor:
+    """The tensor in what a module returns."""
+    outputs = tensor_of(returned)
+    if outputs is None:
+        kind = type(returned).__name__
+        raise UserError(f"model.module must return a tensor of numbers, got {kind}; return the outputs")
+    return outputs
 
 
 def _zeros(inputs: tuple[int, ...]) -> Tensor:

@@ -15,6 +15,7 @@ from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
 from runner.errors import UserError
+from runner.models.check import cannot_run
 from runner.models.operations import Operations, running
 from runner.models.substitutes import substituted
 
@@ -114,7 +115,10 @@ def follow(module: nn.Module, sample: Tensor) -> Followed:
         for name, value in module.named_buffers()
     }
     before = {name: value.clone() for name, value in buffers.items()}
-    following = _called(module, state, buffers, sample)
+    try:
+        following = _called(module, state, buffers, sample)
+    except Exception as error:
+        raise cannot_run(tuple(sample.shape[1:]), error) from error
     now = dict(module.named_parameters(remove_duplicate=False))
     if now.keys() != state.keys():
         changed = sorted(now.keys() ^ state.keys())[0]

@@ -12,6 +12,8 @@ _NAMES = ("logits", "last_hidden_state")
 
 def tensor_of(returned: Any) -> Tensor | None:
     """Return the tensor that stands for what was returned: its logits, or the first of numbers, or None."""
+    if isinstance(returned, Tensor) and returned.is_floating_point():
+        return returned
     fields = returned if isinstance(returned, Mapping) else getattr(returned, "__dict__", {})
     named = [fields[name] for name in _NAMES if name in fields]
     leaves = tree_leaves([*named, returned, *fields.values()])
