@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from runner.analysis.coordinates import COLUMNS, PARTS, judge
+from runner.analysis.coordinates import BOUND, COLUMNS, PARTS, judge
 from runner.analysis.coordinates.signature import signature
 from runner.analysis.coordinates.slopes import part_slopes
 from runner.scaling.derivation import Network, derive
@@ -39,7 +39,7 @@ def world(layers, own, passed=None, size=None, noise=0.05, seeds=3, steps=(1, 2,
                             else 0.1 * step * by * (width / 64) ** slope
                         )  # fmt: skip
                     rows.append(row)
-    return pd.DataFrame(rows)[[*COLUMNS]]
+    return pd.DataFrame(rows).reindex(columns=[*COLUMNS])
 
 
 def fault(layers, adam, scale=None, rate=None, more=None):
@@ -207,6 +207,23 @@ def test_logits_that_grow_are_named():
     found = judge(world(BLOCK, {"attn.logits": None}, None, {"attn.logits": 0.5}), True)
     assert (found.blame.layer, found.blame.kind) == ("attn.logits", "logits")
     assert "1/sqrt(d_head)" in found.blame.words
+
+
+@pytest.mark.parametrize(
+    ("slope", "words"), [(0.5, "grow as n^+0.5: 1/sqrt(d_head)"), (0.0, None), (-1.0, "shrink as n^-1")]
+)
+def test_the_bound_of_logits_tells_what_their_early_change_does_not(slope, words):
+    """Few steps at a small learning rate: what has aligned is still less than what is random."""
+    points = world(BLOCK, {"attn.logits": None}, None, {"attn.logits": -0.4})
+    logits = points["layer"] == "attn.logits"
+    noise = points["update_size"] * points["width"] ** 0.4 / points["step"]
+    points.loc[logits, BOUND] = noise * points["width"] ** slope
+    found = judge(points, True)
+    if words is None:
+        assert found.verdict == "pass"
+        return
+    assert (found.blame.layer, found.blame.kind) == ("attn.logits", "logits")
+    assert words in found.blame.words
 
 
 def test_all_hidden_layers_are_named_together():

@@ -168,7 +168,7 @@ def naive(case, ensemble, position):
     first = {}  # of two names of one parameter
     for name, role in roles.items():
         held = ensemble.model._leaves.held[name]
-        value = ensemble.parameters[held.path][position].detach()
+        value = ensemble.parameters[held.path][position].detach().clone()
         own = first.setdefault(id(names[name]), name)
         linear = isinstance(held.layer, Linear) and name.endswith("weight")
         raw[own] = value.T if linear else value
@@ -289,7 +289,9 @@ def test_logits_of_attention_are_those_of_queries_and_keys(case, layer):
         place = "blocks.layers.0.self_attn.in_proj"
         both = x @ values[f"{place}_weight"].mT + values[f"{place}_bias"]
     q, k, _ = (part.unflatten(-1, (4, -1)).transpose(1, 2) for part in both.chunk(3, -1))
-    close(found[0], (q @ k.mT / (WIDTH / 4) ** 0.5).flatten(1))
+    close(found.values[0], (q @ k.mT / (WIDTH / 4) ** 0.5).flatten(1))
+    norms = q.norm(dim=-1)[..., None] * k.norm(dim=-1)[..., None, :]
+    close(found.bound[0], (norms / (WIDTH / 4) ** 0.5).flatten(1))
 
 
 def test_parts_of_an_update_are_differences_of_the_module():

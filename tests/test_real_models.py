@@ -77,4 +77,5 @@ def test_a_network_of_a_library_trains_and_is_measured(name, monkeypatch):
     found = {layer.name.rpartition(".")[2]: layer.role for layer in layers_of(ensemble.model)}
     assert roles.items() <= found.items()
     attends = name != "resnet18"
-    assert any(value is not None for value in tables.layers.get("update_logits", [None])) == attends
+    for column in ("update_logits", "logits_bound"):
+        assert any(value is not None for value in tables.layers.get(column, [None])) == attends

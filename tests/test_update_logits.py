@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 from cells import make_cell
-from test_torch_module import CASES as MODULES
-from test_torch_module import cells_of, ensemble_of
+from test_handed import cells_of, ensemble_of
 from test_update_parts import BUILT_IN, KEYS, PAIRS, SMALL, model, moments
 from torch import nn
 from torch.nn import functional
@@ -52,7 +51,7 @@ def test_equals_queries_times_keys(causal):
 
 def test_nothing_where_there_is_no_attention():
     mlp = ensemble_of([make_cell(**KEYS, model=BUILT_IN["mlp"][0], data=SMALL)])
-    plain = ensemble_of(cells_of(next(iter(MODULES))))
+    plain = ensemble_of(cells_of("modules.Convolutional"))
     for ensemble in (mlp, plain):
         start, now = moments(ensemble)
         assert not update_logits(now, start).layers
@@ -63,7 +62,7 @@ def caught(call):
     found = []
     with torch.no_grad(), ListenToLogits(found.append):
         result = call()
-    return result, found
+    return result, [logits.values for logits in found]
 
 
 def draw(*shape):
@@ -101,6 +100,44 @@ def test_torchs_own_module_is_caught(keys):
     (_, weights), found = caught(lambda: attention(query, key, value, average_attn_weights=False))
     torch.testing.assert_close(found[0].softmax(-1), weights)
     assert len(caught(lambda: attention(query, key, value, need_weights=False))[1]) == 1
+
+
+def by_hand(query, key, value):
+    """Attention as it is written out, in several ways: logits are 0.3 times queries times keys."""
+    mask = torch.triu(torch.full((5, 5), -torch.inf), 1)
+    most = torch.finfo(query.dtype).min
+    pairs = (query.flatten(0, 1), key.flatten(0, 1))
+    return {
+        "matmul": lambda: torch.matmul(0.3 * query, key.mT).softmax(-1),
+        "operator": lambda: (query @ key.transpose(-2, -1) * 0.3).softmax(-1),
+        "masked": lambda: (query @ key.mT * 0.3 + mask).softmax(-1),
+        "filled": lambda: torch.softmax((query @ key.mT * 0.3).masked_fill(mask < 0, most), -1),
+        "bmm": lambda: (0.3 * torch.bmm(pairs[0], pairs[1].mT)).view(2, 4, 5, 5).softmax(-1),
+        "einsum": lambda: functional.softmax(torch.einsum("bhqd,bhkd->bhqk", query, key) * 0.3, dim=-1),
+        "fused": lambda: functional.scaled_dot_product_attention(query, key, value, scale=0.3),
+    }
+
+
+@pytest.mark.parametrize("form", by_hand(*[torch.ones(2, 4, 5, 8)] * 3))
+def test_the_bound_is_that_of_parallel_queries_and_keys(form):
+    query, key, value = (draw(2, 4, 5, 8) for _ in range(3))
+    found = []
+    with torch.no_grad(), ListenToLogits(found.append):
+        by_hand(query, key, value)[form]()
+    (logits,) = found
+    for b, h, i, j in np.ndindex(2, 4, 5, 5):
+        masked = form in ("masked", "filled") and j > i
+        assert bool(logits.seen[b, h, i, j]) != masked
+        largest = 0.3 * query[b, h, i].norm() * key[b, h, j].norm()
+        assert float(logits.bound[b, h, i, j]) == pytest.approx(float(largest), rel=1e-9)
+
+
+def test_the_bound_is_unknown_where_nothing_was_multiplied():
+    found = []
+    with torch.no_grad(), ListenToLogits(found.append):
+        draw(2, 5, 8) @ draw(8, 3)
+        draw(2, 5, 5).softmax(-1)
+    assert found[0].bound.isnan().all()
 
 
 def test_a_whole_layer_of_torchs_takes_no_shorter_way():

@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from runner.analysis.coordinates import PARTS
+from runner.analysis.coordinates import BOUND, PARTS
 from runner.analysis.coordinates.signature import LOGITS
-from runner.numerics.logits import ListenToLogits
+from runner.numerics.logits import ListenToLogits, Logits
 from runner.numerics.outputs import tensor_of
 
 _SAME = 1e-3
@@ -49,7 +49,7 @@ class Pass:
 
     order: dict[str, None] = field(default_factory=dict)
     calls: dict[str, Call] = field(default_factory=dict)
-    logits: dict[str, Float[Tensor, "..."]] = field(default_factory=dict)
+    logits: dict[str, Logits] = field(default_factory=dict)
     outputs: Tensor = field(default_factory=lambda: torch.empty(0))
     _inside: list[str] = field(default_factory=list)
 
@@ -68,14 +68,14 @@ class Pass:
         self.calls.pop(path, None)  # in the order of the last calls
         self.calls[path] = Call(args, kwargs, _copy(returned))
 
-    def listen(self, logits: Tensor) -> None:
+    def listen(self, logits: Logits) -> None:
         """Keep the logits of an attention."""
         path = self._inside[-1] if self._inside else ""
         # Of the network itself a softmax is that of its classes, unless it is one of positions.
-        if path or logits.shape[-1] == logits.shape[-2]:
+        if path or logits.values.shape[-1] == logits.values.shape[-2]:
             name = f"{path or 'attention'}{LOGITS}"
             self.order.setdefault(name)
-            self.logits[name] = _copy(logits)
+            self.logits[name] = Logits(*map(_copy, logits))
 
 
 @dataclass(frozen=True)
@@ -161,8 +161,10 @@ class Watch:
                     parts[PARTS[2]] = factor * _rms(call.output - before.output)
                 found[unit.name] = parts
         for name, logits in now.logits.items():
-            change = logits - self._before.logits[name]
-            found[name] = {PARTS[2]: _rms(change[~logits.isneginf()])}  # a mask is no logit
+            change, seen = logits.values - self._before.logits[name].values, logits.seen
+            found[name] = {PARTS[2]: _rms(change[seen])}
+            if (bound := _rms(logits.bound[seen])) == bound:
+                found[name][BOUND] = bound
         return found
 
     def _with_start(self, caller: str, call: Call, names: tuple[str, ...]) -> Tensor:

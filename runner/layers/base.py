@@ -14,6 +14,7 @@ from runner.errors import UserError
 from runner.grid.cell import Cell
 from runner.layers.contraction import Pairing
 from runner.numerics.generators import generator
+from runner.numerics.logits import Logits
 from runner.scaling.parameterization import Role, Scaling
 
 
@@ -75,7 +76,8 @@ class Call:
         features: The hidden representation that followed, if any: see :func:`hidden`.
         elementwise: Whether the features are a function of the outputs, number by number.
         again: How to run it once more, of a layer that cannot say what a weight makes of its inputs.
-        logits: Those of the attention that it is of, or that came before it, of a plain module.
+        logits: Those of the attention that it is of, or that came before it, of a plain module,
+            ``[cell, sample, logit]``.
     """
 
     layer: Layer
@@ -84,7 +86,7 @@ class Call:
     features: Float[Tensor, "cell sample *features"] | None = field(default=None)
     elementwise: bool = field(default=False)
     again: Again | None = field(default=None)
-    logits: Float[Tensor, "cell sample _"] | None = field(default=None)
+    logits: Logits | None = field(default=None)
 
 
 _tape: list[Call] | None = None

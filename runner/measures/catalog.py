@@ -265,6 +265,8 @@ MEASURES: tuple[Measure, ...] = (
         layers=columns(
             update_logits=("1", "RMS change on probes of the attention logits by which the layer's inputs "
                 "were mixed; null where no attention comes before it"),
+            logits_bound=("1", "RMS on probes of the largest that they can be, norm(query) * norm(key) times "
+                "their factor; null where queries and keys are not known"),
         ),
     ),
 )  # fmt: skip

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from runner.numerics.logits import ListenToLogits
+from runner.numerics.logits import ListenToLogits, Logits
 from runner.numerics.outputs import tensor_of
 
 _NOTHING = torch.empty(0)
@@ -75,10 +75,10 @@ class Heard:
     returned: list[Tensor] = field(default_factory=list)
     arguments: dict[str, Arguments] = field(default_factory=dict)
     inside: str = ""
-    logits: list[Tensor] = field(default_factory=list)
+    logits: list[Logits] = field(default_factory=list)
     attending: list[int] = field(default_factory=list)
 
-    def attend(self, logits: Tensor) -> None:
+    def attend(self, logits: Logits) -> None:
         """Keep the logits of an attention."""
         self.logits.append(logits)
         self.attending.append(len(self.events) - bool(self.inside))

@@ -20,6 +20,7 @@ from runner.models.listening import Heard, listening
 from runner.models.mapped import can_be_mapped, cells_at_once, mapped
 from runner.models.own_init import OwnInit
 from runner.models.substitutes import substituted
+from runner.numerics.logits import Logits
 from runner.numerics.outputs import tensor_of
 from runner.scaling.parameterization import Role
 
@@ -244,7 +245,9 @@ class TorchModule(nn.Module):
                 once(self._marks[path], nothing, again)
             logits = [value for value, of in zip(heard.logits, heard.attending, strict=True) if of == place]
             if logits:
-                tape[-1].logits = torch.cat([value.flatten(2) for value in logits], 2).detach()
+                tape[-1].logits = Logits(
+                    *(torch.cat([x.flatten(2) for x in one], 2).detach() for one in zip(*logits, strict=True))
+                )
             after = heard.events[place + 1] if place + 1 < len(heard.events) else None
             if after and after.follows and not self._features and path not in to.containers:
                 tape[-1].features = _without_batch(heard.received[place + 1])

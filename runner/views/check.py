@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from runner.analysis.columns import plain, records
-from runner.analysis.coordinates import PARTS, Group, Judged, groups_of, judge
+from runner.analysis.coordinates import BOUND, PARTS, Group, Judged, groups_of, judge
 from runner.analysis.selection import choose
 from runner.errors import UserError
 from runner.store import Store
@@ -120,14 +120,18 @@ def _print(labels: Sequence[str], judged: Sequence[Judged], out: Console) -> Non
         for row in records(one.layers):
             word, style = WORDS[row["verdict"]]
             texts = [_slope(row, part) for part in PARTS]
+            if plain(row.get(BOUND)) is not None:  # of logits, which have neither of the first two
+                texts[:2] = Text("bound", style="dim"), _slope(row, BOUND)
             view.add_row(str(row["layer"]), *texts, Text(word, style=style))
         out.print(view)
         out.print()
+    bounded = any(BOUND in one.layers for one in judged)
     for label, one in zip(labels, judged, strict=True):
         out.print(Text(sentence(label, one), style=WORDS[one.verdict][1].removeprefix("bold ")))
     out.print(
         "slopes of log change against log width, 0 under maximal update (what is passed on: at most 0), and "
-        "half of their 95 % intervals; at the first step or the last, whichever decides",
+        "half of their 95 % intervals; at the first step or the last, whichever decides"
+        + ("; bound: of the logits' size where queries and keys are parallel" if bounded else ""),
         style="dim",
     )
 

@@ -3,6 +3,6 @@
 from runner.analysis.coordinates.blame import Blame
 from runner.analysis.coordinates.judge import Judged, judge
 from runner.analysis.coordinates.points import Group, groups_of
-from runner.analysis.coordinates.slopes import COLUMNS, PARTS
+from runner.analysis.coordinates.slopes import BOUND, COLUMNS, PARTS
 
-__all__ = ["COLUMNS", "PARTS", "Blame", "Group", "Judged", "groups_of", "judge"]
+__all__ = ["BOUND", "COLUMNS", "PARTS", "Blame", "Group", "Judged", "groups_of", "judge"]

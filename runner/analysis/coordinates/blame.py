@@ -11,7 +11,7 @@ import pandas as pd
 
 from runner.analysis.columns import plain, records
 from runner.analysis.coordinates.signature import LOGITS, Fault, Kind, Layer, explain
-from runner.analysis.coordinates.slopes import PARTS
+from runner.analysis.coordinates.slopes import BOUND, PARTS
 from runner.analysis.coordinates.words import fault_words, in_halves, logits_words, power_of
 
 
@@ -67,7 +67,8 @@ def blame(layers: pd.DataFrame, moments: Mapping[str, Moment], adam: bool | None
     first = records(failing)[0]
     name = str(first["layer"])
     if name.endswith(LOGITS):
-        power = in_halves(float(first["update_size"]))
+        part = BOUND if first.get(f"{BOUND}_verdict") == "fail" else "update_size"
+        power = in_halves(float(first[part]))
         return Blame(name, (name,), "logits", power, logits_words(power))
     trained = [row for row in records(layers) if not str(row["layer"]).endswith(LOGITS)]
     now = moments["first"]

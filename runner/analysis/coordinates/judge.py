@@ -10,7 +10,7 @@ import pandas as pd
 from runner.analysis.columns import plain, records
 from runner.analysis.coordinates.blame import Blame, Moment, blame
 from runner.analysis.coordinates.signature import LOGITS, is_query
-from runner.analysis.coordinates.slopes import KEYS, part_slopes
+from runner.analysis.coordinates.slopes import BOUND, KEYS, part_slopes
 
 BAND = 0.25
 """How far from theory's exponent a slope may be: exponents are halves, this is half way to the next."""
@@ -96,6 +96,8 @@ class _Rule:
 
 def _rule(part: str, layer: str, adam: bool | None) -> _Rule:
     """Return where the slope of a part passes."""
+    if part == BOUND:
+        return _Rule(-NEXT - BAND, BAND, -2 * NEXT, NEXT)
     if layer.endswith(LOGITS):
         # A sum over the features of a head: its aligned part, of slope 0, outgrows one of -1/2. From below.
         return _Rule(-NEXT - BAND, LOGITS_BAND, -2 * NEXT, NEXT)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from runner.analysis.columns import config_columns, distinct, facet_groups
 from runner.analysis.coordinates.signature import LOGITS
-from runner.analysis.coordinates.slopes import COLUMNS, PARTS
+from runner.analysis.coordinates.slopes import BOUND, COLUMNS, PARTS
 from runner.analysis.selection import facet_label
 from runner.analysis.theory import OPTIMIZERS
 from runner.errors import UserError
@@ -81,7 +81,7 @@ def _points(cells: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
     """Return the points of some cells: those at init, which do not differ from it, are none."""
     rows = layers[layers["step"] > 0].merge(cells[["cell_id", *_ACROSS]], on="cell_id")
     rows = rows.assign(role=rows["role"].astype(object), layer=rows["layer"].astype(str))
-    points = rows[[*COLUMNS]].astype({"layer_index": "float64"})
+    points = rows.assign(**{BOUND: None})[[*COLUMNS]].astype({"layer_index": "float64", BOUND: "float64"})
     if "update_logits" not in rows or rows["update_logits"].isna().all():
         return points
     # Between the layers that make queries and keys and the one that receives what attention returns.
@@ -90,6 +90,6 @@ def _points(cells: pd.DataFrame, layers: pd.DataFrame) -> pd.DataFrame:
     logits = logits.assign(
         layer=parents + LOGITS, layer_index=logits["layer_index"] - 0.5, role=None,
         update_size=logits["update_logits"], update_own=None, update_passed=None,
-    )  # fmt: skip
-    both = [points, logits[[*COLUMNS]].astype(dict.fromkeys(("layer_index", *PARTS), "float64"))]
+    ).reindex(columns=[*COLUMNS])  # fmt: skip
+    both = [points, logits.astype(dict.fromkeys(("layer_index", *PARTS, BOUND), "float64"))]
     return pd.concat(both, ignore_index=True)

@@ -14,8 +14,10 @@ from runner.analysis.columns import floats, plain
 from runner.analysis.exponents import LEAST_WIDTHS, Line, loglog_slope
 
 PARTS = ("update_own", "update_passed", "update_size")
+BOUND = "logits_bound"
+"""The part of attention logits that says what they can become."""
 KEYS = ("layer_index", "layer", "role")
-COLUMNS = (*KEYS, "width", "seed", "step", *PARTS)
+COLUMNS = (*KEYS, "width", "seed", "step", *PARTS, BOUND)
 """Of the table that is judged: one row per layer, width, seed and measured step after init."""
 _LEAST_SEEDS = 2
 
@@ -40,7 +42,7 @@ def part_slopes(points: pd.DataFrame) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for key, part in points.groupby([*KEYS], dropna=False, observed=True, sort=True):
         named = dict(zip(KEYS, map(plain, key), strict=True))
-        for name in PARTS:
+        for name in (*PARTS, BOUND):
             values = floats(part[name])
             if values.isna().all():
                 continue
