@@ -58,7 +58,7 @@ CELLS = (
     _key("gamma", "float64", "1", "Richness: f = h / gamma, lr times gamma^2 under SGD"),
     _key("center_output", "bool", "", "Whether the output at init is subtracted"),
     _key("base_width", "int64", "units", "Width at which every parameterization is the same network"),
-    Column("base_depth", "int64", "layers", "Depth at which it is; null where none depends on depth"),
+    Column("base_depth", "int64", "layers", "Depth at which it is; null is 1, or none"),
     Column("loss_limit", "float64", "1", "Multiple of the loss at init that is divergence; null: its own"),
     _key("seed", "int64", "", "Seed of the init, and of the batch order or of fresh samples"),
     Column("batch_size", "int64", "samples", "Samples per step; null for full batch"),

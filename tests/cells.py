@@ -3,7 +3,7 @@
 import json
 
 import torch
-from reference import ABC, ATTENTION, ROLES
+from reference import ABC, ATTENTION, ROLES, in_depth
 from torch import nn
 
 from runner.grid.cell import Cell, canonical_json
@@ -45,6 +45,8 @@ def exponents(name):
     }
     if name in ATTENTION:
         table["attention"] = ATTENTION[name]
+    if depth := in_depth(name):
+        table["depth"] = depth
     return canonical_json(table)
 
 

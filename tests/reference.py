@@ -15,7 +15,9 @@ ABC = {  # role order: input, hidden, output; c is SGD's
     "mean_field": {"a": (0, 0.5, 1), "b": (0, 0, 0), "c": (-1, -1, -1), "c_adam": (0, 0.5, 0)},
     "mup": {"a": (-0.5, 0, 0.5), "b": (0.5, 0.5, 0.5), "c": (0, 0, 0), "c_adam": (0.5, 1, 0.5)},
 }
-ATTENTION = {"mean_field": 0.5, "mup": 0.5}  # logits times r^(-1/2); nothing elsewhere
+ALPHA = {"completep": 1.0, "depth_mup": 0.5}  # of branches, which depth divides; all else is mup's
+ABC |= dict.fromkeys(ALPHA, ABC["mup"])
+ATTENTION = dict.fromkeys(("mean_field", "mup", *ALPHA), 0.5)  # logits times r^(-1/2); nothing elsewhere
 ROLES = ("input", "hidden", "output")
 
 ACTIVATIONS = {
@@ -24,6 +26,18 @@ ACTIVATIONS = {
     "erf": torch.erf,
     "linear": lambda x: x,
 }
+
+
+def in_depth(name):
+    """Exponents of the depth, which follow from alpha: L blocks change by 1/L of what all of them do."""
+    if name not in ALPHA:
+        return {}
+    alpha = ALPHA[name]
+    rates = {"sgd": 1 - 2 * alpha, "adam": 1 - alpha}
+    return {
+        "branch": alpha, "decay": 1 - alpha,
+        "c": {family: {"hidden": rate, "vector": rate} for family, rate in rates.items()},
+    }  # fmt: skip
 
 
 def roles_of(depth):

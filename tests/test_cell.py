@@ -78,11 +78,16 @@ def test_cells_start_alike_whatever_their_lr_and_gamma():
         assert dataclasses.replace(BASE, **{name: other}).start_key != BASE.start_key
 
 
-def test_a_base_depth_is_refused_while_nothing_depends_on_it(monkeypatch):
-    (cell,) = cells_of(monkeypatch, "width=8", "lr=1")
-    assert cell.base_depth is None
-    with pytest.raises(UserError, match="base_depth must be null, for no parameterization has exponents"):
-        check_value("base_depth", 2)
+def test_a_base_depth_is_of_tables_that_depend_on_depth(monkeypatch):
+    """Where nothing depends on it, it makes no other cell."""
+    words = ["width=8", "lr=1", "model=resmlp"]
+    flat, deep = cells_of(monkeypatch, *words, "parameterization=mup,completep", "base_depth=2")
+    assert (flat.base_depth, deep.base_depth) == (None, 2)
+    assert flat == cells_of(monkeypatch, *words, "parameterization=mup")[0]
+    (textbook,) = cells_of(monkeypatch, *words, "parameterization=completep")
+    assert textbook.base_depth is None
+    with pytest.raises(UserError, match="base_depth must be a whole number >= 1, or null, which is 1, got 0"):
+        check_value("base_depth", 0)
 
 
 def test_equal_numbers_are_one_cell(monkeypatch):

@@ -95,8 +95,14 @@ def test_every_declaration_is_of_a_function_that_keeps_to_it(measure):
     tables = train_pack([cell], CPU)
     plain = train_pack([make_cell(measure=section(), model={"activation": "relu"}, steps=3)], CPU)
     found = {*tables.trace, *tables.layers} - {*plain.trace, *plain.layers}
-    # Of classification, of many outputs, of attention.
-    optional = {"kernel_regression_error", "ntk_sketch_error", "update_logits", "logits_bound"}
+    # Of classification, of many outputs, of attention, of residual branches.
+    optional = {
+        "kernel_regression_error",
+        "ntk_sketch_error",
+        "update_logits",
+        "logits_bound",
+        "branch_linearization_error",
+    }
     assert found | {"lambda_max"} >= kept - optional
     assert found <= kept
     assert {f"{column.name}" for column in measure.init} <= {column.name for column in TABLES["cells"]}

@@ -6,6 +6,8 @@ import json
 import pytest
 from cells import make_cell
 
+from runner.errors import UserError
+from runner.grid.config import _exponents, load_exponents
 from runner.scaling.parameterization import Scaling
 
 # At r = 4: (multiplier, init std * sqrt(fan_in at base), lr factor), as theory.md's table gives them.
@@ -84,25 +86,67 @@ def test_a_pack_of_several_parameterizations_widths_and_gammas():
         for name, base, gamma in (("mup", 16, 1.0), ("ntk", 4, 2.0), ("sp", 64, 3.0))
     ]
     scaling = Scaling(cells)
-    assert scaling.ratios["width"].tolist() == [4, 16, 1]
+    assert scaling.width.tolist() == [4, 16, 1]
     assert scaling.gamma.tolist() == [1, 2, 3]
     assert scaling.multiplier("hidden").tolist() == [1, 1 / 4, 1]
     alone = [Scaling([cell]).init_std("hidden", 64, 1.0).item() for cell in cells]
     assert scaling.init_std("hidden", 64, 1.0).tolist() == alone
 
 
-def test_depth_is_a_second_ratio():
-    """Of a table with exponents of depth, which no parameterization has yet: r_width^(-a) r_depth^(-a')."""
-    cell = make_cell(parameterization="ntk", width=64, base_width=16, depth=8)
-    zero = {"input": 0, "hidden": 0, "output": 0}
-    table = json.loads(cell.exponents)
-    table["depth"] = {"a": zero | {"hidden": 0.5}, "b": zero, "c": {"sgd": zero | {"hidden": 1}}}
-    deep = dataclasses.replace(cell, exponents=json.dumps(table), base_depth=2)
-    assert Scaling([cell]).ratios["depth"] == 1
-    assert Scaling([deep]).ratios["depth"] == 4
-    assert Scaling([deep]).multiplier("hidden").item() == pytest.approx(1 / 2 * 1 / 2)
-    assert Scaling([deep]).multiplier("output").item() == pytest.approx(1 / 2)
-    assert Scaling([deep]).lr("hidden", "sgd").item() == pytest.approx(1 / 4)
-    # At its base a depth changes nothing.
-    same = dataclasses.replace(deep, base_depth=8)
-    assert Scaling([same]).multiplier("hidden") == Scaling([cell]).multiplier("hidden")
+def test_depth_scales_what_is_in_blocks():
+    """s^(-e) with s = depth / base_depth, and nothing outside of blocks."""
+    for name, branch, sgd, adam, decay in (("depth_mup", 0.5, 0, 0.5, 0.5), ("completep", 1, -1, 0, 0)):
+        cell = make_cell(parameterization=name, width=64, base_width=16, depth=8, base_depth=2)
+        flat = make_cell(parameterization="mup", width=64, base_width=16, depth=8)
+        deep, wide = Scaling([cell]), Scaling([flat])
+        assert deep.depth == 4
+        assert wide.depth == 1
+        assert deep.branch(root=False).item() == pytest.approx(4**-branch)
+        assert deep.branch(root=True).item() == pytest.approx(4**-branch / 2**0.5)
+        assert wide.branch(root=True).item() == pytest.approx(8**-0.5)
+        for role in ("hidden", "vector"):
+            for family, power in (("sgd", sgd), ("adam", adam)):
+                in_width = wide.lr(role, family)
+                assert deep.lr(role, family, in_block=True).item() == pytest.approx(
+                    in_width.item() * 4**-power
+                )
+                assert deep.lr(role, family) == in_width
+            # Adam's eps in units of the gradient, which a branch makes s^(-branch) as large.
+            eps = deep.gradient(role, in_block=True) / wide.gradient(role)
+            assert eps.item() == pytest.approx(4**-branch)
+        assert deep.decay(in_block=True).item() == pytest.approx(4**-decay)
+        assert deep.decay(in_block=False) == 1
+        assert deep.multiplier("hidden") == wide.multiplier("hidden")
+        at_base = Scaling([dataclasses.replace(cell, base_depth=8)])
+        assert at_base.branch(root=False) == 1
+        assert at_base.lr("hidden", "adam", in_block=True) == wide.lr("hidden", "adam")
+        textbook = Scaling([dataclasses.replace(cell, base_depth=None)])
+        assert textbook.branch(root=False).item() == pytest.approx(8**-branch)
+
+
+@pytest.mark.parametrize(
+    ("depth", "message"),
+    [
+        (3, "parameterization.depth must be a table of exponents, got 3"),
+        ({"branch": 1, "c": {}}, "parameterization.depth.c must be a table per optimizer family"),
+        (
+            {"branch": 1, "c": {"sgd": {"hidden": 0}}},
+            "parameterization.depth.c.sgd must give an exponent for hidden",
+        ),
+        ({"branch": 1, "brnch": 1}, "parameterization.depth.brnch must be a known config key"),
+        ({"c": {"sgd": {"hidden": 0, "vector": 0}}}, "parameterization.depth.branch must be an exponent"),
+    ],
+)
+def test_a_table_of_the_depth_that_is_wrong_is_one_line(depth, message):
+    table = json.loads(load_exponents("mup")) | {"depth": depth}
+    with pytest.raises(UserError) as caught:
+        _exponents(table)
+    assert str(caught.value).startswith(message)
+
+
+def test_an_optimizer_needs_its_rates_in_depth():
+    table = json.loads(load_exponents("completep"))
+    del table["depth"]["c"]["adam"]
+    cell = dataclasses.replace(make_cell(parameterization="completep"), exponents=json.dumps(table))
+    with pytest.raises(UserError, match=r"parameterization\.depth\.c must have a row adam"):
+        Scaling([cell]).lr("hidden", "adam", in_block=True)

@@ -49,7 +49,8 @@ class Cell:
         parameterization: Its name, and what differs from the file of that name: ``ntk with a.output=1``.
         exponents: The parameterization's abc table, canonical JSON.
         settings: The other keys of the groups (model, data, optimizer, measure), canonical JSON.
-        base_depth: Depth at which every parameterization is the same network; None where none depends on it.
+        base_depth: Depth at which every parameterization is the same network; None is 1, and where the
+            parameterization does not depend on depth.
         loss_limit: Multiple of its loss at init beyond which it counts as diverged; None for what a catapult
             of its width, gamma and exponents cannot reach (:mod:`runner.training.divergence`).
     """

@@ -122,6 +122,8 @@ def check_refinement(section: Any) -> dict[str, Any]:
 
 LATER: dict[str, dict[str, Any]] = {
     "runner.models.TorchModule": {"init": "role", "roles": {}, "features": []},
+    "runner.models.ResidualMLP": {"block_layers": 1},
+    "runner.models.ResNet": {"block_layers": 2},
 }
 """Keys of a target that came later, and what they are where they are not given: then no id has them."""
 
@@ -150,6 +152,8 @@ def cell_from_config(config: Mapping[str, Any]) -> Cell:
     if stop := _stop(config.get("stop") or {}):
         settings["stop"] = stop
     table = _exponents(groups["parameterization"])
+    if "depth" not in table:
+        values["base_depth"] = None  # nothing depends on it, so that it makes no other cell
     values["parameterization"] += _changes(values["parameterization"], table)
     return Cell(
         **values,
@@ -219,7 +223,9 @@ def _settings_json(settings: Mapping[str, Any]) -> str:
         ) from None
 
 
-_PARAMETERIZATION_KEYS = ["a", "attention", "b", "c", "name"]
+_PARAMETERIZATION_KEYS = ["a", "attention", "b", "c", "depth", "name"]
+_DEPTH_KEYS = ("branch", "c", "decay")
+_IN_BLOCKS = ("hidden", "vector")
 
 
 def _exponents(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,10 +240,12 @@ def _exponents(table: Mapping[str, Any]) -> dict[str, Any]:
             "see conf/parameterization/ntk.yaml"
         )
     read: dict[str, Any] = {
-        "a": _roles("parameterization.a", table.get("a")),
-        "b": _roles("parameterization.b", table.get("b")),
-        "c": {str(name): _roles(f"parameterization.c.{name}", row) for name, row in families.items()},
+        "a": _row("parameterization.a", table.get("a"), ROLES),
+        "b": _row("parameterization.b", table.get("b"), ROLES),
+        "c": {str(name): _row(f"parameterization.c.{name}", row, ROLES) for name, row in families.items()},
     }
+    if table.get("depth") is not None:
+        read["depth"] = _in_depth(table["depth"])
     # Left out where it is absent, so that it changes no id of a cell without it.
     if "attention" in table:
         read["attention"] = number(
@@ -279,13 +287,32 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{key}", item
 
 
-def _roles(key: str, row: Any) -> dict[str, float]:
-    if not isinstance(row, Mapping) or set(row) != set(ROLES):
+def _in_depth(table: Any) -> dict[str, Any]:
+    """Read the exponents of the depth."""
+    key, see = "parameterization.depth", "see conf/parameterization/completep.yaml"
+    if not isinstance(table, Mapping):
+        raise UserError(f"{key} must be a table of exponents, got {shown(table)}; {see}")
+    for name in table:
+        if name not in _DEPTH_KEYS:
+            raise unknown_key(f"{key}.{name}", table[name], list(_DEPTH_KEYS))
+    families = table.get("c")
+    if not isinstance(families, Mapping) or not families:
+        raise UserError(f"{key}.c must be a table per optimizer family, got {shown(families)}; {see}")
+    return {
+        "branch": number(f"{key}.branch", table.get("branch"), "an exponent", "e.g. 1/2 or 1"),
+        "c": {str(name): _row(f"{key}.c.{name}", row, _IN_BLOCKS) for name, row in families.items()},
+        "decay": number(f"{key}.decay", table.get("decay", 0), "an exponent", "e.g. 1/2 or 0"),
+    }
+
+
+def _row(key: str, row: Any, roles: tuple[str, ...]) -> dict[str, float]:
+    if not isinstance(row, Mapping) or set(row) != set(roles):
+        name = "ntk" if roles == ROLES else "completep"
         raise UserError(
-            f"{key} must give an exponent for {', '.join(ROLES)}, got {shown(row)}; "
-            "see conf/parameterization/ntk.yaml"
+            f"{key} must give an exponent for {', '.join(roles)}, got {shown(row)}; "
+            f"see conf/parameterization/{name}.yaml"
         )
-    return {role: number(f"{key}.{role}", row[role], "an exponent", "e.g. 1/2 or -0.5") for role in ROLES}
+    return {role: number(f"{key}.{role}", row[role], "an exponent", "e.g. 1/2 or -0.5") for role in roles}
 
 
 def _one_line(error: object) -> str:

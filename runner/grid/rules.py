@@ -100,11 +100,6 @@ def _boolean(value: Any) -> bool:
     return value
 
 
-def _null(value: Any) -> None:
-    if value is not None:
-        raise ValueError
-
-
 _COUNT = _whole_rule(1, "1")
 
 RULES: dict[str, Rule] = {
@@ -119,7 +114,7 @@ RULES: dict[str, Rule] = {
     ),
     "center_output": Rule("true or false", "e.g. center_output=true", _boolean),
     "base_width": _whole_rule(1, "base_width=1"),
-    "base_depth": Rule("null, for no parameterization has exponents of depth", "leave it out", _null),
+    "base_depth": _or_null(_COUNT, "e.g. base_depth=2", ", which is 1"),
     "seed": _whole_rule(0, "seed=0"),
     "steps": _whole_rule(1, "steps=200"),
     "batch_size": _or_null(_COUNT, "e.g. batch_size=64", " for full batch"),

@@ -12,6 +12,7 @@ A model is built without cells (so that building it costs no memory) and filled 
 from runner.layers.activation import ACTIVATIONS, Activation
 from runner.layers.attention import Attention
 from runner.layers.base import Again, Call, Layer, Origin, ParameterSpec, hidden, per_cell, record
+from runner.layers.branch import Branch
 from runner.layers.chain import DenseChain, Product
 from runner.layers.contraction import Pairing
 from runner.layers.convolution import Conv2d
@@ -39,6 +40,7 @@ __all__ = [
     "Activation",
     "Again",
     "Attention",
+    "Branch",
     "Call",
     "ChainDerivatives",
     "Conv2d",

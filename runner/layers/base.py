@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
@@ -28,6 +28,7 @@ class ParameterSpec:
         fan_in: Inputs summed over; 1 for biases, gains and rows of a table.
         sigma: Init standard deviation times sqrt(fan_in), at base width.
         mean: Init mean, at base width: 1 for gains.
+        in_block: Whether it belongs to the block of a residual branch, and scales with depth.
     """
 
     shape: tuple[int, ...]
@@ -35,6 +36,7 @@ class ParameterSpec:
     fan_in: int
     sigma: float
     mean: float = 0.0
+    in_block: bool = False
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,10 @@ class Layer(nn.Module):
         for factor in ("multiplier", "kernel_weight"):
             self.register_buffer(f"{name}_{factor}", torch.empty(0), persistent=False)
 
+    def belong_to_block(self) -> None:
+        """Count the parameters to the block of a residual branch."""
+        self.specs = {name: replace(spec, in_block=True) for name, spec in self.specs.items()}
+
     @property
     def role(self) -> str:
         """Role of the layer's weight, as tables have it."""
@@ -192,9 +198,12 @@ class Layer(nn.Module):
         for name, spec in self.specs.items():
             value = self._started(name, spec, cells, scaling)
             self.register_parameter(name, nn.Parameter(value.to(like)))
-            for factor in ("multiplier", "kernel_weight"):
-                value = getattr(scaling, factor)(spec.role).to(like)
-                self.register_buffer(f"{name}_{factor}", value, persistent=False)
+            factors = {
+                "multiplier": scaling.multiplier(spec.role),
+                "kernel_weight": scaling.kernel_weight(spec.role, in_block=spec.in_block),
+            }
+            for factor, value in factors.items():
+                self.register_buffer(f"{name}_{factor}", value.to(like), persistent=False)
 
     def _started(
         self, name: str, spec: ParameterSpec, cells: Sequence[Cell], scaling: Scaling
@@ -203,7 +212,7 @@ class Layer(nn.Module):
         origin = self.origins.get(name)
         if origin:
             draws = {cell.seed: origin.draw(cell.seed).double() for cell in cells}
-            std = scaling.ratios["width"] ** origin.exponent * scaling.init(spec.role)
+            std = scaling.width**origin.exponent * scaling.init(spec.role)
         else:
             path = f"{self.name}.{name}"
             draws = {cell.seed: _draw(cell.seed, path, spec.shape) for cell in cells}

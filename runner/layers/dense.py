@@ -138,7 +138,7 @@ class Embedding(Affine):
         super().populate(cells, like)
         if self.tied:
             scaling = Scaling(cells)
-            fan_in_base = self.specs["weight"].shape[1] / scaling.ratios["width"]
+            fan_in_base = self.specs["weight"].shape[1] / scaling.width
             factor = scaling.multiplier("output") / scaling.multiplier("input") / fan_in_base.sqrt()
             self.register_buffer("readout_factor", factor.to(like), persistent=False)
 

@@ -251,6 +251,13 @@ MEASURES: tuple[Measure, ...] = (
         ),
     ),
     Measure(
+        "branch_linearization_error", "blocks", paper="Dey et al., arXiv 2505.01618",
+        layers=columns(
+            branch_linearization_error=("1", "Distance on probes of what a residual branch returns from its "
+                "linearization in this weight alone, over the linear change; null outside of branches"),
+        ),
+    ),
+    Measure(
         "update_parts", "features", requires=(untied,), prepare="features.received",
         paper="Haas et al., arXiv 2505.22491",
         layers=columns(

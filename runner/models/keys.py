@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+from runner.errors import UserError
+
 
 def layer_keys(
     fan_in: int, bias: bool, sigma_weight: float, sigma_bias: float, normalize_input: bool
@@ -19,3 +21,12 @@ def layer_keys(
     scale = 1 / math.sqrt(fan_in) if normalize_input else 1.0
     keys = {"bias": bias, "sigma_weight": sigma_weight, "sigma_bias": sigma_bias}
     return scale, keys | {"sigma_weight": sigma_weight / scale}, keys
+
+
+def block_layers_key(value: object) -> int:
+    """Return how many layers a residual block has; UserError if it is neither 1 nor 2."""
+    if value not in (1, 2) or isinstance(value, bool):
+        raise UserError(
+            f"model.block_layers must be 1 or 2, got {value}; 2 is a branch with an activation inside"
+        )
+    return int(str(value))

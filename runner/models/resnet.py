@@ -1,32 +1,34 @@
 """The residual convolutional network, without batch norm."""
 
-import math
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from runner.layers import Activation, Conv2d, Linear
+from runner.layers import Activation, Branch, Conv2d, Linear
 from runner.models.images import image_channels, pooled, readout
-from runner.models.keys import layer_keys
+from runner.models.keys import block_layers_key, layer_keys
 
 
 class ResNet(nn.Module):
-    """A stem, residual blocks of two 3x3 convolutions, an average over positions, and a linear readout.
+    """A stem, residual blocks of 3x3 convolutions, an average over positions, and a linear readout.
 
-    Block: ``h <- h + beta W_2 * phi(W_1 * phi(h))``. With more than one stage the image is halved and the
-    channels are doubled from stage to stage, by average pooling and a 1x1 convolution of the skip. Batch norm
-    has no per-sample kernel, hence beta = 1 / sqrt(depth) in its place.
+    Block: ``h <- h + beta W_2 * phi(W_1 * phi(h))``, or ``h <- h + beta W * phi(h)`` with one layer. With
+    more than one stage the image is halved and the channels are doubled from stage to stage, by average
+    pooling and a 1x1 convolution of the skip. Batch norm has no per-sample kernel, hence
+    beta = 1 / sqrt(depth) in its place.
 
     Args:
         width: Channels of the first stage.
-        depth: Blocks, at least 1; each adds two convolutions to the stem and the readout.
+        depth: Blocks, at least 1; each adds its convolutions to the stem and the readout.
         inputs: Shape of one sample, (channels, height, width).
         stages: Groups of blocks with one size of image, at most ``depth``.
-        depth_scaling: Whether beta is 1 / sqrt(depth) instead of 1.
+        depth_scaling: Whether beta is 1 / sqrt(depth) instead of 1; under a parameterization that depends on
+            depth it is 1 / sqrt(base_depth), times the parameterization's factor.
+        block_layers: Convolutions in a block, 1 or 2.
 
     Raises:
-        UserError: If samples are no images, or too small.
+        UserError: If samples are no images, or too small, or ``block_layers`` is neither.
 
     References:
         He et al. (2016), "Identity Mappings in Deep Residual Networks", arXiv 1603.05027, figure 4e; roles
@@ -35,7 +37,7 @@ class ResNet(nn.Module):
 
     def __init__(
         self, width: int, depth: int, inputs: tuple[int, ...], outputs: int,
-        activation: str = "relu", stages: int = 1, depth_scaling: bool = True,
+        activation: str = "relu", stages: int = 1, depth_scaling: bool = True, block_layers: int = 2,
         bias: bool = False, sigma_weight: float = 1.0, sigma_bias: float = 0.0, normalize_input: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -44,13 +46,13 @@ class ResNet(nn.Module):
         self.input_scale, first, rest = layer_keys(
             channels * 9, bias, sigma_weight, sigma_bias, normalize_input
         )
-        branch_scale = 1 / math.sqrt(depth) if depth_scaling else 1.0
+        keys = rest | {"depth_scaling": depth_scaling, "block_layers": block_layers_key(block_layers)}
         self.stem = Conv2d(channels, width, "input", **first)
         self.blocks = nn.ModuleList()
         now = width
         for place in range(depth):
             wanted = width * 2 ** (place * stages // depth)
-            self.blocks.append(Block(now, wanted, activation, branch_scale, rest))
+            self.blocks.append(Block(now, wanted, activation, **keys))
             now = wanted
         self.activation = Activation(activation)
         self.output = Linear(now, outputs, "output", **rest)
@@ -67,31 +69,33 @@ class ResNet(nn.Module):
 
 
 class Block(nn.Module):
-    """Two convolutions beside a skip connection.
+    """One or two convolutions beside a skip connection.
 
     Args:
         channels_out: Channels returned; if more, the image is halved.
-        branch_scale: Factor beta of the branch.
     """
 
     def __init__(
-        self, channels_in: int, channels_out: int, activation: str, branch_scale: float, keys: dict[str, Any]
-    ) -> None:
+        self, channels_in: int, channels_out: int, activation: str, *,
+        depth_scaling: bool, block_layers: int, **keys: Any,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.branch_scale = branch_scale
         self.side = 1 if channels_in == channels_out else 2
         self.skip: nn.Module = nn.Identity()
         if self.side > 1:
             self.skip = Conv2d(channels_in, channels_out, "hidden", kernel_size=1, **keys)
         self.activation = Activation(activation)
         self.first = Conv2d(channels_in, channels_out, "hidden", **keys)
-        self.second = Conv2d(channels_out, channels_out, "hidden", **keys)
+        parts = [self.activation, self.first]
+        if block_layers == 2:
+            self.second = Conv2d(channels_out, channels_out, "hidden", **keys)
+            parts += [self.activation, self.second]
+        self.branch = Branch(*parts, root=depth_scaling)
 
     def forward(
         self, x: Float[Tensor, "cell sample channel_in height width"]
     ) -> Float[Tensor, "cell sample channel_out low narrow"]:
         """Apply the block."""
         x = pooled(x, self.side)
-        branch = self.second(self.activation(self.first(self.activation(x))))
-        outputs: Tensor = self.skip(x) + self.branch_scale * branch
+        outputs: Tensor = self.branch(x, self.skip(x))
         return outputs

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from runner.data import Tokens
 from runner.errors import UserError, unknown
-from runner.layers import Activation, Attention, Embedding, LayerNorm, Linear, Position, hidden
+from runner.layers import Activation, Attention, Branch, Embedding, LayerNorm, Linear, Position, hidden
 from runner.models.keys import layer_keys
 
 READOUTS = ("every", "last", "mean")
@@ -125,13 +125,14 @@ class Block(nn.Module):
         self.up = Linear(width, hidden_ratio * width, "hidden", **keys)
         self.activation = Activation(activation)
         self.down = Linear(hidden_ratio * width, width, "hidden", **keys)
+        self.attend = Branch(self.attention_norm, self.attention)
+        self.mix = Branch(self.norm, self.up, self.activation, self.down)
 
     def forward(
         self, x: Float[Tensor, "cell sample position width"]
     ) -> Float[Tensor, "cell sample position width"]:
         """Apply the block."""
-        x = hidden(x + self.attention(self.attention_norm(x)))
-        return hidden(x + self.down(self.activation(self.up(self.norm(x)))))
+        return hidden(self.mix(hidden(self.attend(x))))
 
 
 def _sequence_shape(inputs: tuple[int, ...], side: int) -> tuple[int, int]:

@@ -242,17 +242,20 @@ class Optimizer:
         base = lr.double().cpu() * gamma ** _GAMMA_POWER[self.family]
         slots = []
         for path, spec, parameter, _ in parameters_of(model):
-            weighted = scaling.kernel_weight(spec.role)
+            weighted = scaling.kernel_weight(spec.role, in_block=spec.in_block)
             per_weight = (-1, *(1,) * len(spec.shape))
-            lr_of_role = base * scaling.lr(spec.role, self.family)
+            lr_of_role = base * scaling.lr(spec.role, self.family, in_block=spec.in_block)
+            decay = base * self.weight_decay * scaling.decay(in_block=spec.in_block)
             # Only what has an eps asks for both families' exponents.
-            eps = self.eps * scaling.gradient(spec.role) if self.eps else torch.zeros_like(base)
+            eps = torch.zeros_like(base)
+            if self.eps:
+                eps = self.eps * scaling.gradient(spec.role, in_block=spec.in_block)
             numbers = {
                 "minus_lr": -lr_of_role,
                 "rate": -lr_of_role,
                 "ridge": self.weight_decay / weighted,
-                "minus_decay": -base * self.weight_decay,
-                "shrink": -base * self.weight_decay,
+                "minus_decay": -decay,
+                "shrink": -decay,
                 "eps": eps,
                 "eps_now": eps.clone(),  # in float64 nothing else would part the two
             }

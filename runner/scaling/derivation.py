@@ -105,11 +105,9 @@ def network(table: dict[str, Any], depth: int, *, adam: bool = False, homogeneou
         depth: Hidden layers L, at least 1.
 
     Raises:
-        Silent: If it has no row for the optimizer, or scales with depth.
+        Silent: If it has no row for the optimizer.
     """
     roles = ("input", *["hidden"] * (depth - 1), "output")
-    if table.get("depth"):
-        raise Silent("the table has exponents of the depth")
     try:
         a, b, sgd, own = (
             tuple(float(row[role]) for role in roles)

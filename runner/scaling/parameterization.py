@@ -1,17 +1,26 @@
 """The abc table: how multiplier, init and learning rate of a weight scale with width and depth.
 
-With a ratio r of each dimension to its base, ``width / base_width`` and ``depth / base_depth``, and the
-exponents of a weight's role in that dimension::
+With r = ``width / base_width`` and the exponents of a weight's role::
 
     W = r^(-a) * w                                        the multiplier, in the forward pass
     w ~ N(0, sigma^2 / fan_in_base * r^(-2 b))            the init
     lr = eta * r^(-c)                                     the learning rate; c depends on the optimizer
 
-A table without exponents of depth, as all are today, leaves that dimension alone.
+With s = ``depth / base_depth`` and the exponents under ``depth``, where a table has them, residual branches
+and the parameters in their blocks scale::
+
+    h <- h + s^(-branch) * f(h)
+    lr = eta * r^(-c) * s^(-c_depth)                      of hidden weights, and of vectors: biases and gains
+    decay = decay * s^(-decay)
+
+What is outside of blocks does not scale with depth. Adam's eps follows from the rates of SGD and Adam, as it
+does in width: see :meth:`Scaling.gradient`.
 
 References:
     Yang & Hu (2021), "Tensor Programs IV: Feature Learning in Infinite-Width Neural Networks",
-    arXiv 2011.14522, section 3 (abc-parametrizations).
+    arXiv 2011.14522, section 3 (abc-parametrizations). Depth: Yang et al. (2024), "Tensor Programs VI",
+    arXiv 2310.02244; Bordelon et al. (2024), arXiv 2309.16620; Dey et al. (2025), "Don't be lazy: CompleteP
+    enables compute-efficient deep transformers", arXiv 2505.01618, table 1.
 """
 
 import json
@@ -47,39 +56,51 @@ class Table:
     Attributes:
         name: Name of the parameterization, for messages.
         width: Exponents of the width by quantity: ``a``, ``b``, ``attention`` and, by family, ``c``.
-        depth: Those of the depth, likewise; empty for all parameterizations of today.
+        depth: Those of the depth: ``branch``, ``decay`` and, by family, ``c``; empty where nothing depends on
+            depth.
     """
 
     name: str
     width: dict[str, Any]
     depth: dict[str, Any]
 
-    def exponent(self, dimension: str, quantity: str, role: Role, family: OptimizerFamily = "sgd") -> float:
-        """Return an exponent, 0 where the table has none of this dimension.
+    def exponent(self, quantity: str, role: Role) -> float:
+        """Return an exponent of the width, ``a`` or ``b``."""
+        return 0.0 if role == "scalar" else float(self.width[quantity][_row(role)])
 
-        Args:
-            dimension: ``width`` or ``depth``.
-            quantity: ``a``, ``b`` or ``c``.
-            family: Row of ``c``.
+    def rate(self, role: Role, family: OptimizerFamily) -> float:
+        """Return c, the exponent of the width in a learning rate.
 
         Raises:
             UserError: If ``c`` has no row for the family.
         """
-        table = getattr(self, dimension)
-        if role == "scalar" or not table:
-            return 0.0
-        row = self._rates(table[quantity], family) if quantity == "c" else table[quantity]
-        return float(row["input" if role == "vector" else role])
+        return 0.0 if role == "scalar" else float(self._rates(self.width, family)[_row(role)])
 
-    def _rates(self, rates: dict[str, Any], family: OptimizerFamily) -> dict[str, Any]:
+    def rate_in_depth(self, role: Role, family: OptimizerFamily) -> float:
+        """Return the same of the depth, for a parameter of a block; errors as above."""
+        if not self.depth or role == "scalar":
+            return 0.0
+        return float(self._rates(self.depth, family)["hidden" if role == "hidden" else "vector"])
+
+    def _rates(self, exponents: dict[str, Any], family: OptimizerFamily) -> dict[str, Any]:
+        rates = exponents["c"]
         if family not in rates:
+            key, example = (
+                ("depth.c", "{hidden: 0, vector: 0}")
+                if exponents is self.depth
+                else ("c", "{input: 0, hidden: 0, output: 0}")
+            )
             raise UserError(
-                f"parameterization.c must have a row {family} for this optimizer, got "
-                f"{', '.join(sorted(rates))} in {self.name}; "
-                f"add {family}: {{input: 0, hidden: 0, output: 0}} to its file"
+                f"parameterization.{key} must have a row {family} for this optimizer, got "
+                f"{', '.join(sorted(rates))} in {self.name}; add {family}: {example} to its file"
             )
         row: dict[str, Any] = rates[family]
         return row
+
+
+def _row(role: Role) -> str:
+    """A vector scales with width as an input weight."""
+    return "input" if role == "vector" else role
 
 
 @lru_cache(maxsize=256)
@@ -92,25 +113,42 @@ def table_of(name: str, exponents: str) -> Table:
 class Scaling:
     """How the parameters of some cells scale; one float64 number per cell for each question.
 
+    A parameter ``in_block`` belongs to the block of a residual branch: a weight in the branch, or a norm
+    before it.
+
     Args:
         cells: Cells of any parameterizations, widths and depths.
 
     Attributes:
-        ratios: Each dimension over its base; 1 for the depth where ``base_depth`` is null.
+        width: Width over its base.
+        depth: Depth over its base, which is 1 where it is null; 1 where a table does not depend on depth.
         gamma: Richness of every cell.
     """
 
     def __init__(self, cells: Sequence[Cell]) -> None:
         self._tables = [table_of(cell.parameterization, cell.exponents) for cell in cells]
-        self.ratios: dict[str, Factor] = {
-            "width": _numbers(cell.width / cell.base_width for cell in cells),
-            "depth": _numbers(cell.depth / (cell.base_depth or cell.depth) for cell in cells),
-        }
+        self.width: Factor = _numbers(cell.width / cell.base_width for cell in cells)
+        # Depth at which branches are what a model makes of them.
+        self._base_depth: Factor = _numbers(
+            (cell.base_depth or 1) if table.depth else cell.depth
+            for cell, table in zip(cells, self._tables, strict=True)
+        )
+        self.depth: Factor = _numbers(cell.depth for cell in cells) / self._base_depth
         self.gamma: Factor = _numbers(cell.gamma for cell in cells)
 
     def multiplier(self, role: Role) -> Factor:
         """Return r^(-a), the factor between a raw weight and the weight in force."""
-        return self._power(lambda table, dimension: table.exponent(dimension, "a", role))
+        return self._power(lambda table: table.exponent("a", role))
+
+    def branch(self, *, root: bool) -> Factor:
+        """Return what a residual branch is multiplied by, s^(-branch).
+
+        Args:
+            root: Whether branches are multiplied by 1 / sqrt(base depth) besides: at any depth by
+                1 / sqrt(depth) where the table does not depend on depth.
+        """
+        factor = self._power(lambda table: float(table.depth.get("branch", 0.0)), self.depth)
+        return factor / self._base_depth.sqrt() if root else factor
 
     def init_std(self, role: Role, fan_in: int, sigma: float) -> Factor:
         """Return the standard deviation of a raw weight at init, sigma / sqrt(fan_in_base) * r^(-b).
@@ -119,17 +157,17 @@ class Scaling:
             fan_in: Inputs summed over at the cell's width; 1 for vectors and scalars.
             sigma: Standard deviation times sqrt(fan_in) at base width.
         """
-        ratio = self.ratios["width"]
+        ratio = self.width
         # Only hidden and output weights have a fan-in that grows with width.
         fan_in_base = fan_in / ratio if role in ("hidden", "output") else torch.full_like(ratio, fan_in)
         return sigma / fan_in_base.sqrt() * self.init(role)
 
     def init(self, role: Role) -> Factor:
         """Return r^(-b), how a raw weight at init scales beside its size at base width."""
-        return self._power(lambda table, dimension: table.exponent(dimension, "b", role))
+        return self._power(lambda table: table.exponent("b", role))
 
-    def lr(self, role: Role, family: OptimizerFamily) -> Factor:
-        """Return r^(-c), the factor of a weight's learning rate.
+    def lr(self, role: Role, family: OptimizerFamily, *, in_block: bool = False) -> Factor:
+        """Return r^(-c), times s^(-c_depth) in a block: the factor of a parameter's learning rate.
 
         Args:
             family: ``sgd`` for (momentum) gradient descent, ``adam`` for sign-like updates.
@@ -137,24 +175,34 @@ class Scaling:
         Raises:
             UserError: If a parameterization has no exponents for the family.
         """
-        return self._power(lambda table, dimension: table.exponent(dimension, "c", role, family))
+        factor = self._power(lambda table: table.rate(role, family))
+        if in_block:
+            factor = factor * self._power(lambda table: table.rate_in_depth(role, family), self.depth)
+        return factor
 
-    def kernel_weight(self, role: Role) -> Factor:
-        """Return r^(-c) with the c of SGD: a weight's part in the lr-weighted tangent kernel."""
-        return self.lr(role, "sgd")
+    def kernel_weight(self, role: Role, *, in_block: bool = False) -> Factor:
+        """Return the factor of the learning rate of SGD: a parameter's part in the lr-weighted kernel."""
+        return self.lr(role, "sgd", in_block=in_block)
 
-    def gradient(self, role: Role) -> Factor:
-        """Return r^(c_sgd - c_adam) / gamma, how the raw gradient of a weight scales with width and gamma.
+    def decay(self, *, in_block: bool) -> Factor:
+        """Return s^(-decay) in a block, the factor of decoupled weight decay; 1 elsewhere."""
+        if not in_block:
+            return torch.ones_like(self.gamma)
+        return self._power(lambda table: float(table.depth.get("decay", 0.0)), self.depth)
+
+    def gradient(self, role: Role, *, in_block: bool = False) -> Factor:
+        """Return lr of Adam / lr of SGD / gamma, how a raw gradient scales with width, depth and gamma.
 
         Steps of SGD and of Adam are of one size if gradients are: r^(-c_sgd) times the gradient is
         r^(-c_adam) times a number of order one. Under a + t, b - t it changes by r^(-t), as the gradient
-        does.
+        does. In a block it is s^(-branch) where both rates make the block's change the same.
 
         References:
             Yang & Littwin (2023), "Tensor Programs IVb: Adaptive Optimization in the Infinite-Width Limit",
-            arXiv 2308.01814: the exponent d by which gradients are scaled before the nonlinearity.
+            arXiv 2308.01814: the exponent d by which gradients are scaled before the nonlinearity. In depth:
+            arXiv 2505.01618, table 1, AdamW's eps.
         """
-        return self.lr(role, "adam") / self.lr(role, "sgd") / self.gamma
+        return self.lr(role, "adam", in_block=in_block) / self.lr(role, "sgd", in_block=in_block) / self.gamma
 
     def attention(self) -> Factor:
         """Return r^(-e), what attention logits are multiplied by beside 1 / sqrt(d_head).
@@ -166,14 +214,11 @@ class Scaling:
         References:
             Yang et al. (2022), "Tensor Programs V", arXiv 2203.03466, definition 4.1.
         """
-        return self._power(lambda table, dimension: float(getattr(table, dimension).get("attention", 0.0)))
+        return self._power(lambda table: float(table.width.get("attention", 0.0)))
 
-    def _power(self, exponent: Callable[[Table, str], float]) -> Factor:
-        """Return the product over dimensions of ratio^(-exponent)."""
-        power = torch.ones_like(self.gamma)
-        for dimension, ratio in self.ratios.items():
-            exponents = _numbers(exponent(table, dimension) for table in self._tables)
-            power = power * ratio**-exponents
+    def _power(self, exponent: Callable[[Table], float], ratio: Factor | None = None) -> Factor:
+        """Return ratio^(-exponent), of the width unless another one is given."""
+        power: Factor = (self.width if ratio is None else ratio) ** -_numbers(map(exponent, self._tables))
         return power
 
 

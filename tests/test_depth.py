@@ -1,0 +1,155 @@
+"""Residual branches that scale with depth: against plain torch on one cell, and in any pack."""
+
+import json
+import math
+
+import pytest
+import torch
+from cells import DIGITS, make_cell
+from torch import nn
+
+from runner import data
+from runner.errors import UserError
+from runner.measures import Snapshot
+from runner.measures.blocks import branch_linearization_error
+from runner.models.ensemble import Ensemble
+from runner.training.train import train_pack
+
+CPU = torch.device("cpu")
+SMALL = DIGITS | {"train_size": 12, "test_size": 6, "probe_size": 5}
+DEPTH, BASE, WIDTH = 4, 2, 6
+ALPHA = {"completep": 1.0, "depth_mup": 0.5}
+RESMLP = {"_target_": "runner.models.ResidualMLP", "activation": "tanh", "bias": True, "sigma_bias": 0.3}
+OPTIMIZERS = {
+    "sgd": {"_target_": "runner.optim.SGD"},
+    "adamw": {"_target_": "runner.optim.AdamW", "eps": 0.01, "weight_decay": 0.3},
+}
+
+
+def cell_of(name="completep", block_layers=2, optimizer="adamw", **keys):
+    model = keys.pop("model", RESMLP | {"block_layers": block_layers})
+    return make_cell(
+        **{
+            "parameterization": name, "depth": DEPTH, "base_depth": BASE, "width": WIDTH, "base_width": WIDTH,
+            "steps": 4, "lr": 0.05, "lr_unit": "absolute", "data": SMALL, "center_output": False,
+            "model": model,             "optimizer": OPTIMIZERS[optimizer], **keys,
+        }
+    )  # fmt: skip
+
+
+def ensemble_of(cells):
+    sections = json.loads(cells[0].settings)
+    return Ensemble(cells, sections["model"], data.load(sections["data"]), CPU)
+
+
+class Plain(nn.Module):
+    """The network of a cell at base width, written out."""
+
+    def __init__(self, parameters, block_layers, factor):
+        super().__init__()
+        self.raw = nn.ParameterDict({name.replace(".", "/"): p[0].clone() for name, p in parameters.items()})
+        self.block_layers, self.factor = block_layers, factor
+
+    def linear(self, name, x):
+        bias = self.raw[f"{name}/bias"]
+        return x @ self.raw[f"{name}/weight"] + bias
+
+    def forward(self, x):
+        x = self.linear("input", x.flatten(1) / math.sqrt(64))
+        for place in range(DEPTH if self.block_layers == 2 else DEPTH - 1):
+            if self.block_layers == 2:
+                branch = self.linear(
+                    f"hidden/{place}/second", torch.tanh(self.linear(f"hidden/{place}/first", x))
+                )
+            else:
+                branch = self.linear(f"hidden/{place}", torch.tanh(x))
+            x = x + self.factor * branch
+        return self.linear("output", torch.tanh(x))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("block_layers", [1, 2])
+@pytest.mark.parametrize("name", ALPHA)
+def test_training_equals_plain_torch(name, block_layers, optimizer):
+    """Dey et al., table 1: branches and eps times s^-alpha, Adam's rates s^(alpha - 1); SGD's s^(2 alpha - 1)."""
+    alpha, s, lr = ALPHA[name], DEPTH / BASE, 0.05
+    cells = [cell_of(name, block_layers, optimizer, seed=seed) for seed in (0, 1)]
+    ensemble = ensemble_of(cells)
+    x, y = ensemble.inputs["train"][0], ensemble.targets["train"][0]
+    plain = Plain(ensemble.parameters, block_layers, s**-alpha / math.sqrt(BASE))
+    blocks = [p for path, p in plain.raw.items() if path.startswith("hidden")]
+    rest = [p for path, p in plain.raw.items() if not path.startswith("hidden")]
+    if optimizer == "sgd":
+        stepper = torch.optim.SGD(
+            [{"params": rest, "lr": lr}, {"params": blocks, "lr": lr * s ** (2 * alpha - 1)}]
+        )
+    else:
+        keys = {"eps": 0.01, "weight_decay": 0.3}
+        in_blocks = {
+            "lr": lr * s ** (alpha - 1),
+            "eps": 0.01 * s**-alpha,
+        }  # and lr * decay as s^(alpha - 1), too
+        stepper = torch.optim.AdamW([{"params": rest}, {"params": blocks} | in_blocks], lr=lr, **keys)
+    for _ in range(4):
+        stepper.zero_grad()
+        (0.5 * (plain(x) - y).square().sum(1).mean()).backward()
+        stepper.step()
+    expected = float((0.5 * (plain(x) - y).square().sum(1).mean()).detach())
+    assert train_pack(cells, CPU).cells[0]["train_loss"] == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        RESMLP,
+        RESMLP | {"block_layers": 2},
+        {"_target_": "runner.models.ResNet", "block_layers": 1},
+        {"_target_": "runner.models.Transformer", "heads": 2, "bias": True},
+    ],
+)
+def test_a_cell_alone_equals_it_in_a_pack_of_any_tables(model):
+    tables = (("mup", None), ("completep", 2), ("depth_mup", 2), ("completep", 1))
+    cells = [cell_of(name, base_depth=base, model=model, width=8) for name, base in tables]
+    together = train_pack(cells, CPU).cells
+    assert len({row["train_loss"] for row in together}) == 4
+    for cell, row in zip(cells, together, strict=True):
+        assert train_pack([cell], CPU).cells[0]["train_loss"] == pytest.approx(row["train_loss"], rel=1e-9)
+
+
+def test_at_its_base_depth_completep_is_mup():
+    for name in ALPHA:
+        deep, flat = (cell_of(one, base_depth=DEPTH if one == name else None) for one in (name, "mup"))
+        found = [row["train_loss"] for row in train_pack([deep, flat], CPU).cells]
+        assert found[0] == pytest.approx(found[1], rel=1e-12)
+
+
+def test_the_linearization_of_a_branch_is_that_of_one_weight():
+    (cell,) = [cell_of()]
+    ensemble = ensemble_of([cell])
+    start = Snapshot(ensemble, 0, keep=True)
+    generator = torch.Generator().manual_seed(1)
+    for parameter in ensemble.parameters.values():
+        parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+    found = branch_linearization_error(Snapshot(ensemble, 1), start).layers["branch_linearization_error"]
+    assert list(found) == [f"hidden.{place}.{name}" for place in range(DEPTH) for name in ("first", "second")]
+    old = {name: p[0] for name, p in start.parameters.items()}
+    x = ensemble.inputs["probe"][0].flatten(1) / math.sqrt(64) @ old["input.weight"] + old["input.bias"]
+    for place in range(DEPTH):
+        w, b, v, c = (
+            old[f"hidden.{place}.{name}"]
+            for name in ("first.weight", "first.bias", "second.weight", "second.bias")
+        )
+        dw = ensemble.parameters[f"hidden.{place}.first.weight"][0].detach() - w
+        before = torch.tanh(x @ w + b)
+        linear = ((1 - before**2) * (x @ dw)) @ v  # the derivative of V tanh(W x)
+        beyond = (torch.tanh(x @ (w + dw) + b) - before) @ v - linear
+        assert float(found[f"hidden.{place}.first"]) == pytest.approx(
+            float(beyond.norm() / linear.norm()), rel=1e-9
+        )
+        assert float(found[f"hidden.{place}.second"]) < 1e-12
+        x = x + BASE**-0.5 * (DEPTH / BASE) ** -1.0 * (before @ v + c)
+
+
+def test_a_number_of_layers_that_no_block_has_is_one_line():
+    with pytest.raises(UserError, match=r"model\.block_layers must be 1 or 2, got 3"):
+        ensemble_of([cell_of(block_layers=3)])
