@@ -9,6 +9,7 @@ from cells import DIGITS, make_cell
 from torch import nn
 
 from runner import data
+from runner.analysis.theory import predicted_edge, predicted_slope, verdict_in_depth
 from runner.errors import UserError
 from runner.measures import Snapshot
 from runner.measures.blocks import branch_linearization_error
@@ -71,7 +72,10 @@ class Plain(nn.Module):
 @pytest.mark.parametrize("block_layers", [1, 2])
 @pytest.mark.parametrize("name", ALPHA)
 def test_training_equals_plain_torch(name, block_layers, optimizer):
-    """Dey et al., table 1: branches and eps times s^-alpha, Adam's rates s^(alpha - 1); SGD's s^(2 alpha - 1)."""
+    """Dey et al., table 1: branches and eps s^-alpha, Adam's rates s^(alpha - 1).
+
+    SGD's are s^(2 alpha - 1), for its gradient is s^-alpha of what it is without the factor.
+    """
     alpha, s, lr = ALPHA[name], DEPTH / BASE, 0.05
     cells = [cell_of(name, block_layers, optimizer, seed=seed) for seed in (0, 1)]
     ensemble = ensemble_of(cells)
@@ -153,3 +157,50 @@ def test_the_linearization_of_a_branch_is_that_of_one_weight():
 def test_a_number_of_layers_that_no_block_has_is_one_line():
     with pytest.raises(UserError, match=r"model\.block_layers must be 1 or 2, got 3"):
         ensemble_of([cell_of(block_layers=3)])
+
+
+# -- theory --------------------------------------------------------------------------------------------
+
+
+def theory_of(name, optimizer, model="resmlp", **keys):
+    return {
+        "exponents": json.dumps(json.loads(cell_of(name).exponents)), "optimizer": optimizer, "model": model,
+        "lr_unit": "absolute", "loss": "cross_entropy", "depth": 4, "model.activation": "gelu", **keys,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize(
+    ("name", "model", "update", "sgd_update", "edge", "sgd_edge"),
+    [
+        ("completep", "resmlp", 0.0, 0.0, 0.0, 0.0),
+        ("depth_mup", "resmlp", -0.5, -0.5, 0.0, 0.0),
+        ("completep", "transformer", 0.0, 0.0, 0.0, 0.0),
+        ("mup", "resmlp", 0.0, -0.5, -0.5, 0.0),  # branches over sqrt(depth), rates that do not scale
+        ("sp", "transformer", 0.0, -0.5, -0.5, 0.0),  # norms divide by the root of as many branches
+        ("sp", "mlp", None, None, None, None),
+    ],
+)
+def test_theory_in_depth(optimizer, name, model, update, sgd_update, edge, sgd_edge):
+    """Adam changes a weight by L^-c, SGD by L^(-c - alpha), L blocks their sum by L^(1 - alpha) as much."""
+    cell = theory_of(name, optimizer, model)
+    expected = (update, edge) if optimizer == "adam" else (sgd_update, sgd_edge)
+    for metric in ("movement_frobenius", "branch_linearization_error"):
+        assert predicted_slope(metric, "hidden", cell, "depth") == expected[0]
+    assert predicted_edge(cell, "depth") == expected[1]
+
+
+def test_theory_in_depth_is_silent_where_activations_explode():
+    cell = theory_of("mup", "adam", **{"model.depth_scaling": False})
+    assert predicted_slope("movement_frobenius", "hidden", cell, "depth") is None
+    assert verdict_in_depth(cell).startswith("theory is silent: branches are larger than depth^(-1/2)")
+
+
+def test_kinks_halve_the_exponent_of_the_linearization():
+    cell = theory_of("depth_mup", "adam", **{"model.activation": "relu"})
+    assert predicted_slope("branch_linearization_error", "hidden", cell, "depth") == -0.25
+
+
+def test_the_kernel_has_a_limit_in_depth():
+    for name in ALPHA:
+        assert predicted_slope("lambda_max_init", None, theory_of(name, "sgd"), "depth") == 0

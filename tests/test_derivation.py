@@ -210,8 +210,6 @@ def test_outputs_that_grow_at_init_are_not_lazy():
 def test_where_theory_is_silent():
     with pytest.raises(Silent, match="has no"):
         network({"a": {}, "b": {}, "c": {}}, 2)
-    with pytest.raises(Silent, match="depth"):
-        network(table() | {"depth": {"a": {}}}, 2)
     with pytest.raises(Silent, match="saturate"):
         derive(network(table(a_input=-1), 2, homogeneous=False))
     with pytest.raises(Silent, match="outgrow"):
@@ -249,7 +247,11 @@ def test_the_command_says_it_of_any_table(capsys, tmp_path):
     assert "largest stable lr" in said
     assert cli.main(["theory", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
-    assert set(answer["verdicts"]) == set(NAMES)
+    assert set(answer["verdicts"]) == {*NAMES, "completep", "depth_mup"}
+    in_depth = [row for row in answer["rows"] if row["against"] == "depth"]
+    assert {row["parameterization"] for row in in_depth} == {"completep", "depth_mup"}
+    assert cli.main(["theory", "completep", "--optimizer", "adam"]) == 0
+    assert "every block learns features at any depth" in " ".join(capsys.readouterr().out.split())
     assert "feature learning" in answer["verdicts"]["mup"]
     assert "no stable limit" in answer["verdicts"]["sp"]
     (edge,) = (

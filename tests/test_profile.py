@@ -51,6 +51,20 @@ def test_the_numbers_by_hand(folder):
     assert set(table["role"]) == {"input", "hidden", "output"}
 
 
+def test_networks_of_several_depths_are_set_beside_each_other_by_place():
+    layers = pd.DataFrame(
+        [
+            {"cell_id": str(depth), "step": 1, "layer_index": place, "layer": f"hidden.{place}"}
+            | {"role": "hidden", "update_own": 1.0}
+            for depth in (2, 4) for place in range(depth + 1)
+        ]
+    )  # fmt: skip
+    cells = pd.DataFrame({"cell_id": ["2", "4"], "depth": [2, 4], "seed": 0, "status": "ok"})
+    table = along_depth(cells, layers, "update_own", "depth", ())
+    assert table.loc[table["depth"] == 2, "place"].tolist() == [0, 0.5, 1]
+    assert table.loc[table["depth"] == 4, "place"].tolist() == [0, 0.25, 0.5, 0.75, 1]
+
+
 def test_a_layer_without_a_value_has_no_point(folder):
     """Features follow the hidden layers; the readout has none."""
     table = runner.load(folder).profile().table

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runner.scaling.boundaries import crossover_gamma, stable_lr
+from runner.scaling.depth import Blocks, DepthSizes, derive_in_depth
 from runner.scaling.derivation import (
     TINY,
     WIDE,
@@ -36,6 +37,9 @@ HOMOGENEOUS = ("relu", "linear")
 """Activations that may outgrow their init: phi(s z) = s phi(z)."""
 SMOOTH = ("tanh", "erf", "gelu", "linear")
 """Activations without a kink, which adds a term of its own to the distance from the linearization."""
+
+NORMALIZED = {"resmlp": False, "resnet": False, "transformer": True}
+"""Models with residual branches, and whether these begin with a norm."""
 
 _OF_ROLES = ("movement_frobenius", "movement_spectral", "update_size", "update_own", "update_passed")
 _OF_KERNEL = ("ntk_change", "kernel_distance", "linearization_error")
@@ -68,13 +72,16 @@ def predicted_slope(
         role: Role of the layer for a metric per layer, else None.
         cell: Any cell of the fit: ``exponents``, ``optimizer``, ``depth``, ``lr_unit``,
             ``model.activation`` and, against gamma, ``center_output`` are read.
-        key: ``width``, to infinity, or ``gamma``, to zero; theory is silent on others.
+        key: ``width`` or ``depth``, to infinity, or ``gamma``, to zero; theory is silent on others.
         rich: Gamma to infinity instead.
 
     References:
         Jacot et al., arXiv 1806.07572; Yang & Hu, arXiv 2011.14522, section 3 and appendix; for gamma Chizat
-        et al., arXiv 1812.07956, and Atanasov et al., arXiv 2410.04642.
+        et al., arXiv 1812.07956, and Atanasov et al., arXiv 2410.04642; for depth
+        :mod:`runner.scaling.depth`.
     """
+    if key == "depth":
+        return _slope_in_depth(metric, role, cell)
     limit = _limit(key, rich)
     lazy = key == "gamma" and not rich
     if limit is None or (lazy and metric != "lambda_max_init" and not cell.get("center_output")):
@@ -99,6 +106,57 @@ def predicted_slope(
     except Silent:
         return None
     return None if slope is None else (-slope if lazy else slope) + 0.0
+
+
+def blocks_of(cell: dict[str, Any]) -> Blocks:
+    """Return a cell's residual blocks as exponents of the depth.
+
+    Args:
+        cell: ``model``, ``exponents``, ``optimizer`` and, where known, ``model.depth_scaling`` are read.
+
+    Raises:
+        Silent: If its model has none that are known, or theory does not speak of its optimizer.
+    """
+    if cell.get("model") not in NORMALIZED:
+        raise Silent(f"the model {cell.get('model')} has no residual branches that are known")
+    if cell["optimizer"] not in OPTIMIZERS:
+        raise Silent(f"the optimizer {cell['optimizer']} is none that theory speaks of")
+    normalized, family = NORMALIZED[cell["model"]], OPTIMIZERS[cell["optimizer"]]
+    table = json.loads(cell["exponents"]).get("depth")
+    if not table:  # the model alone divides by the root of the depth
+        root = not normalized and cell.get("model.depth_scaling", True) is not False
+        return Blocks(0.5 if root else 0.0, 0.0, 0.0, family == "adam", normalized)
+    try:
+        own, sgd = (float(table["c"][name]["hidden"]) for name in (family, "sgd"))
+    except KeyError as error:
+        raise Silent(f"the table has no {error.args[0]} in depth") from None
+    return Blocks(float(table["branch"]), own, sgd, family == "adam", normalized)
+
+
+def _sizes_in_depth(cell: dict[str, Any]) -> DepthSizes:
+    blocks = blocks_of(cell)
+    return derive_in_depth(blocks, -derive_in_depth(blocks).kernel if cell["lr_unit"] == "sharpness" else 0.0)
+
+
+def _slope_in_depth(metric: str, role: str | None, cell: dict[str, Any]) -> float | None:
+    """Slope against depth, of the whole network or of the hidden weights of a block."""
+    try:
+        sizes = _sizes_in_depth(cell)
+    except Silent:
+        return None
+    # A unit that crosses a kink changes by what it moved, and the share that does falls with that.
+    kinks = 1.0 if cell.get("model.activation") in SMOOTH else 0.5
+    if role is None:
+        slope = {"lambda_max_init": sizes.kernel, "feature_movement": sizes.change}.get(metric)
+    elif role == "hidden":
+        slope = {
+            "movement_frobenius": sizes.update,
+            "movement_spectral": sizes.update,
+            "branch_linearization_error": kinks * sizes.update if sizes.update <= TINY else None,
+        }.get(metric)
+    else:
+        slope = None
+    return None if slope is None else slope + 0.0
 
 
 def next_slope(metric: str, cell: dict[str, Any]) -> float | None:
@@ -171,13 +229,15 @@ def predicted_edge(cell: dict[str, Any], key: str, *, rich: bool = False) -> flo
 
     Args:
         cell: As for :func:`predicted_slope`, and ``loss``; the rate is in its ``lr_unit``.
-        key: ``width`` or ``gamma``.
+        key: ``width``, ``depth`` or ``gamma``.
         rich: Against gamma, beyond the crossover rather than before it.
 
     References:
         Lewkowycz et al., arXiv 2003.02218, for 2 / lambda_max; Atanasov et al., arXiv 2410.04642, section 3,
         for gamma; Haas et al., arXiv 2505.22491, for the cross-entropy.
     """
+    if key == "depth":
+        return _edge_in_depth(cell)
     limit = _limit(key, rich)
     if limit is None:
         return None
@@ -190,6 +250,18 @@ def predicted_edge(cell: dict[str, Any], key: str, *, rich: bool = False) -> flo
     except Silent:
         return None
     return slope + 0.0
+
+
+def _edge_in_depth(cell: dict[str, Any]) -> float | None:
+    """Slope of the largest stable learning rate against depth."""
+    try:
+        blocks = blocks_of(cell)
+        sizes = derive_in_depth(blocks)
+    except Silent:
+        return None
+    # Changes of hidden representations and outputs go as the learning rate; under the MSE 2 / lambda_max.
+    slope = -sizes.kernel if cell.get("loss", "mse") == "mse" and not blocks.adam else -sizes.change
+    return slope + (sizes.kernel if cell["lr_unit"] == "sharpness" else 0.0) + 0.0
 
 
 def predicted_crossover(cell: dict[str, Any]) -> float | None:
@@ -309,6 +381,53 @@ def predictions(cell: dict[str, Any]) -> list[Prediction]:
             ),
         ]  # fmt: skip
     return found
+
+
+def verdict_in_depth(cell: dict[str, Any]) -> str:
+    """Return what training at a fixed absolute learning rate becomes as depth grows, in a sentence.
+
+    References:
+        Dey et al., arXiv 2505.01618, section 5: what is lazy in depth.
+    """
+    try:
+        sizes = derive_in_depth(blocks_of(cell))
+    except Silent as error:
+        return f"theory is silent: {error}"
+    if sizes.change > TINY:
+        return f"no stable limit: a step changes outputs by depth^{sizes.change:g}"
+    if sizes.change < -TINY:
+        return f"trivial: a step changes outputs by depth^{sizes.change:g}, the learning rate is too small"
+    if sizes.update < -TINY:
+        return f"stable, with lazy blocks: each is linear in its weights but for depth^{sizes.update:g}"
+    return "stable, and every block learns features at any depth"
+
+
+def predictions_in_depth(cell: dict[str, Any]) -> list[Prediction]:
+    """Return every slope against depth that follows from a table, of a residual network, and why."""
+    absolute = cell | {"lr_unit": "absolute"}
+    adam = OPTIMIZERS.get(cell["optimizer"]) == "adam"
+    gradient = "" if adam else " times the gradient, as small as the branch"
+    whys = {
+        "movement_frobenius": ("hidden", f"the learning rate in a block{gradient}"),
+        "branch_linearization_error": ("hidden", "relative to the linear change: the update of the weight"),
+        "feature_movement": (None, "the sum of what as many blocks change"),
+        "lambda_max_init": (
+            None,
+            "as many blocks, each by the squared branch and its learning rate under SGD",
+        ),
+    }
+    found = [
+        Prediction(
+            metric,
+            f"{role} in blocks" if role else "",
+            "depth",
+            predicted_slope(metric, role, absolute, "depth"),
+            why,
+        )
+        for metric, (role, why) in whys.items()
+    ]
+    edge = "what all blocks change together must not grow" if adam else "2 / lambda_max"
+    return [*found, Prediction("largest stable lr", "", "depth", predicted_edge(absolute, "depth"), edge)]
 
 
 def _with_rival(sizes: Sizes, name: str) -> str:

@@ -5,7 +5,15 @@ import dataclasses
 import json
 from typing import Any
 
-from runner.analysis.theory import OPTIMIZERS, predictions, verdict
+from runner.analysis.theory import (
+    NORMALIZED,
+    OPTIMIZERS,
+    Prediction,
+    predictions,
+    predictions_in_depth,
+    verdict,
+    verdict_in_depth,
+)
 from runner.commands.command import Command
 from runner.commands.options import Parser, add_json
 from runner.errors import UserError, unknown
@@ -23,6 +31,7 @@ def run(options: argparse.Namespace) -> int:
         options.lr_unit = "absolute" if OPTIMIZERS.get(options.optimizer) == "adam" else "sharpness"
     for name, known in {
         "optimizer": tuple(OPTIMIZERS), "loss": _LOSSES, "activation": _ACTIVATIONS, "lr_unit": _UNITS,
+        "model": tuple(NORMALIZED),
     }.items():  # fmt: skip
         if getattr(options, name) not in known:
             raise unknown(f"--{name.replace('_', '-')}", getattr(options, name), known)
@@ -36,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
         rows = [
             {"parameterization": name} | dataclasses.asdict(one)
             for name, cell in cells.items()
-            for one in predictions(cell)
+            for one in _all(cell)
         ]
         verdicts = {name: verdict(cell) for name, cell in cells.items()}
         print(json.dumps({"verdicts": verdicts, "rows": rows}, indent=1))
@@ -46,11 +55,13 @@ def run(options: argparse.Namespace) -> int:
         words = f"{options.depth} hidden, {options.activation}, {options.optimizer}, {options.loss}"
         out.print(f"{name}: {words}", style="bold")
         out.print(f"at a fixed lr: {verdict(cell)}")
+        if _depends_on_depth(cell):
+            out.print(f"in depth, {cell['model']}: {verdict_in_depth(cell)}")
         view = plain_table()
         for heading in ("quantity", "against", "slope", "why"):
             justify: Any = "right" if heading == "slope" else "left"
             view.add_column(heading, justify=justify, header_style="dim", no_wrap=heading != "why")
-        for one in predictions(cell):
+        for one in _all(cell):
             slope = "-" if one.slope is None else f"{round(one.slope, 4) + 0.0:g}"
             layer = f", {one.of}" if one.of else ""
             view.add_row(one.quantity + layer, one.against, slope, one.why)
@@ -64,6 +75,15 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _depends_on_depth(cell: dict[str, Any]) -> bool:
+    return "depth" in json.loads(cell["exponents"])
+
+
+def _all(cell: dict[str, Any]) -> list[Prediction]:
+    """The predictions for width and gamma, and for depth where the table depends on it."""
+    return predictions(cell) + (predictions_in_depth(cell) if _depends_on_depth(cell) else [])
+
+
 def _cell(exponents: str, options: argparse.Namespace) -> dict[str, Any]:
     return {
         "exponents": exponents,
@@ -71,6 +91,7 @@ def _cell(exponents: str, options: argparse.Namespace) -> dict[str, Any]:
         "optimizer": options.optimizer,
         "lr_unit": options.lr_unit,
         "loss": options.loss,
+        "model": options.model,
         "model.activation": options.activation,
     }
 
@@ -93,6 +114,10 @@ def _options(parser: Parser) -> None:
         metavar="UNIT",
         help="of the lr that is the same at every width (sharpness; adam: absolute)",
     )
+    parser.add_argument(
+        "--model", default="resmlp", metavar="NAME",
+        help=f"whose blocks depth multiplies: {', '.join(NORMALIZED)} (resmlp)",
+    )  # fmt: skip
     add_json(parser)
 
 

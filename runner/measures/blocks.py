@@ -9,6 +9,9 @@ from runner.layers import Branch, Layer
 from runner.measures.movement import moved
 from runner.measures.snapshot import Measurement, Snapshot
 
+_ROUNDING = 64
+"""Units of rounding of what a branch returns, below which a distance is none."""
+
 
 def branch_linearization_error(now: Snapshot, start: Snapshot) -> Measurement:
     """Return how far a residual branch is from being linear in one of its weights, on probes.
@@ -76,5 +79,7 @@ def _error(
 
     value, linear = jvp(returned, (before[name],), (change,))[:2]
     beyond = returned(before[name] + change) - value - linear
-    error: Tensor = beyond.flatten(1).norm(dim=1) / linear.flatten(1).norm(dim=1)
+    far, scale, moved_by = (x.flatten(1).norm(dim=1) for x in (beyond, value, linear))
+    rounding = _ROUNDING * torch.finfo(value.dtype).eps * scale
+    error: Tensor = torch.where(far < rounding, 0.0, far) / moved_by
     return error

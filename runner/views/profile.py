@@ -47,7 +47,8 @@ def profile(
     table = along_depth(cells, store.layers, metric, by, facets)
     return View(
         table,
-        f"{metric} of each layer against its place in the network, one line per {by}. "
+        f"{metric} of each layer against its place in the network (from the first layer to the last where "
+        f"depths differ), one line per {by}. "
         f"{sweep_words(cells, store.config, where, (by, *facets))} Points are geometric means over the seeds "
         "that trained, at the last measured step; bands reach from the smallest to the largest.",
         lambda layout: _chart(table, metric, by, facets, layout),
@@ -70,8 +71,9 @@ def along_depth(
         facets: Keys with one panel per combination of values.
 
     Returns:
-        The facet keys, ``by``, ``layer_index`` (from 0), ``layer``, ``role``, ``value`` (geometric mean over
-        seeds; values that are not positive are left out), ``low``, ``high`` (their range) and ``seeds``.
+        The facet keys, ``by``, ``layer_index`` (from 0), ``layer``, ``role``, ``place`` (from 0 to 1, that of
+        the network's last layer), ``value`` (geometric mean over seeds; values that are not positive are left
+        out), ``low``, ``high`` (their range) and ``seeds``.
 
     Raises:
         UserError: If the metric or a key is unknown, another key varies, or nothing was measured.
@@ -85,6 +87,9 @@ def along_depth(
     require_no_other_varying(cells, (by,), facets)
     chosen["cell_id"] = cells["cell_id"]
     rows = layers.merge(chosen[(cells["status"].astype(object) == "ok").to_numpy()], on="cell_id")
+    rows["place"] = rows["layer_index"] / rows.groupby("cell_id")["layer_index"].transform("max").clip(
+        lower=1
+    )
     rows["value"] = np.log(rows[metric].astype(float).where(lambda value: value > 0))
     rows = rows[np.isfinite(rows["value"])]
     rows = rows[rows["step"] == rows.groupby(["cell_id", "layer"])["step"].transform("max")]
@@ -93,7 +98,7 @@ def along_depth(
             f"--metric must have positive values of cells that trained, got {metric} without any; "
             "`runner schema layers` lists the others"
         )
-    of_layer = [*keys, "layer_index", "layer", "role"]
+    of_layer = [*keys, "layer_index", "layer", "role", "place"]
     found = rows.groupby(of_layer, dropna=False, observed=True)["value"].agg(
         value="mean", low="min", high="max", seeds="size"
     )
@@ -105,27 +110,33 @@ def along_depth(
 def _chart(table: pd.DataFrame, metric: str, by: str, facets: Sequence[str], layout: Layout) -> Any:
     """Return one panel per facet, with a line and its range per value of ``by``."""
     values = distinct(table[by])
+    x = "place" if table.groupby("layer")["place"].nunique().max() > 1 else "layer_index"
     panels = [
-        _panel(part, facet_label(facets, facet), metric, by, values, layout)
+        _panel(part, facet_label(facets, facet), metric, by, values, x, layout)
         for facet, part in groups(table, [table[key] for key in facets])
     ]
     return concat(panels, layout)
 
 
 def _panel(
-    rows: pd.DataFrame, title: str, metric: str, by: str, values: Sequence[Any], layout: Layout
+    rows: pd.DataFrame, title: str, metric: str, by: str, values: Sequence[Any], key: str, layout: Layout
 ) -> Any:
+    """Return the lines of one facet, against the layer's number or, where depths differ, its place."""
     rows = rows.assign(series=rows[by].map(show))
-    fields = ["series", "layer_index", "layer", "role", "value", "low", "high", "seeds"]
+    fields = ["series", "place", "layer_index", "layer", "role", "value", "low", "high", "seeds"]
     ordered = all(isinstance(value, (int, float)) for value in values)
     legend = alt.Legend(
         title=by, orient="top", columns=3 if layout.paper else 6, symbolType="stroke", symbolOpacity=1
     )
     scale = series_scales([show(value) for value in values], ordered)["color"]
     color = alt.Color("series:N", scale=scale, legend=legend)
-    last = int(rows["layer_index"].max())
-    axis = alt.Axis(title="layer", values=list(range(last + 1)), format="d")
-    x = alt.X("layer_index:Q", scale=alt.Scale(domain=[-0.2, last + 0.2], nice=False), axis=axis)
+    if key == "place":
+        axis = alt.Axis(title="place in the network", format="~g")
+        x = alt.X("place:Q", scale=alt.Scale(domain=[-0.03, 1.03], nice=False), axis=axis)
+    else:
+        last = int(rows["layer_index"].max())
+        axis = alt.Axis(title="layer", values=list(range(last + 1)), format="d")
+        x = alt.X("layer_index:Q", scale=alt.Scale(domain=[-0.2, last + 0.2], nice=False), axis=axis)
     low, y = (value_channel(True, metric.replace("_", " "), field) for field in ("low", "value"))
     base = alt.Chart(rows_of(rows[fields])).encode(x=x, color=color)
     tooltip = [alt.Tooltip(f"{name}:N") for name in ("series", "layer", "role")]
@@ -180,6 +191,7 @@ PICTURE = Picture(
         "runner profile --where lr=0.1",
         "runner profile outputs/width_scaling --metric movement_spectral --out profile.pdf",
         "runner profile --by lr --where width=256 --metric update_size --json",
+        "runner profile outputs/depths --by depth --metric branch_linearization_error",
     ),
     {"metric": COLUMN},
 )
