@@ -107,6 +107,30 @@ def test_the_same_command_resumes_and_a_part_of_it_passes(mlps, capsys):
     assert [group["group"] for group in json.loads(capsys.readouterr().out)["groups"]] == ["adam"]
 
 
+def test_over_depth(tmp_path, capsys):
+    """Under completep every block changes by the same amount, under depth_mup by less with depth."""
+    words = [
+        "depth=2,4,8",
+        "width=64",
+        "seed=range(6)",
+        *FEW,
+        "optimizer=adam",
+        "store=out",
+        "parameterization=completep,depth_mup",
+    ]
+    assert run(tmp_path, *words) == 1
+    view = runner.load(tmp_path / "out").check()
+    found = groups(view)
+    assert found["completep, adam"]["verdict"] == "pass"
+    assert found["depth_mup, adam"]["blame"]["layer"] == "hidden.first"
+    assert "lazy in depth" in found["depth_mup, adam"]["blame"]["why"]
+    names = [row["layer"] for row in json.loads(view.json())["rows"] if row["group"] == "completep, adam"]
+    assert names == ["input", "hidden.first", "hidden.middle", "hidden.last", "output"]
+    assert "at any depth" in capsys.readouterr().out
+    with compared_with_schema():
+        assert view.chart.to_dict()
+
+
 def test_attention_over_the_root_of_the_head_size_is_named(tmp_path, faulty):
     code = run(
         tmp_path, f"--config-dir={faulty}", "model=transformer", "depth=1", "model.heads=1",
@@ -131,6 +155,7 @@ def test_attention_over_the_root_of_the_head_size_is_named(tmp_path, faulty):
         (["+experiment=default"], "experiment must be left to `runner check`"),
         (["lr=1,2,3"], "lr must have one value, or one per optimizer"),
         (["optimizer=own"], "lr must be given for optimizer=own"),
+        (["depth=2,4,8", "width=32,64"], "width must have a single value where depth is the axis"),
         (["cnn"], "OVERRIDES must be KEY=VALUE, got cnn"),
     ],
 )

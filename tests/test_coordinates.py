@@ -29,7 +29,7 @@ def world(layers, own, passed=None, size=None, noise=0.05, seeds=3, steps=(1, 2,
             for seed in range(seeds):
                 factor = np.exp(noise * np.sqrt(64 / width) * rng.standard_normal(3))
                 for step in steps:
-                    row = {"layer_index": place, "layer": layer, "role": role, "width": width}
+                    row = {"layer_index": place, "layer": layer, "role": role, "size": width}
                     row |= {"seed": seed, "step": step}
                     for part, slopes, by in zip(PARTS, (own, passed, size), factor, strict=True):
                         slope = slopes.get(layer, 0.0) if isinstance(slopes, dict) else slopes
@@ -59,8 +59,8 @@ def test_a_slope_is_the_weighted_least_squares_line():
     row = part_slopes(points).iloc[0]
     at = points[points["step"] == 1]
     logs = np.log(at["update_own"].to_numpy())
-    design = np.stack([np.ones(len(at)), np.log(at["width"])], 1)
-    weights = np.diag(at["width"].to_numpy(float))
+    design = np.stack([np.ones(len(at)), np.log(at["size"])], 1)
+    weights = np.diag(at["size"].to_numpy(float))
     expected = np.linalg.solve(design.T @ weights @ design, design.T @ weights @ logs)[1]
     assert row["slope"] == pytest.approx(expected, rel=1e-10)
     assert row["low"] < row["slope"] < row["high"]
@@ -69,9 +69,9 @@ def test_a_slope_is_the_weighted_least_squares_line():
 def test_corrections_of_small_widths_count_less():
     """A correction that halves with the width: the last widths are nearer to the limit."""
     points = world(MLP[:1], 0.0, noise=0.0)
-    points["update_own"] *= 1 + 32 / points["width"]
+    points["update_own"] *= 1 + 32 / points["size"]
     late = part_slopes(points).iloc[0]["slope"]
-    logs, widths = np.log(points["update_own"]), np.log(points["width"])
+    logs, widths = np.log(points["update_own"]), np.log(points["size"])
     assert abs(late) < 0.8 * abs(np.polyfit(widths, logs, 1)[0])
 
 
@@ -80,7 +80,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
     held = 0
     for _ in range(60):
         points = world(MLP[:1], 0.0, noise=0.0, steps=(1,))
-        points["update_own"] *= np.exp(0.2 * np.sqrt(64 / points["width"]) * rng.standard_normal(len(points)))
+        points["update_own"] *= np.exp(0.2 * np.sqrt(64 / points["size"]) * rng.standard_normal(len(points)))
         row = part_slopes(points).iloc[0]
         held += row["low"] <= 0 <= row["high"]
     assert held / 60 >= 0.85
@@ -151,7 +151,7 @@ def test_a_layer_that_does_not_change_is_not_judged():
 
 def test_divergence_of_wide_networks_fails_and_that_of_all_does_not_tell():
     points = world(MLP, 0.0)
-    wide = judge(points[(points["step"] < 2) | (points["width"] < 512)], False)
+    wide = judge(points[(points["step"] < 2) | (points["size"] < 512)], False)
     assert wide.verdict == "fail"
     assert "width 512, 1024" in wide.note
     all_of_them = judge(points[points["step"] < 2], False, steps=3)
@@ -216,8 +216,8 @@ def test_the_bound_of_logits_tells_what_their_early_change_does_not(slope, words
     """Few steps at a small learning rate: what has aligned is still less than what is random."""
     points = world(BLOCK, {"attn.logits": None}, None, {"attn.logits": -0.4})
     logits = points["layer"] == "attn.logits"
-    noise = points["update_size"] * points["width"] ** 0.4 / points["step"]
-    points.loc[logits, BOUND] = noise * points["width"] ** slope
+    noise = points["update_size"] * points["size"] ** 0.4 / points["step"]
+    points.loc[logits, BOUND] = noise * points["size"] ** slope
     found = judge(points, True)
     if words is None:
         assert found.verdict == "pass"

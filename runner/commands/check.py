@@ -11,6 +11,7 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from runner.analysis.exponents import LEAST_WIDTHS
 from runner.commands.command import Command
 from runner.commands.options import Parser, add_figure, add_json
 from runner.commands.quiet import train
@@ -42,9 +43,11 @@ FEW_SAMPLES = {
     "text": {"data.train_size": "64", "data.test_size": "16"},
 }
 """Of some data sets: what scales with width does with few samples, too."""
+IN_DEPTH = {"width": "128", "parameterization": "completep", "model": "resmlp"}
+"""What is checked where depth is the axis, unless it is given."""
 WRAPPED_SEEDS = "range(6)"
 """Seeds of a module of one's own: of many layers one has a slope with a wide interval."""
-LEAST = {"width": 3, "seed": 2}
+LEAST = {"width": LEAST_WIDTHS, "seed": 2}
 """Fewest values of the axes: a slope needs widths, its interval seeds."""
 _OURS = ("experiment", "measure", "zip", "refine", "shard", "wait")
 """Keys that are the command's own."""
@@ -93,9 +96,14 @@ def sweep_words(overrides: Sequence[str]) -> list[str]:
             raise UserError(f"OVERRIDES must be KEY=VALUE, got {word}; e.g. model=cnn width=32,64,128")
         if key in _OURS or key.startswith(("measure.", "hydra.sweeper")):
             raise UserError(f"{key} must be left to `runner check`, got {word}; `runner sweep` takes it")
+    in_depth = len(values_of(overrides, "depth") or []) >= LEAST_WIDTHS
+    if in_depth and len(values_of(overrides, "width") or []) > 1:
+        raise UserError(
+            "width must have a single value where depth is the axis of the check, got several; e.g. width=128"
+        )
     for key, least in LEAST.items():
         values = values_of(overrides, key)
-        if values is not None and len(values) < least:
+        if values is not None and len(values) < least and not (in_depth and key == "width"):
             raise UserError(
                 f"{key} must have at least {least} values for a slope with its interval, got "
                 f"{', '.join(values)}; e.g. {'width=64,128,256' if key == 'width' else 'seed=0,1,2'}"
@@ -104,6 +112,8 @@ def sweep_words(overrides: Sequence[str]) -> list[str]:
     few = dict(FEW_SAMPLES.get(",".join(values_of(overrides, "data") or ["digits"]), {}))
     if _wrapped(overrides):
         few["seed"] = WRAPPED_SEEDS
+    if in_depth:
+        few |= IN_DEPTH
     words += [f"{key}={value}" for key, value in few.items() if values_of(overrides, key) is None]
     rest = [word for word in overrides if word.partition("=")[0] not in ("optimizer", "lr", "store")]
     return [*words, *_optimizers(overrides), *rest]
@@ -186,6 +196,7 @@ COMMAND = Command(
         "runner check model=transformer width=64,128,256 --out check.svg",
         "runner check model=torch model.module._target_=my_net.Net optimizer=adam lr=0.003",
         "runner check parameterization=ntk --json",
+        "runner check depth=2,4,8,16,32 parameterization=completep,depth_mup",
     ),
     _options,
     run,

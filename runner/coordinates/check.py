@@ -143,7 +143,7 @@ def coordinate_check(
     label = "training" if stepper is None else type(stepper).__name__
     group = Group(label, is_adam(stepper) if adam is None else adam, max(one.step for one in records), table)
     what = f"Widths {', '.join(map(str, sizes))}, {len(which)} seeds, {steps} steps."
-    return CoordinateCheck(table, check_view([group], what))
+    return CoordinateCheck(table.rename(columns={"size": "width"}), check_view([group], what))
 
 
 class _Record:
@@ -154,7 +154,7 @@ class _Record:
         self.rows: list[dict[str, Any]] = []
         self.step = 0
         self.optimizer: Optimizer | None = None
-        self._key = {"width": width, "seed": seed}
+        self._key = {"size": width, "seed": seed}
         self._steps = steps
         self._diverged = False
         self._watch = Watch(model, lambda module: outputs_of(call(module, inputs)))
@@ -182,7 +182,7 @@ class _Record:
         if not self._watch.moved():
             raise UserError(
                 f"optimizer must train the model, but none of its parameters changed at width "
-                f"{self._key['width']}; train the module that is given, at a learning rate above 0"
+                f"{self._key['size']}; train the module that is given, at a learning rate above 0"
             )
         del self.model, self._watch
 

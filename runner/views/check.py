@@ -16,7 +16,7 @@ from runner.store import Store
 from runner.views import alt
 from runner.views.captions import sweep_words
 from runner.views.picture import conditions
-from runner.views.scales import value_channel, width_scale
+from runner.views.scales import log_scale, value_channel
 from runner.views.style import DASHES, Layout, concat, layered, rows_of, series_scales
 from runner.views.terminal import MISSING, plain_table
 from runner.views.view import View
@@ -42,7 +42,8 @@ def check(store: Store, where: str | Sequence[str] = (), all: bool = False) -> V
     where = conditions(where)
     cells = choose(store, where, all)
     groups = groups_of(cells, store.layers)
-    return check_view(groups, sweep_words(cells, store.config, where, ("width", "optimizer")))
+    across = groups[0].key if groups else "width"
+    return check_view(groups, sweep_words(cells, store.config, where, (across, "optimizer")))
 
 
 def check_view(groups: Sequence[Group], what: str) -> View:
@@ -56,7 +57,8 @@ def check_view(groups: Sequence[Group], what: str) -> View:
     """
     if not groups:
         raise UserError("the check must have networks that trained a step, got none; see what failed")
-    judged = [judge(group.points, group.adam, group.steps) for group in groups]
+    judged = [judge(group.points, group.adam, group.steps, group.key) for group in groups]
+    key = groups[0].key
     labels = [group.label for group in groups]
     tables = [
         pd.concat([frame.assign(group=label) for label, frame in zip(labels, frames, strict=True)])
@@ -67,10 +69,10 @@ def check_view(groups: Sequence[Group], what: str) -> View:
     sentences = [sentence(label, one) for label, one in zip(labels, judged, strict=True)]
     return View(
         tables[0].reset_index(drop=True),
-        f"Coordinate check: RMS change of every layer's outputs on probes against width, what its own weight "
+        f"Coordinate check: RMS change of every layer's outputs on probes against {key}, what its own weight "
         f"did at its present input, what it passed on, and the total. {what} Points are geometric means over "
         f"seeds at the last step, bars their range. {' '.join(sentences)}",
-        lambda layout: _chart(points, tables[0], labels, layout),
+        lambda layout: _chart(points, tables[0], labels, key, layout),
         points["layer"].nunique(),
         lambda out: _print(labels, judged, out),
         {
@@ -92,7 +94,7 @@ def sentence(label: str, judged: Judged) -> str:
         )
     if judged.verdict == "pass":
         count = int((layers == "pass").sum())
-        return f"{label}: {word}. All {count} layers change by the same amount at any width."
+        return f"{label}: {word}. All {count} layers change by the same amount at any {judged.key}."
     open_ = records(judged.layers[layers == "inconclusive"])
     if not open_:
         return f"{label}: {word}.{note}" if note else f"{label}: {word}. No layer changes."
@@ -125,12 +127,13 @@ def _print(labels: Sequence[str], judged: Sequence[Judged], out: Console) -> Non
             view.add_row(str(row["layer"]), *texts, Text(word, style=style))
         out.print(view)
         out.print()
-    bounded = any(BOUND in one.layers for one in judged)
+    bounded, key = any(BOUND in one.layers for one in judged), judged[0].key
+    limit = "CompleteP" if key == "depth" else "maximal update"
     for label, one in zip(labels, judged, strict=True):
         out.print(Text(sentence(label, one), style=WORDS[one.verdict][1].removeprefix("bold ")))
     out.print(
-        "slopes of log change against log width, 0 under maximal update (what is passed on: at most 0), and "
-        "half of their 95 % intervals; at the first step or the last, whichever decides"
+        f"slopes of log change against log {key}, 0 under {limit} (what is passed on: at most 0), and half of "
+        "their 95 % intervals; at the first step or the last, whichever decides"
         + ("; bound: of the logits' size where queries and keys are parallel" if bounded else ""),
         style="dim",
     )
@@ -146,23 +149,25 @@ def _slope(row: dict[str, Any], part: str) -> Text:
     return Text(text, style=style)
 
 
-def _chart(points: pd.DataFrame, layers: pd.DataFrame, labels: Sequence[str], layout: Layout) -> Any:
+def _chart(
+    points: pd.DataFrame, layers: pd.DataFrame, labels: Sequence[str], key: str, layout: Layout
+) -> Any:
     """Return one panel per layer: a colour per part, dashes per group."""
     rows = _lines(points)
     failing = set(layers.loc[layers["verdict"] == "fail", "layer"])
     names = points.sort_values("layer_index")["layer"].drop_duplicates()
     shown = [name for name in names if (rows["layer"] == name).any()]
     panels = [
-        _panel(rows[rows["layer"] == name], name + (": FAIL" if name in failing else ""), labels, layout)
+        _panel(rows[rows["layer"] == name], name + (": FAIL" if name in failing else ""), labels, key, layout)
         for name in shown
     ]
     return concat(panels, layout)
 
 
 def _lines(points: pd.DataFrame) -> pd.DataFrame:
-    """Return the geometric mean and the range over seeds of every part, at the last step of each width."""
-    keys = ["group", "layer_index", "layer", "width"]
-    last = points["step"] == points.groupby(["group", "width"])["step"].transform("max")
+    """Return the geometric mean and the range over seeds of every part, at the last step of each size."""
+    keys = ["group", "layer_index", "layer", "size"]
+    last = points["step"] == points.groupby(["group", "size"])["step"].transform("max")
     long = points[last].melt([*keys, "seed"], [*PARTS], "part", "value")
     logs = np.log(pd.to_numeric(long["value"]).astype(float).where(lambda value: value > 0))
     long = long.assign(value=logs)[np.isfinite(logs)]
@@ -172,18 +177,18 @@ def _lines(points: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(part=rows["part"].map(_NAMES))
 
 
-def _panel(rows: pd.DataFrame, title: str, labels: Sequence[str], layout: Layout) -> Any:
+def _panel(rows: pd.DataFrame, title: str, labels: Sequence[str], key: str, layout: Layout) -> Any:
     scale = series_scales([*_NAMES.values()], ordered=False)["color"]
     legend = alt.Legend(title=None, orient="top", symbolType="stroke", symbolOpacity=1)
     color = alt.Color("part:N", scale=scale, legend=legend)
     dashes = alt.Scale(domain=list(labels), range=[DASHES[place % 6] for place in range(len(labels))])
     dash_legend = alt.Legend(title=None, orient="top", columns=1) if len(labels) > 1 else None
     dash = alt.StrokeDash("group:N", scale=dashes, legend=dash_legend)
-    x = width_scale(rows["width"]).encode(alt.X, "width")
-    base = alt.Chart(rows_of(rows[["group", "part", "width", "value", "low", "high", "seeds"]]))
+    x = log_scale(rows["size"], key).encode(alt.X, "size")
+    base = alt.Chart(rows_of(rows[["group", "part", "size", "value", "low", "high", "seeds"]]))
     base = base.encode(x=x, color=color)
     y, low = value_channel(True, "RMS change"), value_channel(True, "RMS change", "low")
-    tooltip = [alt.Tooltip(f"{name}:N") for name in ("group", "part", "width")]
+    tooltip = [alt.Tooltip("group:N"), alt.Tooltip("part:N"), alt.Tooltip("size:N", title=key)]
     tooltip += [alt.Tooltip("value:Q", format=".3~g"), alt.Tooltip("seeds:Q")]
     bars = base.mark_rule(strokeWidth=1, opacity=0.5).encode(y=low, y2=alt.Y2("high"))
     line = base.mark_line(strokeWidth=1.6).encode(y=y, strokeDash=dash)

@@ -12,7 +12,7 @@ import pandas as pd
 from runner.analysis.columns import plain, records
 from runner.analysis.coordinates.signature import LOGITS, Fault, Kind, Layer, explain
 from runner.analysis.coordinates.slopes import BOUND, PARTS
-from runner.analysis.coordinates.words import fault_words, in_halves, logits_words, power_of
+from runner.analysis.coordinates.words import depth_words, fault_words, in_halves, logits_words, power_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,9 @@ class Moment:
         return cls(*tables)
 
 
-def blame(layers: pd.DataFrame, moments: Mapping[str, Moment], adam: bool | None) -> Blame:
+def blame(
+    layers: pd.DataFrame, moments: Mapping[str, Moment], adam: bool | None, key: str = "width"
+) -> Blame:
     """Return the layer to blame: the one whose fault explains the first changes, else the first that fails.
 
     The first layer in forward order that fails is not always at fault: under SGD all layers below a readout
@@ -62,10 +64,13 @@ def blame(layers: pd.DataFrame, moments: Mapping[str, Moment], adam: bool | None
         layers: Rows per layer with verdicts, at least one of which is ``fail``.
         moments: The slopes at the ``first`` and the ``last`` moment.
         adam: Whether updates are sign-like; None if nobody knows.
+        key: ``depth`` if the slopes are against depth: then the first layer that fails is named.
     """
     failing = layers[layers["verdict"] == "fail"]
     first = records(failing)[0]
     name = str(first["layer"])
+    if key == "depth":
+        return _in_depth(first)
     if name.endswith(LOGITS):
         part = BOUND if first.get(f"{BOUND}_verdict") == "fail" else "update_size"
         power = in_halves(float(first[part]))
@@ -84,6 +89,16 @@ def blame(layers: pd.DataFrame, moments: Mapping[str, Moment], adam: bool | None
             words = fault_words(fault, names[0], known[fault.layers[0]].role)
             return Blame(guilty[0], names, fault.kind, fault.power, words)
     return _first_failing(first)
+
+
+def _in_depth(row: Mapping[str, Any]) -> Blame:
+    """Return the blame of a layer whose change depends on the depth."""
+    part = next(part for part in (*PARTS, BOUND) if row.get(f"{part}_verdict") == "fail")
+    power = in_halves(float(row[part]))
+    name = str(row["layer"])
+    return Blame(
+        name, (name,), "rate" if part == PARTS[0] else "between", power, depth_words(power, part == PARTS[0])
+    )
 
 
 def _first_failing(row: Mapping[str, Any]) -> Blame:

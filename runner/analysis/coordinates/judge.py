@@ -34,7 +34,8 @@ class Judged:
         checks: One row per layer, part and moment: that of the slopes, ``verdict`` and ``more_seeds``, how
             many would decide it.
         blame: The layer to blame and why; None if nothing fails.
-        note: What else must be known: which widths diverged.
+        note: What else must be known: which widths or depths diverged.
+        key: Against what the slopes are, ``width`` or ``depth``.
     """
 
     verdict: str
@@ -42,9 +43,10 @@ class Judged:
     checks: pd.DataFrame
     blame: Blame | None
     note: str
+    key: str = "width"
 
 
-def judge(points: pd.DataFrame, adam: bool | None, steps: int | None = None) -> Judged:
+def judge(points: pd.DataFrame, adam: bool | None, steps: int | None = None, key: str = "width") -> Judged:
     """Judge whether all layers change by the same amount at any width, as under maximal update.
 
     The change that a layer's own weight makes must not depend on the width, nor the change of hidden
@@ -54,11 +56,12 @@ def judge(points: pd.DataFrame, adam: bool | None, steps: int | None = None) -> 
     long as attention has not aligned with what it attends to.
 
     Args:
-        points: One row per layer, width, seed and measured step after init, of one optimizer and
+        points: One row per layer, size, seed and measured step after init, of one optimizer and
             parameterization; see :data:`runner.analysis.coordinates.COLUMNS`. A seed that diverged has no
             rows from there on.
         adam: Whether updates are sign-like; None if nobody knows.
         steps: Steps that were asked for; by default the last one that there is.
+        key: What sizes are: ``width``, or ``depth``, of which the same is asked under CompleteP.
 
     References:
         Yang et al. (2022), arXiv 2203.03466, appendix D.1; Haas et al. (2025), arXiv 2505.22491.
@@ -80,8 +83,8 @@ def judge(points: pd.DataFrame, adam: bool | None, steps: int | None = None) -> 
         moment: Moment.of(checks, moment, [str(name) for name in layers["layer"]])
         for moment in ("first", "last")
     }
-    guilty = blame(layers, moments, adam) if "fail" in found else None
-    return Judged(verdict, layers, checks, guilty, _divergence_words(lost, everywhere))
+    guilty = blame(layers, moments, adam, key) if "fail" in found else None
+    return Judged(verdict, layers, checks, guilty, _divergence_words(lost, everywhere, key), key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,7 @@ def _rule(part: str, layer: str, adam: bool | None) -> _Rule:
 def _verdict(row: dict[str, Any], adam: bool | None) -> tuple[str, int | None]:
     """Return the verdict on a slope, and how many seeds more would decide an inconclusive one."""
     slope, low, high = (plain(row[key]) for key in ("slope", "low", "high"))
-    if not row["widths"]:
+    if not row["sizes"]:
         return "still", None
     if slope is None or low is None:
         return "inconclusive", 1 if slope is not None else None
@@ -161,21 +164,21 @@ def _note(verdict: str, seeds: list[int | None]) -> str:
     if verdict != "inconclusive":
         return ""
     known = [count for count in seeds if count is not None]
-    return f"{max(known)} seeds more" if len(known) == len(seeds) else "wider networks"
+    return f"{max(known)} seeds more" if len(known) == len(seeds) else "larger networks"
 
 
 def _diverged(points: pd.DataFrame, last: int) -> tuple[list[int], bool]:
-    """Return the widths at which seeds diverged before the last step, and whether that is all of them."""
-    reached = points[points["step"] == last].groupby("width")["seed"].nunique()
-    began = points.groupby("width")["seed"].nunique()
-    lost = [int(width) for width, count in began.items() if reached.get(width, 0) < count]  # type: ignore[call-overload]
+    """Return the sizes at which seeds diverged before the last step, and whether that is all of them."""
+    reached = points[points["step"] == last].groupby("size")["seed"].nunique()
+    began = points.groupby("size")["seed"].nunique()
+    lost = [int(size) for size, count in began.items() if reached.get(size, 0) < count]  # type: ignore[call-overload]
     return lost, len(lost) == len(began)
 
 
-def _divergence_words(lost: list[int], everywhere: bool) -> str:
+def _divergence_words(lost: list[int], everywhere: bool, key: str) -> str:
     if not lost:
         return ""
-    widths = ", ".join(map(str, lost))
+    sizes = ", ".join(map(str, lost))
     if everywhere:
-        return f"training diverges at every width ({widths}): a smaller learning rate tells more"
-    return f"training diverges at width {widths}, not below: unstable as the width grows"
+        return f"training diverges at every {key} ({sizes}): a smaller learning rate tells more"
+    return f"training diverges at {key} {sizes}, not below: unstable as the {key} grows"

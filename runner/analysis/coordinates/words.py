@@ -61,6 +61,21 @@ def fault_words(fault: Fault, name: str, role: str) -> str:
     )
 
 
+def depth_words(power: float, own: bool) -> str:
+    """Return what is likely wrong where changes scale with depth.
+
+    Args:
+        own: Whether it is what the layer's own weight changed.
+    """
+    what, verb = "its update" if own else "what it passes on", "grows" if power > 0 else "shrinks"
+    seen = f"{what} {verb} as L^{power:+g}"
+    if power > 0:
+        return (
+            f"{seen}: the changes of all blocks add up; branches or learning rates lack a power of the depth"
+        )
+    return f"{seen}: blocks are lazy in depth, as with branches over its root (depth_mup)"
+
+
 def logits_words(power: float) -> str:
     """Return what is likely wrong where attention logits scale."""
     if power > 0:
