@@ -67,7 +67,7 @@ def predicted_slope(
     Args:
         role: Role of the layer for a metric per layer, else None.
         cell: Any cell of the fit: ``exponents``, ``optimizer``, ``depth``, ``lr_unit``,
-            ``model.activation`` and, against gamma, ``center_output`` are read.
+            ``model.activation`` and, against gamma, ``center_output`` and ``symmetric_init`` are read.
         key: ``width``, to infinity, or ``gamma``, to zero; theory is silent on others.
         rich: Gamma to infinity instead.
 
@@ -77,7 +77,8 @@ def predicted_slope(
     """
     limit = _limit(key, rich)
     lazy = key == "gamma" and not rich
-    if limit is None or (lazy and metric != "lambda_max_init" and not cell.get("center_output")):
+    from_zero = cell.get("center_output") or cell.get("symmetric_init")
+    if limit is None or (lazy and metric != "lambda_max_init" and not from_zero):
         # Outputs at init grow as gamma falls, and undoing them moves the features as far as ever.
         return None
     if lazy and metric in _OF_KERNEL and cell.get("model.activation") not in SMOOTH:

@@ -5,6 +5,7 @@ number is reported here, before anything is planned, trained or written.
 """
 
 import functools
+import inspect
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,10 +13,12 @@ from typing import Any
 
 from runner.errors import UserError, unknown
 from runner.grid.cell import CHANGED, OPTIONAL, Cell, canonical_json, table_name
+from runner.grid.instantiate import resolve
 from runner.grid.rules import (
     EXECUTION_RULES,
     REFINE_RULES,
     RULES,
+    SIGMA_RULES,
     STOP_RULES,
     check_value,
     number,
@@ -144,6 +147,7 @@ def cell_from_config(config: Mapping[str, Any]) -> Cell:
     for key in ("model", "data", "optimizer", "parameterization"):
         values[key] = _name(key, groups[key])
     settings = {key: _section(groups[key]) for key in ("model", "data", "optimizer", "measure")}
+    values["sigma"] = _sigma(settings["model"])
     # Left out where it is not asked for, so that it changes no id of a cell without it.
     if not check_value("data.online", settings["data"].get("online", False)):
         settings["data"].pop("online", None)
@@ -168,11 +172,38 @@ def _section(group: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _sigma(model: dict[str, Any]) -> str | None:
+    """Take the factors on the init out of the model's keys; a target that takes a ``sigma`` keeps it."""
+    if "sigma" not in model or _takes_sigma(model):
+        return None
+    given = model.pop("sigma")
+    names = [key.rpartition(".")[2] for key in SIGMA_RULES]
+    if not isinstance(given, Mapping):
+        raise UserError(
+            f"model.sigma must be factors of {', '.join(names)}, got {shown(given)}; e.g. model.sigma.input=2"
+        )
+    for role, value in given.items():
+        if role not in names:
+            raise unknown_key(f"model.sigma.{role}", value, names)
+    factors = {role: check_value(f"model.sigma.{role}", given.get(role, 1.0)) for role in names}
+    return canonical_json(factors) if set(factors.values()) != {1.0} else None
+
+
+def _takes_sigma(model: Mapping[str, Any]) -> bool:
+    """Whether a target of one's own has an argument of this name, or takes any."""
+    if str(model.get("_target_")).startswith("runner."):
+        return False
+    parameters = inspect.signature(resolve("model", model)).parameters
+    return "sigma" in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+
+
 def config_of_cell(cell: Cell) -> dict[str, Any]:
     """Return a config that :func:`cell_from_config` makes this cell of."""
     sections = json.loads(cell.settings)
     for group in ("model", "data", "optimizer"):
         sections[group] = {"name": getattr(cell, group), **sections[group]}
+    if cell.sigma:
+        sections["model"]["sigma"] = json.loads(cell.sigma)
     table = {"name": table_name(cell.parameterization), **json.loads(cell.exponents)}
     return {**{key: getattr(cell, key) for key in RULES}, **sections, "parameterization": table}
 
