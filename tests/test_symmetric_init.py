@@ -12,6 +12,7 @@ from test_torch_module import XOR, wrapped
 
 from runner.commands import sweep
 from runner.errors import UserError
+from runner.grid.cell import canonical_json
 from runner.measures import Measurement, declare, empirical_ntk
 from runner.measures.limit import limit_kernels
 from runner.training.preflight import inspect
@@ -203,6 +204,30 @@ def started(ensemble):
 def weights(now, start):
     w, a = now.parameters["hidden.0.weight"], now.parameters["output.weight"][:, :, 0]
     return Measurement(trace={"first": w.sum((1, 2)), "second": a.sum(1), "product": (w.sum(1) * a).sum(1)})
+
+
+def test_the_kernel_moves_most_at_small_scale_and_with_a_small_first_layer():
+    """The order of Kunin et al., figure 1, at four corners of +experiment=layer_imbalance."""
+    teacher = {
+        "_target_": "runner.data.teacher", "seed": 0, "dim": 8, "teacher_width": 3, "inputs": "sphere",
+        "train_size": 24, "test_size": 8, "probe_size": 16,
+    }  # fmt: skip
+    corners = [(scale, imbalance) for scale in (0.5, 2.0) for imbalance in (0.5, 2.0)]
+    cells = [
+        dataclasses.replace(
+            make_cell(
+                depth=1, width=32, lr=0.02, lr_unit="absolute", steps=2500, data=teacher,
+                model={"activation": "relu"}, stop={"train_loss": 0.05}, measure={"points": 2},
+            ),
+            symmetric_init=True,
+            sigma=canonical_json({"hidden": 1, "input": scale * i, "output": scale / i}),
+        )
+        for scale, i in corners
+    ]  # fmt: skip
+    rows = train_pack(cells, CPU).cells
+    assert all(row["stopped_by"] == "train_loss" for row in rows)
+    found = {corner: row["kernel_distance"] for corner, row in zip(corners, rows, strict=True)}
+    assert found[0.5, 0.5] > found[0.5, 2.0] > found[2.0, 0.5] > found[2.0, 2.0]
 
 
 # -- what it cannot do --------------------------------------------------------------------------------
