@@ -138,7 +138,15 @@ def test_mistakes_are_one_line(argument, message, capsys, tmp_path, monkeypatch)
 
 def test_factors_are_columns_also_of_cells_from_before(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    line = [*TINY, "width=8", "lr=0.1", "store=out", "workers=1", "measure.points=2"]
+    line = [
+        *TINY,
+        "width=8",
+        "lr=0.1",
+        "store=out",
+        "workers=1",
+        "measure.points=2",
+        "hydra.sweeper.summary=false",
+    ]
     assert sweep.main(line) == 0
     assert "model.sigma.input" not in load("out").cells
     assert sweep.main([*line, "model.sigma.input=0.5,1", "model.sigma.output=1,2"]) == 0

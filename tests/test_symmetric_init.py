@@ -274,7 +274,15 @@ def test_it_is_an_axis_and_no_id_of_before_has_it(tmp_path, monkeypatch, capsys)
     both = cells_of(monkeypatch, *TINY, "width=8", "lr=1", "symmetric_init=false,true")
     assert plain.cell_id in {cell.cell_id for cell in both}
     assert len({cell.pack_key for cell in both}) == 1
-    line = [*TINY, "width=8", "lr=0.1,0.2", "store=out", "workers=1", "measure.points=2"]
+    line = [
+        *TINY,
+        "width=8",
+        "lr=0.1,0.2",
+        "store=out",
+        "workers=1",
+        "measure.points=2",
+        "hydra.sweeper.summary=false",
+    ]
     assert sweep.main([*line, "symmetric_init=false,true", "model.activation=tanh"]) == 0
     cells = load("out").cells
     assert cells["symmetric_init"].value_counts(dropna=False).to_list() == [2, 2]

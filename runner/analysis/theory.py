@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from runner.scaling.alignment import ASSUMED
 from runner.scaling.boundaries import crossover_gamma, stable_lr
 from runner.scaling.derivation import (
     TINY,
@@ -289,6 +290,12 @@ def predictions(cell: dict[str, Any]) -> list[Prediction]:
                 Prediction(name, layer, "width", slope, why if "hidden" in layer else "")
                 for layer, slope in zip(layers, values, strict=True)
             ]
+    found += [
+        Prediction(name, layer, "fan_in", exponent, why)
+        for layer, role in zip(layers, roles, strict=True)
+        for (name, of), (exponent, why) in ASSUMED.items()
+        if of == role
+    ]
     gradient = "2 / lambda_max" if cell.get("loss", "mse") == "mse" else "activations must not grow"
     if adam:
         gradient = "neither activations nor outputs may grow"
