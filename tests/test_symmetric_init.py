@@ -99,6 +99,23 @@ def test_the_kernel_at_init_has_the_limit_of_independent_draws(depth):
     assert errors[512] < 0.1
 
 
+def test_the_kernel_scatters_as_that_of_half_the_width():
+    def scatter(width, pairs):
+        cells = [
+            dataclasses.replace(
+                make_cell(width=width, seed=seed, model={"activation": "relu"}, data={"probe_size": 4}),
+                symmetric_init=pairs,
+            )
+            for seed in range(300)
+        ]
+        networks = ensemble_of(cells)
+        kernels = empirical_ntk(networks.model, networks.parameters, networks.inputs["probe"])
+        return float((kernels - kernels.mean(0)).square().sum().sqrt() / kernels.mean(0).norm())
+
+    assert scatter(64, True) == pytest.approx(scatter(32, None), rel=0.15)
+    assert scatter(64, True) > 1.25 * scatter(64, None)
+
+
 def test_training_equals_naive_gradient_descent():
     for case in ("mlp, 1", "mlp, 2"):
         cell = cell_of(case, lr=0.5, steps=8)
@@ -150,7 +167,7 @@ def test_gradient_flow_conserves_the_imbalance_of_two_layers(activation, symmetr
     cells = [
         dataclasses.replace(
             make_cell(
-                depth=1, width=16, base_width=4, parameterization=name, lr=0.002, steps=4000, gamma=gamma,
+                depth=1, width=16, base_width=4, parameterization=name, lr=0.004, steps=1500, gamma=gamma,
                 model={"activation": activation}, measure=CONSERVED, data={"linear": 3.0},
             ),
             symmetric_init=symmetric, sigma=sigma,

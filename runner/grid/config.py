@@ -13,7 +13,6 @@ from typing import Any
 
 from runner.errors import UserError, unknown
 from runner.grid.cell import CHANGED, OPTIONAL, Cell, canonical_json, table_name
-from runner.grid.instantiate import resolve
 from runner.grid.rules import (
     EXECUTION_RULES,
     REFINE_RULES,
@@ -193,6 +192,8 @@ def _takes_sigma(model: Mapping[str, Any]) -> bool:
     """Whether a target of one's own has an argument of this name, or takes any."""
     if str(model.get("_target_")).startswith("runner."):
         return False
+    from runner.grid.instantiate import resolve
+
     parameters = inspect.signature(resolve("model", model)).parameters
     return "sigma" in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
 

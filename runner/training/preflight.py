@@ -27,6 +27,8 @@ from runner.training.run import needs_lambda_max, optimizer_of
 
 _SOME = 4
 """Samples on which outputs at init are looked at."""
+_TRIED = 1 << 26
+"""Parameters of a network that is: a gigabyte for two in float64."""
 _CANCELLED = 1e-9
 """How small outputs are, in float64, of which all but rounding cancelled."""
 
@@ -101,7 +103,9 @@ def inspect(cell: Cell) -> PackShape:
         # Without layers there is nothing to update: this checks the settings against the cell.
         optimizer_of(sections, nn.Module(), [cell], torch.ones(1))
     shape = _inspect(*(getattr(cell, name) for name in ("settings", "width", "depth", "loss", "batch_size")))
-    if cell.symmetric_init and not baselines.baseline_of(sections["model"]):
+    # Of a network too large to be tried out its own training tells.
+    small = shape.parameters < _TRIED
+    if cell.symmetric_init and small and not baselines.baseline_of(sections["model"]):
         _require_zero(cell, sections)
     return shape
 
