@@ -10,11 +10,12 @@ from sweeping import TINY, cells_of
 from test_engine import CPU, close, ensemble_of, train_reference
 from test_torch_module import XOR, wrapped
 
-from runner import load
+from runner import baselines, cli, load
 from runner.commands import sweep
 from runner.errors import UserError
 from runner.grid.cell import canonical_json
 from runner.grid.config import cell_from_config, config_of_cell
+from runner.launching import refine
 from runner.layers import parameters_of
 from runner.measures.limit import limit_kernels
 from runner.training.train import train_pack
@@ -92,6 +93,12 @@ def test_ids_are_those_of_before_where_all_factors_are_one(monkeypatch):
         assert cell_from_config(config_of_cell(cell)) == cell
 
 
+def test_a_refinement_may_go_along_it(monkeypatch):
+    """Also from cells whose factors are all one, which do not hold them."""
+    cells = cells_of(monkeypatch, *TINY, "width=8", "lr=1", "model.sigma.input=1,2,4", "measure=ntk_change")
+    refine.check(refine.Refinement("model.sigma.input", "ntk_change=0.1", 0.1, None), cells, [])
+
+
 class Sigma(LinearModel):
     """A model of one's own that takes a sigma."""
 
@@ -155,16 +162,12 @@ def test_factors_are_columns_also_of_cells_from_before(tmp_path, monkeypatch):
     assert found == {(0.5, 1), (0.5, 2), (1, 1), (1, 2)}
     assert (cells["model.sigma.hidden"] == 1).all()
     axes = ["--x", "model.sigma.input", "--y", "model.sigma.output", "--color", "ntk_change"]
-    from runner import cli
-
     assert cli.main(["phase", "out", *axes]) == 0
 
 
 def test_a_baseline_has_the_kernel_of_that_init():
     keys = {"activation": "relu", "bias": False, "sigma_bias": 0.0, "normalize_input": False}
     target = {"_target_": "runner.baselines.RidgeNTK", "sigma_weight": 1.0, **keys}
-    from runner import baselines
-
     cell = make_cell(model=target)
     cells = [cell, with_sigma(cell, input=0.1), with_sigma(cell, input=0.1)]
     losses = [row["test_loss"] for row in baselines.fit_cells(cells, CPU)]

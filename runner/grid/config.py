@@ -171,6 +171,10 @@ def _section(group: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+_ALIKE = canonical_json({key.rpartition(".")[2]: 1 for key in SIGMA_RULES})
+"""Factors that change nothing, and are left out of ids."""
+
+
 def _sigma(model: dict[str, Any]) -> str | None:
     """Take the factors on the init out of the model's keys; a target that takes a ``sigma`` keeps it."""
     if "sigma" not in model or _takes_sigma(model):
@@ -185,12 +189,13 @@ def _sigma(model: dict[str, Any]) -> str | None:
         if role not in names:
             raise unknown_key(f"model.sigma.{role}", value, names)
     factors = {role: check_value(f"model.sigma.{role}", given.get(role, 1.0)) for role in names}
-    return canonical_json(factors) if set(factors.values()) != {1.0} else None
+    text = canonical_json(factors)
+    return None if text == _ALIKE else text
 
 
 def _takes_sigma(model: Mapping[str, Any]) -> bool:
     """Whether a target of one's own has an argument of this name, or takes any."""
-    if str(model.get("_target_")).startswith("runner."):
+    if _ours(model):
         return False
     from runner.grid.instantiate import resolve
 
@@ -198,13 +203,18 @@ def _takes_sigma(model: Mapping[str, Any]) -> bool:
     return "sigma" in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
 
 
+def _ours(model: Mapping[str, Any]) -> bool:
+    """Whether the target is of this package."""
+    return str(model.get("_target_")).startswith("runner.")
+
+
 def config_of_cell(cell: Cell) -> dict[str, Any]:
     """Return a config that :func:`cell_from_config` makes this cell of."""
     sections = json.loads(cell.settings)
     for group in ("model", "data", "optimizer"):
         sections[group] = {"name": getattr(cell, group), **sections[group]}
-    if cell.sigma:
-        sections["model"]["sigma"] = json.loads(cell.sigma)
+    if cell.sigma or _ours(sections["model"]):  # also where all are 1, of which a refinement may begin
+        sections["model"]["sigma"] = json.loads(cell.sigma or _ALIKE)
     table = {"name": table_name(cell.parameterization), **json.loads(cell.exponents)}
     return {**{key: getattr(cell, key) for key in RULES}, **sections, "parameterization": table}
 
