@@ -14,6 +14,7 @@ from runner import baselines, cli, load
 from runner.commands import sweep
 from runner.errors import UserError
 from runner.grid.cell import canonical_json
+from runner.grid.cells import Cells
 from runner.grid.config import cell_from_config, config_of_cell
 from runner.launching import refine
 from runner.layers import parameters_of
@@ -96,7 +97,7 @@ def test_ids_are_those_of_before_where_all_factors_are_one(monkeypatch):
 def test_a_refinement_may_go_along_it(monkeypatch):
     """Also from cells whose factors are all one, which do not hold them."""
     cells = cells_of(monkeypatch, *TINY, "width=8", "lr=1", "model.sigma.input=1,2,4", "measure=ntk_change")
-    refine.check(refine.Refinement("model.sigma.input", "ntk_change=0.1", 0.1, None), cells, [])
+    refine.check(refine.Refinement("model.sigma.input", "ntk_change=0.1", 0.1, None), Cells.of(cells), [])
 
 
 class Sigma(LinearModel):
