@@ -60,6 +60,8 @@ CELLS = (
     _key("base_width", "int64", "units", "Width at which every parameterization is the same network"),
     Column("base_depth", "int64", "layers", "Depth at which it is; null is 1, or none"),
     Column("loss_limit", "float64", "1", "Multiple of the loss at init that is divergence; null: its own"),
+    Column("sigma", "string", "JSON", "Factors on the init std of weights by role; null where all are 1"),
+    Column("symmetric_init", "bool", "", "Whether units start in pairs whose parts of f cancel; null: no"),
     _key("seed", "int64", "", "Seed of the init, and of the batch order or of fresh samples"),
     Column("batch_size", "int64", "samples", "Samples per step; null for full batch"),
     _key("steps", "int64", "steps", "Optimizer steps asked for"),

@@ -2,6 +2,7 @@
 
 runner sweep                                        # the phase diagram's store
 sh docs/examples/lr_transfer.sh                     # the tutorial's
+runner sweep +experiment=layer_imbalance            # that of the ready experiments
 python scripts/docs_pictures.py [OUTPUTS]           # outputs/ by default
 """
 
@@ -31,9 +32,12 @@ _GEOMETRY = ("transform", "d", "x", "y", "x1", "y1", "x2", "y2", "width", "heigh
 
 
 def main() -> None:
-    """Draw the pictures of the stores ``outputs/default`` and ``outputs/lr_transfer``."""
+    """Draw the pictures of the stores ``default``, ``lr_transfer`` and ``layer_imbalance`` in ``outputs``."""
     runner.load("outputs/default").phase().save(IMAGES / "phase.svg", inches=9)
     runner.load("outputs/lr_transfer").transfer().save(IMAGES / "transfer.svg", inches=6.75)
+    runner.load("outputs/layer_imbalance").phase(
+        x="model.sigma_weight", y="model.sigma.input", color="kernel_distance"
+    ).save(IMAGES / "layer_imbalance.svg", inches=5)
     runpy.run_path(str(ROOT / "docs" / "examples" / "collapse.py"))
     Path("collapse.svg").replace(IMAGES / "collapse.svg")
     for path in sorted(IMAGES.glob("*.svg")):

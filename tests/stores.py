@@ -19,7 +19,7 @@ _VALUES = {"string": "x", "int64": 1, "float64": 0.5, "bool": True}
 def rows(table: str, cell_ids: Sequence[str], **columns: Any) -> dict[str, list[Any]]:
     """Columns of a table with one row per id; a scalar is repeated."""
     values: dict[str, Any] = {column.name: _VALUES[column.type] for column in TABLES[table]}
-    extras = {"status": "ok", "error": None, "settings": "{}", "exponents": "{}"}
+    extras = {"status": "ok", "error": None, "settings": "{}", "exponents": "{}", "sigma": None}
     values |= extras if table == "cells" else {}
     values |= {"cell_id": list(cell_ids), **columns}
     return {

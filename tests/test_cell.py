@@ -74,7 +74,13 @@ def test_a_cell_survives_its_row():
 
 def test_cells_start_alike_whatever_their_lr_and_gamma():
     assert dataclasses.replace(BASE, lr=7.0, gamma=3.0, lr_unit="sharpness").start_key == BASE.start_key
-    for name, other in (("seed", 1), ("base_width", 8), ("base_depth", 1), ("parameterization", "mup")):
+    for name, other in (
+        ("seed", 1),
+        ("base_width", 8),
+        ("base_depth", 1),
+        ("parameterization", "mup"),
+        ("sigma", "{}"),
+    ):
         assert dataclasses.replace(BASE, **{name: other}).start_key != BASE.start_key
 
 

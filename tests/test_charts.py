@@ -172,6 +172,7 @@ def test_bad_paths(chart, tmp_path):
 def test_titles():
     assert column_title("lr", "sharpness") == "learning rate times λmax at init"
     assert column_title("model.sigma_weight") == "sigma weight"
+    assert column_title("model.sigma.input") == "init std of input weights, factor"
     assert column_title("train_seconds") == "train seconds (s)"
 
 

@@ -47,6 +47,7 @@ CASES = {
     "momentum": {"optimizer": {"_target_": "runner.optim.SGD", "momentum": 0.9}},
     "adam": {"optimizer": {"_target_": "runner.optim.Adam"}, "batch_size": 7, "lr_unit": "absolute"},
     "centred": {"center_output": True, "gamma": 2.0},
+    "pairs, large": {"symmetric_init": True, "sigma": '{"hidden":1,"input":2,"output":0.5}'},
     "cells end before the last step": {"stop": {"train_loss": 0.3}},
     "a cell diverges": {"lr_unit": "absolute"},
 }

@@ -70,6 +70,7 @@ def test_every_key_of_the_config_has_a_rule(config):
         *(("lr", value) for value in (0, -0.1, float("inf"), float("nan"), "fast", {"a": 1}, 10**400, False)),
         *(("lr_unit", value) for value in ("relative", None, [])),
         *(("center_output", value) for value in ("yes", 1)),
+        *(("symmetric_init", value) for value in ("yes", 1)),
         ("depth", 0), ("gamma", 0), ("base_width", 0), ("seed", -1), ("steps", 0), ("batch_size", 0),
         ("loss", "hinge"), ("dtype", "float16"),
     ],

@@ -9,7 +9,8 @@ from cells import DIGITS, make_cell
 from torch import nn
 
 from runner import data
-from runner.analysis.theory import predicted_edge, predicted_slope, verdict_in_depth
+from runner.analysis.predictions import verdict_in_depth
+from runner.analysis.theory import predicted_edge, predicted_slope
 from runner.errors import UserError
 from runner.measures import Snapshot
 from runner.measures.blocks import branch_linearization_error

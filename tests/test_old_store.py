@@ -18,6 +18,8 @@ LINE = [
 SINCE = (
     "base_depth",
     "loss_limit",
+    "sigma",
+    "symmetric_init",
     "precision",
     "pattern_change",
     "best_ntk_gain",

@@ -7,7 +7,8 @@ import pytest
 from cells import make_cell
 
 from runner.errors import UserError
-from runner.grid.config import _exponents, load_exponents
+from runner.grid.config import load_exponents
+from runner.grid.tables import read_exponents
 from runner.scaling.parameterization import Scaling
 
 # At r = 4: (multiplier, init std * sqrt(fan_in at base), lr factor), as theory.md's table gives them.
@@ -140,7 +141,7 @@ def test_depth_scales_what_is_in_blocks():
 def test_a_table_of_the_depth_that_is_wrong_is_one_line(depth, message):
     table = json.loads(load_exponents("mup")) | {"depth": depth}
     with pytest.raises(UserError) as caught:
-        _exponents(table)
+        read_exponents(table)
     assert str(caught.value).startswith(message)
 
 

@@ -1,15 +1,39 @@
 """A measured slope beside theory's: of which piece theory speaks, and why the two may differ."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from runner.analysis.columns import plain
+from runner.scaling.alignment import assumed_alignment
 
 CHANGES = ("ntk_change", "kernel_distance", "feature_movement", "linearization_error", "pattern_change")
 """Measures that are one where all has changed."""
 SMALL, NEAR, APART = 0.15, 0.1, 0.5
 """Up to which change theory's slopes hold, how near they must be, and how far apart terms are that ten-fold
 widths set apart."""
+
+
+def beside_assumed(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return a line for each layer with a measured alignment that theory assumes: both, over all facets.
+
+    Args:
+        rows: Of :func:`fit`; those of other metrics say nothing here.
+    """
+    found: dict[tuple[str, str, float], list[float]] = {}
+    for row in rows:
+        metric, layer, largest = row["metric"].rpartition(".")[2], str(row["layer"]), plain(row["largest"])
+        assumed = assumed_alignment(metric, plain(row["role"]))
+        if assumed is not None and largest is not None:
+            found.setdefault((metric, layer, assumed), []).append(largest)
+    return [
+        f"{metric} of {layer} comes to {_range(values)}, theory assumes {assumed:g} where fan_in is large"
+        for (metric, layer, assumed), values in found.items()
+    ]
+
+
+def _range(values: Sequence[float]) -> str:
+    """Return the smallest and the largest in words, once where they read the same."""
+    return " to ".join(dict.fromkeys(f"{value:.2f}" for value in (min(values), max(values))))
 
 
 def theory_speaks(x: str, place: int, pieces: int) -> bool:

@@ -7,7 +7,6 @@ depend on width; where it does, as under ``sp``, only the kernel at init is pred
 """
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
 from runner.scaling.boundaries import crossover_gamma, stable_lr
@@ -71,7 +70,7 @@ def predicted_slope(
     Args:
         role: Role of the layer for a metric per layer, else None.
         cell: Any cell of the fit: ``exponents``, ``optimizer``, ``depth``, ``lr_unit``,
-            ``model.activation`` and, against gamma, ``center_output`` are read.
+            ``model.activation`` and, against gamma, ``center_output`` and ``symmetric_init`` are read.
         key: ``width`` or ``depth``, to infinity, or ``gamma``, to zero; theory is silent on others.
         rich: Gamma to infinity instead.
 
@@ -84,7 +83,8 @@ def predicted_slope(
         return _slope_in_depth(metric, role, cell)
     limit = _limit(key, rich)
     lazy = key == "gamma" and not rich
-    if limit is None or (lazy and metric != "lambda_max_init" and not cell.get("center_output")):
+    from_zero = cell.get("center_output") or cell.get("symmetric_init")
+    if limit is None or (lazy and metric != "lambda_max_init" and not from_zero):
         # Outputs at init grow as gamma falls, and undoing them moves the features as far as ever.
         return None
     if lazy and metric in _OF_KERNEL and cell.get("model.activation") not in SMOOTH:
@@ -102,7 +102,7 @@ def predicted_slope(
             elif adam or metric in _OF_ROLES:
                 slope = None
             else:
-                slope = _of_cell(metric, sizes, cell.get("model.activation"))
+                slope = slope_of_cell(metric, sizes, cell.get("model.activation"))
     except Silent:
         return None
     return None if slope is None else (-slope if lazy else slope) + 0.0
@@ -170,7 +170,7 @@ def next_slope(metric: str, cell: dict[str, Any]) -> float | None:
     except Silent:
         return None
     names = {"ntk_change": "kernel_change", "feature_movement": f"feature_change.{int(cell['depth']) - 1}"}
-    kept, rival = _of_cell(metric, sizes, None), sizes.rivals.get(names.get(metric, ""))
+    kept, rival = slope_of_cell(metric, sizes, None), sizes.rivals.get(names.get(metric, ""))
     return None if kept is None or rival is None or rival >= kept - TINY else rival + 0.0
 
 
@@ -193,7 +193,7 @@ def trained_sizes(net: Network, lr_unit: str, limit: Limit = WIDE) -> Sizes:
     raise Silent("at a fixed learning rate there is no limit in which outputs change by O(1)")
 
 
-def _of_cell(metric: str, sizes: Sizes, activation: str | None) -> float | None:
+def slope_of_cell(metric: str, sizes: Sizes, activation: str | None) -> float | None:
     """Slope of a metric of the whole network."""
     if metric == "feature_movement":
         return sizes.feature_change[-1]
@@ -274,166 +274,6 @@ def predicted_crossover(cell: dict[str, Any]) -> float | None:
         return crossover_gamma(network_of(cell))
     except Silent:
         return None
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """One line of what follows from a table.
-
-    Attributes:
-        quantity: A column of the tables, or a place in the diagram.
-        of: Layer by its role and number, empty for the whole network.
-        against: Key against which the slope is.
-        slope: Of the logarithms; None where theory is silent.
-        why: The term that decides, or why theory is silent.
-    """
-
-    quantity: str
-    of: str
-    against: str
-    slope: float | None
-    why: str
-
-
-def verdict(cell: dict[str, Any]) -> str:
-    """Return what training at a fixed absolute learning rate becomes as width grows, in a sentence.
-
-    References:
-        Yang & Hu, arXiv 2011.14522, theorem 3.4 and corollary 3.9 (dynamical dichotomy).
-    """
-    try:
-        sizes = derive(network_of(cell), lr=0.0)
-    except Silent as error:
-        return f"theory is silent: {error}"
-    features, outputs = max(sizes.feature_change), sizes.updates[-1]
-    if sizes.outputs > TINY:
-        return f"no stable limit: outputs at init grow as width^{sizes.outputs:g} (center_output helps)"
-    if (features > TINY and not sizes.grown) or outputs > TINY:
-        most = max(features, outputs)
-        return f"no stable limit: a step changes what it should not by width^{most:g}"
-    if sizes.grown:
-        return "weights outgrow their init before outputs are of order one: rich at any width"
-    if outputs < -TINY:
-        return f"trivial: outputs change by width^{outputs:g}, the learning rate is too small"
-    regime = "kernel regime" if features < -TINY else "feature learning"
-    return f"stable, {regime}: features change by width^{features + 0.0:g}, outputs by order one"
-
-
-def predictions(cell: dict[str, Any]) -> list[Prediction]:
-    """Return every slope and boundary that follows from a cell's table, and why.
-
-    Args:
-        cell: As for :func:`predicted_edge`.
-    """
-    found: list[Prediction] = []
-    roles = ("input", *["hidden"] * (int(cell["depth"]) - 1), "output")
-    layers = [f"{role} {place}" for place, role in enumerate(roles)]
-    adam = OPTIMIZERS.get(cell["optimizer"]) == "adam"
-    try:
-        init = derive(network_of(cell, adam=False))
-        most = layers[init.kernel_terms.index(init.lambda_max)]
-        shown = ", ".join(f"{role} {term:g}" for role, term in zip(roles, init.kernel_terms, strict=True))
-        found.append(
-            Prediction("lambda_max_init", "", "width", init.lambda_max, f"the part of {most} of: {shown}")
-        )
-        sizes = trained_sizes(network_of(cell), cell["lr_unit"])
-    except Silent as error:
-        found.append(Prediction("all after training", "", "width", None, str(error)))
-    else:
-        why = _with_rival(sizes, "kernel_change")
-        for metric in () if adam else ("ntk_change", "kernel_distance", "linearization_error"):
-            slope = _of_cell(metric, sizes, cell.get("model.activation"))
-            kinks = "kinks add a term of their own" if slope is None else why
-            found.append(Prediction(metric, "", "width", slope, kinks))
-        if not adam:
-            of_all = "all raw weights together: the largest change over the largest init"
-            found.append(Prediction("param_movement", "", "width", sizes.movement, of_all))
-        for place, slope in enumerate(sizes.feature_change):
-            why = _with_rival(sizes, f"feature_change.{place}")
-            found.append(Prediction("feature_movement", layers[place], "width", slope, why))
-        for name, values in {
-            "movement_frobenius": sizes.frobenius,
-            "movement_spectral": sizes.spectral,
-        }.items():
-            why = "an update has rank one, a random matrix full rank" if name.endswith("frobenius") else ""
-            found += [
-                Prediction(name, layer, "width", slope, why if "hidden" in layer else "")
-                for layer, slope in zip(layers, values, strict=True)
-            ]
-    gradient = "2 / lambda_max" if cell.get("loss", "mse") == "mse" else "activations must not grow"
-    if adam:
-        gradient = "neither activations nor outputs may grow"
-    absolute = cell | {"lr_unit": "absolute"}
-    edge = predicted_edge(absolute, "width")
-    found.append(Prediction("largest stable lr", "", "width", edge, gradient))
-    if not adam:
-        lazy, rich = (predicted_edge(absolute, "gamma", rich=rich) for rich in (False, True))
-        balanced = "weights grow together, each by an equal part of gamma"
-        found += [
-            Prediction("largest stable lr", "", "gamma, lazy", lazy, "the kernel at init has no gamma in it"),
-            Prediction(
-                "largest stable lr", "", "gamma, rich", rich,
-                balanced if rich is not None else "activations that saturate: no derivation",
-            ),
-            Prediction(
-                "gamma of the crossover", "", "width", predicted_crossover(cell),
-                "where features change by order one",
-            ),
-        ]  # fmt: skip
-    return found
-
-
-def verdict_in_depth(cell: dict[str, Any]) -> str:
-    """Return what training at a fixed absolute learning rate becomes as depth grows, in a sentence.
-
-    References:
-        Dey et al., arXiv 2505.01618, section 5: what is lazy in depth.
-    """
-    try:
-        sizes = derive_in_depth(blocks_of(cell))
-    except Silent as error:
-        return f"theory is silent: {error}"
-    if sizes.change > TINY:
-        return f"no stable limit: a step changes outputs by depth^{sizes.change:g}"
-    if sizes.change < -TINY:
-        return f"trivial: a step changes outputs by depth^{sizes.change:g}, the learning rate is too small"
-    if sizes.update < -TINY:
-        return f"stable, with lazy blocks: each is linear in its weights but for depth^{sizes.update:g}"
-    return "stable, and every block learns features at any depth"
-
-
-def predictions_in_depth(cell: dict[str, Any]) -> list[Prediction]:
-    """Return every slope against depth that follows from a table, of a residual network, and why."""
-    absolute = cell | {"lr_unit": "absolute"}
-    adam = OPTIMIZERS.get(cell["optimizer"]) == "adam"
-    gradient = "" if adam else " times the gradient, as small as the branch"
-    whys = {
-        "movement_frobenius": ("hidden", f"the learning rate in a block{gradient}"),
-        "branch_linearization_error": ("hidden", "relative to the linear change: the update of the weight"),
-        "feature_movement": (None, "the sum of what as many blocks change"),
-        "lambda_max_init": (
-            None,
-            "as many blocks, each by the squared branch and its learning rate under SGD",
-        ),
-    }
-    found = [
-        Prediction(
-            metric,
-            f"{role} in blocks" if role else "",
-            "depth",
-            predicted_slope(metric, role, absolute, "depth"),
-            why,
-        )
-        for metric, (role, why) in whys.items()
-    ]
-    edge = "what all blocks change together must not grow" if adam else "2 / lambda_max"
-    return [*found, Prediction("largest stable lr", "", "depth", predicted_edge(absolute, "depth"), edge)]
-
-
-def _with_rival(sizes: Sizes, name: str) -> str:
-    """Return the term that decides, and the exponent of the next one."""
-    rival = sizes.rivals.get(name)
-    return sizes.reasons[name] + ("" if rival is None else f"; the next term goes as width^{rival + 0.0:g}")
 
 
 def r_exponent(exponents: str, faster: float = 0.0, depth: int = 2) -> float | None:

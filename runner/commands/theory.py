@@ -5,15 +5,14 @@ import dataclasses
 import json
 from typing import Any
 
-from runner.analysis.theory import (
-    NORMALIZED,
-    OPTIMIZERS,
+from runner.analysis.predictions import (
     Prediction,
     predictions,
     predictions_in_depth,
     verdict,
     verdict_in_depth,
 )
+from runner.analysis.theory import NORMALIZED, OPTIMIZERS
 from runner.commands.command import Command
 from runner.commands.options import Parser, add_json
 from runner.errors import UserError, unknown

@@ -5,11 +5,12 @@ from pathlib import Path
 import pandas as pd
 
 from runner.store import Store
+from runner.store.keys import SOURCES
 
 
 def write_csv(store: Store, cells: pd.DataFrame, out: Path) -> str:
     """Write ``cells.csv``, ``trace.csv`` and ``layers.csv``, and ``outputs.csv`` where outputs were kept."""
-    cells.drop(columns=["exponents", "settings"]).to_csv(out / "cells.csv", index=False)
+    cells.drop(columns=list(SOURCES), errors="ignore").to_csv(out / "cells.csv", index=False)
     names = ["trace", "layers", *(["outputs"] if len(store.table("outputs", ["cell_id"])) else [])]
     for name in names:
         table = getattr(store, name)

@@ -53,6 +53,9 @@ class Cell:
             parameterization does not depend on depth.
         loss_limit: Multiple of its loss at init beyond which it counts as diverged; None for what a catapult
             of its width, gamma and exponents cannot reach (:mod:`runner.training.divergence`).
+        sigma: Factors on the init standard deviation of weights by role, JSON; None where all are 1.
+        symmetric_init: True where units start in pairs that cancel in f (:mod:`runner.layers.symmetry`), else
+            None.
     """
 
     width: int
@@ -75,6 +78,8 @@ class Cell:
     settings: str
     base_depth: int | None = None
     loss_limit: float | None = None
+    sigma: str | None = None
+    symmetric_init: bool | None = None
 
     @property
     def cell_id(self) -> str:
@@ -104,7 +109,8 @@ class Cell:
     def pack_key(self) -> tuple[object, ...]:
         """What cells must share to be trained as one ensemble: shapes, data and schedule.
 
-        Learning rate, gamma, seed, parameterization and base width are per-cell numbers inside a pack.
+        Learning rate, gamma, seed, parameterization, base width and the factors of its init are per-cell
+        numbers inside a pack.
         """
         return tuple(getattr(self, name) for name in PACK_FIELDS)
 
@@ -133,7 +139,9 @@ OPTIONAL = {
     if field.default is not dataclasses.MISSING
 }
 """Fields that came later, with the values that they have where they are not given; older stores lack them."""
-START_FIELDS = ("parameterization", "exponents", "base_width", "base_depth", "seed")
+START_FIELDS = (
+    "parameterization", "exponents", "base_width", "base_depth", "seed", "sigma", "symmetric_init",
+)  # fmt: skip
 PER_CELL_FIELDS = frozenset({"lr", "lr_unit", "gamma", "loss_limit", *START_FIELDS})
 PACK_FIELDS = tuple(
     "precision" if name == "dtype" else name for name in FIELDS if name not in PER_CELL_FIELDS

@@ -5,6 +5,7 @@ number is reported here, before anything is planned, trained or written.
 """
 
 import functools
+import inspect
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,18 +17,19 @@ from runner.grid.rules import (
     EXECUTION_RULES,
     REFINE_RULES,
     RULES,
+    SIGMA_RULES,
     STOP_RULES,
     check_value,
     number,
     shown,
     unknown_key,
 )
+from runner.grid.tables import read_exponents
 
 GROUPS = ("model", "data", "optimizer", "measure", "parameterization")
 """Groups that are part of a cell."""
 EXECUTION_KEYS = frozenset(EXECUTION_RULES) | {"name", "store", "facet", "regime", "refine", "launch"}
 """Keys that say how and where to run: never part of a cell, never an axis."""
-ROLES = ("input", "hidden", "output")
 TOP_KEYS = (*RULES, *GROUPS, "stop", *sorted(EXECUTION_KEYS))
 
 
@@ -50,13 +52,13 @@ def load_thresholds(name_or_path: str | Path) -> dict[str, Any]:
     }
 
 
-def load_exponents(name_or_path: str | Path) -> str:
+def loadread_exponents(name_or_path: str | Path) -> str:
     """Return the JSON of a table, of ``conf/parameterization/NAME.yaml`` or of a YAML file of one's own.
 
     Raises:
         UserError: If there is no such name or file, or an exponent is missing or not a number.
     """
-    return canonical_json(_exponents(_load("parameterization", name_or_path)))
+    return canonical_json(read_exponents(_load("parameterization", name_or_path)))
 
 
 def parameterizations() -> list[str]:
@@ -146,12 +148,13 @@ def cell_from_config(config: Mapping[str, Any]) -> Cell:
     for key in ("model", "data", "optimizer", "parameterization"):
         values[key] = _name(key, groups[key])
     settings = {key: _section(groups[key]) for key in ("model", "data", "optimizer", "measure")}
+    values["sigma"] = _sigma(settings["model"])
     # Left out where it is not asked for, so that it changes no id of a cell without it.
     if not check_value("data.online", settings["data"].get("online", False)):
         settings["data"].pop("online", None)
     if stop := _stop(config.get("stop") or {}):
         settings["stop"] = stop
-    table = _exponents(groups["parameterization"])
+    table = read_exponents(groups["parameterization"])
     if "depth" not in table:
         values["base_depth"] = None  # nothing depends on it, so that it makes no other cell
     values["parameterization"] += _changes(values["parameterization"], table)
@@ -172,11 +175,50 @@ def _section(group: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+_ALIKE = canonical_json({key.rpartition(".")[2]: 1 for key in SIGMA_RULES})
+"""Factors that change nothing, and are left out of ids."""
+
+
+def _sigma(model: dict[str, Any]) -> str | None:
+    """Take the factors on the init out of the model's keys; a target that takes a ``sigma`` keeps it."""
+    if "sigma" not in model or _takes_sigma(model):
+        return None
+    given = model.pop("sigma")
+    names = [key.rpartition(".")[2] for key in SIGMA_RULES]
+    if not isinstance(given, Mapping):
+        raise UserError(
+            f"model.sigma must be factors of {', '.join(names)}, got {shown(given)}; e.g. model.sigma.input=2"
+        )
+    for role, value in given.items():
+        if role not in names:
+            raise unknown_key(f"model.sigma.{role}", value, names)
+    factors = {role: check_value(f"model.sigma.{role}", given.get(role, 1.0)) for role in names}
+    text = canonical_json(factors)
+    return None if text == _ALIKE else text
+
+
+def _takes_sigma(model: Mapping[str, Any]) -> bool:
+    """Whether a target of one's own has an argument of this name, or takes any."""
+    if _ours(model):
+        return False
+    from runner.grid.instantiate import resolve
+
+    parameters = inspect.signature(resolve("model", model)).parameters
+    return "sigma" in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+
+
+def _ours(model: Mapping[str, Any]) -> bool:
+    """Whether the target is of this package."""
+    return str(model.get("_target_")).startswith("runner.")
+
+
 def config_of_cell(cell: Cell) -> dict[str, Any]:
     """Return a config that :func:`cell_from_config` makes this cell of."""
     sections = json.loads(cell.settings)
     for group in ("model", "data", "optimizer"):
         sections[group] = {"name": getattr(cell, group), **sections[group]}
+    if cell.sigma or _ours(sections["model"]):  # also where all are 1, of which a refinement may begin
+        sections["model"]["sigma"] = json.loads(cell.sigma or _ALIKE)
     table = {"name": table_name(cell.parameterization), **json.loads(cell.exponents)}
     return {**{key: getattr(cell, key) for key in RULES}, **sections, "parameterization": table}
 
@@ -223,37 +265,6 @@ def _settings_json(settings: Mapping[str, Any]) -> str:
         ) from None
 
 
-_PARAMETERIZATION_KEYS = ["a", "attention", "b", "c", "depth", "name"]
-_DEPTH_KEYS = ("branch", "c", "decay")
-_IN_BLOCKS = ("hidden", "vector")
-
-
-def _exponents(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the abc table; YAML may write an exponent as ``1/2``."""
-    for key in table:
-        if key not in _PARAMETERIZATION_KEYS:
-            raise unknown_key(f"parameterization.{key}", table[key], _PARAMETERIZATION_KEYS)
-    families = table.get("c")
-    if not isinstance(families, Mapping) or not families:
-        raise UserError(
-            f"parameterization.c must be a table per optimizer family, got {shown(families)}; "
-            "see conf/parameterization/ntk.yaml"
-        )
-    read: dict[str, Any] = {
-        "a": _row("parameterization.a", table.get("a"), ROLES),
-        "b": _row("parameterization.b", table.get("b"), ROLES),
-        "c": {str(name): _row(f"parameterization.c.{name}", row, ROLES) for name, row in families.items()},
-    }
-    if table.get("depth") is not None:
-        read["depth"] = _in_depth(table["depth"])
-    # Left out where it is absent, so that it changes no id of a cell without it.
-    if "attention" in table:
-        read["attention"] = number(
-            "parameterization.attention", table["attention"], "an exponent", "e.g. 1/2 or 0"
-        )
-    return read
-
-
 def _changes(name: str, table: Mapping[str, Any]) -> str:
     """Return what to add to the name of a table that differs from the file of this name, if there is one."""
     known = _shipped(name)
@@ -275,7 +286,7 @@ def _shipped(name: str) -> dict[str, float] | None:
     path = conf_dir() / "parameterization" / f"{name}.yaml"
     if not path.is_file():
         return None
-    return dict(leaves(_exponents(yaml.safe_load(path.read_text("utf-8")))))
+    return dict(leaves(read_exponents(yaml.safe_load(path.read_text("utf-8")))))
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -285,34 +296,6 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield from leaves(item, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", item
-
-
-def _in_depth(table: Any) -> dict[str, Any]:
-    """Read the exponents of the depth."""
-    key, see = "parameterization.depth", "see conf/parameterization/completep.yaml"
-    if not isinstance(table, Mapping):
-        raise UserError(f"{key} must be a table of exponents, got {shown(table)}; {see}")
-    for name in table:
-        if name not in _DEPTH_KEYS:
-            raise unknown_key(f"{key}.{name}", table[name], list(_DEPTH_KEYS))
-    families = table.get("c")
-    if not isinstance(families, Mapping) or not families:
-        raise UserError(f"{key}.c must be a table per optimizer family, got {shown(families)}; {see}")
-    return {
-        "branch": number(f"{key}.branch", table.get("branch"), "an exponent", "e.g. 1/2 or 1"),
-        "c": {str(name): _row(f"{key}.c.{name}", row, _IN_BLOCKS) for name, row in families.items()},
-        "decay": number(f"{key}.decay", table.get("decay", 0), "an exponent", "e.g. 1/2 or 0"),
-    }
-
-
-def _row(key: str, row: Any, roles: tuple[str, ...]) -> dict[str, float]:
-    if not isinstance(row, Mapping) or set(row) != set(roles):
-        name = "ntk" if roles == ROLES else "completep"
-        raise UserError(
-            f"{key} must give an exponent for {', '.join(roles)}, got {shown(row)}; "
-            f"see conf/parameterization/{name}.yaml"
-        )
-    return {role: number(f"{key}.{role}", row[role], "an exponent", "e.g. 1/2 or -0.5") for role in roles}
 
 
 def _one_line(error: object) -> str:

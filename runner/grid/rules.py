@@ -113,6 +113,9 @@ RULES: dict[str, Rule] = {
         lambda value: _above(value, 1e-10),
     ),
     "center_output": Rule("true or false", "e.g. center_output=true", _boolean),
+    "symmetric_init": Rule(
+        "true or false", "e.g. symmetric_init=true", lambda value: _boolean(value or False) or None
+    ),
     "base_width": _whole_rule(1, "base_width=1"),
     "base_depth": _or_null(_COUNT, "e.g. base_depth=2", ", which is 1"),
     "seed": _whole_rule(0, "seed=0"),
@@ -157,7 +160,12 @@ DATA_RULES: dict[str, Rule] = {
 }
 """How a data set is trained on, whatever it is. No file need name these keys, either."""
 
-UNNAMED_KEYS = frozenset({*MEASURING_RULES, *DATA_RULES})
+SIGMA_RULES: dict[str, Rule] = {
+    f"model.sigma.{role}": _positive_rule(f"model.sigma.{role}=2") for role in ("input", "hidden", "output")
+}
+"""Factors on the init standard deviation of the weights of a role, whatever the model; likewise."""
+
+UNNAMED_KEYS = frozenset({*MEASURING_RULES, *DATA_RULES, *SIGMA_RULES})
 """Keys of groups that exist though a file does not name them."""
 
 
@@ -188,7 +196,7 @@ REFINE_RULES: dict[str, Rule] = {
 }
 """How a grid is refined; never part of a cell."""
 
-_ALL = RULES | EXECUTION_RULES | MEASURING_RULES | DATA_RULES | STOP_RULES | REFINE_RULES
+_ALL = RULES | EXECUTION_RULES | MEASURING_RULES | DATA_RULES | SIGMA_RULES | STOP_RULES | REFINE_RULES
 
 
 def check_value(key: str, value: Any) -> Any:

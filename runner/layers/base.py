@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from runner.errors import UserError
 from runner.grid.cell import Cell
 from runner.layers.contraction import Pairing
+from runner.layers.symmetry import symmetric
 from runner.numerics.generators import generator
 from runner.numerics.logits import Logits
 from runner.scaling.parameterization import Role, Scaling
@@ -29,6 +30,7 @@ class ParameterSpec:
         sigma: Init standard deviation times sqrt(fan_in), at base width.
         mean: Init mean, at base width: 1 for gains.
         in_block: Whether it belongs to the block of a residual branch, and scales with depth.
+        axes: Of the shape, those of what is summed over and of what is returned, for ``symmetric_init``.
     """
 
     shape: tuple[int, ...]
@@ -37,6 +39,7 @@ class ParameterSpec:
     sigma: float
     mean: float = 0.0
     in_block: bool = False
+    axes: tuple[int, int] = (0, -1)
 
 
 @dataclass(frozen=True)
@@ -213,15 +216,27 @@ class Layer(nn.Module):
         if origin:
             draws = {cell.seed: origin.draw(cell.seed).double() for cell in cells}
             std = scaling.width**origin.exponent * scaling.init(spec.role)
+            std = std * scaling.sigma(spec.role)
         else:
             path = f"{self.name}.{name}"
             draws = {cell.seed: _draw(cell.seed, path, spec.shape) for cell in cells}
             std = scaling.init_std(spec.role, spec.fan_in, spec.sigma)
-        value = torch.stack([draws[cell.seed] * s for cell, s in zip(cells, std, strict=True)])
+        pairs = {cell.seed: self.paired(name, draws[cell.seed]) for cell in cells if cell.symmetric_init}
+        value = torch.stack(
+            [
+                (pairs if cell.symmetric_init else draws)[cell.seed] * s
+                for cell, s in zip(cells, std, strict=True)
+            ]
+        )
         if spec.mean and not origin:
-            mean = scaling.init_std(spec.role, spec.fan_in, spec.mean)
+            mean = scaling.init_size(spec.role, spec.fan_in, spec.mean)
             value += per_cell(mean, value.dim())
         return value
+
+    def paired(self, name: str, draw: Tensor) -> Tensor:
+        """Return a draw of one cell's parameter with the symmetry of ``symmetric_init``."""
+        spec = self.specs[name]
+        return symmetric(draw, spec.role, spec.axes, spec.fan_in)
 
     def scale(self, name: str, value: Float[Tensor, "cell ..."]) -> Float[Tensor, "cell ..."]:
         """Multiply by the parameterization's factor r^(-a) of a parameter."""

@@ -38,6 +38,7 @@ class Conv2d(Affine):
             bias=bias,
             sigma_weight=sigma_weight,
             sigma_bias=sigma_bias,
+            axes=(1, 0),
         )
         self.kernel_size, self.stride = kernel_size, stride
         self.padding = kernel_size // 2 if padding is None else padding

@@ -22,6 +22,7 @@ class Affine(Layer):
         role: ``input``, ``hidden`` or ``output``: which of the two grow with width.
         bias: Whether to add a bias.
         sigma_weight: Init standard deviation of the weight times sqrt(fan_in), at base width.
+        axes: Of the weight's inputs and outputs.
     """
 
     weight: nn.Parameter
@@ -29,12 +30,12 @@ class Affine(Layer):
 
     def __init__(
         self, shape: tuple[int, ...], fan_in: int, fan_out: int, role: Role, *, bias: bool,
-        sigma_weight: float, sigma_bias: float,
+        sigma_weight: float, sigma_bias: float, axes: tuple[int, int] = (0, -1),
     ) -> None:  # fmt: skip
         super().__init__()
         if role not in MATRIX_ROLES:
             raise unknown(f"role of a {type(self).__name__} layer", role, MATRIX_ROLES)
-        self.declare("weight", ParameterSpec(shape, role, fan_in, sigma_weight))
+        self.declare("weight", ParameterSpec(shape, role, fan_in, sigma_weight, axes=axes))
         if bias:
             bias_role: Role = "scalar" if role == "output" else "vector"
             self.declare("bias", ParameterSpec((fan_out,), bias_role, 1, sigma_bias))

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from runner.errors import UserError
 from runner.grid.cell import Cell
 from runner.layers.base import Call, Layer, ParameterSpec
 from runner.scaling.parameterization import Role, Scaling
@@ -51,6 +52,13 @@ class Opaque(Layer):
         for name, (_, role) in self.ties.items():
             value = scaling.multiplier(role).to(like)
             self.register_buffer(f"{name}_multiplier", value, persistent=False)
+
+    def paired(self, name: str, draw: Tensor) -> Tensor:
+        """Refuse: which of its numbers belong to which unit is not known."""
+        raise UserError(
+            f"symmetric_init must be false where layers are not Linear, Conv2d, Embedding or LayerNorm, got "
+            f"{name} at {self.name}; leave it out, or use center_output=true"
+        )
 
     def kernel_factor(self, name: str) -> Float[Tensor, "cell"]:
         """Return r^(-c) alone: the gradients are those with respect to raw parameters."""

@@ -268,6 +268,16 @@ MEASURES: tuple[Measure, ...] = (
         ),
     ),
     Measure(
+        "update_alignment", "features", requires=(untied,), prepare="features.received",
+        paper="Everett et al., arXiv 2407.05872",
+        layers=columns(
+            alignment_alpha=("1", "log(RMS(W x) / (RMS(W) RMS(x))) / log(fan_in) on probes, of W_t - W_0 and "
+                "x_0: 1/2 independent, 1 aligned; null at init and where nothing is summed over"),
+            alignment_omega=("1", "The same of W_0 and x_t - x_0; null where inputs do not change, too"),
+            alignment_u=("1", "The same of W_t - W_0 and x_t - x_0; likewise"),
+        ),
+    ),
+    Measure(
         "update_logits", "logits", prepare="logits.logits", paper="Yang et al., arXiv 2203.03466",
         layers=columns(
             update_logits=("1", "RMS change on probes of the attention logits by which the layer's inputs "

@@ -1,12 +1,13 @@
 """How far the hidden representations moved."""
 
+import math
 from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from runner.layers import Activation, Call, Opaque, record
+from runner.layers import Activation, Call, Layer, Opaque, record
 from runner.measures.movement import moved
 from runner.measures.snapshot import Measurement, Snapshot
 
@@ -91,12 +92,8 @@ def parts_of_update(now: Snapshot, start: Snapshot) -> Iterator[tuple[str, Tenso
     With f what the module of an opaque layer returns, theta what is not the layer's, they are
     ``f(W_t, theta_t, x_t) - f(W_0, theta_t, x_t)`` and ``f(W_0, theta_0, x_t) - f(W_0, theta_0, x_0)``.
     """
-    before, origin = received(start)
-    places = iter(before)
-    for call in _last_calls(now):
-        given = [next(places) for _ in _given(call)]
+    for call, initial in _beside_init(now, start):
         if call.again:
-            initial = [x[origin] for x in given]
             moved_back = now.parameters | {path: start.parameters[path] for path in call.again.own}
             run, given_now = call.again.run, call.again.given
             by_itself = run(now.parameters, given_now) - run(moved_back, given_now)
@@ -106,11 +103,61 @@ def parts_of_update(now: Snapshot, start: Snapshot) -> Iterator[tuple[str, Tenso
                 run(start.parameters, given_now) - run(start.parameters, initial),
             )
             continue
-        layer, path, x = call.layer, f"{call.layer.name}.weight", given[0]
-        # Inputs that all cells share stay so.
-        change = call.inputs - (x[:1] if call.inputs.shape[0] < len(origin) else x[origin])
+        layer, path = call.layer, f"{call.layer.name}.weight"
         by_itself = layer.multiply(call.inputs, moved(now, start, path))
-        yield layer.name, by_itself, layer.multiply(change, start.parameters[path])
+        yield layer.name, by_itself, layer.multiply(call.inputs - initial[0], start.parameters[path])
+
+
+def _beside_init(now: Snapshot, start: Snapshot) -> Iterator[tuple[Call, list[Tensor]]]:
+    """Yield the last call of every layer and what it was given at init; inputs that cells share stay so."""
+    before, origin = received(start)
+    places = iter(before)
+    for call in _last_calls(now):
+        pairs = [(x, next(places)) for x in _given(call)]
+        yield call, [first[:1] if x.shape[0] < len(origin) else first[origin] for x, first in pairs]
+
+
+@torch.no_grad()
+def update_alignment(now: Snapshot, start: Snapshot) -> Measurement:
+    """Return how aligned weights and inputs are that changed: log-alignment ratios on probes.
+
+    A = log(RMS(W x) / (RMS(W) RMS(x))) / log(fan_in): 1/2 where W and x are independent, 1 where a row of W
+    is along x. In place of W x, with r^(-a) and without biases, each of the three terms that training adds::
+
+        alpha   (W_t - W_0) x_0
+        omega   W_0 (x_t - x_0)
+        u       (W_t - W_0) (x_t - x_0)
+
+    Returns:
+        ``alignment_alpha``, ``alignment_omega`` and ``alignment_u`` per layer and cell; nothing at init, for
+        layers that do not sum over their inputs (norms, positions, tables of symbols) and for those of a
+        plain module that are not followed in parts, and the first alone where inputs do not change.
+
+    References:
+        Everett et al. (2024), "Scaling Exponents Across Parameterizations and Optimizers", arXiv 2407.05872,
+        section 3.
+    """
+    found: dict[str, dict[str, Tensor]] = {name: {} for name in ("alpha", "omega", "u")}
+    for call, initial in _beside_init(now, start):
+        layer = call.layer
+        if now.step == start.step or call.again or layer.specs["weight"].fan_in == 1:
+            continue
+        path = f"{layer.name}.weight"
+        weight, change = start.parameters[path], moved(now, start, path)
+        found["alpha"][layer.name] = _alignment(layer, change, initial[0])
+        if call.inputs.shape[0] == len(weight) and not torch.equal(call.inputs, initial[0]):
+            moved_inputs = call.inputs - initial[0]
+            found["omega"][layer.name] = _alignment(layer, weight, moved_inputs)
+            found["u"][layer.name] = _alignment(layer, change, moved_inputs)
+    return Measurement(layers={f"alignment_{name}": by for name, by in found.items() if by})
+
+
+def _alignment(layer: Layer, weight: Tensor, inputs: Tensor) -> Float[Tensor, "cell"]:
+    """log(RMS(W x) / (RMS(W) RMS(x))) / log(fan_in); NaN where one of them is zero."""
+    ratio = _rms(layer.multiply(inputs, weight)) / (
+        _rms(layer.scale("weight", weight)) * _rms(layer.columns(inputs))
+    )
+    return ratio.log() / math.log(layer.specs["weight"].fan_in)
 
 
 def received(start: Snapshot) -> tuple[tuple[Shaped[Tensor, "start probe ..."], ...], Int[Tensor, "cell"]]:

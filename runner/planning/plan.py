@@ -149,7 +149,7 @@ def form_packs(
     return Packs(grid, np.concatenate(sizes), np.arange(count), np.concatenate(seconds))
 
 
-_KIND = ("lr_unit", "exponents")
+_KIND = ("lr_unit", "exponents", "symmetric_init")
 _CANONICAL = (*PACK_FIELDS, *START_FIELDS, "lr_unit", "gamma", "lr")
 
 

@@ -135,6 +135,7 @@ class Scaling:
         )
         self.depth: Factor = _numbers(cell.depth for cell in cells) / self._base_depth
         self.gamma: Factor = _numbers(cell.gamma for cell in cells)
+        self._sigmas = [json.loads(cell.sigma or "{}") for cell in cells]
 
     def multiplier(self, role: Role) -> Factor:
         """Return r^(-a), the factor between a raw weight and the weight in force."""
@@ -151,12 +152,20 @@ class Scaling:
         return factor / self._base_depth.sqrt() if root else factor
 
     def init_std(self, role: Role, fan_in: int, sigma: float) -> Factor:
-        """Return the standard deviation of a raw weight at init, sigma / sqrt(fan_in_base) * r^(-b).
+        """Return the standard deviation of a raw weight at init, s sigma / sqrt(fan_in_base) * r^(-b).
 
         Args:
             fan_in: Inputs summed over at the cell's width; 1 for vectors and scalars.
-            sigma: Standard deviation times sqrt(fan_in) at base width.
+            sigma: Standard deviation times sqrt(fan_in) at base width, but for the cell's factor s.
         """
+        return self.init_size(role, fan_in, sigma) * self.sigma(role)
+
+    def sigma(self, role: Role) -> Factor:
+        """Return s, the factor ``model.sigma`` on the init standard deviation of the weights of a role."""
+        return _numbers(factors.get(role, 1.0) for factors in self._sigmas)
+
+    def init_size(self, role: Role, fan_in: int, sigma: float) -> Factor:
+        """Return what a mean at init is, and a standard deviation but for the factor s."""
         ratio = self.width
         # Only hidden and output weights have a fan-in that grows with width.
         fan_in_base = fan_in / ratio if role in ("hidden", "output") else torch.full_like(ratio, fan_in)

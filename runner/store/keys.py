@@ -11,12 +11,14 @@ from typing import Any
 import pyarrow as pa
 
 from runner.grid.config import GROUPS, leaves
-from runner.grid.rules import LARGEST
+from runner.grid.rules import LARGEST, SIGMA_RULES
 from runner.measures.declaration import ColumnType
 from runner.schema import Column
 
-SOURCES = {"settings": "", "exponents": "parameterization."}
-"""Columns that hold keys as JSON, and what goes before their keys."""
+SOURCES = {"settings": "", "exponents": "parameterization.", "sigma": "model.sigma."}
+"""Columns that hold keys as JSON, and what goes before their keys; the last came later."""
+_UNSAID = {"sigma": dict.fromkeys(SIGMA_RULES, 1.0)}
+"""Keys that a cell has where such a column is null, with their values."""
 _HEADS = tuple(f"{group}." for group in (*GROUPS, "stop"))
 
 
@@ -36,8 +38,9 @@ def key_columns(tables: Sequence[pa.Table]) -> list[Column]:
     """
     found: dict[str, set[type]] = {}
     for name in SOURCES:
-        texts = (text for rows in tables for text in _coded(rows, name).dictionary.to_pylist())
-        for text in dict.fromkeys(texts):
+        there = (rows for rows in tables if name in rows.column_names)
+        texts = (text for rows in there for text in _coded(rows, name).dictionary.to_pylist())
+        for text in dict.fromkeys(filter(None, texts)):
             for key, value in _leaves(name, text):
                 found.setdefault(key, set()).add(_kind(value))
     return [Column(key, _type_of(found[key]), "", "Key of the cell's config") for key in sorted(found)]
@@ -48,13 +51,20 @@ def with_keys(rows: pa.Table, columns: Iterable[str]) -> pa.Table:
     there = set(rows.column_names)
     wanted = [name for name in columns if is_key(name) and name not in there]
     for name in SOURCES if wanted else ():
+        unsaid = _UNSAID.get(name, {})
+        if name not in there:
+            if unsaid.keys().isdisjoint(wanted):
+                continue
+            rows = rows.append_column(name, pa.nulls(len(rows), pa.string()))
         coded = _coded(rows, name)
-        flat = [dict(_leaves(name, text)) for text in coded.dictionary.to_pylist()]
-        for key in [key for key in wanted if any(key in values for values in flat)]:
+        flat = [dict(_leaves(name, text)) for text in coded.dictionary.to_pylist()] + [unsaid]
+        indices = coded.indices.fill_null(len(flat) - 1)
+        known = set().union(*flat).difference(rows.column_names)
+        for key in [key for key in wanted if key in known]:
             values = [values.get(key) for values in flat]
             kind = _type_of({_kind(value) for value in values})
             array = pa.array([_read(value, kind) for value in values], pa.type_for_alias(kind))
-            rows = rows.append_column(key, array.take(coded.indices))
+            rows = rows.append_column(key, array.take(indices))
     return rows
 
 
@@ -87,7 +97,7 @@ def _coded(rows: pa.Table, name: str) -> pa.DictionaryArray:
 
 def _leaves(source: str, text: str | None) -> Iterator[tuple[str, Any]]:
     """Yield keys and values of a text of one of the ``SOURCES``."""
-    # Exponents are real numbers, also where one table of them is whole.
-    whole = float if source == "exponents" else int
+    # Exponents and factors are real numbers, also where all of one cell are whole.
+    whole = int if source == "settings" else float
     for key, value in leaves(json.loads(text or "{}", parse_int=whole), SOURCES[source]):
         yield key, json.dumps(value) if isinstance(value, list) else value

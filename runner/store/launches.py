@@ -28,7 +28,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from runner.errors import UserError, unknown
-from runner.grid.cell import FIELDS
+from runner.grid.cell import FIELDS, OPTIONAL
 from runner.schema import CELLS, SCHEMA_VERSION, Column
 from runner.store.arrow import WRITE_OPTIONS, arrow_schema, to_arrow
 from runner.store.files import atomic, disk_errors, locked
@@ -36,12 +36,14 @@ from runner.store.parts import check_version, names_today, read_columns, readabl
 from runner.store.provenance import git_state, versions
 
 _SHARD = Column("shard", "int64", "", "Shard that trains the cell; null if it was finished before")
+_NO_TEXTS = {"cell_id", *OPTIONAL}
 PLAN = (
     *(column for column in CELLS if column.name in {"cell_id", *FIELDS}),
     Column("pack", "int64", "", "Pack of the cell"),
     _SHARD,
 )
-_TEXTS = [column.name for column in PLAN if column.type == "string" and column.name != "cell_id"]
+# Not those that came later: a plan that lacks one could not be opened.
+_TEXTS = [column.name for column in PLAN if column.type == "string" and column.name not in _NO_TEXTS]
 ROW_GROUP_ROWS = 1 << 16
 """Rows of a plan that are written at a time, and skipped at a time by a shard that has none among them."""
 _TIME = "%Y%m%dT%H%M%S-%f"

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from runner.errors import UserError
+from runner.grid.cell import OPTIONAL
 from runner.schema import KEYS, RENAMED, SCHEMA_VERSION, TABLES, Column
 from runner.store.arrow import WRITE_OPTIONS, arrow_mask, arrow_schema, column_of, conform, to_arrow
 from runner.store.digest import KEY, ContentDigest
@@ -58,7 +59,7 @@ def write_part(
     """
     identity = {"part": uuid.uuid4().hex, "written": time.time_ns(), "supersedes": []}
     if table == "cells":
-        texts = pa.table({name: pa.array(columns[name]) for name in SOURCES})
+        texts = pa.table({name: pa.array(columns[name], pa.string()) for name in SOURCES if name in columns})
         keys = key_columns([texts])
         texts = with_keys(texts, [key.name for key in keys])
         columns = {**columns, **{key.name: texts[key.name].combine_chunks() for key in keys}}
@@ -164,7 +165,9 @@ def read_part(path: Path, table: str, columns: Sequence[str] | None = None) -> P
     """
     # Before opening: if the file is replaced in between, compaction sees that and keeps the new one.
     identity = file_of(path)
-    options = {"page_checksum_verification": True, "read_dictionary": SOURCES if table == "cells" else ()}
+    # What came later is not in every part, and is not asked for by name.
+    coded = [name for name in SOURCES if name not in OPTIONAL] if table == "cells" else ()
+    options = {"page_checksum_verification": True, "read_dictionary": coded}
     with readable(path), pq.ParquetFile(path, **options) as file:
         schema = file.schema_arrow
         entries = {key.decode(): value for key, value in (schema.metadata or {}).items()}
@@ -296,6 +299,6 @@ def select(rows: pa.Table, kept: np.ndarray) -> pa.Table:
 def merged_schema(table: str, parts: Sequence[Part], metadata: Mapping[str, Any] | None = None) -> pa.Schema:
     """Return the schema that holds every column of the parts, those of keys where their JSON was read."""
     extras = {column.name: column for part in parts for column in part.extras}
-    read = [part.rows for part in parts if set(SOURCES) <= set(part.rows.column_names)]
+    read = [part.rows for part in parts if "settings" in part.rows.column_names]
     columns = [*(extras[name] for name in sorted(extras)), *key_columns(read)]
     return arrow_schema(TABLES[table], columns, metadata)

@@ -4,8 +4,9 @@ What a key may be by itself is checked where the cell is made, in :mod:`runner.g
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,8 +21,16 @@ from runner.measures.requirements import Setting
 from runner.measures.schedule import check as check_measures
 from runner.measures.schedule import scheduled
 from runner.models import TorchModule, build, check
+from runner.models.ensemble import Ensemble
 from runner.training import stopping
 from runner.training.run import needs_lambda_max, optimizer_of
+
+_SOME = 4
+"""Samples on which outputs at init are looked at."""
+_TRIED = 1 << 26
+"""Parameters of a network that is: a gigabyte for two in float64."""
+_CANCELLED = 1e-9
+"""How small outputs are, in float64, of which all but rounding cancelled."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +95,34 @@ def inspect(cell: Cell) -> PackShape:
         UserError: If data, model, optimizer or measures do not fit together.
     """
     sections = json.loads(cell.settings)
+    if cell.symmetric_init and cell.width % 2:
+        raise UserError(
+            f"width must be even with symmetric_init=true, got {cell.width}; units start in pairs"
+        )
     if not baselines.baseline_of(sections["model"]):
         # Without layers there is nothing to update: this checks the settings against the cell.
         optimizer_of(sections, nn.Module(), [cell], torch.ones(1))
-    return _inspect(*(getattr(cell, name) for name in ("settings", "width", "depth", "loss", "batch_size")))
+    shape = _inspect(*(getattr(cell, name) for name in ("settings", "width", "depth", "loss", "batch_size")))
+    # Of a network too large to be tried out its own training tells.
+    small = shape.parameters < _TRIED
+    if cell.symmetric_init and small and not baselines.baseline_of(sections["model"]):
+        _require_zero(cell, sections)
+    return shape
+
+
+def _require_zero(cell: Cell, sections: dict[str, Any]) -> None:
+    """Raise UserError if the pairs of ``symmetric_init`` do not cancel in a model."""
+    dataset, device = data.load(sections["data"]), torch.device("cpu")
+    both = [replace(cell, dtype="float64", symmetric_init=pairs) for pairs in (True, None)]
+    networks = Ensemble(both, sections["model"], dataset, device)
+    with torch.no_grad():
+        paired, other = networks.model(networks.inputs["probe"][:, :_SOME]).abs().flatten(1).amax(1).tolist()
+    if not paired <= _CANCELLED * other:
+        raise UserError(
+            f"symmetric_init must make the outputs 0 at init, got {paired:.2g}, {other:.2g} without it: the "
+            "halves of every layer must be able to trade places, also in attention (one head, or an even "
+            "number of them), and no readout be tied; leave it out, or use center_output=true"
+        )
 
 
 @lru_cache(maxsize=4096)

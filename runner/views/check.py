@@ -132,8 +132,8 @@ def _print(labels: Sequence[str], judged: Sequence[Judged], out: Console) -> Non
     for label, one in zip(labels, judged, strict=True):
         out.print(Text(sentence(label, one), style=WORDS[one.verdict][1].removeprefix("bold ")))
     out.print(
-        f"slopes of log change against log {key}, 0 under {limit} (what is passed on: at most 0), and half of "
-        "their 95 % intervals; at the first step or the last, whichever decides"
+        f"slopes of log change against log {key}, 0 under {limit} (what is passed on: at most 0), and half "
+        "of their 95 % intervals; at the first step or the last, whichever decides"
         + ("; bound: of the logits' size where queries and keys are parallel" if bounded else ""),
         style="dim",
     )

@@ -8,7 +8,7 @@ import pandas as pd
 from rich.console import Console
 
 from runner.analysis.axes import calm_conditions
-from runner.analysis.beside import why_off
+from runner.analysis.beside import beside_assumed, why_off
 from runner.analysis.columns import groups, plain, records
 from runner.analysis.exponents import DEFAULT_METRICS, counted_as, fit_points
 from runner.analysis.exponents import fit as exponents
@@ -182,6 +182,7 @@ def print_fit(fits: pd.DataFrame, facets: Sequence[str], out: Console, x: str = 
         notes.append(f"{single}no slope with fewer than three {plural}")
     if reasons := dict.fromkeys(filter(None, map(why_off, records(fits)))):
         notes.append(f"~: {'; '.join(reasons)}")
+    notes += beside_assumed(records(fits))
     if (fits["left_out"] > 0).any():
         notes.append("out: cells left out (diverged, failed, or a value that is zero or null)")
     out.print("\n".join(notes), style="dim")

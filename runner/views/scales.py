@@ -98,6 +98,8 @@ def column_title(key: str, lr_unit: str | None = None) -> str:
     if is_exponent(key):
         _, exponent, role = key.split(".", 2)
         return f"exponent {exponent} of {role.replace('.', ' ')}"
+    if key.startswith("model.sigma."):
+        return f"init std of {key.rpartition('.')[2]} weights, factor"
     return words.get(key, key.rpartition(".")[2].replace("_", " ")) + named
 
 

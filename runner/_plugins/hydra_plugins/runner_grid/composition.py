@@ -105,7 +105,12 @@ class _Places:
         """Raise UserError for a key that no choice has."""
         for key, (value, siblings) in self._missed.items():
             if key not in self._found:
-                raise unknown_key(key, value, siblings - {"name", "_target_"})
+                unnamed = {name.rpartition(".")[2] for name in UNNAMED_KEYS if _parent(name) == _parent(key)}
+                raise unknown_key(key, value, (siblings or unnamed) - {"name", "_target_"})
+
+
+def _parent(key: str) -> str:
+    return key.rpartition(".")[0]
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
