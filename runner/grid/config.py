@@ -52,7 +52,7 @@ def load_thresholds(name_or_path: str | Path) -> dict[str, Any]:
     }
 
 
-def loadread_exponents(name_or_path: str | Path) -> str:
+def load_exponents(name_or_path: str | Path) -> str:
     """Return the JSON of a table, of ``conf/parameterization/NAME.yaml`` or of a YAML file of one's own.
 
     Raises:
