@@ -340,3 +340,28 @@ def nothing(width):
 
 def failing(width):
     raise RuntimeError("no such width")
+
+
+class Blocks(nn.Module):
+    """Residual blocks of a norm and two layers."""
+
+    def __init__(self, width, depth, inputs, outputs):
+        super().__init__()
+        self.first = nn.Linear(inputs[0], width)
+        self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
+        self.head = nn.Linear(width, outputs)
+
+    def forward(self, x):
+        x = self.first(x)
+        for block in self.blocks:
+            x = x + block.mix(block.norm(x))
+        return self.head(x)
+
+
+class Block(nn.Module):
+    """Its branch; what is added is what ``mix`` returns."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.mix = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, width))

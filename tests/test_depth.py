@@ -3,6 +3,7 @@
 import json
 import math
 
+import modules
 import pytest
 import torch
 from cells import DIGITS, make_cell
@@ -14,10 +15,12 @@ from runner.analysis.theory import predicted_edge, predicted_slope
 from runner.errors import UserError
 from runner.measures import Snapshot
 from runner.measures.blocks import branch_linearization_error
+from runner.measures.kernel import empirical_ntk
 from runner.models.ensemble import Ensemble
 from runner.training.train import train_pack
 
 CPU = torch.device("cpu")
+XOR = {"train_size": 12, "test_size": 6, "probe_size": 5}
 SMALL = DIGITS | {"train_size": 12, "test_size": 6, "probe_size": 5}
 DEPTH, BASE, WIDTH = 4, 2, 6
 ALPHA = {"completep": 1.0, "depth_mup": 0.5}
@@ -158,6 +161,80 @@ def test_the_linearization_of_a_branch_is_that_of_one_weight():
 def test_a_number_of_layers_that_no_block_has_is_one_line():
     with pytest.raises(UserError, match=r"model\.block_layers must be 1 or 2, got 3"):
         ensemble_of([cell_of(block_layers=3)])
+
+
+# -- modules of one's own ------------------------------------------------------------------------------
+
+
+def wrapped(*branches):
+    return {
+        "_target_": "runner.models.TorchModule", "sigma_bias": 0.3, "branches": list(branches),
+        "module": {"_target_": "modules.Blocks"},
+    }  # fmt: skip
+
+
+def plain_blocks(ensemble, factor):
+    """The module, with the cell's parameters, whose branches are multiplied by hand."""
+    x = ensemble.inputs["train"][0]
+    module = modules.Blocks(WIDTH, DEPTH, tuple(x.shape[1:]), ensemble.targets["train"].shape[2]).double()
+    for name, parameter in module.named_parameters():
+        raw = ensemble.parameters[name][0].detach()
+        linear = parameter.dim() == 2
+        parameter.data = raw.T.clone() if linear else raw.clone()
+    for block in module.blocks:
+        block.mix.register_forward_hook(lambda _, given, output: factor * output)
+    return module
+
+
+@pytest.mark.parametrize("pattern", ["blocks.*.mix", "blocks.*.mix.2"])  # what is added, or its last layer
+@pytest.mark.parametrize("name", ALPHA)
+def test_branches_of_a_module_scale_with_depth(name, pattern):
+    alpha, s, lr = ALPHA[name], DEPTH / BASE, 0.05
+    cells = [cell_of(name, model=wrapped(pattern), data=XOR, seed=seed) for seed in (0, 1)]
+    ensemble = ensemble_of(cells)
+    x, y = ensemble.inputs["train"][0], ensemble.targets["train"][0]
+    module = plain_blocks(ensemble, s**-alpha)
+    # Where the branch lies deeper than the norm, that is no part of its block.
+    block = "blocks" if pattern.endswith("mix") else "mix"
+    inside = [p for path, p in module.named_parameters() if block in path]
+    outside = [p for p in module.parameters() if all(p is not one for one in inside)]
+    stepper = torch.optim.AdamW(
+        [{"params": outside}, {"params": inside, "lr": lr * s ** (alpha - 1), "eps": 0.01 * s**-alpha}],
+        lr=lr, eps=0.01, weight_decay=0.3,
+    )  # fmt: skip
+
+    def loss():
+        return 0.5 * (module(x) - y).square().sum(1).mean()
+
+    kernel = sum(
+        (s ** (2 * alpha - 1) if any(p is one for one in inside) else 1) * jacobian @ jacobian.T
+        for p, jacobian in jacobians(module, ensemble.inputs["probe"][0])
+    )
+    torch.testing.assert_close(
+        empirical_ntk(ensemble.model, ensemble.parameters, ensemble.inputs["probe"])[0],
+        kernel,
+        rtol=1e-9,
+        atol=1e-9,
+    )
+    for _ in range(4):
+        stepper.zero_grad()
+        loss().backward()
+        stepper.step()
+    together = train_pack(cells, CPU).cells[0]["train_loss"]
+    assert together == pytest.approx(float(loss().detach()), rel=1e-9)
+    assert train_pack(cells[:1], CPU).cells[0]["train_loss"] == pytest.approx(together, rel=1e-9)
+
+
+def jacobians(module, x):
+    """Of every parameter, the gradients of the single output for each sample."""
+    for parameter in module.parameters():
+        rows = [torch.autograd.grad(module(one[None])[0, 0], parameter)[0].flatten() for one in x]
+        yield parameter, torch.stack(rows)
+
+
+def test_a_branch_that_is_none_is_one_line():
+    with pytest.raises(UserError, match=r"a pattern of model\.branches must be one of"):
+        ensemble_of([cell_of(model=wrapped("block.*"), data=XOR)])
 
 
 # -- theory --------------------------------------------------------------------------------------------

@@ -123,7 +123,7 @@ def check_refinement(section: Any) -> dict[str, Any]:
 
 
 LATER: dict[str, dict[str, Any]] = {
-    "runner.models.TorchModule": {"init": "role", "roles": {}, "features": []},
+    "runner.models.TorchModule": {"init": "role", "roles": {}, "features": [], "branches": []},
     "runner.models.ResidualMLP": {"block_layers": 1},
     "runner.models.ResNet": {"block_layers": 2},
 }

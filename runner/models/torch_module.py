@@ -1,8 +1,7 @@
 """A plain ``torch.nn.Module`` as an ensemble."""
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -10,15 +9,15 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from runner.data import Tokens
 from runner.errors import UserError, unknown
-from runner.grid import instantiate
 from runner.layers import Again, Call, Layer, Mark, Opaque
 from runner.layers.base import factoring, put, recording
+from runner.models.branches import FACTOR, Branches
 from runner.models.leaves import Listened, Plain, leaves_of
 from runner.models.listening import Heard, listening
 from runner.models.mapped import can_be_mapped, cells_at_once, mapped
 from runner.models.own_init import OwnInit
+from runner.models.own_module import build_module, sample_of, submodules_of
 from runner.models.substitutes import substituted
 from runner.numerics.logits import Logits
 from runner.numerics.outputs import tensor_of
@@ -54,6 +53,8 @@ class TorchModule(nn.Module):
         roles: Pattern of parameter names to the role that they have, where shapes and use do not tell it.
         features: Patterns of names of submodules whose outputs are the hidden representations; what layers
             receive by default.
+        branches: Patterns of names of submodules whose outputs are added to a skip connection: what scales
+            with depth, with the other parameters of their blocks.
 
     Raises:
         UserError: If a parameter's role cannot be told, or the module cannot be trained as an ensemble.
@@ -65,14 +66,14 @@ class TorchModule(nn.Module):
     def __init__(
         self, width: int, depth: int, inputs: tuple[int, ...], outputs: int,
         module: Mapping[str, Any], sigma_weight: float = 1.0, sigma_bias: float = 0.0, init: str = "role",
-        roles: Mapping[str, Role] | None = None, features: Sequence[str] = (),
+        roles: Mapping[str, Role] | None = None, features: Sequence[str] = (), branches: Sequence[str] = (),
     ) -> None:  # fmt: skip
         super().__init__()
         if init not in INITS:
             raise unknown("model.init", init, INITS)
 
         def make(times: int) -> Callable[[], nn.Module]:
-            return lambda: _build(
+            return lambda: build_module(
                 module, width=times * width, depth=depth, inputs=tuple(inputs), outputs=outputs
             )
 
@@ -80,10 +81,10 @@ class TorchModule(nn.Module):
             torch.manual_seed(0)  # what is drawn and not trained is the same for all cells
             shell, wider = make(1)(), make(_WIDER)()
         self._own = OwnInit(make(1), make(_WIDER), _WIDER) if init == "own" else None
-        plain = Plain(shell, wider, _zeros(inputs), roles or {}, self._own, sigma_weight, sigma_bias)
+        plain = Plain(shell, wider, sample_of(inputs), roles or {}, self._own, sigma_weight, sigma_bias)
         found = leaves_of(plain)
         self._leaves = found
-        self._features = _named(shell, features)
+        self._features = submodules_of(shell, features, "features")
         self._marks: dict[str, Mark] = {path: Mark(tie.role) for path, tie in found.tied.items()}
         self._marks |= {path: Mark("activation") for path in self._features if path not in found.leaves}
         rows = {path: leaf.layer for path, leaf in found.leaves.items()} | self._marks
@@ -92,6 +93,7 @@ class TorchModule(nn.Module):
         for path, layer in self.named_modules():
             if isinstance(layer, Layer):
                 layer.name = path
+        self._branches = self._in_blocks(submodules_of(shell, branches, "branches"))
         self._listened = Listened.to(found, self._features)
         self._batched = can_be_mapped(shell, plain.sample)
         self._constants = dict(shell.named_buffers(remove_duplicate=False))
@@ -99,6 +101,16 @@ class TorchModule(nn.Module):
             parameter.data = torch.empty(0)  # its cells take their place
         # In a tuple, so that its parameters do not count as this model's.
         self._shell = (shell,)
+
+    def _in_blocks(self, paths: Sequence[str]) -> Branches | None:
+        """Mark what belongs to the blocks of these branches."""
+        if not paths:
+            return None
+        branches = Branches(paths)
+        for path, leaf in self._leaves.leaves.items():
+            if branches.holds(leaf.owner or path):
+                leaf.layer.belong_to_block()
+        return branches
 
     def forward(self, x: Shaped[Tensor, "#cell sample *inputs"]) -> Float[Tensor, "cell sample *outputs"]:
         """Run the module for every cell."""
@@ -118,7 +130,8 @@ class TorchModule(nn.Module):
 
     def _state(self, raw: State) -> dict[str, Tensor]:
         """The module's parameters in force, from the raw ones by path."""
-        return {name: held.used(raw[held.path]) for name, held in self._leaves.held.items()}
+        state = {name: held.used(raw[held.path]) for name, held in self._leaves.held.items()}
+        return state | {FACTOR: self._branches.factor} if self._branches else state
 
     def _each_sample(self, function: Callable[..., Any], *axes: int | None) -> Callable[..., Any]:
         return mapped(function, axes, batched=self._batched)
@@ -133,14 +146,20 @@ class TorchModule(nn.Module):
         """What one cell's module returns, or the submodule at a path."""
         module, prefix = self._shell[0].get_submodule(path), f"{path}." if path else ""
         like = next(iter(state.values()))
-        own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        factor = None if path else state.get(FACTOR)  # not of what a branch returns by itself
+        own = {
+            name.removeprefix(prefix): value
+            for name, value in state.items()
+            if name.startswith(prefix) and name != FACTOR
+        }
         buffers = {
             name.removeprefix(prefix): value.to(like if value.is_floating_point() else like.device)
             for name, value in self._constants.items()
             if name.startswith(prefix)
         }
         args, kwargs = args or ((samples,), {})
-        return _outputs(functional_call(module, {**own, **buffers}, args, kwargs, tie_weights=False))
+        with self._branches.multiplied(module, factor) if self._branches else nullcontext():
+            return _outputs(functional_call(module, {**own, **buffers}, args, kwargs, tie_weights=False))
 
     def _recorded(self, state: State, samples: Tensor, axis: int | None) -> Tensor:
         """Run the module for every cell and sample, and put its calls on the tape.
@@ -287,22 +306,6 @@ def _outputs(returned: Any) -> Tensor:
     return outputs
 
 
-def _zeros(inputs: tuple[int, ...]) -> Tensor:
-    """A batch of one sample of zeros."""
-    if isinstance(inputs, Tokens):
-        return torch.zeros(1, inputs[0], dtype=torch.int64)
-    return torch.zeros(1, *inputs, dtype=torch.float64)
-
-
-def _named(module: nn.Module, patterns: Sequence[str]) -> list[str]:
-    """Paths of the submodules that some patterns fit."""
-    paths = [path for path, _ in module.named_modules() if path]
-    for pattern in patterns:
-        if not any(fnmatchcase(path, pattern) for path in paths):
-            raise unknown("a pattern of model.features", pattern, paths)
-    return [path for path in paths if any(fnmatchcase(path, pattern) for pattern in patterns)]
-
-
 def _parents_first(paths: Sequence[str]) -> Iterator[str]:
     """Yield paths in their order, but each after those that it lies in."""
     done: set[str] = set()
@@ -313,27 +316,6 @@ def _parents_first(paths: Sequence[str]) -> Iterator[str]:
             if part in paths and part not in done:
                 done.add(part)
                 yield part
-
-
-def _build(settings: Mapping[str, Any], **given: Any) -> nn.Module:
-    """Call the user's class with those of ``given`` that it takes."""
-    target = instantiate.resolve("model.module", settings)
-    parameters = inspect.signature(target).parameters
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        given = {name: value for name, value in given.items() if name in parameters}
-    try:
-        module = instantiate.call("model.module", settings, **given)
-    except UserError:
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"model.module must be built at width {given.get('width')}, got {type(error).__name__}: "
-            f"{reason}; it is built at every width and at twice that, to tell roles"
-        ) from error
-    if not isinstance(module, nn.Module):
-        raise UserError(f"model.module._target_ must return a torch.nn.Module, got {type(module).__name__}")
-    return module
 
 
 def _place(root: nn.Module, path: str, layer: Layer) -> None:
