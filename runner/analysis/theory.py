@@ -20,22 +20,15 @@ from runner.scaling.derivation import (
     derive,
     network,
 )
+from runner.scaling.optimizers import OPTIMIZERS, orthogonalized
 from runner.scaling.root import Silent
-
-OPTIMIZERS = {
-    "sgd": "sgd",
-    "momentum": "sgd",
-    "nesterov": "sgd",
-    "adam": "adam",
-    "adamw": "adam",
-    "signsgd": "adam",
-}
-"""Optimizer -> whose exponents it takes."""
 
 HOMOGENEOUS = ("relu", "linear")
 """Activations that may outgrow their init: phi(s z) = s phi(z)."""
 SMOOTH = ("tanh", "erf", "gelu", "linear")
 """Activations without a kink, which adds a term of its own to the distance from the linearization."""
+
+OF_ANY_RANK = "the rank of an orthogonalized step is that of samples and steps, up to the width"
 
 _OF_ROLES = ("movement_frobenius", "movement_spectral", "update_size", "update_own", "update_passed")
 _OF_KERNEL = ("ntk_change", "kernel_distance", "linearization_error")
@@ -56,7 +49,10 @@ def network_of(cell: dict[str, Any], *, adam: bool | None = None) -> Network:
             raise Silent(f"the optimizer {cell['optimizer']} is none that theory speaks of")
         adam = OPTIMIZERS[cell["optimizer"]] == "adam"
     homogeneous = cell.get("model.activation") in HOMOGENEOUS
-    return network(json.loads(cell["exponents"]), int(cell["depth"]), adam=adam, homogeneous=homogeneous)
+    table = json.loads(cell["exponents"])
+    if adam and cell["optimizer"] == "muon":
+        table = orthogonalized(table, cell.get("optimizer.scale"))
+    return network(table, int(cell["depth"]), adam=adam, homogeneous=homogeneous)
 
 
 def predicted_slope(
@@ -90,7 +86,9 @@ def predicted_slope(
         else:
             sizes = trained_sizes(network_of(cell), cell["lr_unit"], limit)
             adam = OPTIMIZERS[cell["optimizer"]] == "adam"
-            if role is not None:
+            if cell["optimizer"] == "muon" and metric == "movement_frobenius" and role == "hidden":
+                slope = None  # OF_ANY_RANK
+            elif role is not None:
                 slope = _of_role(metric, role, sizes)
             elif adam or metric in _OF_ROLES:
                 slope = None
@@ -284,10 +282,11 @@ def predictions(cell: dict[str, Any]) -> list[Prediction]:
             "movement_spectral": sizes.spectral,
         }.items():
             why = "an update has rank one, a random matrix full rank" if name.endswith("frobenius") else ""
-            found += [
-                Prediction(name, layer, "width", slope, why if "hidden" in layer else "")
-                for layer, slope in zip(layers, values, strict=True)
-            ]
+            for layer, slope in zip(layers, values, strict=True):
+                if why and "hidden" in layer and cell["optimizer"] == "muon":
+                    found.append(Prediction(name, layer, "width", None, OF_ANY_RANK))
+                else:
+                    found.append(Prediction(name, layer, "width", slope, why if "hidden" in layer else ""))
     gradient = "2 / lambda_max" if cell.get("loss", "mse") == "mse" else "activations must not grow"
     if adam:
         gradient = "neither activations nor outputs may grow"

@@ -5,11 +5,12 @@ import dataclasses
 import json
 from typing import Any
 
-from runner.analysis.theory import OPTIMIZERS, predictions, verdict
+from runner.analysis.theory import predictions, verdict
 from runner.commands.command import Command
 from runner.commands.options import Parser, add_json
 from runner.errors import UserError, unknown
 from runner.grid.config import load_exponents, parameterizations
+from runner.scaling.optimizers import OPTIMIZERS
 from runner.views.terminal import console, plain_table
 
 _LOSSES = ("mse", "cross_entropy")

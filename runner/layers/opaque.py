@@ -53,7 +53,7 @@ class Opaque(Layer):
             self.register_buffer(f"{name}_multiplier", value, persistent=False)
 
     def kernel_factor(self, name: str) -> Float[Tensor, "cell"]:
-        """Return r^(-c) alone: the gradients are those with respect to raw parameters."""
+        """Return k r^(-c) alone: the gradients are those with respect to raw parameters."""
         factor: Tensor = getattr(self, f"{name}_kernel_weight")
         return factor
 

@@ -5,7 +5,11 @@ exponents of a weight's role in that dimension::
 
     W = r^(-a) * w                                        the multiplier, in the forward pass
     w ~ N(0, sigma^2 / fan_in_base * r^(-2 b))            the init
-    lr = eta * r^(-c)                                     the learning rate; c depends on the optimizer
+    lr = eta * k * r^(-c)                                 the learning rate; c depends on the optimizer
+
+k is a role's own factor, ``optimizer.lr_input``, ``lr_hidden`` or ``lr_output``, 1 by default. It stands
+beside r^(-c) wherever that stands: in the lr-weighted kernel, and so in ``lambda_max``, in the norm that
+clipping looks at and in coupled decay.
 
 A table without exponents of depth, as all are today, leaves that dimension alone.
 
@@ -89,6 +93,13 @@ def table_of(name: str, exponents: str) -> Table:
     return Table(name, content, content.pop("depth", {}))
 
 
+@lru_cache(maxsize=256)
+def _lr_factors(settings: str) -> dict[str, float]:
+    """Each role's own factor of the learning rate, of the settings that a cell keeps, parsed once."""
+    section = json.loads(settings).get("optimizer", {})
+    return {role: float(section.get(f"lr_{role}", 1.0)) for role in ("input", "hidden", "output")}
+
+
 class Scaling:
     """How the parameters of some cells scale; one float64 number per cell for each question.
 
@@ -102,6 +113,7 @@ class Scaling:
 
     def __init__(self, cells: Sequence[Cell]) -> None:
         self._tables = [table_of(cell.parameterization, cell.exponents) for cell in cells]
+        self._factors = [_lr_factors(cell.settings) for cell in cells]
         self.ratios: dict[str, Factor] = {
             "width": _numbers(cell.width / cell.base_width for cell in cells),
             "depth": _numbers(cell.depth / (cell.base_depth or cell.depth) for cell in cells),
@@ -129,7 +141,7 @@ class Scaling:
         return self._power(lambda table, dimension: table.exponent(dimension, "b", role))
 
     def lr(self, role: Role, family: OptimizerFamily) -> Factor:
-        """Return r^(-c), the factor of a weight's learning rate.
+        """Return k r^(-c), the factor of a weight's learning rate.
 
         Args:
             family: ``sgd`` for (momentum) gradient descent, ``adam`` for sign-like updates.
@@ -137,10 +149,20 @@ class Scaling:
         Raises:
             UserError: If a parameterization has no exponents for the family.
         """
-        return self._power(lambda table, dimension: table.exponent(dimension, "c", role, family))
+        power = self._power(lambda table, dimension: table.exponent(dimension, "c", role, family))
+        return power * self.lr_factor(role)
+
+    def lr_factor(self, role: Role) -> Factor:
+        """Return k, the role's own factor of the learning rate.
+
+        A vector has that of input weights, as in the table, and a scalar, the output's bias, that of output
+        weights.
+        """
+        name = {"vector": "input", "scalar": "output"}.get(role, role)
+        return _numbers(factors[name] for factors in self._factors)
 
     def kernel_weight(self, role: Role) -> Factor:
-        """Return r^(-c) with the c of SGD: a weight's part in the lr-weighted tangent kernel."""
+        """Return k r^(-c) with the c of SGD: a weight's part in the lr-weighted tangent kernel."""
         return self.lr(role, "sgd")
 
     def gradient(self, role: Role) -> Factor:

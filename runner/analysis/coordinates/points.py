@@ -9,8 +9,8 @@ from runner.analysis.columns import config_columns, distinct, facet_groups
 from runner.analysis.coordinates.signature import LOGITS
 from runner.analysis.coordinates.slopes import BOUND, COLUMNS, PARTS
 from runner.analysis.selection import facet_label
-from runner.analysis.theory import OPTIMIZERS
 from runner.errors import UserError
+from runner.scaling.optimizers import OPTIMIZERS
 
 _ACROSS = ("width", "seed")
 
