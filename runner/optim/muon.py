@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from runner.errors import unknown
 from runner.grid.cell import Cell
 from runner.layers import ParameterSpec
+from runner.layers.contraction import symmetric_product
 from runner.optim.adam import AdamW
 from runner.optim.base import Slot
 from runner.optim.checks import below_one, flag, positive
@@ -174,8 +175,8 @@ def orthogonalize(
     x = matrices.div_(norm.clamp_(min=torch.finfo(matrices.dtype).tiny ** 0.5))
     wide = x.shape[1] <= x.shape[2]
     for _ in range(ITERATIONS):
-        torch.bmm(*((x, x.mT) if wide else (x.mT, x)), out=gram)
-        torch.baddbmm(gram, gram, gram, beta=b, alpha=c, out=polynomial)
+        symmetric_product(x if wide else x.mT, out=gram)
+        symmetric_product(gram, out=polynomial).mul_(c).add_(gram, alpha=b)
         torch.baddbmm(x, *((polynomial, x) if wide else (x, polynomial)), beta=a, out=spare)
         x, spare = spare, x
     return x
