@@ -147,6 +147,17 @@ def test_state_is_momentum_for_matrices_and_adams_for_the_rest():
     }
 
 
+def test_the_planner_counts_the_products_of_the_iterations():
+    muon, adam = (inspect(make_cell(**BASE, optimizer=section(name))) for name in ("Muon", "Adam"))
+    assert adam.optimizer_flops == 0
+    assert muon.optimizer_flops == 5 * 3 * 2 * 16**3  # one hidden matrix, three products in each of five
+    assert muon.flops_per_step == adam.flops_per_step
+    images = inspect(make_cell(**BASE | IMAGES, optimizer=section("Muon")))
+    small, large = 6, 6 * 9
+    products = small * small * large + small**3 + small * small * large
+    assert images.optimizer_flops == 5 * 2 * products
+
+
 def test_theory_knows_that_only_input_and_output_have_an_exponent():
     """Under ntk hidden features move by order one, so that outputs of a fixed lr have no limit."""
     row = {"optimizer": "muon", "lr_unit": "absolute", "depth": 3, "model.activation": "tanh", "loss": "mse",

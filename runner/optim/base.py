@@ -236,6 +236,11 @@ class Optimizer:
         """Return the names of the state kept for a parameter."""
         return self.remembers
 
+    @staticmethod
+    def flops(spec: ParameterSpec) -> float:
+        """Return the operations of a parameter's products of matrices in a step, for the planner: none."""
+        return 0.0
+
     def share(self, spec: ParameterSpec) -> float:
         """Return the part of lr that a parameter learns and decays with, at any width."""
         return 1.0

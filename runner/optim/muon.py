@@ -95,6 +95,14 @@ class Muon(AdamW):
         """Return the momentum of hidden matrices, and Adam's means of the others."""
         return ("momentum",) if is_hidden_matrix(spec) else super().remembered(spec)
 
+    @staticmethod
+    def flops(spec: ParameterSpec) -> float:
+        """Return the operations of :func:`orthogonalize`: of the three products of each iteration."""
+        if not is_hidden_matrix(spec):
+            return 0.0
+        small, large = sorted((spec.shape[0], math.prod(spec.shape[1:])))
+        return ITERATIONS * 2.0 * (2 * small**2 * large + small**3)
+
     def share(self, spec: ParameterSpec) -> float:
         """Return 1 for hidden matrices, and AdamW's part for the others."""
         return 1.0 if is_hidden_matrix(spec) else self.adam_lr
