@@ -131,6 +131,14 @@ def test_a_factor_is_a_multiplier_split_off(keys):
         assert faster[key] != pytest.approx(plain[key], rel=1e-6)
 
 
+def test_lazy_networks_follow_the_kernel_that_has_the_factors():
+    measure = {"functions": {"kernel_gd_error": {"_target_": "runner.measures.kernel_gd_error"}}, "points": 2}
+    changes = WIDE | {"lr": 0.1, "gamma": 1e-4, "center_output": True, "measure": measure}
+    result = train_pack([make_cell(**changes, optimizer=section("SGD", **FACTORS))], CPU)
+    assert result.cells[0]["train_loss"] < 0.9 * result.cells[0]["initial_train_loss"]
+    assert max(result.trace["kernel_gd_error"]) < 1e-3
+
+
 def test_ids_have_them_only_where_they_are_not_one():
     config = composed("optimizer=adamw")
     cell = cell_from_config(config)

@@ -569,6 +569,7 @@ def test_every_kind_of_cell_in_a_pack_is_looked_at():
     ("keys", "plain"),
     [
         ({"momentum": 0, "nesterov": False, "schedule": "constant", "clip": None, "warmup": 0}, True),
+        ({"lr_hidden": 4.0}, True),
         ({"momentum": 0.9}, False),
         ({"weight_decay": 0.1}, False),
         ({"schedule": "cosine"}, False),
