@@ -22,13 +22,14 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from benchmark import cuda, kernels, measures, planner, scale, startup, sweep, training, wrapped
+from benchmark import cuda, kernels, measures, optimizers, planner, scale, startup, sweep, training, wrapped
 from benchmark.lines import Family, Line, failed, number
 from benchmark.machine import SGEMM_SIZE, describe, sgemm
 
 FAMILIES: dict[str, Callable[[bool], Family]] = {
     "training": training.measure,
     "wrapped": wrapped.measure,
+    "optimizers": optimizers.measure,
     "kernels": kernels.measure,
     "measures": measures.measure,
     "sweep": sweep.measure,

@@ -64,6 +64,7 @@ def shape_of(cell):
         activations=cell.depth * cell.width + 10,
         positions=1,
         wrapped=False,
+        optimizer_flops=0.0,
         searched=True,
         flops_per_step=6.0 * 512 * parameters,
     )

@@ -17,6 +17,7 @@ from runner.measures import Snapshot
 from runner.measures.blocks import branch_linearization_error
 from runner.measures.kernel import empirical_ntk
 from runner.models.ensemble import Ensemble
+from runner.optim import Muon
 from runner.training.train import train_pack
 
 CPU = torch.device("cpu")
@@ -129,6 +130,19 @@ def test_at_its_base_depth_completep_is_mup():
         deep, flat = (cell_of(one, base_depth=DEPTH if one == name else None) for one in (name, "mup"))
         found = [row["train_loss"] for row in train_pack([deep, flat], CPU).cells]
         assert found[0] == pytest.approx(found[1], rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ALPHA)
+def test_a_step_of_muon_scales_in_blocks_as_one_of_adam(name):
+    deep, flat = (cell_of(one, model=RESMLP, base_depth=base) for one, base in ((name, BASE), ("mup", None)))
+    rates = []
+    for cell in (deep, flat):
+        ensemble = ensemble_of([cell])
+        optimizer = Muon(ensemble.model, [cell], torch.tensor([0.05]))
+        rates.append({slot.path: float(slot.minus_lr.flatten()[0]) for slot in optimizer.slots})
+    for path, rate in rates[0].items():
+        power = ALPHA[name] - 1 if path.startswith("hidden") else 0
+        assert rate == pytest.approx(rates[1][path] * (DEPTH / BASE) ** power, rel=1e-6)
 
 
 def test_the_linearization_of_a_branch_is_that_of_one_weight():

@@ -152,7 +152,7 @@ def test_edges_of_cells():
     assert predicted_edge(mup, "gamma", rich=True) == pytest.approx(2 / 3 - 2, abs=1e-5)
     assert predicted_edge(mup | {"model.activation": "tanh"}, "gamma", rich=True) is None  # it saturates
     assert predicted_edge(mup, "depth") is None
-    assert predicted_edge(mup | {"optimizer": "lion"}, "width") is None
+    assert predicted_edge(mup | {"optimizer": "own"}, "width") is None
 
 
 GAMMA = {

@@ -93,6 +93,9 @@ SETTINGS = {
     "adam": optimizer("Adam") | {"lr_unit": "absolute"},
     "adamw, schedule": optimizer("AdamW", schedule="linear") | {"lr_unit": "absolute"},
     "signs": optimizer("SignSGD", momentum=0.5, weight_decay=0.1) | {"lr_unit": "absolute"},
+    "lion, decay": optimizer("Lion", weight_decay=0.1) | {"lr_unit": "absolute"},
+    "atan2": optimizer("AdamAtan2", weight_decay=0.1, independent_decay=True) | {"lr_unit": "absolute"},
+    "muon, decay": optimizer("Muon", weight_decay=0.1) | {"lr_unit": "absolute"},
     "bias": {"model": {"bias": True, "activation": "gelu"}},
 }  # fmt: skip
 

@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 
+import plain_optimizers as plain
 import pytest
 import torch
 from cells import make_cell
@@ -133,6 +134,19 @@ CASES = {  # ours, lr, torch's class and keys, torch's scheduler, clip
         section("AdamW", weight_decay=0.5, warmup=5, schedule="cosine", clip=0.5), 0.05,
         ADAMW, {"weight_decay": 0.5}, warm(cosine), 0.5,
     ),
+    "lion": (section("Lion"), 0.01, plain.Lion, {"betas": (0.9, 0.99)}, None, None),
+    "lion, betas, decay, clip, cosine": (
+        section("Lion", betas=[0.5, 0.8], weight_decay=0.3, clip=0.5, schedule="cosine"), 0.01,
+        plain.Lion, {"betas": (0.5, 0.8), "weight_decay": 0.3},
+        lambda optimizer: cosine(optimizer, STEPS), 0.5,
+    ),
+    "atan2": (
+        section("AdamAtan2"), 0.02, plain.AdamAtan2, {"betas": (0.9, 0.999), "a": 1.0, "b": 1.0}, None, None,
+    ),
+    "atan2, a, b, betas, decay, clip": (
+        section("AdamAtan2", a=1.27, b=2, betas=[0.5, 0.9], weight_decay=0.3, clip=0.5), 0.02,
+        plain.AdamAtan2, {"betas": (0.5, 0.9), "a": 1.27, "b": 2.0, "weight_decay": 0.3}, None, 0.5,
+    ),
     "signs": (section("SignSGD"), 0.01, ADAM, {"betas": (0.0, 0.0), "eps": 0.0}, None, None),
     "signs, decay, linear": (
         section("SignSGD", weight_decay=0.3, schedule="linear"), 0.01,
@@ -190,6 +204,16 @@ SCALED = {  # ours, torch's class, its keys beside lr, given r, gamma and the ex
         section("SignSGD"), ADAM,
         lambda r, gamma, c, c_adam: {"lr": gamma * r**-c_adam, "eps": 0.0, "betas": (0.0, 0.0)},
     ),
+    "lion": (
+        section("Lion", weight_decay=0.1), plain.Lion,
+        lambda r, gamma, c, c_adam: {
+            "lr": gamma * r**-c_adam, "betas": (0.9, 0.99), "weight_decay": 0.1 * r**c_adam,
+        },
+    ),
+    "atan2": (
+        section("AdamAtan2"), plain.AdamAtan2,
+        lambda r, gamma, c, c_adam: {"lr": gamma * r**-c_adam, "betas": (0.9, 0.999), "a": 1.0, "b": 1.0},
+    ),
 }  # fmt: skip
 
 
@@ -209,6 +233,35 @@ def test_scales_are_those_of_the_table(case, name):
         return kind(groups)
 
     assert_same(trained([cell]).ensemble.parameters, trained_by_torch(cell, make))
+
+
+@pytest.mark.parametrize("name", ["AdamW", "SignSGD", "Lion", "AdamAtan2", "Muon"])
+def test_independent_decay_is_the_schedule_s_alone(name):
+    """Of weights without gradient: lr, gamma and width do not matter."""
+    keys = {"weight_decay": 0.1, "independent_decay": True, "warmup": 2, "schedule": "linear"}
+    cells = [
+        make_cell(
+            **{**BASE, "base_width": 4, "steps": 5, "lr": lr, "gamma": gamma}, optimizer=section(name, **keys)
+        )
+        for lr, gamma in ((0.1, 1.0), (0.02, 7.0))
+    ]
+    run = trained(cells, steps=0)
+    parameters = list(run.ensemble.parameters.values())
+    start = [p.detach().clone() for p in parameters]
+    for _ in range(5):
+        run.optimizer.step(parameters, [torch.zeros_like(p) for p in parameters])
+    left = math.prod(1 - 0.1 * factor for factor in (0.5, 1, 1, 2 / 3, 1 / 3))
+    for p, q in zip(parameters, start, strict=True):
+        torch.testing.assert_close(p.detach(), left * q, rtol=1e-12, atol=0)
+
+
+def test_independent_decay_is_adamws_with_another_number():
+    ours = section("AdamW", weight_decay=0.01, independent_decay=True, schedule="cosine")
+    theirs = section("AdamW", weight_decay=0.01 / 0.05, schedule="cosine")
+    one, other = (
+        trained([make_cell(**BASE, lr=0.05, optimizer=o)]).ensemble.parameters for o in (ours, theirs)
+    )
+    assert_same(one, other)
 
 
 def test_signum_is_the_sign_of_a_running_mean():
@@ -268,6 +321,9 @@ FULL = {  # every part that has a scale
     "adamw": section("AdamW", eps=0.01, weight_decay=0.05, clip=0.5, schedule="linear"),
     "signs": section("SignSGD", weight_decay=0.05),
     "signum": section("SignSGD", momentum=0.5, weight_decay=0.05, clip=0.5),
+    "lion": section("Lion", weight_decay=0.05, clip=0.5, schedule="cosine"),
+    "atan2": section("AdamAtan2", weight_decay=0.01, independent_decay=True, clip=0.5),
+    "muon": section("Muon", eps=0.01, weight_decay=0.05, clip=0.5, warmup=0.2),
 }
 INVARIANT = ("train_loss", "test_loss", "ntk_change", "feature_movement")
 
@@ -450,6 +506,17 @@ def test_lambda_max_is_a_scale_for_gradient_descent_only():
         (section("Adam", betas=[0.9, 1.0]), r"optimizer.betas\[1\] must be a number >= 0 and < 1, got 1"),
         (section("Adam", eps=0), "optimizer.eps must be a number > 0, got 0"),
         (section("SignSGD", eps=1), "optimizer.eps must be one of"),
+        (section("AdamAtan2", eps=1e-8), "optimizer.eps must be one of"),
+        (section("AdamAtan2", a=0), "optimizer.a must be a number > 0, got 0"),
+        (section("Lion", betas=[0.9]), r"optimizer.betas must be two numbers, got \[0.9\]"),
+        (section("SGD", independent_decay=True), "optimizer.independent_decay must be one of"),
+        (
+            section("Lion", independent_decay=True, weight_decay=2),
+            "optimizer.weight_decay must be below 1 with optimizer.independent_decay=true.*, got 2",
+        ),
+        (section("SGD", lr_hidden=0), "optimizer.lr_hidden must be a number > 0, got 0"),
+        (section("Muon", lr_input=-1), "optimizer.lr_input must be a number > 0, got -1"),
+        (section("SGD", lr_hiden=1), "optimizer.lr_hiden must be one of .*did you mean 'lr_hidden'"),
     ],
 )
 def test_bad_settings_are_refused_before_training(optimizer, message):
@@ -502,6 +569,7 @@ def test_every_kind_of_cell_in_a_pack_is_looked_at():
     ("keys", "plain"),
     [
         ({"momentum": 0, "nesterov": False, "schedule": "constant", "clip": None, "warmup": 0}, True),
+        ({"lr_hidden": 4.0}, True),
         ({"momentum": 0.9}, False),
         ({"weight_decay": 0.1}, False),
         ({"schedule": "cosine"}, False),

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runner.analysis.theory import (
-    OPTIMIZERS,
+    OF_ANY_RANK,
     blocks_of,
     network_of,
     predicted_crossover,
@@ -16,6 +16,7 @@ from runner.analysis.theory import (
 from runner.scaling.alignment import ASSUMED
 from runner.scaling.depth import derive_in_depth
 from runner.scaling.derivation import TINY, Sizes, derive
+from runner.scaling.optimizers import OPTIMIZERS
 from runner.scaling.root import Silent
 
 
@@ -99,10 +100,11 @@ def predictions(cell: dict[str, Any]) -> list[Prediction]:
             "movement_spectral": sizes.spectral,
         }.items():
             why = "an update has rank one, a random matrix full rank" if name.endswith("frobenius") else ""
-            found += [
-                Prediction(name, layer, "width", slope, why if "hidden" in layer else "")
-                for layer, slope in zip(layers, values, strict=True)
-            ]
+            for layer, slope in zip(layers, values, strict=True):
+                if why and "hidden" in layer and cell["optimizer"] == "muon":
+                    found.append(Prediction(name, layer, "width", None, OF_ANY_RANK))
+                else:
+                    found.append(Prediction(name, layer, "width", slope, why if "hidden" in layer else ""))
     found += [
         Prediction(name, layer, "fan_in", exponent, why)
         for layer, role in zip(layers, roles, strict=True)

@@ -20,17 +20,8 @@ from runner.scaling.derivation import (
     derive,
     network,
 )
+from runner.scaling.optimizers import OPTIMIZERS, orthogonalized
 from runner.scaling.root import Silent
-
-OPTIMIZERS = {
-    "sgd": "sgd",
-    "momentum": "sgd",
-    "nesterov": "sgd",
-    "adam": "adam",
-    "adamw": "adam",
-    "signsgd": "adam",
-}
-"""Optimizer -> whose exponents it takes."""
 
 HOMOGENEOUS = ("relu", "linear")
 """Activations that may outgrow their init: phi(s z) = s phi(z)."""
@@ -39,6 +30,7 @@ SMOOTH = ("tanh", "erf", "gelu", "linear")
 
 NORMALIZED = {"resmlp": False, "resnet": False, "transformer": True}
 """Models with residual branches, and whether these begin with a norm."""
+OF_ANY_RANK = "the rank of an orthogonalized step is that of samples and steps, up to the width"
 
 _OF_ROLES = ("movement_frobenius", "movement_spectral", "update_size", "update_own", "update_passed")
 _OF_KERNEL = ("ntk_change", "kernel_distance", "linearization_error")
@@ -59,7 +51,10 @@ def network_of(cell: dict[str, Any], *, adam: bool | None = None) -> Network:
             raise Silent(f"the optimizer {cell['optimizer']} is none that theory speaks of")
         adam = OPTIMIZERS[cell["optimizer"]] == "adam"
     homogeneous = cell.get("model.activation") in HOMOGENEOUS
-    return network(json.loads(cell["exponents"]), int(cell["depth"]), adam=adam, homogeneous=homogeneous)
+    table = json.loads(cell["exponents"])
+    if adam and cell["optimizer"] == "muon":
+        table = orthogonalized(table, cell.get("optimizer.scale"))
+    return network(table, int(cell["depth"]), adam=adam, homogeneous=homogeneous)
 
 
 def predicted_slope(
@@ -97,7 +92,9 @@ def predicted_slope(
         else:
             sizes = trained_sizes(network_of(cell), cell["lr_unit"], limit)
             adam = OPTIMIZERS[cell["optimizer"]] == "adam"
-            if role is not None:
+            if cell["optimizer"] == "muon" and metric == "movement_frobenius" and role == "hidden":
+                slope = None  # OF_ANY_RANK
+            elif role is not None:
                 slope = _of_role(metric, role, sizes)
             elif adam or metric in _OF_ROLES:
                 slope = None

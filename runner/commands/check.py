@@ -32,6 +32,9 @@ RATES = {
     "adam": "0.01",
     "adamw": "0.01",
     "signsgd": "0.01",
+    "lion": "0.01",
+    "adam_atan2": "0.01",
+    "muon": "0.01",
 }
 """The learning rate of an optimizer where none is given: small enough for every built-in model."""
 WRAPPED_RATES = {

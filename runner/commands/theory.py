@@ -12,11 +12,12 @@ from runner.analysis.predictions import (
     verdict,
     verdict_in_depth,
 )
-from runner.analysis.theory import NORMALIZED, OPTIMIZERS
+from runner.analysis.theory import NORMALIZED
 from runner.commands.command import Command
 from runner.commands.options import Parser, add_json
 from runner.errors import UserError, unknown
 from runner.grid.config import load_exponents, parameterizations
+from runner.scaling.optimizers import OPTIMIZERS
 from runner.views.terminal import console, plain_table
 
 _LOSSES = ("mse", "cross_entropy")

@@ -122,10 +122,14 @@ def check_refinement(section: Any) -> dict[str, Any]:
     }
 
 
+_LR_FACTORS = {"lr_input": 1.0, "lr_hidden": 1.0, "lr_output": 1.0}
+_DECOUPLED = {**_LR_FACTORS, "independent_decay": False}
 LATER: dict[str, dict[str, Any]] = {
     "runner.models.TorchModule": {"init": "role", "roles": {}, "features": [], "branches": []},
     "runner.models.ResidualMLP": {"block_layers": 1},
     "runner.models.ResNet": {"block_layers": 2},
+    **{f"runner.optim.{name}": _LR_FACTORS for name in ("SGD", "Adam")},
+    **{f"runner.optim.{name}": _DECOUPLED for name in ("AdamW", "SignSGD", "Lion", "AdamAtan2", "Muon")},
 }
 """Keys of a target that came later, and what they are where they are not given: then no id has them."""
 
@@ -171,7 +175,7 @@ def _section(group: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: item
         for key, item in group.items()
-        if key != "name" and not (key in later and item in (later[key], None))
+        if key != "name" and not (key in later and (item is None or _same(item, later[key])))
     }
 
 
@@ -210,6 +214,11 @@ def _takes_sigma(model: Mapping[str, Any]) -> bool:
 def _ours(model: Mapping[str, Any]) -> bool:
     """Whether the target is of this package."""
     return str(model.get("_target_")).startswith("runner.")
+
+
+def _same(value: object, default: object) -> bool:
+    """Whether a value is the default; true is not the number 1."""
+    return value == default and isinstance(value, bool) == isinstance(default, bool)
 
 
 def config_of_cell(cell: Cell) -> dict[str, Any]:

@@ -243,7 +243,7 @@ class Layer(nn.Module):
         return value * per_cell(getattr(self, f"{name}_multiplier"), value.dim())
 
     def kernel_factor(self, name: str) -> Float[Tensor, "cell"]:
-        """Return r^(-c) r^(-2a): the weight in the kernel times the square of the multiplier."""
+        """Return k r^(-c) r^(-2a): the weight in the kernel times the square of the multiplier."""
         factor: Tensor = getattr(self, f"{name}_kernel_weight") * getattr(self, f"{name}_multiplier") ** 2
         return factor
 

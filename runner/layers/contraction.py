@@ -84,13 +84,19 @@ def dense_kernel(
     return kernel if scale is None else kernel.mul_(scale)
 
 
-def symmetric_product(rows: Float[Tensor, "cell row parameter"]) -> Float[Tensor, "cell row row"]:
-    """Return rows times their transpose, where large by half of the products."""
+def symmetric_product(
+    rows: Float[Tensor, "cell row parameter"], out: Float[Tensor, "cell row row"] | None = None
+) -> Float[Tensor, "cell row row"]:
+    """Return rows times their transpose, where large by half of the products.
+
+    Args:
+        out: Where to put it; new memory by default.
+    """
     cells, count, length = rows.shape
     step = _STRIP if count > 2 * _STRIP else _STRIP // 2
     if count**2 * length < LARGE_PRODUCT:
-        return batch_product(rows, rows.mT)
-    product = rows.new_empty(cells, count, count)
+        return batch_product(rows, rows.mT, out)
+    product = rows.new_empty(cells, count, count) if out is None else out
     # Cell by cell: some rows of one cell are dense, those of a batch would be copied to be multiplied.
     for one, square in zip(rows, product, strict=True):
         for start in range(0, count, step):

@@ -61,7 +61,7 @@ class Opaque(Layer):
         )
 
     def kernel_factor(self, name: str) -> Float[Tensor, "cell"]:
-        """Return r^(-c) alone: the gradients are those with respect to raw parameters."""
+        """Return k r^(-c) alone: the gradients are those with respect to raw parameters."""
         factor: Tensor = getattr(self, f"{name}_kernel_weight")
         return factor
 

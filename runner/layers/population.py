@@ -36,7 +36,7 @@ def parameters_of(model: nn.Module) -> Iterator[tuple[str, ParameterSpec, nn.Par
 
 
 def kernel_weights(model: nn.Module) -> dict[str, Float[Tensor, "cell ..."]]:
-    """Return every parameter's weight r^(-c) in the lr-weighted kernel, shaped to multiply its gradient."""
+    """Return every parameter's weight k r^(-c) in the lr-weighted kernel, shaped to multiply its gradient."""
     return {
         path: per_cell(getattr(layer, f"{path.rpartition('.')[2]}_kernel_weight"), parameter.dim())
         for path, _, parameter, layer in parameters_of(model)

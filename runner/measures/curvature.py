@@ -24,7 +24,7 @@ _MAX_STEPS = 60
 def sharpness(now: Snapshot, start: Snapshot) -> Measurement:
     """Return the top eigenvalue of the lr-weighted Hessian D^(1/2) H D^(1/2) of the train loss.
 
-    H is the Hessian in raw parameters and D = gamma^2 r^(-c) the factors of their learning rates under SGD,
+    H is the Hessian in raw parameters and D = gamma^2 k r^(-c) the factors of their learning rates under SGD,
     so that lr * sharpness = 2 is the edge of stability in every parameterization, and ``lambda_max`` its
     Gauss-Newton part for the MSE. By Lanczos iteration on Hessian-vector products, from J^T u, with u the
     kernel's own top eigenvector, where it is known: for the MSE that is one of the Gauss-Newton part.

@@ -118,7 +118,10 @@ def mse(name: str, setting: Setting) -> None:
 
 
 def plain_sgd(name: str, setting: Setting) -> None:
-    """Ask for gradient descent without momentum, decay, clipping and schedule."""
+    """Ask for gradient descent without momentum, decay, clipping and schedule.
+
+    Roles may have learning rates of their own: the kernel has the same factors.
+    """
     from runner.optim import SGD
 
     target = setting.optimizer.get("_target_")
@@ -126,7 +129,8 @@ def plain_sgd(name: str, setting: Setting) -> None:
     extras = {
         key: value
         for key, value in setting.optimizer.items()
-        if key not in ("_target_", "name") and not (key in defaults and value == defaults[key].default)
+        if key not in ("_target_", "name", "lr_input", "lr_hidden", "lr_output")
+        and not (key in defaults and value == defaults[key].default)
     }
     if target != "runner.optim.SGD" or extras:
         got = f"{target} with {extras}" if extras else target

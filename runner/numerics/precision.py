@@ -53,15 +53,21 @@ def set_cpu_products(fast: bool = True) -> None:
 
 
 def batch_product(
-    left: Float[Tensor, "#cell row inner"], right: Float[Tensor, "#cell inner column"]
+    left: Float[Tensor, "#cell row inner"],
+    right: Float[Tensor, "#cell inner column"],
+    out: Float[Tensor, "cell row column"] | None = None,
 ) -> Float[Tensor, "cell row column"]:
     """Return the product of every cell's matrices; an axis of length 1 stands for all cells.
 
     As ``@`` does, which copies what is transposed, or part of a larger tensor, where there is a single cell:
     that takes half as long as the product.
+
+    Args:
+        out: Where to put it; new memory by default.
     """
     cells = len(right) if len(left) == 1 else len(left)
-    return torch.bmm(dense_batch(left).expand(cells, -1, -1), dense_batch(right).expand(cells, -1, -1))
+    matrices = dense_batch(left).expand(cells, -1, -1), dense_batch(right).expand(cells, -1, -1)
+    return torch.bmm(*matrices, out=out) if out is not None else torch.bmm(*matrices)
 
 
 def dense_batch(matrices: Float[Tensor, "cell row column"]) -> Float[Tensor, "cell row column"]:

@@ -1,8 +1,9 @@
 """Optimizers over ensembles, with one learning rate per cell and parameter."""
 
-from runner.optim.adam import Adam, AdamW
+from runner.optim.adam import Adam, AdamAtan2, AdamW
 from runner.optim.base import Optimizer, Slot
+from runner.optim.muon import Muon
 from runner.optim.sgd import SGD
-from runner.optim.signsgd import SignSGD
+from runner.optim.signsgd import Lion, SignSGD
 
-__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "SignSGD", "Slot"]
+__all__ = ["SGD", "Adam", "AdamAtan2", "AdamW", "Lion", "Muon", "Optimizer", "SignSGD", "Slot"]

@@ -9,19 +9,24 @@ r = width / base_width, for the parameters of a role:
 =============  =====================================  ====================================================
 quantity       value                                  why
 =============  =====================================  ====================================================
-learning rate  lr gamma^2 r^(-c), c of SGD            the lr-weighted kernel is that of gamma = 1
-..             lr gamma r^(-c), c of Adam             so is the first change of f = h / gamma
+learning rate  lr gamma^2 k r^(-c), c of SGD          the lr-weighted kernel is that of gamma = 1
+..             lr gamma k r^(-c), c of Adam           so is the first change of f = h / gamma
 weight decay   shrinks by lr gamma^2 weight_decay a   the width factor r^(-c) is left out: a weight forgets
                step (gamma once under Adam), at any   its start at the same rate at every width
                width
 Adam's eps     eps r^(c_sgd - c_adam) / gamma         how raw gradients scale: the same share at any width
-clip           norm gamma sqrt(sum r^(-c) |g|^2)      see :func:`runner.optim.clipping.clip_factor`
+clip           norm gamma sqrt(sum k r^(-c) |g|^2)    see :func:`runner.optim.clipping.clip_factor`
 =============  =====================================  ====================================================
 
-*Coupled* decay (SGD, Adam) adds the gradient of weight_decay / 2 * sum_l r^(c_l) |w_l|^2, with SGD's c, to
-that of the loss: a ridge on raw weights where c = 0 and, under ``mean_field``, the average over neurons that
-its limit asks for (Mei et al., arXiv 1804.06561). *Decoupled* decay (AdamW, signSGD) leaves the gradient
-alone; Wang & Aitchison, arXiv 2405.13698, find that lr * weight_decay should not depend on width.
+The factor k is a role's own, ``lr_input``, ``lr_hidden`` or ``lr_output``. It is treated as r^(-c) is: a
+weight with the factor k learns as one of which sqrt(k) is split off into the multiplier does under SGD.
+
+*Coupled* decay (SGD, Adam) adds the gradient of weight_decay / 2 * sum_l |w_l|^2 / (k_l r^(-c_l)), with SGD's
+c, to that of the loss: a ridge on raw weights where c = 0 and, under ``mean_field``, the average over neurons
+that its limit asks for (Mei et al., arXiv 1804.06561). *Decoupled* decay (AdamW, signSGD) leaves the gradient
+alone; Wang & Aitchison, arXiv 2405.13698, find that lr * weight_decay should not depend on width. If it is
+*independent*, a step shrinks weights by weight_decay times the schedule, whatever lr and gamma (Wortsman et
+al., arXiv 2309.14322): then the lr can be swept without changing the decay.
 """
 
 import inspect
@@ -36,11 +41,11 @@ from torch import Tensor, nn
 
 from runner.errors import UserError
 from runner.grid.cell import Cell
-from runner.layers import Product, parameters_of
-from runner.optim.checks import not_negative, positive
+from runner.layers import ParameterSpec, Product, parameters_of
+from runner.optim.checks import flag, not_negative, positive
 from runner.optim.clipping import clip_factor
 from runner.optim.schedule import Schedule
-from runner.scaling.parameterization import OptimizerFamily, Scaling
+from runner.scaling.parameterization import Factor, OptimizerFamily, Role, Scaling
 
 _GAMMA_POWER: dict[OptimizerFamily, int] = {"sgd": 2, "adam": 1}
 
@@ -51,6 +56,7 @@ class Slot:
 
     Attributes:
         path: Of the parameter.
+        role: Of the parameter.
         shape: Of the parameter within one cell.
         minus_lr: Learning rate, negative, shaped to multiply a gradient; so are the next six.
         rate: What the step at hand multiplies a direction by: ``minus_lr`` and the schedule's factor.
@@ -66,6 +72,7 @@ class Slot:
     """
 
     path: str
+    role: Role
     shape: tuple[int, ...]
     minus_lr: Tensor
     rate: Tensor
@@ -78,6 +85,10 @@ class Slot:
     state: dict[str, Tensor] = field(default_factory=dict)
     scratch: Tensor = field(default_factory=lambda: torch.empty(0))
     product: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def spare(self, gradient: Tensor) -> Tensor:
+        """Return the one of scratch and product that a gradient does not lie in."""
+        return self.product if gradient is self.scratch else self.scratch
 
     def select(self, index: Int[Tensor, "kept"]) -> None:
         """Keep the cells at ``index``; scratch and product are the optimizer's to renew."""
@@ -98,11 +109,15 @@ class Optimizer:
         clip: Largest lr-weighted norm of a cell's gradient; None for no limit.
         warmup: Steps, or a fraction of the run below 1, over which the learning rate rises linearly.
         schedule: ``constant``, ``cosine`` or ``linear``: what the learning rate does after that.
+        lr_input: Factor of the learning rate of input weights, and of biases and gains of hidden layers.
+        lr_hidden: The same of hidden weights.
+        lr_output: The same of output weights and their bias.
 
     Attributes:
         family: Which row of the abc table's c it reads.
-        remembers: Names of the state kept for every parameter.
+        remembers: Names of the state kept for every parameter, unless :meth:`remembered` says otherwise.
         decoupled: Whether decay bypasses the gradient.
+        independent_decay: Whether decoupled decay leaves lr out; a key of those that have it.
         taken: Steps done.
         factor: Of the learning rate at the step at hand.
 
@@ -114,6 +129,7 @@ class Optimizer:
     decoupled: ClassVar[bool] = False
     remembers: tuple[str, ...] = field(default=(), init=False)
     eps: float = field(default=0.0, init=False)
+    independent_decay: bool = field(default=False, init=False)
 
     model: InitVar[nn.Module]
     cells: InitVar[Sequence[Cell]]
@@ -123,6 +139,9 @@ class Optimizer:
     clip: float | None = None
     warmup: float = 0
     schedule: str = "constant"
+    lr_input: float = 1.0
+    lr_hidden: float = 1.0
+    lr_output: float = 1.0
 
     def __post_init__(self, model: nn.Module, cells: Sequence[Cell], lr: Float[Tensor, "cell"]) -> None:
         taken = list(inspect.signature(self.update).parameters)
@@ -132,8 +151,17 @@ class Optimizer:
                 f"update({', '.join(taken)}); the learning rate of a step is slot.rate"
             )
         self.weight_decay = not_negative("optimizer.weight_decay", self.weight_decay)
+        self.independent_decay = flag("optimizer.independent_decay", self.independent_decay)
+        if self.independent_decay and self.weight_decay >= 1:
+            raise UserError(
+                "optimizer.weight_decay must be below 1 with optimizer.independent_decay=true, the share "
+                f"lost in a step, got {self.weight_decay:g}; e.g. 1e-4"
+            )
         if self.clip is not None:
             self.clip = positive("optimizer.clip", self.clip, "null is no limit")
+        for key in ("lr_input", "lr_hidden", "lr_output"):
+            # What the factors do is in Scaling, which reads them from the cells: kernels need them, too.
+            positive(f"optimizer.{key}", getattr(self, key), "1 is the learning rate of the others")
         self._schedule = Schedule(self.schedule, self.warmup, cells[0].steps)
         for family in dict.fromkeys((self.family, "sgd")):  # that of SGD weighs the kernel
             Scaling(cells).lr("hidden", family)  # raises where the table has no row for it
@@ -204,6 +232,23 @@ class Optimizer:
         """
         raise NotImplementedError
 
+    def remembered(self, spec: ParameterSpec) -> tuple[str, ...]:
+        """Return the names of the state kept for a parameter."""
+        return self.remembers
+
+    @staticmethod
+    def flops(spec: ParameterSpec) -> float:
+        """Return the operations of a parameter's products of matrices in a step, for the planner: none."""
+        return 0.0
+
+    def share(self, spec: ParameterSpec) -> float:
+        """Return the part of lr that a parameter learns and decays with, at any width."""
+        return 1.0
+
+    def lr_factor(self, scaling: Scaling, spec: ParameterSpec) -> Factor:
+        """Return the factor of a parameter's learning rate that depends on width and role, k r^(-c)."""
+        return scaling.lr(spec.role, self.family, in_block=spec.in_block)
+
     def select(self, index: Int[Tensor, "kept"]) -> None:
         """Keep the cells at ``index``, in that order."""
         for slot in self.slots:
@@ -244,8 +289,10 @@ class Optimizer:
         for path, spec, parameter, _ in parameters_of(model):
             weighted = scaling.kernel_weight(spec.role, in_block=spec.in_block)
             per_weight = (-1, *(1,) * len(spec.shape))
-            lr_of_role = base * scaling.lr(spec.role, self.family, in_block=spec.in_block)
-            decay = base * self.weight_decay * scaling.decay(in_block=spec.in_block)
+            own = base * self.share(spec)
+            lr_of_role = own * self.lr_factor(scaling, spec)
+            shrinking = own * scaling.decay(in_block=spec.in_block)
+            lost = self.weight_decay * (torch.ones_like(own) if self.independent_decay else shrinking)
             # Only what has an eps asks for both families' exponents.
             eps = torch.zeros_like(base)
             if self.eps:
@@ -254,17 +301,18 @@ class Optimizer:
                 "minus_lr": -lr_of_role,
                 "rate": -lr_of_role,
                 "ridge": self.weight_decay / weighted,
-                "minus_decay": -decay,
-                "shrink": -decay,
+                "minus_decay": -lost,
+                "shrink": -lost,
                 "eps": eps,
                 "eps_now": eps.clone(),  # in float64 nothing else would part the two
             }
             slots.append(
                 Slot(
                     path,
+                    spec.role,
                     spec.shape,
                     root=(gamma * weighted.sqrt()).to(parameter),
-                    state={name: torch.zeros_like(parameter.detach()) for name in self.remembers},
+                    state={name: torch.zeros_like(parameter.detach()) for name in self.remembered(spec)},
                     **{name: value.to(parameter).view(per_weight) for name, value in numbers.items()},
                 )
             )

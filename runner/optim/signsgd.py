@@ -1,4 +1,4 @@
-"""Gradient descent on signs."""
+"""Gradient descent on signs, and Lion."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from runner.grid.cell import Cell
 from runner.optim.base import Optimizer, Slot
-from runner.optim.checks import below_one
+from runner.optim.checks import below_one, two_below_one
 from runner.scaling.parameterization import OptimizerFamily
 
 
@@ -23,6 +23,7 @@ class SignSGD(Optimizer):
     Args:
         momentum: Weight of the past in the running mean, in [0, 1).
         weight_decay: See :class:`runner.optim.Optimizer`, decoupled; so are the others.
+        independent_decay: As for :class:`runner.optim.AdamW`.
         clip: Largest norm of a cell's gradient; only Signum feels it.
 
     References:
@@ -33,6 +34,7 @@ class SignSGD(Optimizer):
     decoupled: ClassVar[bool] = True
 
     momentum: float = 0.0
+    independent_decay: bool = False
 
     def __post_init__(self, model: nn.Module, cells: Sequence[Cell], lr: Float[Tensor, "cell"]) -> None:
         self.momentum = below_one("optimizer.momentum", self.momentum)
@@ -44,3 +46,38 @@ class SignSGD(Optimizer):
         if self.momentum:
             gradient = slot.state["mean"].lerp_(gradient, 1 - self.momentum)
         parameter.addcmul_(torch.sign(gradient, out=slot.scratch), slot.rate)
+
+
+@dataclass(kw_only=True, eq=False)
+class Lion(Optimizer):
+    """Lion, ``p <- p - lr * gamma * r^(-c) * sign(beta_1 m + (1 - beta_1) grad)``, with Adam's c.
+
+    Then ``m <- beta_2 m + (1 - beta_2) grad``: the present gradient weighs more in the step than in memory.
+
+    Args:
+        betas: beta_1 and beta_2, in [0, 1).
+        weight_decay: See :class:`runner.optim.Optimizer`, decoupled; so are the others.
+        independent_decay: As for :class:`runner.optim.AdamW`.
+
+    References:
+        Chen et al. (2023), "Symbolic discovery of optimization algorithms", arXiv 2302.06675, algorithm 2.
+    """
+
+    family: ClassVar[OptimizerFamily] = "adam"
+    decoupled: ClassVar[bool] = True
+    remembers = ("mean",)
+
+    betas: Sequence[float] = (0.9, 0.99)
+    independent_decay: bool = False
+
+    def __post_init__(self, model: nn.Module, cells: Sequence[Cell], lr: Float[Tensor, "cell"]) -> None:
+        self.betas = two_below_one("optimizer.betas", self.betas)
+        super().__post_init__(model, cells, lr)
+
+    def update(self, slot: Slot, parameter: Tensor, gradient: Tensor) -> None:
+        """Update one parameter in place; see :meth:`runner.optim.Optimizer.update`."""
+        first, second = self.betas
+        mean = slot.state["mean"]
+        ahead = torch.lerp(gradient, mean, first, out=slot.spare(gradient))
+        parameter.addcmul_(ahead.sign_(), slot.rate)
+        mean.lerp_(gradient, 1 - second)

@@ -59,12 +59,12 @@ class Costs:
         products = shape.flops_per_step / flops_per_second
         self.cell_bytes = width * (shape.parameters + batch * (shape.inputs + shape.activations))
         self._step_call = _STEP_CALLS * (cell.depth + 1) * machine.call
-        self._step_products = products / _STEP_SHARE
+        self._step_products = (products + shape.optimizer_flops / flops_per_second) / _STEP_SHARE
         self._step_start = 0.0
         if json.loads(cell.settings).get("data", {}).get("online"):
             # Drawn once for each seed; what is subtracted of f is a forward pass for each start.
             self._step_start = batch * shape.inputs / _DRAWN_PER_CALL * machine.call
-            self._step_start += self._step_products / 3 * cell.center_output
+            self._step_start += products / _STEP_SHARE / 3 * cell.center_output
         on_all = products * shape.train_size / max(batch, 1)
         train, outputs = shape.train_size, shape.outputs
         pulled = shape.flops_per_step / (3 * max(batch, 1)) * outputs

@@ -4,7 +4,11 @@ With r = ``width / base_width`` and the exponents of a weight's role::
 
     W = r^(-a) * w                                        the multiplier, in the forward pass
     w ~ N(0, sigma^2 / fan_in_base * r^(-2 b))            the init
-    lr = eta * r^(-c)                                     the learning rate; c depends on the optimizer
+    lr = eta * k * r^(-c)                                 the learning rate; c depends on the optimizer
+
+k is a role's own factor, ``optimizer.lr_input``, ``lr_hidden`` or ``lr_output``, 1 by default. It stands
+beside r^(-c) wherever that stands: in the lr-weighted kernel, and so in ``lambda_max``, in the norm that
+clipping looks at and in coupled decay.
 
 With s = ``depth / base_depth`` and the exponents under ``depth``, where a table has them, residual branches
 and the parameters in their blocks scale::
@@ -110,6 +114,13 @@ def table_of(name: str, exponents: str) -> Table:
     return Table(name, content, content.pop("depth", {}))
 
 
+@lru_cache(maxsize=256)
+def _lr_factors(settings: str) -> dict[str, float]:
+    """Each role's own factor of the learning rate, of the settings that a cell keeps, parsed once."""
+    section = json.loads(settings).get("optimizer", {})
+    return {role: float(section.get(f"lr_{role}", 1.0)) for role in ("input", "hidden", "output")}
+
+
 class Scaling:
     """How the parameters of some cells scale; one float64 number per cell for each question.
 
@@ -127,6 +138,7 @@ class Scaling:
 
     def __init__(self, cells: Sequence[Cell]) -> None:
         self._tables = [table_of(cell.parameterization, cell.exponents) for cell in cells]
+        self._factors = [_lr_factors(cell.settings) for cell in cells]
         self.width: Factor = _numbers(cell.width / cell.base_width for cell in cells)
         # Depth at which branches are what a model makes of them.
         self._base_depth: Factor = _numbers(
@@ -176,7 +188,7 @@ class Scaling:
         return self._power(lambda table: table.exponent("b", role))
 
     def lr(self, role: Role, family: OptimizerFamily, *, in_block: bool = False) -> Factor:
-        """Return r^(-c), times s^(-c_depth) in a block: the factor of a parameter's learning rate.
+        """Return k r^(-c), times s^(-c_depth) in a block: the factor of a parameter's learning rate.
 
         Args:
             family: ``sgd`` for (momentum) gradient descent, ``adam`` for sign-like updates.
@@ -184,10 +196,21 @@ class Scaling:
         Raises:
             UserError: If a parameterization has no exponents for the family.
         """
-        factor = self._power(lambda table: table.rate(role, family))
-        if in_block:
-            factor = factor * self._power(lambda table: table.rate_in_depth(role, family), self.depth)
-        return factor
+        factor = self._power(lambda table: table.rate(role, family)) * self.lr_factor(role)
+        return factor * self.lr_in_depth(role, family) if in_block else factor
+
+    def lr_factor(self, role: Role) -> Factor:
+        """Return k, the role's own factor of the learning rate.
+
+        A vector has that of input weights, as in the table, and a scalar, the output's bias, that of output
+        weights.
+        """
+        name = {"vector": "input", "scalar": "output"}.get(role, role)
+        return _numbers(factors[name] for factors in self._factors)
+
+    def lr_in_depth(self, role: Role, family: OptimizerFamily) -> Factor:
+        """Return s^(-c_depth), the factor of the learning rate in a block."""
+        return self._power(lambda table: table.rate_in_depth(role, family), self.depth)
 
     def kernel_weight(self, role: Role, *, in_block: bool = False) -> Factor:
         """Return the factor of the learning rate of SGD: a parameter's part in the lr-weighted kernel."""

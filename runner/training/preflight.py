@@ -22,6 +22,7 @@ from runner.measures.schedule import check as check_measures
 from runner.measures.schedule import scheduled
 from runner.models import TorchModule, build, check
 from runner.models.ensemble import Ensemble
+from runner.optim import Optimizer
 from runner.training import stopping
 from runner.training.run import needs_lambda_max, optimizer_of
 
@@ -49,6 +50,7 @@ class PackShape:
         positions: Predictions of a sample.
         searched: Whether lambda_max is looked for at init.
         wrapped: Whether the model is a plain torch module.
+        optimizer_flops: Of products of matrices in the optimizer's own part of a step.
     """
 
     parameters: int
@@ -62,6 +64,7 @@ class PackShape:
     positions: int = 1
     searched: bool = True
     wrapped: bool = False
+    optimizer_flops: float = 0.0
 
 
 def resolve_device(name: str, shard: int = 0) -> torch.device:
@@ -160,10 +163,13 @@ def _inspect(settings: str, width: int, depth: int, loss: str, batch_size: int |
     setting = Setting(dataset, sections["optimizer"], loss, batch_size, fresh, sections["model"])
     measures = scheduled(sections["measure"])
     check_measures(measures, setting)
-    family = getattr(instantiate.resolve("optimizer", sections["optimizer"]), "family", "sgd")
+    optimizer = instantiate.resolve("optimizer", sections["optimizer"])
+    family = getattr(optimizer, "family", "sgd")
+    of_optimizer = getattr(optimizer, "flops", Optimizer.flops)
     count = layers.parameter_count(model)
     flops = 6.0 * size.multiplications * (batch_size or train_size)
     return PackShape(
         count, train_size, test_size, probe_size, inputs, dataset.outputs, size.activations, flops,
         dataset.positions, needs_lambda_max(dataset, family, measures), isinstance(model, TorchModule),
+        sum(of_optimizer(spec) for _, spec, _, _ in layers.parameters_of(model)),
     )  # fmt: skip

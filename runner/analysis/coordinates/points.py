@@ -11,8 +11,8 @@ from runner.analysis.coordinates.signature import LOGITS
 from runner.analysis.coordinates.slopes import BOUND, COLUMNS, PARTS
 from runner.analysis.exponents import LEAST_WIDTHS
 from runner.analysis.selection import facet_label
-from runner.analysis.theory import OPTIMIZERS
 from runner.errors import UserError
+from runner.scaling.optimizers import OPTIMIZERS
 
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 """Of a block, in the name of a layer."""
