@@ -29,7 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         words.insert(0, "sweep")  # Hydra's completion calls the bare program
     if words[:1] == ["sweep"]:
-        return main_of("sweep")(words[1:])
+        try:
+            return main_of("sweep")(words[1:])
+        except KeyboardInterrupt:  # while it is imported; later it ends in order by itself
+            return 130
     debug = "--debug" in words
     try:
         code = _dispatch([word for word in words if word != "--debug"])

@@ -37,6 +37,15 @@ def test_overview_names_every_command(capsys):
     assert _run(capsys, "--version")[1] == f"runner {__version__}\n"
 
 
+@pytest.mark.parametrize("word", ["sweep", "fit"])
+def test_an_interrupt_before_anything_began_is_no_traceback(word, monkeypatch):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("runner.cli.main_of", interrupted)
+    assert main([word, "width=8"]) == 130
+
+
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name != "sweep"])
 def test_help_has_examples(capsys, command):
     with pytest.raises(SystemExit) as left:
