@@ -163,7 +163,7 @@ CONSERVED = {"points": 2, "functions": {"conserved": {"_target_": "test_symmetri
 @pytest.mark.parametrize("activation", ["linear", "relu"])
 @pytest.mark.parametrize("symmetric", [None, True])
 def test_gradient_flow_conserves_the_imbalance_of_two_layers(activation, symmetric):
-    """Of every unit of a relu network, and of the layers of a linear one (Kunin et al., section 3)."""
+    """Of every unit of a relu network, and of the layers of a linear one (Kunin et al.)."""
     cells = [
         dataclasses.replace(
             make_cell(
@@ -224,7 +224,7 @@ def weights(now, start):
 
 
 def test_the_kernel_moves_most_at_small_scale_and_with_a_small_first_layer():
-    """The order of Kunin et al., figure 1, at four corners of +experiment=layer_imbalance."""
+    """The order of Kunin et al. at four corners of +experiment=layer_imbalance."""
     teacher = {
         "_target_": "runner.data.teacher", "seed": 0, "dim": 8, "teacher_width": 3, "inputs": "sphere",
         "train_size": 24, "test_size": 8, "probe_size": 16,

@@ -138,7 +138,7 @@ def verdict_in_depth(cell: dict[str, Any]) -> str:
     """Return what training at a fixed absolute learning rate becomes as depth grows, in a sentence.
 
     References:
-        Dey et al., arXiv 2505.01618, section 5: what is lazy in depth.
+        Dey et al., arXiv 2505.01618: what is lazy in depth.
     """
     try:
         sizes = derive_in_depth(blocks_of(cell))

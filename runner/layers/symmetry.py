@@ -14,7 +14,7 @@ same variance as a row of the whole. At finite width it scatters as one of half 
 hidden layer these are the pairs (a, w), (-a, w) of the references; training moves the two of a pair apart.
 
 References:
-    Chizat, Oyallon & Bach (2019), arXiv 1812.07956, section 2.1 and appendix D; Zhang, Xu, Luo & Ma (2019),
+    Chizat, Oyallon & Bach (2019), arXiv 1812.07956; Zhang, Xu, Luo & Ma (2019),
     arXiv 1905.07777 (antisymmetrical initialization); Kunin et al. (2024), arXiv 2406.06158.
 """
 

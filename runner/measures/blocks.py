@@ -29,7 +29,7 @@ def branch_linearization_error(now: Snapshot, start: Snapshot) -> Measurement:
 
     References:
         Dey et al. (2025), "Don't be lazy: CompleteP enables compute-efficient deep transformers",
-        arXiv 2505.01618, section 5 (lazy learning in the residual blocks).
+        arXiv 2505.01618: lazy learning in residual blocks.
     """
     errors: dict[str, Tensor] = {}
     for branch, x in _given(start):

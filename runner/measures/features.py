@@ -134,8 +134,7 @@ def update_alignment(now: Snapshot, start: Snapshot) -> Measurement:
         plain module that are not followed in parts, and the first alone where inputs do not change.
 
     References:
-        Everett et al. (2024), "Scaling Exponents Across Parameterizations and Optimizers", arXiv 2407.05872,
-        section 3.
+        Everett et al. (2024), "Scaling Exponents Across Parameterizations and Optimizers", arXiv 2407.05872.
     """
     found: dict[str, dict[str, Tensor]] = {name: {} for name in ("alpha", "omega", "u")}
     for call, initial in _beside_init(now, start):

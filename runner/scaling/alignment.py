@@ -4,8 +4,7 @@ A sum of n products is n^A of one, A between 1/2 (independent) and 1 (aligned). 
 through a weight, :mod:`runner.scaling.derivation` decides on an A, for every parameterization alike.
 
 References:
-    Everett et al. (2024), "Scaling Exponents Across Parameterizations and Optimizers", arXiv 2407.05872,
-    section 3.
+    Everett et al. (2024), "Scaling Exponents Across Parameterizations and Optimizers", arXiv 2407.05872.
 """
 
 ASSUMED: dict[tuple[str, str], tuple[float, str]] = {
