@@ -10,7 +10,7 @@ import pandas as pd
 from runner.analysis.columns import plain, records
 from runner.analysis.coordinates.blame import Blame, Moment, blame
 from runner.analysis.coordinates.signature import LOGITS, is_query
-from runner.analysis.coordinates.slopes import BOUND, KEYS, part_slopes
+from runner.analysis.coordinates.slopes import BOUND, KEYS, PLACES, part_slopes
 
 BAND = 0.25
 """How far from theory's exponent a slope may be: exponents are halves, this is half way to the next."""
@@ -67,7 +67,7 @@ def judge(points: pd.DataFrame, adam: bool | None, steps: int | None = None, key
         Yang et al. (2022), arXiv 2203.03466, appendix D.1; Haas et al. (2025), arXiv 2505.22491.
     """
     slopes = part_slopes(points)
-    words = [_verdict(row, adam) for row in records(slopes)]
+    words = [_verdict(row, adam, key) for row in records(slopes)]
     checks = slopes.assign(
         verdict=[word for word, _ in words],
         more_seeds=pd.array([seeds for _, seeds in words], dtype="Int64"),
@@ -97,27 +97,29 @@ class _Rule:
     above: float
 
 
-def _rule(part: str, layer: str, adam: bool | None) -> _Rule:
+def _rule(part: str, layer: str, adam: bool | None, key: str) -> _Rule:
     """Return where the slope of a part passes."""
     if part == BOUND:
         return _Rule(-NEXT - BAND, BAND, -2 * NEXT, NEXT)
     if layer.endswith(LOGITS):
         # A sum over the features of a head: its aligned part, of slope 0, outgrows one of -1/2. From below.
         return _Rule(-NEXT - BAND, LOGITS_BAND, -2 * NEXT, NEXT)
-    if part == "update_passed":
+    # In depth what follows a block is the skip, too: at first the change of the embedding and a share of 1/L.
+    in_block = key == "depth" and any(place in layer.split(".") for place in PLACES)
+    if part == "update_passed" or (in_block and part == "update_size"):
         return _Rule(-math.inf, BAND, -math.inf, NEXT)
     slower = NEXT if not adam and is_query(layer) else 0.0
     return _Rule(-slower - BAND, BAND, -slower - NEXT, NEXT)
 
 
-def _verdict(row: dict[str, Any], adam: bool | None) -> tuple[str, int | None]:
+def _verdict(row: dict[str, Any], adam: bool | None, key: str) -> tuple[str, int | None]:
     """Return the verdict on a slope, and how many seeds more would decide an inconclusive one."""
     slope, low, high = (plain(row[key]) for key in ("slope", "low", "high"))
     if not row["sizes"]:
         return "still", None
     if slope is None or low is None:
         return "inconclusive", 1 if slope is not None else None
-    rule = _rule(str(row["part"]), str(row["layer"]), adam)
+    rule = _rule(str(row["part"]), str(row["layer"]), adam, key)
     if high < rule.least or low > rule.most:
         return "fail", None
     inside = rule.least <= slope <= rule.most

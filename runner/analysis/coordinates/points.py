@@ -8,7 +8,7 @@ import pandas as pd
 
 from runner.analysis.columns import config_columns, distinct, facet_groups
 from runner.analysis.coordinates.signature import LOGITS
-from runner.analysis.coordinates.slopes import BOUND, COLUMNS, PARTS
+from runner.analysis.coordinates.slopes import BOUND, COLUMNS, PARTS, PLACES
 from runner.analysis.exponents import LEAST_WIDTHS
 from runner.analysis.selection import facet_label
 from runner.errors import UserError
@@ -16,7 +16,6 @@ from runner.scaling.optimizers import OPTIMIZERS
 
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 """Of a block, in the name of a layer."""
-_PLACES = ("first", "middle", "last")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +112,8 @@ def _by_place(rows: pd.DataFrame) -> pd.DataFrame:
     of_block = rows["layer"].str.extract(f"({_NUMBER.pattern})", expand=False).astype("float64")
     blocks = of_block.groupby(rows["cell_id"]).transform("max")
     parts = []
-    for name, place in zip(_PLACES, (0.0 * blocks, (blocks / 2).round(), blocks), strict=True):
+    # As many blocks before the middle one as from there on.
+    for name, place in zip(PLACES, (0 * blocks, (blocks + 1) // 2, blocks), strict=True):
         here = rows[of_block == place]
         named = here["layer"].str.replace(_NUMBER, name, n=1, regex=True)
         parts.append(here.assign(layer=named))

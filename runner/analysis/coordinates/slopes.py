@@ -16,6 +16,8 @@ from runner.analysis.exponents import LEAST_WIDTHS, Line, loglog_slope
 PARTS = ("update_own", "update_passed", "update_size")
 BOUND = "logits_bound"
 """The part of attention logits that says what they can become."""
+PLACES = ("first", "middle", "last")
+"""What the number of a block becomes in a layer's name where depths differ."""
 KEYS = ("layer_index", "layer", "role")
 COLUMNS = (*KEYS, "size", "seed", "step", *PARTS, BOUND)
 """Of the table that is judged: a row per layer, size (width, or depth), seed and measured step after init."""
