@@ -19,6 +19,13 @@ class Plain(torch.optim.Optimizer):
                 p.sub_(group["lr"] * self.direction(p.grad, self.state[p], group))
 
 
+def means(g, state, beta1, beta2):
+    """Adam's running means of a gradient and of its square, without their bias."""
+    m, v, t = (state.get(name, torch.zeros_like(g)) for name in ("m", "v", "t"))
+    state["m"], state["v"], state["t"] = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g**2, t + 1
+    return state["m"] / (1 - beta1 ** state["t"]), state["v"] / (1 - beta2 ** state["t"])
+
+
 class Lion(Plain):
     """Chen et al., arXiv 2302.06675, algorithm 2."""
 
@@ -32,14 +39,7 @@ class AdamAtan2(Plain):
     """Everett et al., arXiv 2407.05872, with the factors a and b."""
 
     def direction(self, g, state, group):
-        beta1, beta2 = group["betas"]
-        m, v, t = (state.get(name, torch.zeros_like(g)) for name in ("m", "v", "t"))
-        state["m"], state["v"], state["t"] = (
-            beta1 * m + (1 - beta1) * g,
-            beta2 * v + (1 - beta2) * g**2,
-            t + 1,
-        )
-        m, v = (state[name] / (1 - beta ** state["t"]) for name, beta in (("m", beta1), ("v", beta2)))
+        m, v = means(g, state, *group["betas"])
         return group["a"] * torch.atan2(m, group["b"] * v.sqrt())
 
 
@@ -47,14 +47,7 @@ class AdamW(Plain):
     """Loshchilov & Hutter, arXiv 1711.05101; torch's, in which a tensor is no hyperparameter."""
 
     def direction(self, g, state, group):
-        beta1, beta2 = group["betas"]
-        m, v, t = (state.get(name, torch.zeros_like(g)) for name in ("m", "v", "t"))
-        state["m"], state["v"], state["t"] = (
-            beta1 * m + (1 - beta1) * g,
-            beta2 * v + (1 - beta2) * g**2,
-            t + 1,
-        )
-        m, v = (state[name] / (1 - beta ** state["t"]) for name, beta in (("m", beta1), ("v", beta2)))
+        m, v = means(g, state, *group["betas"])
         return m / (v.sqrt() + group["eps"])
 
 

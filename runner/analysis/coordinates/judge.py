@@ -114,7 +114,7 @@ def _rule(part: str, layer: str, adam: bool | None, key: str) -> _Rule:
 
 def _verdict(row: dict[str, Any], adam: bool | None, key: str) -> tuple[str, int | None]:
     """Return the verdict on a slope, and how many seeds more would decide an inconclusive one."""
-    slope, low, high = (plain(row[key]) for key in ("slope", "low", "high"))
+    slope, low, high = (plain(row[name]) for name in ("slope", "low", "high"))
     if not row["sizes"]:
         return "still", None
     if slope is None or low is None:
