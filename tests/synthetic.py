@@ -151,7 +151,7 @@ def _typed(rows, table):
 
 def with_key_columns(cells):
     """Return cells with a column for each key of their groups, as a store reads them."""
-    texts = pa.table({name: pa.array(cells[name].tolist()) for name in SOURCES})
+    texts = pa.table({name: pa.array(cells[name].tolist(), from_pandas=True) for name in SOURCES})
     schema = arrow_schema(key_columns([texts]))
     keys = conform(texts, schema).to_pandas().set_index(cells.index)
     return pd.concat([cells[[name for name in cells if name not in keys]], keys], axis=1)

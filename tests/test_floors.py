@@ -16,7 +16,7 @@ PLUGINS = PACKAGE / "_plugins"
 FLOORS = (
     "errors", "preemption", "version", "grid", "numerics", "scaling", "layers", "data", "optim", "models",
     "measures", "schema", "store", "baselines", "training", "analysis", "planning", "launching", "views",
-    "coordinates", "export", "commands", "cli", "__main__", "hydra_plugins",
+    "literature", "coordinates", "export", "commands", "cli", "__main__", "hydra_plugins",
 )  # fmt: skip
 """From the ground up: each folder, or file of the top, may import what comes before it."""
 LOOSE = 7

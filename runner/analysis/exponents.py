@@ -25,7 +25,7 @@ from runner.analysis.columns import (
 )
 from runner.analysis.selection import facet_label, require_no_other_varying
 from runner.analysis.theory import next_slope, predicted_slope
-from runner.errors import UserError
+from runner.errors import UserError, unknown
 from runner.grid.cell import FIELDS
 from runner.schema import TABLES
 
@@ -84,7 +84,8 @@ def fit(
         cells: The chosen rows of ``cells``; nothing may vary but the key, seed and the facets.
         trace: Rows of ``trace``; each cell's last step is read.
         layers: Rows of ``layers``; each cell's last step is read.
-        metrics: Numeric columns; ``layers.feature_movement`` where another table has one of that name.
+        metrics: Numeric columns; ``layers.feature_movement`` where another table has one of that name;
+            ``movement_frobenius@input`` for the layers of this name or role alone.
         facets: Keys with one fit per combination of values.
         x: The key, with numbers; where it is not positive a cell is left out.
         pieces: 1, 2 or 3, or ``auto`` for as many as the data support; by default 1 against width, ``auto``
@@ -275,7 +276,8 @@ def _samples(
     """Yield what is to be fitted with at least so many pieces; raises as :func:`fit` says."""
     if x in facets:
         raise UserError(f"--facet must not be {x}, which the fit runs over; drop it from --facet")
-    places = locate(metrics, known_metrics(cells, trace, layers))
+    chosen = [metric.partition("@")[::2] for metric in metrics]
+    places = locate([metric for metric, _ in chosen], known_metrics(cells, trace, layers))
     key = cells["width"] if x == "width" else numeric_column(cells, x, "--x")
     require_no_other_varying(cells, (x,), facets)
     last = {"cells": cells, "layers": _last_step(layers, cells), "trace": _last_step(trace, cells)}
@@ -283,8 +285,9 @@ def _samples(
         if not sparse:
             _require_values(key[part.index], x, facet, least)
         example = {str(name): value for name, value in part.iloc[0].items()}
-        for metric, table, name in places:
-            for keys, found in _by_layer(name, part, key[part.index], last[table]):
+        for (metric, table, name), (_, layer) in zip(places, chosen, strict=True):
+            rows = _only_layers(last[table], layer, metric) if layer else last[table]
+            for keys, found in _by_layer(name, part, key[part.index], rows):
                 predictable = (keys["layer"] is not None) == (name.startswith(("movement_", "update_")))
                 used = sum(len(values) for values in found.values())
                 yield _Samples(
@@ -307,6 +310,17 @@ def _by_layer(
         value, place = floats(joined["value"]).to_numpy(), joined["key"].to_numpy()
         usable = (joined["status"] == "ok").to_numpy() & np.isfinite(value) & (value > 0) & (place > 0)
         yield {"layer": layer, "role": role}, by_key(place, value, usable)
+
+
+def _only_layers(table: pd.DataFrame, layer: str, metric: str) -> pd.DataFrame:
+    """Return the rows of the layers of a name or role."""
+    if "layer" not in table:
+        raise UserError(f"--metric {metric}@{layer} must be per layer, but {metric} is of the whole network")
+    kept = (table["layer"].astype(object) == layer) | (table["role"].astype(object) == layer)
+    if not kept.any():
+        names = {str(name) for column in ("role", "layer") for name in table[column].dropna().unique()}
+        raise unknown(f"the layer of --metric {metric}@LAYER", layer, sorted(names))
+    return table[kept]
 
 
 def _last_step(table: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:

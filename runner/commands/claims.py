@@ -1,41 +1,21 @@
-"""``runner claims``: train what is missing, judge the claims, print and write the table.
-
-Each experiment is an ordinary sweep into a store of its own: `runner status`, `phase` and `fit` read it,
-and the same command again trains only what is missing.
-"""
+"""``runner claims``: train what is missing, judge the claims, print and write the table."""
 
 import argparse
-import json
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-from runner.analysis.claims import choose_claims, judge
-from runner.analysis.columns import plain, records
+import pandas as pd
+
+from runner.analysis.claims import choose_claims
 from runner.analysis.estimate import Tables
 from runner.analysis.regime_table import regime_table
 from runner.commands.command import Command
-from runner.commands.options import Parser, add_json
-from runner.commands.quiet import train
-from runner.errors import UserError
+from runner.commands.options import Parser
+from runner.commands.trial import Flat, Trial, add_trial_options
 from runner.store import load
-from runner.views.claims import claims_markdown, claims_table
-from runner.views.terminal import console
+from runner.views.claims import claims_markdown
 
 OUT = Path("outputs/claims")
-QUICK: Mapping[str, tuple[str, ...]] = {
-    "claim_limit": ("seed=range(8)",),
-    "claim_width": ("seed=range(3)",),
-    "claim_adam": ("seed=range(3)", "width=64,128,256,512"),
-    "claim_kernel": ("seed=range(2)", "width=64,128,256,512"),
-    "claim_edges": ("seed=range(2)", "lr=logspace(-3,0,16)"),
-    "claim_best_lr": ("seed=range(4)",),
-    "claim_richness": ("seed=range(4)", "width=64,256,1024"),
-    "claim_tasks": ("seed=range(2)",),
-    "claim_depth": ("seed=range(2)", "depth=1,4,8"),
-}
-"""The smaller grid of each experiment: axes laid over its own."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -44,47 +24,8 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UserError: If there is no such claim, or an experiment cannot be run at all.
     """
-    claims = choose_claims(options.ids)
-    began = time.monotonic()
-    frames, seconds, code = {}, {}, 0
-    for name in dict.fromkeys(name for claim in claims for name in claim.experiments):
-        start = time.monotonic()
-        code = max(code, sweep(name, options.out / name, options.quick))
-        frames[name] = tables_of(options.out / name)
-        seconds[name] = time.monotonic() - start
-    table, checks = judge(claims, frames)
-    command = " ".join(["runner claims", *options.ids, *(["--quick"] if options.quick else [])])
-    took = time.monotonic() - began
-    table.to_parquet(options.out / "claims.parquet", index=False)
-    checks.to_parquet(options.out / "checks.parquet", index=False)
-    text = claims_markdown(table, checks, side_by_side(frames), command)
-    (options.out / "claims.md").write_text(text, encoding="utf-8")
-    if options.json:
-        rows = [{key: plain(value) for key, value in row.items()} for row in records(table)]
-        print(json.dumps({"command": command, "seconds": seconds, "rows": rows}, indent=1))
-        return code
-    out = console()
-    out.print(claims_table(table, out.width))
-    words = ", ".join(
-        f"{int((table['verdict'] == word).sum())} {word}" for word in ("holds", "fails", "inconclusive")
-    )
-    print(f"{len(table)} claims: {words}; {took:.0f} s")
-    print(f"tables  {options.out / 'claims.md'}, claims.parquet, checks.parquet (every check)")
-    return code
-
-
-def sweep(experiment: str, store: Path, quick: bool) -> int:
-    """Train what is missing of an experiment; what the sweep would print of its diagram goes to a log.
-
-    Raises:
-        UserError: If the sweep could not begin.
-    """
-    code = train(
-        [f"+experiment={experiment}", *(QUICK.get(experiment, ()) if quick else ())], store, experiment
-    )
-    if code == 2:
-        raise UserError(f"experiment must run, got an error from +experiment={experiment} (above)")
-    return code
+    trial = Trial("claims", "claims", tables_of, _markdown)
+    return trial.run(choose_claims(options.ids), options, options.ids)
 
 
 def tables_of(store: Path) -> Tables:
@@ -96,24 +37,15 @@ def tables_of(store: Path) -> Tables:
     )
 
 
-def side_by_side(frames: Mapping[str, Tables]) -> Any:
-    """Return lazy and rich cells beside each other, from the experiment on tasks; None without it."""
-    return regime_table(frames["claim_tasks"]) if "claim_tasks" in frames else None
+def _markdown(table: pd.DataFrame, checks: pd.DataFrame, frames: Mapping[str, Tables], command: str) -> str:
+    """Return the verdicts and, from the experiment on tasks, lazy and rich cells beside each other."""
+    beside = regime_table(frames["claim_tasks"]) if "claim_tasks" in frames else None
+    return claims_markdown(table, checks, beside, command)
 
 
 def _options(parser: Parser) -> None:
-    parser.add_argument("ids", nargs="*", type=_ids, action=_Flat, metavar="IDS", help="C1 to C17 (all)")
-    parser.add_argument("--quick", action="store_true", help="smaller grids: under 5 minutes on two cores")
-    add_json(parser)
-    parser.add_argument("--out", type=Path, default=OUT, metavar="DIR", help=f"folder of the results ({OUT})")
-
-
-class _Flat(argparse.Action):
-    """Gathers ids separated by spaces or commas."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        """Set the ids, each once."""
-        namespace.ids = tuple(dict.fromkeys(name for part in values for name in part))
+    parser.add_argument("ids", nargs="*", type=_ids, action=Flat, metavar="IDS", help="C1 to C17 (all)")
+    add_trial_options(parser, OUT, "under 5 minutes")
 
 
 def _ids(text: str) -> Iterable[str]:

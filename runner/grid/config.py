@@ -28,7 +28,9 @@ from runner.grid.tables import read_exponents
 
 GROUPS = ("model", "data", "optimizer", "measure", "parameterization")
 """Groups that are part of a cell."""
-EXECUTION_KEYS = frozenset(EXECUTION_RULES) | {"name", "store", "facet", "regime", "refine", "launch"}
+EXECUTION_KEYS = frozenset(EXECUTION_RULES) | {
+    "name", "store", "facet", "regime", "refine", "launch", "quick", "paper",
+}  # fmt: skip
 """Keys that say how and where to run: never part of a cell, never an axis."""
 TOP_KEYS = (*RULES, *GROUPS, "stop", *sorted(EXECUTION_KEYS))
 
@@ -64,6 +66,28 @@ def load_exponents(name_or_path: str | Path) -> str:
 def parameterizations() -> list[str]:
     """Return the names of the tables that there are."""
     return sorted(file.stem for file in (conf_dir() / "parameterization").glob("*.yaml"))
+
+
+def load_experiment(name: str, folder: Path | None = None) -> Mapping[str, Any]:
+    """Return ``experiment/NAME.yaml`` as it is written, of a config folder of one's own or of ``conf``.
+
+    Raises:
+        UserError: If there is none of this name, or it is no YAML.
+    """
+    own = folder / "experiment" / f"{name}.yaml" if folder else None
+    return _load("experiment", own if own and own.is_file() else name)
+
+
+def quick_words(experiment: Mapping[str, Any]) -> list[str]:
+    """Return the overrides that make an experiment smaller.
+
+    Raises:
+        UserError: If they are no list of ``key=value``.
+    """
+    words = experiment.get("quick") or []
+    if not isinstance(words, list) or not all(isinstance(word, str) and "=" in word for word in words):
+        raise UserError(f"quick must be a list of key=value, got {shown(words)}; e.g. quick: [seed=range(2)]")
+    return words
 
 
 def _load(group: str, name_or_path: str | Path) -> Mapping[str, Any]:

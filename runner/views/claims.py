@@ -29,7 +29,7 @@ def claims_table(table: pd.DataFrame, width: int) -> Table:
             header_style="dim",
         )
     for row in records(table):
-        predicted, measured, interval, cells = _figures(row)
+        predicted, measured, interval, cells = figures_of(row)
         text = Text(row["text"])
         text.append(f"\n{row['check'] or row['note']}", style="dim")
         figures = Text(f"{measured} {interval}" if measured != "-" else "-")
@@ -49,16 +49,16 @@ def claims_markdown(
     """
     head = ("claim", "statement", "shown by", *HEADINGS[1:], "note")
     lines = ["# Claims", "", f"As measured by `{command}`. A claim holds if all its checks do.", ""]
-    lines += _rows(head, claim_rows(table))
+    lines += markdown_rows(head, claim_rows(table))
     lines += ["", "## Every check", ""]
     head_of_checks = ("claim", "shown by", *HEADINGS[1:], "note")
-    lines += _rows(
+    lines += markdown_rows(
         head_of_checks,
-        [[r["claim"], r["check"], *_figures(r), r["verdict"], r["note"]] for r in records(checks)],
+        [[r["claim"], r["check"], *figures_of(r), r["verdict"], r["note"]] for r in records(checks)],
     )
     if beside is not None and len(beside):
         lines += ["", "## Lazy and rich, side by side", "", "Medians over cells, quartiles in brackets.", ""]
-        lines += _rows(
+        lines += markdown_rows(
             ("quantity", *beside.columns[1:]), [[str(value) for value in row] for row in beside.to_numpy()]
         )
     return "\n".join(lines) + "\n"
@@ -67,19 +67,20 @@ def claims_markdown(
 def claim_rows(table: pd.DataFrame) -> list[list[str]]:
     """Return the verdicts as text: claim, statement, what shows it, figures, verdict and note of each."""
     return [
-        [row["claim"], row["text"], row["check"], *_figures(row), row["verdict"], row["note"]]
+        [row["claim"], row["text"], row["check"], *figures_of(row), row["verdict"], row["note"]]
         for row in records(table)
     ]
 
 
-def _figures(row: Mapping[str, Any]) -> list[str]:
+def figures_of(row: Mapping[str, Any]) -> list[str]:
     """Return prediction, measured value, interval and cells as text."""
     low, high = plain(row["low"]), plain(row["high"])
     interval = "-" if low is None or high is None else f"[{_number(low)}, {_number(high)}]"
     return [row["predicted"] or "-", _number(plain(row["measured"])), interval, str(row["cells"])]
 
 
-def _rows(head: Sequence[str], rows: list[list[str]]) -> list[str]:
+def markdown_rows(head: Sequence[str], rows: list[list[str]]) -> list[str]:
+    """Return a table as lines of Markdown."""
     lines = [" | ".join(head), " | ".join("---" for _ in head)]
     lines += [" | ".join(value.replace("|", "\\|") for value in row) for row in rows]
     return [f"| {line} |" for line in lines]

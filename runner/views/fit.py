@@ -43,7 +43,8 @@ def fit(
     """Return exponents: log-log slopes against width or another key, with intervals, beside theory.
 
     Args:
-        metric: Numeric columns of any table; ``layers.NAME`` where two tables have one of that name.
+        metric: Numeric columns of any table; ``layers.NAME`` where two tables have one of that name;
+            ``NAME@LAYER`` for one layer, or those of a role.
         facet: One fit per value of these keys, ``none`` for a single one (the config's ``facet``).
         where: Conditions that choose cells, ``lr=0.1`` or ``width=64,128``.
         all: Whether to take the cells of all launches, not only those of the newest.

@@ -1,12 +1,13 @@
 """The claims about lazy and feature-learning training, and the rules that judge them from tables alone."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import pandas as pd
 
 from runner.analysis.claims import kernel, rates, regimes, tasks, width
-from runner.analysis.claims.verdict import Check, Claim, Frames, headline, verdict_of
+from runner.analysis.claims.verdict import Check, Claim, headline, verdict_of
 from runner.errors import unknown
 
 WIDTH, LIMIT, RICHNESS = "claim_width", "claim_limit", "claim_richness"
@@ -47,8 +48,14 @@ def choose_claims(ids: Iterable[str]) -> tuple[Claim, ...]:
     return tuple(claim for claim in CLAIMS if not wanted or claim.id in wanted)
 
 
-def judge(claims: Sequence[Claim], frames: Frames) -> tuple[pd.DataFrame, pd.DataFrame]:
+def judge(
+    claims: Sequence[Claim], read: Mapping[str, Any], more: Sequence[str] = ()
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the verdict on each claim, and every check behind it.
+
+    Args:
+        read: What the rules read of each experiment, by its name.
+        more: Further columns of a check: ``published``, ``source``.
 
     Returns:
         One row per claim, showing the check that decided it, and one row per check; both with the columns
@@ -57,11 +64,13 @@ def judge(claims: Sequence[Claim], frames: Frames) -> tuple[pd.DataFrame, pd.Dat
     """
     rows, all_checks = [], []
     for claim in claims:
-        checks = claim.check(frames)
+        checks = claim.check(read)
         rows.append(_row(claim, headline(checks), _note(checks)) | {"verdict": verdict_of(checks)})
         all_checks += [_row(claim, check, check.note) for check in checks]
     numbers = dict.fromkeys(("measured", "low", "high"), "float64")
-    return tuple(pd.DataFrame(part, columns=list(COLUMNS)).astype(numbers) for part in (rows, all_checks))  # type: ignore[return-value]
+    names = [*COLUMNS[:-1], *more, COLUMNS[-1]]
+    table, behind = (pd.DataFrame(part, columns=names).astype(numbers) for part in (rows, all_checks))
+    return table, behind
 
 
 def _row(claim: Claim, check: Check, note: str) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,6 +22,7 @@ class Check:
         measured: The estimate, with ``low`` and ``high`` its 95 % interval; None where the data give none.
         cells: How many cells the estimate comes from.
         note: Why the check is inconclusive; else empty.
+        published: The number that a paper gives, null for a bound; source: where it does.
     """
 
     name: str
@@ -32,6 +33,8 @@ class Check:
     cells: int = 0
     verdict: Word = "inconclusive"
     note: str = ""
+    published: float | None = None
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +49,14 @@ class Claim:
     id: str
     text: str
     experiments: tuple[str, ...]
-    rule: Callable[[Frames], Sequence[Check]]
+    rule: Callable[[Mapping[str, Any]], Sequence[Check]]
 
-    def check(self, frames: Frames) -> Sequence[Check]:
+    def check(self, read: Mapping[str, Any]) -> Sequence[Check]:
         """Return the checks of the claim, one inconclusive one if an experiment is missing."""
-        missing = [name for name in self.experiments if name not in frames]
+        missing = [name for name in self.experiments if name not in read]
         if missing:
             return [Check("", "", note=f"no results of the experiment {', '.join(missing)}")]
-        return self.rule(frames)
+        return self.rule(read)
 
 
 def verdict_of(checks: Sequence[Check]) -> Word:

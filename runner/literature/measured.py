@@ -1,0 +1,138 @@
+"""The measured number that stands beside a published one: of a picture's table, or of the store's cells.
+
+A picture is what the command of its name prints, so that a reader can type what was measured. Of the store's
+tables a number per cell is taken, then a share, a mean or a rank correlation over cells.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from runner.analysis.columns import column, floats, records
+from runner.analysis.correlation import spearman
+from runner.analysis.estimate import Estimate, Unsupported, over_seeds, share, trained
+from runner.analysis.selection import choose
+from runner.errors import UserError
+from runner.literature.paper import Published
+from runner.store import Store
+from runner.views.picture import conditions
+from runner.views.pictures import PICTURES, picture_of
+
+_COLUMNS = {"fit": "slope", "boundary": "slope", "transfer": "drift", "ensemble": "slope"}
+"""The number of a picture that is taken by default."""
+_TABLES = {"boundary": "exponents", "ensemble": "slopes"}
+"""The table that has it, where it is not the first."""
+_PER_CELL = {
+    "mean": "mean", "largest": "max", "smallest": "min", "last": "last", "first": "first",
+}  # fmt: skip
+
+
+def measured(store: Store, published: Published) -> Estimate:
+    """Return the number that a store has in place of a published one.
+
+    Raises:
+        Unsupported: If the cells do not give it.
+    """
+    try:
+        of = _of_picture if published.origin in PICTURES else _of_table
+        return of(store, published.origin, dict(published.how))
+    except UserError as error:  # of the picture: too few values, nothing measured, all diverged
+        raise Unsupported(str(error)) from error
+
+
+def _of_picture(store: Store, name: str, how: dict[str, Any]) -> Estimate:
+    """Return a number of the table that a picture has for these options, with its interval."""
+    over, row, take = how.pop("over", None), how.pop("row", {}), how.pop("take", "only")
+    collapse = "collapse" in how
+    wanted = how.pop("column", "exponent" if collapse else _COLUMNS.get(name, "value"))
+    table = how.pop("table", None if collapse else _TABLES.get(name))
+    make = picture_of(name).make
+    cells = len(choose(store, conditions(how.get("where", ())), bool(how.get("all"))))
+    if over is not None:
+        place, other = (make(store, **asked).more["seeds"] for asked in (how, {**how, **over}))
+        return _ratio(place, other, cells)
+    view = make(store, **how)
+    if table is not None and table not in view.more:
+        raise UserError(f"table must be one of {', '.join(view.more)}, got {table}")
+    rows = view.table if table is None else view.more[table]
+    for key, value in row.items():
+        rows = rows[[str(found) == str(value) for found in column(rows, key, "row")]]
+    if take in ("first", "last"):
+        rows = rows.iloc[[0 if take == "first" else -1]] if len(rows) else rows
+    if len(rows.drop_duplicates([wanted])) != 1:
+        raise UserError(f"row must choose one {wanted} of {name}, got {len(rows)} that differ")
+    found = records(rows)[0]
+    names = next((n for n in ((f"{wanted}_low", f"{wanted}_high"), ("low", "high")) if n[0] in found), None)
+    numbers = [found[wanted], *((np.nan, np.nan) if names is None else (found[one] for one in names))]
+    value, low, high = (np.nan if one is None else float(one) for one in numbers)
+    if not np.isfinite(value):
+        raise Unsupported(str(found.get("reason") or "the cells do not give it"))
+    return Estimate(value, low, high, cells)
+
+
+def _ratio(place: pd.DataFrame, other: pd.DataFrame, cells: int) -> Estimate:
+    """Return the geometric mean of the ratio of two boundaries' places, seed by seed."""
+    keys = [str(key) for key in place if key in other and key not in _OF_A_PLACE]
+    both = place.merge(other, on=keys, suffixes=("", "_other"))
+    both = both.assign(log=np.log(floats(both["place"]) / floats(both["place_other"]))).dropna(subset="log")
+    if both.empty:
+        raise Unsupported("no seed has both places inside the grid")
+    found = over_seeds(both, lambda part: float(part["log"].mean()))
+    value, low, high = np.exp([found.value, found.low, found.high])
+    return Estimate(float(value), float(low), float(high), cells)
+
+
+_OF_A_PLACE = {"place", "last", "first", "where", "change", "ragged", "score"}
+"""Columns of a boundary's places that say where it is, not whose it is."""
+
+
+def _of_table(store: Store, table: str, how: dict[str, Any]) -> Estimate:
+    """Return a share, a mean or a rank correlation over cells of a number that each of them has."""
+    cells = choose(store, conditions(how.get("where", ())))
+    if "share" in how:
+        hits = _per_cell(store, table, cells, how, str(how["share"])).dropna()
+        return share(hits.astype(bool))
+    cells = trained(cells)
+    value = _per_cell(store, table, cells, how, str(how["mean" if "mean" in how else "rank"]))
+    if "mean" in how:
+        frame = cells.set_index("cell_id")[["seed"]].assign(value=floats(value)).dropna()
+        return over_seeds(frame, lambda part: float(part["value"].mean()))
+    against = _per_cell(store, table, cells, how, str(how["against"]))
+    within = how.get("within_key")
+    groups = None if within is None else column(cells, str(within), "within_key").set_axis(cells["cell_id"])
+    return spearman(floats(value), floats(against), groups)
+
+
+def _per_cell(
+    store: Store, table: str, cells: pd.DataFrame, how: Mapping[str, Any], expression: str
+) -> pd.Series:
+    """Return an expression's value in each cell, by ``cell_id``: of many rows the one that ``take`` names."""
+    frame = cells
+    if table != "cells":
+        rows = getattr(store, table)
+        own = [name for name in cells if name == "cell_id" or name not in rows]
+        frame = rows.merge(cells[own], on="cell_id")
+    if "rows" in how:
+        frame = frame[_evaluated(frame, str(how["rows"])).fillna(False).astype(bool)]
+    value = _evaluated(frame, expression).set_axis(frame["cell_id"].astype(str))
+    if table == "cells":
+        return value
+    take = how.get("take", "last")
+    if take not in _PER_CELL:
+        raise UserError(f"take must be one of {', '.join(_PER_CELL)}, got {take}")
+    return (
+        value.dropna().groupby(level=0, sort=False).agg(_PER_CELL[take]).reindex(cells["cell_id"].astype(str))
+    )
+
+
+def _evaluated(frame: pd.DataFrame, expression: str) -> pd.Series:
+    """Return an expression over columns, as ``DataFrame.eval`` reads it; a name with a dot in backquotes."""
+    try:
+        found = frame.eval(expression, engine="python")
+    except Exception as error:
+        raise UserError(f"expression must be over columns, got {expression}: {error}") from error
+    if not isinstance(found, pd.Series):
+        raise UserError(f"expression must be over columns, got {expression}")
+    return found
