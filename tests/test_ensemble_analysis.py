@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from stores import write_cells
+from stores import write_cells, write_outputs
 from sweeping import TINY
 from synthetic import cell, exponents
 from vega import compared_with_schema
@@ -21,7 +21,6 @@ from runner.analysis.theory import predicted_variance
 from runner.commands import sweep
 from runner.errors import UserError
 from runner.numerics import losses as exact
-from runner.store import write_part
 
 WIDTHS = (16, 32, 64, 128)
 SAMPLES, OUTPUTS = 5, 3
@@ -306,12 +305,7 @@ def test_an_old_store_has_a_variance_and_says_what_it_lacks(tmp_path, capsys):
     """Before there was a column target."""
     cells = [cell(width=width, seed=seed) for width in (8, 16) for seed in (0, 1)]
     write_cells(tmp_path / "out", cells)
-    rows = [
-        {"cell_id": one.cell_id, "step": 200, "split": "probe", "sample": sample, "output": 0}
-        | {"value": float(one.seed * one.width + sample)}
-        for one in cells for sample in (0, 1)
-    ]  # fmt: skip
-    write_part(tmp_path / "out", "outputs", {key: [row[key] for row in rows] for key in rows[0]}, "a")
+    write_outputs(tmp_path / "out", cells, lambda one, sample: one.seed * one.width + sample)
     view = runner.load(tmp_path / "out").ensemble()
     assert view.table["variance"].tolist() == [8**2 / 2, 16**2 / 2]
     assert view.table["mean_loss"].isna().all()
