@@ -128,6 +128,12 @@ OUTPUTS = (
         "Output of the network, from 0; in classification a class; of text, position * vocabulary + symbol",
     ),
     Column("value", "float64", "output", "f = (h - h at init if centred) / gamma on the sample"),
+    Column(
+        "target",
+        "float64",
+        "output",
+        "What the loss compares it with; under cross-entropy, and of text, 1 for the class and 0 elsewhere",
+    ),
 )
 """Written by the measure ``predictions`` alone."""
 

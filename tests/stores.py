@@ -41,6 +41,16 @@ def write_cells(store, cells, part="a", facet=("parameterization",), planned=Non
     return launch
 
 
+def write_outputs(store, cells, value, steps=(200,), split="probe", samples=2, part="a", **columns):
+    """Write ``value(cell, sample)`` as the only output of these cells on each sample."""
+    rows = [
+        {"cell_id": cell.cell_id, "step": step, "split": split, "sample": sample, "output": 0}
+        | {"value": float(value(cell, sample)), **columns}
+        for cell in cells for step in steps for sample in range(samples)
+    ]  # fmt: skip
+    write_part(store, "outputs", {key: [row[key] for row in rows] for key in rows[0]}, part)
+
+
 def plan(cell_ids: Sequence[str], packs: Sequence[int], shards: Sequence[int]) -> Mapping[str, list[Any]]:
     """Columns of a launch's plan."""
     cells = rows("cells", cell_ids)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from pages import ALL, BLOCKS, DOCS, FENCE, PAGES, README, ROOT, copy_examples, generated
-from stores import write_cells
+from stores import write_cells, write_outputs
 from sweeping import cells_of
 from synthetic import LRS, WIDTHS, grid
 
@@ -153,7 +153,13 @@ def test_the_python_of_the_docs_runs(tmp_path, text):
     """Every block that reads a store, on one of power laws."""
     for store in set(re.findall(r"outputs/\w+", text)):
         axis = {"gamma": (0.1, 1.0, 10.0)} if 'x="gamma"' in text else {"width": WIDTHS}
-        write_cells(tmp_path / store, grid(**axis, lr=LRS, parameterization=("sp", "mup")))
+        ensembles = ".ensemble(" in text
+        axis |= {"lr": LRS[:1], "seed": range(3)} if ensembles else {"lr": LRS}
+        cells = grid(**{key: tuple(values) for key, values in axis.items()}, parameterization=("sp", "mup"))
+        write_cells(tmp_path / store, cells)
+        if ensembles:
+            spread = lambda one, sample: one.seed / one.width**0.5 + sample  # noqa: E731
+            write_outputs(tmp_path / store, cells, spread, (0, 20), "test", target=0.0)
     exec(compile(text, "docs", "exec"), {})
     for figure in re.findall(r'^[^#\n]*save\("([^"]+)"', text, re.MULTILINE):
         assert (tmp_path / figure).stat().st_size > 1000

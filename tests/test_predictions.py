@@ -42,6 +42,10 @@ def test_losses_follow_from_the_kept_outputs():
                 .to_numpy()
             )
             y = getattr(dataset, split).targets.numpy()
+            kept_targets = same[same["split"] == split].pivot(
+                index="sample", columns="output", values="target"
+            )
+            np.testing.assert_array_equal(kept_targets, y)
             assert ((f - y) ** 2).sum() / (2 * len(y)) == pytest.approx(row[column], rel=1e-12)
     assert len(kept) == 2 * 3 * 10 * (10 + 20 + 40)
 

@@ -50,7 +50,7 @@ def test_a_loss_is_not_called_a_mean_squared_error():
 
 
 def test_the_best_does_not_stick_at_what_is_not_a_number():
-    recorder = Recorder([], [], [make_cell()], {})
+    recorder = Recorder([], [], [make_cell()], {}, {}.get)
     for step, value in enumerate((math.nan, 0.2, 0.1, math.nan)):
         one = torch.tensor([value])
         recorder.add(step, [0], {"test_loss": one, "ntk_gain": one}, {})

@@ -18,7 +18,7 @@ from runner.store import Store
 _KEYS = {"step", "layer_index"}
 
 
-def at_level(store: Store, condition: str | None) -> Store:
+def at_level(store: Store, condition: str | None, outputs: bool = False) -> Store:
     """Return a store whose tables end, for each cell, where a measure first came to a level.
 
     There every measure is interpolated between the two measured steps around it, linearly, by how far the
@@ -29,6 +29,7 @@ def at_level(store: Store, condition: str | None) -> Store:
     Args:
         condition: ``train_loss=0.02``: a numeric column of ``trace`` and its level, approached from either
             side. None gives the store itself.
+        outputs: Whether the table ``outputs`` is wanted, too.
 
     Raises:
         UserError: If the condition is malformed, the measure unknown, or no cell came to the level.
@@ -65,6 +66,8 @@ def at_level(store: Store, condition: str | None) -> Store:
     text = f"at {metric} = {level:g}, between measured steps; {count}"
     # Where Store keeps what it has read.
     vars(found).update(cells=cells, trace=trace, layers=layers, config=store.config | {"at": text})
+    if outputs:
+        vars(found).update(outputs=_until(store.outputs, moments, list(KEYS["outputs"][2:])))
     return found
 
 
@@ -97,7 +100,7 @@ def _until(table: pd.DataFrame, moments: pd.DataFrame, keys: list[str]) -> pd.Da
     table = table[table["cell_id"].isin(moments.index)]
     place = moments.loc[table["cell_id"]].set_axis(table.index)
     earlier, after = (table[table["step"] == place[name]] for name in ("before", "step"))
-    names = [str(name) for name in table.select_dtypes("number") if name not in _KEYS]
+    names = [str(name) for name in table.select_dtypes("number") if name not in {*_KEYS, *keys}]
     before = after[["cell_id", *keys]].merge(earlier, on=["cell_id", *keys], how="left").set_axis(after.index)
     weight = place.loc[after.index, "weight"]
     ends = after.copy()

@@ -221,6 +221,31 @@ def _of_role(metric: str, role: str, sizes: Sizes) -> float | None:
     return found.pop() if len(found) == 1 else None
 
 
+def predicted_variance(cell: dict[str, Any]) -> float | None:
+    """Return the slope against width of the variance of outputs over seeds, None where theory gives none.
+
+    Outputs follow from sums over n units, which scatter by n^(-1/2) around their means; outputs at init add
+    their own size, unless they are subtracted. Batches in an order of the seed add what width does not take
+    away, and theory is silent.
+
+    Args:
+        cell: As for :func:`predicted_slope`, and ``batch_size``; of a full batch where it is not there.
+
+    References:
+        Geiger et al., arXiv 1906.08034; Bordelon & Pehlevan, arXiv 2304.03408; Atanasov et al., arXiv
+        2212.12147.
+    """
+    if OPTIMIZERS.get(cell["optimizer"]) != "sgd" or cell.get("batch_size") is not None:
+        return None
+    try:
+        sizes = trained_sizes(network_of(cell), cell["lr_unit"])
+    except Silent:
+        return None
+    from_zero = cell.get("center_output") or cell.get("symmetric_init")
+    start = -1.0 if from_zero else 2 * sizes.outputs
+    return None if sizes.grown or start > TINY else max(-1.0, start) + 0.0
+
+
 def predicted_edge(cell: dict[str, Any], key: str, *, rich: bool = False) -> float | None:
     """Return the slope of the largest stable learning rate against a key, None where theory gives none.
 

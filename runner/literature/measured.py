@@ -43,33 +43,54 @@ def measured(store: Store, published: Published) -> Estimate:
 
 
 def _of_picture(store: Store, name: str, how: dict[str, Any]) -> Estimate:
-    """Return a number of the table that a picture has for these options, with its interval."""
-    over, row, take = how.pop("over", None), how.pop("row", {}), how.pop("take", "only")
-    collapse = "collapse" in how
-    wanted = how.pop("column", "exponent" if collapse else _COLUMNS.get(name, "value"))
-    table = how.pop("table", None if collapse else _TABLES.get(name))
+    """Return a number of the table that a picture has, over another one where ``over`` asks for it."""
+    over = how.pop("over", None)
+    if over is None:
+        return _number(store, name, how)
+    if name != "boundary":
+        return _over(_number(store, name, how), _number(store, name, {**how, **over}))
     make = picture_of(name).make
-    cells = len(choose(store, conditions(how.get("where", ())), bool(how.get("all"))))
-    if over is not None:
-        place, other = (make(store, **asked).more["seeds"] for asked in (how, {**how, **over}))
-        return _ratio(place, other, cells)
-    view = make(store, **how)
-    if table is not None and table not in view.more:
-        raise UserError(f"table must be one of {', '.join(view.more)}, got {table}")
-    rows = view.table if table is None else view.more[table]
-    for key, value in row.items():
+    place, other = (make(store, **asked).more["seeds"] for asked in (how, {**how, **over}))
+    return _ratio(place, other, len(choose(store, conditions(how.get("where", ())))))
+
+
+def _number(store: Store, name: str, how: Mapping[str, Any]) -> Estimate:
+    """Return a number of the table that a picture has for these options, with its interval."""
+    collapse = "collapse" in how
+    picked = {"row": {}, "take": "only", "table": "rows" if collapse else _TABLES.get(name, "rows")}
+    picked |= {"column": "exponent" if collapse else _COLUMNS.get(name, "value")}
+    picked |= {key: value for key, value in how.items() if key in picked}
+    view = picture_of(name).make(store, **{key: value for key, value in how.items() if key not in picked})
+    tables, wanted, take = {"rows": view.table, **view.more}, picked["column"], picked["take"]
+    if picked["table"] not in tables:
+        raise UserError(f"table must be one of {', '.join(tables)}, got {picked['table']}")
+    rows = tables[picked["table"]]
+    for key, value in picked["row"].items():
         rows = rows[[str(found) == str(value) for found in column(rows, key, "row")]]
+    if wanted not in rows:
+        raise UserError(f"column must be one of {', '.join(map(str, rows))}, got {wanted}")
     if take in ("first", "last"):
         rows = rows.iloc[[0 if take == "first" else -1]] if len(rows) else rows
     if len(rows.drop_duplicates([wanted])) != 1:
-        raise UserError(f"row must choose one {wanted} of {name}, got {len(rows)} that differ")
+        raise UserError(f"row must choose one {wanted} of {name}, got {len(rows)} rows")
     found = records(rows)[0]
     names = next((n for n in ((f"{wanted}_low", f"{wanted}_high"), ("low", "high")) if n[0] in found), None)
     numbers = [found[wanted], *((np.nan, np.nan) if names is None else (found[one] for one in names))]
     value, low, high = (np.nan if one is None else float(one) for one in numbers)
     if not np.isfinite(value):
         raise Unsupported(str(found.get("reason") or "the cells do not give it"))
-    return Estimate(value, low, high, cells)
+    return Estimate(value, low, high, len(choose(store, conditions(how.get("where", ())))))
+
+
+def _over(one: Estimate, other: Estimate) -> Estimate:
+    """Return the ratio of two positive numbers of other networks; their intervals add up as squares of logs."""
+    numbers = np.array([[part.low, part.value, part.high] for part in (one, other)])
+    if not (numbers > 0).all():
+        raise Unsupported("a ratio needs positive numbers with intervals")
+    low, value, high = np.log(numbers).T
+    ratio = value[0] - value[1]
+    down, up = np.hypot(value[0] - low[0], high[1] - value[1]), np.hypot(high[0] - value[0], value[1] - low[1])
+    return Estimate(*(float(np.exp(part)) for part in (ratio, ratio - down, ratio + up)), cells=one.cells)
 
 
 def _ratio(place: pd.DataFrame, other: pd.DataFrame, cells: int) -> Estimate:

@@ -90,6 +90,13 @@ class Ensemble:
             return _probabilities(scores)
         return scores
 
+    def scored(self, split: str) -> Shaped[Tensor, "sample output"]:
+        """Return what the loss compares each output with; of symbols 1 for the one that follows."""
+        targets = self.targets[split][0]
+        if self.vocabulary is None:
+            return targets
+        return nn.functional.one_hot(targets, self.vocabulary).flatten(1)
+
     def center(self, raw_outputs: Mapping[str, Float[Tensor, "cell sample output"]]) -> None:
         """Subtract these raw outputs, those at init, from now on."""
         self.offset = dict(raw_outputs)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from runner.grid.cell import Cell
@@ -50,6 +50,7 @@ class Recorder:
     Args:
         layer_names: Layers in the order of the forward pass.
         known: Columns known at init, one value per cell.
+        targets: From a split to what the loss compares each output on it with.
     """
 
     def __init__(
@@ -58,7 +59,9 @@ class Recorder:
         layer_roles: Sequence[str],
         cells: Sequence[Cell],
         known: Mapping[str, Sequence[Any]],
+        targets: Callable[[str], Shaped[Tensor, "sample output"]],
     ) -> None:
+        self._targets = targets
         self._ids = [cell.cell_id for cell in cells]
         self._layers = list(zip(layer_names, layer_roles, strict=True))
         self._results: list[dict[str, Any]] = [
@@ -168,7 +171,13 @@ class Recorder:
             row | {"train_seconds": seconds, "device": name} | delay(measured.get(cell_id, []))
             for cell_id, row in zip(self._ids, self._results, strict=True)
         ]
-        return PackTables(rows, _columns(self._trace), _columns(self._layer_rows), _long(self._outputs))
+        return PackTables(rows, _columns(self._trace), _columns(self._layer_rows), self._kept())
+
+    def _kept(self) -> dict[str, Any]:
+        """Return the columns of ``outputs``, a target beside each number."""
+        splits = dict.fromkeys(one["split"] for one in self._outputs)
+        targets = {split: self._targets(split).flatten().double().cpu().numpy() for split in splits}
+        return _long([one | {"targets": targets[one["split"]]} for one in self._outputs])
 
 
 def delay(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -211,7 +220,9 @@ def _long(kept: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
     places = np.concatenate([np.arange(size) for size in sizes])
     columns["sample"], columns["output"] = np.divmod(places, np.array([one["count"] for one in kept])[owner])
-    return columns | {"value": np.concatenate([one["values"] for one in kept])}
+    for column, values in {"value": "values", "target": "targets"}.items():
+        columns[column] = np.concatenate([one[values] for one in kept])
+    return columns
 
 
 def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:

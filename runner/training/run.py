@@ -101,6 +101,7 @@ class Run:
                 "precision": [cell.precision for cell in cells],
                 "parameters": [layers.parameter_count(self.ensemble.model)] * len(cells),
             },
+            self.ensemble.scored,
         )
 
     def _batches(

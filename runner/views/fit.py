@@ -86,7 +86,9 @@ def chart(
         part = points[[found == key for found in _panel_keys(points)]]
         if len(part):
             same = fits[[found == key for found in _panel_keys(fits)]]
-            charts.append(_panel(key, part, same, series, layout, x))
+            metric, role, layer = key
+            name = f"{metric}, {layer} ({role})" if layer is not None else str(metric)
+            charts.append(panel(name, part, same, series, layout, x))
     return concat(charts, layout, most=3)
 
 
@@ -95,11 +97,16 @@ def _panel_keys(frame: pd.DataFrame) -> list[tuple[Any, ...]]:
     return [tuple(plain(row[key]) for key in ("metric", "role", "layer")) for row in records(frame)]
 
 
-def _panel(
-    values: tuple[Any, ...], points: pd.DataFrame, fits: pd.DataFrame, series: Sequence[str], layout: Layout,
-    key: str,
-) -> Any:  # fmt: skip
-    """Return the panel of one metric."""
+def panel(
+    name: str, points: pd.DataFrame, fits: pd.DataFrame, series: Sequence[str], layout: Layout, key: str
+) -> Any:
+    """Return the panel of one metric: points with their bars, fitted lines and theory's.
+
+    Args:
+        points: Columns ``series``, the key, ``value``, ``low``, ``high`` and ``seeds``.
+        fits: Columns ``series``, ``slope``, ``low``, ``high`` and ``theory``.
+        key: What the slopes are against.
+    """
     channels = series_scales(series, ordered=False)
     legend = alt.Legend(title=None, orient="top", columns=4, symbolSize=50, symbolOpacity=1)
     color = alt.Color("series:N", scale=channels["color"], legend=legend)
@@ -122,8 +129,6 @@ def _panel(
         if len(frame):
             lines = alt.Chart(rows_of(frame)).mark_line(**style)
             layers.append(lines.encode(x=x, y=y, color=color, detail="piece:N"))
-    metric, role, layer = values
-    name = f"{metric}, {layer} ({role})" if layer is not None else str(metric)
     # In print the caption says the slopes.
     slopes: dict[str, Any] = {} if layout.paper else {"subtitle": slope_lines(fits)}
     heading = alt.TitleParams(name.replace("_", " "), **slopes)

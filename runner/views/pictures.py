@@ -14,9 +14,10 @@ PICTURES = {
     "curves": "measures over training, in the terminal or as a figure",
     "transfer": "the best learning rate at each width, and its drift",
     "profile": "a measure of the layers against their depth, one line per width",
+    "ensemble": "networks of several seeds averaged: variance, bias and loss against width",
 }
 """Name, of the command and of the file, to one line for the list of commands, in its order."""
-_ON_PAGE = ("fit", "transfer", "profile", "spectrum")
+_ON_PAGE = ("fit", "ensemble", "transfer", "profile", "spectrum")
 """Files with sections of the page, in its order, below the diagram and its curves."""
 
 

@@ -11,6 +11,7 @@ from runner.views.boundary import boundary
 from runner.views.captions import count_line
 from runner.views.check import check
 from runner.views.curves import curves
+from runner.views.ensemble import ensemble
 from runner.views.figures import render
 from runner.views.fit import fit
 from runner.views.page import Page, write_page
@@ -34,6 +35,7 @@ class Results(Store):
     curves = curves
     transfer = transfer
     profile = profile
+    ensemble = ensemble
     check = check
 
     def report(
