@@ -167,3 +167,17 @@ def kalra2023(cells, true):
 def _output(one, sample, value):
     return {"cell_id": one.cell_id, "step": one.steps, "split": "probe", "sample": sample, "output": 0,
             "value": value, "target": float(np.sign(np.sin(sample)))}  # fmt: skip
+
+
+def vyas2023(cells, true):
+    world, rows = World(), []
+    for one in cells:
+        world.add(one)
+        spread = (one.width / 64) ** (-0.5 if true else 0.2)
+        bias = 0.5 * (64 / one.width) if true else 0.5 * (one.width / 64)
+        for sample in range(24):
+            target = float(np.sign(np.sin(sample)))
+            for step in (20, one.steps):
+                noise = 0.1 * spread * world.rng.normal()
+                rows.append(_output(one, sample, target * (1 + bias) + noise) | {"step": step})
+    return planted(world, pd.DataFrame(rows))

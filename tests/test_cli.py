@@ -60,7 +60,8 @@ def test_help_has_examples(capsys, command):
         (
             ["phse"],
             "command must be one of boundary, check, claims, curves, ensemble, export, fit, phase, profile, "
-            "report, reproduce, schema, status, sweep, theory, transfer, verify, got 'phse'; did you mean 'phase'?",
+            "report, reproduce, schema, status, sweep, theory, transfer, verify, got 'phse'; "
+            "did you mean 'phase'?",
         ),
         (["phase", "--colour", "x"], "unrecognized arguments: --colour; did you mean --color?"),
         (["phase", "STORE", "--out", "a.jpg"], "--out suffix must be one of .pdf, .png, .svg, got '.jpg'"),

@@ -57,7 +57,11 @@ def _of_picture(store: Store, name: str, how: dict[str, Any]) -> Estimate:
 def _number(store: Store, name: str, how: Mapping[str, Any]) -> Estimate:
     """Return a number of the table that a picture has for these options, with its interval."""
     collapse = "collapse" in how
-    picked = {"row": {}, "take": "only", "table": "rows" if collapse else _TABLES.get(name, "rows")}
+    picked: dict[str, Any] = {
+        "row": {},
+        "take": "only",
+        "table": "rows" if collapse else _TABLES.get(name, "rows"),
+    }
     picked |= {"column": "exponent" if collapse else _COLUMNS.get(name, "value")}
     picked |= {key: value for key, value in how.items() if key in picked}
     view = picture_of(name).make(store, **{key: value for key, value in how.items() if key not in picked})
@@ -83,14 +87,18 @@ def _number(store: Store, name: str, how: Mapping[str, Any]) -> Estimate:
 
 
 def _over(one: Estimate, other: Estimate) -> Estimate:
-    """Return the ratio of two positive numbers of other networks; their intervals add up as squares of logs."""
+    """Return the ratio of two positive numbers of other networks; errors of logarithms add in squares."""
     numbers = np.array([[part.low, part.value, part.high] for part in (one, other)])
     if not (numbers > 0).all():
         raise Unsupported("a ratio needs positive numbers with intervals")
     low, value, high = np.log(numbers).T
     ratio = value[0] - value[1]
-    down, up = np.hypot(value[0] - low[0], high[1] - value[1]), np.hypot(high[0] - value[0], value[1] - low[1])
-    return Estimate(*(float(np.exp(part)) for part in (ratio, ratio - down, ratio + up)), cells=one.cells)
+    down, up = (
+        np.hypot(value[0] - low[0], high[1] - value[1]),
+        np.hypot(high[0] - value[0], value[1] - low[1]),
+    )
+    least, most = np.exp([ratio - down, ratio + up])
+    return Estimate(float(np.exp(ratio)), float(least), float(most), one.cells)
 
 
 def _ratio(place: pd.DataFrame, other: pd.DataFrame, cells: int) -> Estimate:
