@@ -5,12 +5,22 @@ from pathlib import Path
 
 import pandas as pd
 
-from runner.analysis.columns import plain, records
+from runner.analysis.columns import records
 from runner.literature.paper import Paper
-from runner.views.claims import figures_of, markdown_rows
+from runner.views.claims import markdown_rows, paper_rows
 
 _HEAD = ("paper", "finding", "agree", "verdict")
-_OF_NUMBERS = ("figure", "published", "agrees", "measured", "95% interval", "cells", "verdict", "source")
+_OF_NUMBERS = (
+    "figure",
+    "published",
+    "agrees",
+    "measured",
+    "95% interval",
+    "cells",
+    "verdict",
+    "source",
+    "note",
+)
 
 
 def literature_markdown(
@@ -29,29 +39,16 @@ def literature_markdown(
         command: The command line that measured.
     """
     lines = ["# Papers", "", f"As measured by `{command}`. A paper holds if all its numbers do.", ""]
-    verdicts = {row["claim"]: row for row in records(table)}
-    numbers = {paper.name: records(checks[checks["claim"] == paper.name]) for paper in papers}
+    held = (checks["verdict"] == "holds").groupby(checks["claim"]).agg(["sum", "count"])
     lines += markdown_rows(_HEAD, [
-        [
-            paper.name, paper.finding,
-            f"{sum(row['verdict'] == 'holds' for row in numbers[paper.name])} of {len(numbers[paper.name])}",
-            verdicts[paper.name]["verdict"],
-        ]
-        for paper in papers
+        [row["claim"], row["text"], "{} of {}".format(*held.loc[row["claim"]]), row["verdict"]]
+        for row in records(table)
     ])  # fmt: skip
     for paper in papers:
         lines += ["", f"## {paper.name}", "", f"{paper.cite}.", ""]
-        lines += markdown_rows(_OF_NUMBERS, [_numbers(row) for row in numbers[paper.name]])
+        own = checks[checks["claim"] == paper.name]
+        lines += markdown_rows(_OF_NUMBERS, [row[1:] for row in paper_rows(own)])
         figure = drawn[paper.name]
         words = f"![{paper.finding}]({figure.name})" if isinstance(figure, Path) else f"No figure: {figure}."
         lines += ["", words]
     return "\n".join(lines) + "\n"
-
-
-def _numbers(row: Mapping[str, object]) -> list[str]:
-    """Return one published number beside what was measured, as text."""
-    predicted, measured, interval, cells = figures_of(row)
-    published = plain(row["published"])
-    verdict = f"{row['verdict']} ({row['note']})" if row["note"] else str(row["verdict"])
-    said = "" if published is None else f"{published:.4g}"
-    return [str(row["check"]), said, predicted, measured, interval, cells, verdict, str(row["source"])]

@@ -5,6 +5,7 @@ tables a number per cell is taken, then a share, a mean or a rank correlation ov
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,14 @@ import pandas as pd
 
 from runner.analysis.columns import column, floats, records
 from runner.analysis.correlation import spearman
-from runner.analysis.estimate import Estimate, Unsupported, over_seeds, share, trained
+from runner.analysis.estimate import Estimate, Unsupported, over_seeds, require_seeds, share, trained
 from runner.analysis.selection import choose
 from runner.errors import UserError
 from runner.literature.paper import Published
+from runner.schema import TABLES
 from runner.store import Store
 from runner.views.picture import conditions
-from runner.views.pictures import PICTURES, picture_of
+from runner.views.pictures import picture_of
 
 _COLUMNS = {"fit": "slope", "boundary": "slope", "transfer": "drift", "ensemble": "slope"}
 """The number of a picture that is taken by default."""
@@ -36,8 +38,11 @@ def measured(store: Store, published: Published) -> Estimate:
         Unsupported: If the cells do not give it.
     """
     try:
-        of = _of_picture if published.origin in PICTURES else _of_table
-        return of(store, published.origin, dict(published.how))
+        cells = choose(store, conditions(published.how.get("where", ())))
+        require_seeds(cells)
+        if published.origin in TABLES:
+            return _of_table(store, published.origin, cells, published.how)
+        return replace(_of_picture(store, published.origin, dict(published.how)), cells=len(cells))
     except UserError as error:  # of the picture: too few values, nothing measured, all diverged
         raise Unsupported(str(error)) from error
 
@@ -50,8 +55,7 @@ def _of_picture(store: Store, name: str, how: dict[str, Any]) -> Estimate:
     if name != "boundary":
         return _over(_number(store, name, how), _number(store, name, {**how, **over}))
     make = picture_of(name).make
-    place, other = (make(store, **asked).more["seeds"] for asked in (how, {**how, **over}))
-    return _ratio(place, other, len(choose(store, conditions(how.get("where", ())))))
+    return _ratio(*(make(store, **asked).more["seeds"] for asked in (how, {**how, **over})))
 
 
 def _number(store: Store, name: str, how: Mapping[str, Any]) -> Estimate:
@@ -83,7 +87,7 @@ def _number(store: Store, name: str, how: Mapping[str, Any]) -> Estimate:
     value, low, high = (np.nan if one is None else float(one) for one in numbers)
     if not np.isfinite(value):
         raise Unsupported(str(found.get("reason") or "the cells do not give it"))
-    return Estimate(value, low, high, len(choose(store, conditions(how.get("where", ())))))
+    return Estimate(value, low, high, 0)
 
 
 def _over(one: Estimate, other: Estimate) -> Estimate:
@@ -98,10 +102,10 @@ def _over(one: Estimate, other: Estimate) -> Estimate:
         np.hypot(high[0] - value[0], value[1] - low[1]),
     )
     least, most = np.exp([ratio - down, ratio + up])
-    return Estimate(float(np.exp(ratio)), float(least), float(most), one.cells)
+    return Estimate(float(np.exp(ratio)), float(least), float(most), 0)
 
 
-def _ratio(place: pd.DataFrame, other: pd.DataFrame, cells: int) -> Estimate:
+def _ratio(place: pd.DataFrame, other: pd.DataFrame) -> Estimate:
     """Return the geometric mean of the ratio of two boundaries' places, seed by seed."""
     keys = [str(key) for key in place if key in other and key not in _OF_A_PLACE]
     both = place.merge(other, on=keys, suffixes=("", "_other"))
@@ -110,16 +114,15 @@ def _ratio(place: pd.DataFrame, other: pd.DataFrame, cells: int) -> Estimate:
         raise Unsupported("no seed has both places inside the grid")
     found = over_seeds(both, lambda part: float(part["log"].mean()))
     value, low, high = np.exp([found.value, found.low, found.high])
-    return Estimate(float(value), float(low), float(high), cells)
+    return Estimate(float(value), float(low), float(high), 0)
 
 
 _OF_A_PLACE = {"place", "last", "first", "where", "change", "ragged", "score"}
 """Columns of a boundary's places that say where it is, not whose it is."""
 
 
-def _of_table(store: Store, table: str, how: dict[str, Any]) -> Estimate:
+def _of_table(store: Store, table: str, cells: pd.DataFrame, how: Mapping[str, Any]) -> Estimate:
     """Return a share, a mean or a rank correlation over cells of a number that each of them has."""
-    cells = choose(store, conditions(how.get("where", ())))
     if "share" in how:
         hits = _per_cell(store, table, cells, how, str(how["share"])).dropna()
         return share(hits.astype(bool))

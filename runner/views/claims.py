@@ -72,6 +72,17 @@ def claim_rows(table: pd.DataFrame) -> list[list[str]]:
     ]
 
 
+def paper_rows(checks: pd.DataFrame) -> list[list[str]]:
+    """Return published numbers as text: paper, figure, published and measured, verdict, source of each."""
+    return [
+        [
+            *(row["claim"], row["check"], _number(plain(row["published"]))),
+            *(*figures_of(row), row["verdict"], row["source"], row["note"]),
+        ]
+        for row in records(checks)
+    ]
+
+
 def figures_of(row: Mapping[str, Any]) -> list[str]:
     """Return prediction, measured value, interval and cells as text."""
     low, high = plain(row["low"]), plain(row["high"])

@@ -1,7 +1,7 @@
 """The parts of the page that are text and tables."""
 
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from runner.store.arrow import column_of
 from runner.store.keys import is_key
 from runner.store.launches import read_launch
 from runner.views.captions import count_line
-from runner.views.claims import HEADINGS, claim_rows
+from runner.views.claims import HEADINGS, claim_rows, paper_rows
 from runner.views.picture import Part, Section
 
 PAPERS = {column.name: measure.paper for measure in MEASURES for column in (*measure.trace, *measure.init)}
@@ -40,7 +40,7 @@ def sections(
         "regimes": _regimes(thresholds_of(store.config)),
         "measures": _measures(cells, store),
         "beside": _beside(cells, store),
-        "claims": _claims(store.path),
+        "claims": _claims(store.path) + _papers(store.path),
         "provenance": _provenance(store, record),
         "command": _text(str(record.get("command", f"runner sweep name={store.path.name}"))),
         "store": _text(str(store.path)),
@@ -109,13 +109,26 @@ def _beside(cells: pd.DataFrame, store: Store) -> str:
 
 def _claims(store: Path) -> str:
     """Return the table of claims that lies in, above or beside the store, if there is one."""
-    for folder in (store, store.parent, store.parent / "claims"):
-        path = folder / "claims.parquet"
-        if path.is_file():
-            rows = claim_rows(pd.read_parquet(path))
-            head = ("claim", "statement", "shown by", *HEADINGS[1:])
-            table = html_table(head, [row[: len(head)] for row in rows])
-            return f"<section><h2>Claims of the theory</h2><p>From {_text(str(path))}.</p>{table}</section>"
+    head = ("claim", "statement", "shown by", *HEADINGS[1:])
+    return _verdicts(store, "claims", "claims.parquet", "Claims of the theory", head, claim_rows)
+
+
+def _papers(store: Path) -> str:
+    """Return the published numbers beside the measured ones that lie in, above or beside the store."""
+    head = ("paper", "figure", "published", *HEADINGS[1:])
+    return _verdicts(store, "reproduce", "checks.parquet", "Published figures", head, paper_rows)
+
+
+def _verdicts(
+    store: Path, command: str, file: str, title: str, head: Sequence[str],
+    rows_of: Callable[[pd.DataFrame], list[list[str]]],
+) -> str:  # fmt: skip
+    """Return the table that a command that judges left in, above or beside the store, if there is one."""
+    for folder in (store, store.parent, store.parent / command):
+        if (folder / f"{command}.parquet").is_file():
+            path = folder / file
+            table = html_table(head, [row[: len(head)] for row in rows_of(pd.read_parquet(path))])
+            return f"<section><h2>{title}</h2><p>From {_text(str(path))}.</p>{table}</section>"
     return ""
 
 
