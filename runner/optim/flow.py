@@ -33,7 +33,7 @@ class Flow(Optimizer):
     Args:
         tolerance: Error of a substep over the distance that a step covers at the present speed.
         max_substeps: Of a step. One as short as that is taken though its error is larger, as where a relu
-            switches; but if the error is as large as what it moves, the cell is diverged.
+            switches; a cell for whose sharpness even that is too long is diverged.
         weight_decay: See :class:`runner.optim.Optimizer`, coupled: part of the flow.
 
     Attributes:
