@@ -10,8 +10,9 @@ from tolerance import TOLERANCE
 from runner import data
 from runner.layers import ACTIVATIONS, parameters_of
 from runner.models import MLP
+from runner.models.descent import AutogradDescent, ChainDescent, GraphedDescent
 from runner.numerics import losses
-from runner.training.descent import AutogradDescent, ChainDescent, GraphedDescent, descent_of
+from runner.training.descent import FunctionOfBatch, descent_of
 from runner.training.run import Run
 
 CPU = torch.device("cpu")
@@ -104,7 +105,9 @@ SETTINGS = {
 def test_steps_equal_autograd(case):
     cells = pack(**SETTINGS[case])
     chained, reference = run_of(cells), run_of(cells)
-    reference.descent = AutogradDescent(reference.start, reference.optimizer)
+    reference.descent = AutogradDescent(
+        reference.ensemble, reference.optimizer, FunctionOfBatch(reference.start)
+    )
     for step in range(15):
         chained.advance(step)
         reference.advance(step)

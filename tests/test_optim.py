@@ -324,6 +324,7 @@ FULL = {  # every part that has a scale
     "lion": section("Lion", weight_decay=0.05, clip=0.5, schedule="cosine"),
     "atan2": section("AdamAtan2", weight_decay=0.01, independent_decay=True, clip=0.5),
     "muon": section("Muon", eps=0.01, weight_decay=0.05, clip=0.5, warmup=0.2),
+    "flow": section("Flow", weight_decay=0.05),
 }
 INVARIANT = ("train_loss", "test_loss", "ntk_change", "feature_movement")
 

@@ -17,7 +17,7 @@ def critical_sharpness(cells: pd.DataFrame) -> pd.Series:
     """Return the critical lr * lambda_max of each cell: for MSE and full batch, in units of 1 / lambda_max.
 
     With momentum mu it is 2 (1 + mu), with Nesterov's (2 + 2 mu) / (1 + 2 mu). NaN where lambda_max is no
-    scale of the learning rate: under Adam and signs.
+    scale of the learning rate, under Adam and signs, and under gradient flow, which is stable at any.
 
     References:
         Cohen et al. (2021), arXiv 2103.00065, appendix B, eq. 2 and 3.
@@ -42,5 +42,7 @@ def above_critical(cells: pd.DataFrame) -> np.ndarray:
 
 
 def _critical(optimizer: Mapping[str, Any]) -> float:
+    if optimizer.get("_target_") == "runner.optim.Flow":
+        return float("nan")
     momentum = float(optimizer.get("momentum", 0))
     return 2 * (1 + momentum) / (1 + 2 * momentum if optimizer.get("nesterov") else 1)

@@ -29,6 +29,7 @@ RATES = {
     "sgd": "0.1",
     "momentum": "0.02",
     "nesterov": "0.02",
+    "flow": "0.1",
     "adam": "0.01",
     "adamw": "0.01",
     "signsgd": "0.01",

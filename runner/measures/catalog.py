@@ -12,6 +12,7 @@ from runner.measures.requirements import (
     enough_probes,
     enough_to_split,
     full_batch,
+    integrable,
     known_splits,
     mse,
     one_prediction,
@@ -72,6 +73,12 @@ def _regression_at_init(sizes: Sizes, options: Mapping[str, Any]) -> Cost:
 
 def _descent(sizes: Sizes, options: Mapping[str, Any]) -> Cost:
     return Cost(init={"kernel descent": _DESCENT * sizes.passes * (1 + sizes.probe / sizes.train)})
+
+
+def _flow(sizes: Sizes, options: Mapping[str, Any]) -> Cost:
+    from runner.optim import Flow
+
+    return Cost(step={"flow": Flow.evaluations * sizes.passes})
 
 
 def _linear_probe(sizes: Sizes, options: Mapping[str, Any]) -> Cost:
@@ -158,6 +165,18 @@ MEASURES: tuple[Measure, ...] = (
         trace=columns(
             kernel_gd_error=("1",
                 "RMS(f_t - g_t) / RMS(g_t - f_0) on probes, g_t after t steps of GD under the fixed Theta_0"),
+        ),
+    ),
+    Measure(
+        "flow_distance", "flow", requires=(full_batch, plain_sgd, enough_probes, integrable), cost=_flow,
+        paper="Cohen et al., arXiv 2103.00065",
+        trace=columns(
+            flow_distance=("1", "RMS(f_t - f(lr t)) / RMS(f(lr t) - f_0) on probes, f(s) gradient flow from "
+                "the same init after a time of s"),
+            flow_weight_distance=("1", "norm(theta_t - theta(lr t)) / norm(theta(lr t) - theta_0), raw "
+                "parameters of the same"),
+            flow_error=("1", "Estimated errors of all substeps of gradient flow over the length of its path, "
+                "of this measure or of optimizer=flow; null without either"),
         ),
     ),
     Measure(

@@ -71,10 +71,12 @@ class Cost:
     Attributes:
         init: Once for each network at init.
         point: For each cell at each measured step after that.
+        step: For each cell at each optimizer step.
     """
 
     init: Mapping[str, float] = field(default_factory=dict)
     point: Mapping[str, float] = field(default_factory=dict)
+    step: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def always(cls, work: str, seconds: float) -> Cost:

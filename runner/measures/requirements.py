@@ -140,6 +140,16 @@ def plain_sgd(name: str, setting: Setting) -> None:
         )
 
 
+def integrable(name: str, setting: Setting) -> None:
+    """Ask for a tolerance and a number of substeps with which gradient flow can be followed."""
+    from runner.optim.flow import integration
+
+    chosen = (
+        setting.options.get(key, default) for key, default in (("tolerance", 1e-5), ("max_substeps", 100))
+    )
+    integration(f"measure.functions.{name}", *chosen)
+
+
 def enough_to_split(name: str, setting: Setting) -> None:
     """Ask for a training set that can be split to choose a ridge."""
     from runner.measures.ridge import LEAST_SAMPLES

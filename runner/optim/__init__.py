@@ -2,8 +2,9 @@
 
 from runner.optim.adam import Adam, AdamAtan2, AdamW
 from runner.optim.base import Optimizer, Slot
+from runner.optim.flow import Flow
 from runner.optim.muon import Muon
 from runner.optim.sgd import SGD
 from runner.optim.signsgd import Lion, SignSGD
 
-__all__ = ["SGD", "Adam", "AdamAtan2", "AdamW", "Lion", "Muon", "Optimizer", "SignSGD", "Slot"]
+__all__ = ["SGD", "Adam", "AdamAtan2", "AdamW", "Flow", "Lion", "Muon", "Optimizer", "SignSGD", "Slot"]

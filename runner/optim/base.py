@@ -117,6 +117,7 @@ class Optimizer:
         family: Which row of the abc table's c it reads.
         remembers: Names of the state kept for every parameter, unless :meth:`remembered` says otherwise.
         decoupled: Whether decay bypasses the gradient.
+        evaluations: Gradients that a step takes, for the planner.
         independent_decay: Whether decoupled decay leaves lr out; a key of those that have it.
         taken: Steps done.
         factor: Of the learning rate at the step at hand.
@@ -127,6 +128,7 @@ class Optimizer:
 
     family: ClassVar[OptimizerFamily] = "sgd"
     decoupled: ClassVar[bool] = False
+    evaluations: ClassVar[float] = 1.0
     remembers: tuple[str, ...] = field(default=(), init=False)
     eps: float = field(default=0.0, init=False)
     independent_decay: bool = field(default=False, init=False)
@@ -240,6 +242,10 @@ class Optimizer:
     def flops(spec: ParameterSpec) -> float:
         """Return the operations of a parameter's products of matrices in a step, for the planner: none."""
         return 0.0
+
+    def reported(self) -> Mapping[str, Float[Tensor, "cell"]]:
+        """Return what it knows of its own steps so far, by column of ``trace`` and ``cells``: nothing."""
+        return {}
 
     def share(self, spec: ParameterSpec) -> float:
         """Return the part of lr that a parameter learns and decays with, at any width."""

@@ -60,6 +60,7 @@ class Costs:
         self.cell_bytes = width * (shape.parameters + batch * (shape.inputs + shape.activations))
         self._step_call = _STEP_CALLS * (cell.depth + 1) * machine.call
         self._step_products = (products + shape.optimizer_flops / flops_per_second) / _STEP_SHARE
+        self._evaluations = shape.evaluations
         self._step_start = 0.0
         if json.loads(cell.settings).get("data", {}).get("online"):
             # Drawn once for each seed; what is subtracted of f is a forward pass for each start.
@@ -81,7 +82,7 @@ class Costs:
             train, shape.test_size, shape.probe_size, outputs, shape.positions, on_all, kernel,
             lambda pairs: kernel(train, train, pairs / double), decomposition,
         )  # fmt: skip
-        self._points, at_init, after = _measures(cell, sizes, shape.searched)
+        self._points, at_init, after, self._beside = _measures(cell, sizes, shape.searched)
         self._init = (_INIT_STEPS if shape.searched else _OUTPUT_STEPS) * on_all + at_init
         self._measures = self._points * on_all + after
 
@@ -94,7 +95,7 @@ class Costs:
         size = np.multiply(counts, self.cell_bytes)
         bandwidth = np.where(size <= self._machine.cache_bytes, self._machine.cached, self._machine.uncached)
         step = self._step_call + counts * self._step_products + _STEP_PASSES * size / bandwidth
-        step = step + starts * self._step_start
+        step = self._evaluations * step + starts * self._step_start + counts * self._beside
         calls = (_INIT_CALLS + _POINT_CALLS * self._points) * self._machine.call
         return np.asarray(
             _PACK_SECONDS + calls + starts * self._init + self._steps * step + counts * self._measures
@@ -131,8 +132,10 @@ def kept_outputs(cell: Cell, shape: PackShape) -> int:
     )
 
 
-def _measures(cell: Cell, sizes: Sizes, searched: bool) -> tuple[int, float, float]:
-    """Return the measured steps and the seconds of measures at init and after it; shared work counts once.
+def _measures(cell: Cell, sizes: Sizes, searched: bool) -> tuple[int, float, float, float]:
+    """Return the measured steps and the seconds of measures at init, after it and at every step.
+
+    Shared work counts once.
 
     Args:
         searched: Whether lambda_max is looked for at init, measured or not.
@@ -142,10 +145,13 @@ def _measures(cell: Cell, sizes: Sizes, searched: bool) -> tuple[int, float, flo
     init = dict(BY_NAME["lambda_max"].price(sizes, {}).init) if searched else {}
     times: dict[str, int] = {}
     each: dict[str, float] = {}
+    steps: dict[str, float] = {}
     for measure in scheduled(section).values():
         cost = measure.declared.price(sizes, measure.options)
         init |= cost.init
         each |= cost.point
+        steps |= cost.step if measure.times(count) else {}
         for work in cost.point:
             times[work] = max(times.get(work, 0), measure.times(count))
-    return count, sum(init.values()), sum(times[work] * seconds for work, seconds in each.items())
+    after = sum(times[work] * seconds for work, seconds in each.items())
+    return count, sum(init.values()), after, sum(steps.values())

@@ -6,6 +6,7 @@ OPTIMIZERS = {
     "sgd": "sgd",
     "momentum": "sgd",
     "nesterov": "sgd",
+    "flow": "sgd",
     "adam": "adam",
     "adamw": "adam",
     "signsgd": "adam",

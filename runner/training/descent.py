@@ -1,6 +1,4 @@
-"""One optimizer step of a pack: the loss of its cells, its gradient and the update."""
-
-from typing import Protocol, runtime_checkable
+"""How the cells of a run take steps: what f is on a batch, also on samples that no split holds."""
 
 import torch
 from jaxtyping import Float
@@ -8,56 +6,21 @@ from torch import Tensor
 
 from runner.data.order import Batch
 from runner.measures.snapshot import Snapshot
-from runner.models import MLP, is_built_in
-from runner.models.ensemble import take
-from runner.numerics import losses
+from runner.models.descent import Descent, descent_on
 from runner.optim import Optimizer
-
-_WARM_UP = 3
-"""Steps before one is recorded: libraries choose their kernels and find their memory in the first."""
-
-
-@runtime_checkable
-class Descent(Protocol):
-    """Takes steps with the present cells of an ensemble; after a selection, another one must."""
-
-    def __call__(self, batch: Batch) -> Float[Tensor, "cell"]:
-        """Take one step, which the optimizer has begun.
-
-        Args:
-            batch: What every cell descends on.
-
-        Returns:
-            Loss of every cell on its batch before the step.
-        """
-        ...
 
 
 def descent_of(start: Snapshot, optimizer: Optimizer, *, graphed: bool = True) -> Descent:
-    """Return the fastest way to take steps: without autograd where the model is a dense chain.
-
-    Clipping needs the gradients of all parameters before it changes any, so it is left to autograd. On a
-    GPU, steps of this package's own models and optimizers are recorded and replayed.
+    """Return the fastest way to take steps, see :func:`runner.models.descent.descent_on`.
 
     Args:
         start: The pack at init, whose ensemble has the present weights.
         graphed: Whether to record where that is possible.
     """
-    model = start.ensemble.model
-    descent: Descent
-    # A class derived from it may compute something else.
-    if type(model) is MLP and optimizer.clip is None:
-        descent = ChainDescent(start, model, optimizer)
-    else:
-        descent = AutogradDescent(start, optimizer)
-    # Code of others may do at a step what a recording would not repeat.
-    ours = is_built_in(model) and type(optimizer).__module__.startswith("runner.optim.")
-    if graphed and ours and start.ensemble.device.type == "cuda":
-        return GraphedDescent(descent)
-    return descent
+    return descent_on(start.ensemble, optimizer, FunctionOfBatch(start), graphed=graphed)
 
 
-class _Function:
+class FunctionOfBatch:
     """f of the present cells on batches.
 
     Of samples that no split holds nobody keeps the outputs at init. They are computed with the weights of
@@ -86,102 +49,3 @@ class _Function:
                 origin = self._start.call(batch.inputs[self._places])
             raw = raw - origin[self._which]
         return raw / self._ensemble.gamma
-
-
-class AutogradDescent:
-    """Steps of any model."""
-
-    def __init__(self, start: Snapshot, optimizer: Optimizer) -> None:
-        self._ensemble, self._optimizer = start.ensemble, optimizer
-        self._function = _Function(start)
-        self._parameters = list(self._ensemble.parameters.values())
-        self._loss = losses.LOSSES[self._ensemble.cells[0].loss]
-
-    def __call__(self, batch: Batch) -> Float[Tensor, "cell"]:
-        """Take one step; see :class:`Descent`."""
-        ensemble = self._ensemble
-        x = take(ensemble.inputs["train"], batch.places) if batch.inputs is None else batch.inputs
-        raw = ensemble.model(x)
-        loss = self._loss(self._function(raw, batch), ensemble.batch_targets(batch))
-        # Cells do not interact, so the gradient of the sum is each cell's own.
-        self._optimizer.descend(self._parameters, torch.autograd.grad(loss.sum(), self._parameters))
-        return loss.detach()
-
-
-class ChainDescent:
-    """Steps of a dense chain, each layer updated as soon as its gradient is known.
-
-    Args:
-        optimizer: Updates one parameter at a time; must not clip.
-    """
-
-    def __init__(self, start: Snapshot, model: MLP, optimizer: Optimizer) -> None:
-        self._ensemble, self._optimizer = start.ensemble, optimizer
-        self._function, self._flat = _Function(start), model.flat
-        ensemble = start.ensemble
-        shape = ensemble.cells[0]
-        self._inputs = model.flat(ensemble.inputs["train"])
-        # What all cells share would be copied for each of them at every step: oneDNN wants dense batches.
-        if shape.batch_size is None:
-            self._inputs = self._inputs.expand(len(ensemble.cells), -1, -1).contiguous()
-        self._chain = model.chain(shape.batch_size or self._inputs.shape[1])
-        self._slots = {slot.path: slot for slot in optimizer.slots}
-        self._parameters = ensemble.parameters
-        self._loss, self._loss_gradient = losses.LOSSES[shape.loss], losses.GRADIENTS[shape.loss]
-
-    @torch.no_grad()
-    def __call__(self, batch: Batch) -> Float[Tensor, "cell"]:
-        """Take one step; see :class:`Descent`."""
-        x = take(self._inputs, batch.places) if batch.inputs is None else self._flat(batch.inputs)
-        f = self._function(self._chain.forward(x), batch)
-        targets = self._ensemble.batch_targets(batch)
-        loss = self._loss(f, targets)
-        for path, gradient in self._chain.backward(
-            self._loss_gradient(f, targets).div_(self._ensemble.gamma)
-        ):
-            slot, parameter = self._slots[path], self._parameters[path]
-            if isinstance(gradient, Tensor):
-                self._optimizer.apply(slot, parameter, gradient)
-            else:
-                self._optimizer.apply_product(slot, parameter, gradient)
-        return loss
-
-
-class GraphedDescent:
-    """Replays a recording of another descent's step: on a GPU, narrow nets run faster than they launch.
-
-    The first steps are taken as they are, on a stream of their own, as a recording asks for; then one is
-    recorded as a CUDA graph. Whatever changes from step to step lies in tensors that are overwritten: the
-    optimizer's rates, and the places or the samples of the batch.
-
-    References:
-        "CUDA Graphs" in PyTorch's notes on CUDA semantics.
-    """
-
-    def __init__(self, descent: Descent) -> None:
-        self._descent = descent
-        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        self._left = _WARM_UP
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._batch = Batch()
-        self._loss = torch.empty(0)
-
-    def __call__(self, batch: Batch) -> Float[Tensor, "cell"]:
-        """Take one step; see :class:`Descent`."""
-        if self._left:
-            self._left -= 1
-            self._stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self._stream):
-                loss = self._descent(batch)
-            torch.cuda.current_stream().wait_stream(self._stream)
-            return loss
-        if self._graph is None:
-            self._batch = Batch(*(None if part is None else part.clone() for part in batch))
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph, stream=self._stream):
-                self._loss = self._descent(self._batch)
-        for held, part in zip(self._batch, batch, strict=True):
-            if held is not None and part is not None:
-                held.copy_(part)
-        self._graph.replay()
-        return self._loss.clone()

@@ -51,6 +51,7 @@ class PackShape:
         searched: Whether lambda_max is looked for at init.
         wrapped: Whether the model is a plain torch module.
         optimizer_flops: Of products of matrices in the optimizer's own part of a step.
+        evaluations: Gradients that a step takes.
     """
 
     parameters: int
@@ -65,6 +66,7 @@ class PackShape:
     searched: bool = True
     wrapped: bool = False
     optimizer_flops: float = 0.0
+    evaluations: float = 1.0
 
 
 def resolve_device(name: str, shard: int = 0) -> torch.device:
@@ -172,4 +174,5 @@ def _inspect(settings: str, width: int, depth: int, loss: str, batch_size: int |
         count, train_size, test_size, probe_size, inputs, dataset.outputs, size.activations, flops,
         dataset.positions, needs_lambda_max(dataset, family, measures), isinstance(model, TorchModule),
         sum(of_optimizer(spec) for _, spec, _, _ in layers.parameters_of(model)),
+        getattr(optimizer, "evaluations", Optimizer.evaluations),
     )  # fmt: skip

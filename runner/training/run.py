@@ -17,12 +17,13 @@ from runner.grid.cell import Cell
 from runner.measures.kernel import lambda_max
 from runner.measures.schedule import Scheduled, scheduled
 from runner.measures.snapshot import Measurement, Snapshot
+from runner.models.descent import Descent
 from runner.models.ensemble import Ensemble
 from runner.numerics import losses
 from runner.numerics.precision import set_precision
 from runner.schema import TABLES
 from runner.training.checkpoint import State
-from runner.training.descent import Descent, descent_of
+from runner.training.descent import descent_of
 from runner.training.divergence import loss_limits
 from runner.training.record import Recorder
 from runner.training.stopping import StopRule
@@ -182,6 +183,8 @@ class Run:
                 trace[f"{split}_error"] = losses.error_rate(now.outputs(split), ensemble.targets[split])
         if step == 0 and self.searched:
             trace |= lambda_max(now, now).trace
+        places = [self.active.index(cell) for cell in active]
+        trace |= {name: value[places] for name, value in self.optimizer.reported().items()}
         per_layer: dict[str, Mapping[str, Tensor]] = {}
         outputs: dict[str, Tensor] = {}
         for name, measure in self.measures.items():

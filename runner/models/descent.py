@@ -1,0 +1,179 @@
+"""One optimizer step of a pack: the loss of its cells, its gradient and the update."""
+
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from runner.data.order import Batch
+from runner.models.build import is_built_in
+from runner.models.ensemble import Ensemble, take
+from runner.models.mlp import MLP
+from runner.numerics import losses
+from runner.optim import Flow, Optimizer
+
+_WARM_UP = 3
+"""Steps before one is recorded: libraries choose their kernels and find their memory in the first."""
+
+
+@runtime_checkable
+class Descent(Protocol):
+    """Takes steps with the present cells of an ensemble; after a selection, another one must."""
+
+    def __call__(self, batch: Batch) -> Float[Tensor, "cell"]:
+        """Take one step, which the optimizer has begun.
+
+        Args:
+            batch: What every cell descends on.
+
+        Returns:
+            Loss of every cell on its batch before the step.
+        """
+        ...
+
+
+Function = Callable[[Float[Tensor, "cell sample output"], Batch], Float[Tensor, "cell sample output"]]
+"""From the raw outputs h on a batch to f = (h - h at init if centred) / gamma."""
+
+
+def descent_on(
+    ensemble: Ensemble, optimizer: Optimizer, function: Function | None = None, *, graphed: bool = True
+) -> Descent:
+    """Return the fastest way to take steps: without autograd where the model is a dense chain.
+
+    Clipping needs the gradients of all parameters before it changes any, so it is left to autograd. On a
+    GPU, steps of this package's own models and optimizers are recorded and replayed.
+
+    Args:
+        function: f on a batch; by default on samples of the training set.
+        graphed: Whether to record where that is possible.
+    """
+    model = ensemble.model
+    if function is None:
+        function = lambda raw, batch: ensemble.function(raw, "train", batch.places)  # noqa: E731
+    descent: Descent
+    # A class derived from it may compute something else.
+    if type(model) is MLP and optimizer.clip is None:
+        descent = ChainDescent(ensemble, optimizer, function, model)
+    else:
+        descent = AutogradDescent(ensemble, optimizer, function)
+    # Code of others may do at a step what a recording would not repeat.
+    ours = is_built_in(model) and type(optimizer).__module__.startswith("runner.optim.")
+    if graphed and ours and ensemble.device.type == "cuda":
+        descent = GraphedDescent(descent)
+    return FlowDescent(ensemble, optimizer, descent) if isinstance(optimizer, Flow) else descent
+
+
+class AutogradDescent:
+    """Steps of any model."""
+
+    def __init__(self, ensemble: Ensemble, optimizer: Optimizer, function: Function) -> None:
+        self._ensemble, self._optimizer, self._function = ensemble, optimizer, function
+        self._parameters = list(self._ensemble.parameters.values())
+        self._loss = losses.LOSSES[self._ensemble.cells[0].loss]
+
+    def __call__(self, batch: Batch) -> Float[Tensor, "cell"]:
+        """Take one step; see :class:`Descent`."""
+        ensemble = self._ensemble
+        x = take(ensemble.inputs["train"], batch.places) if batch.inputs is None else batch.inputs
+        raw = ensemble.model(x)
+        loss = self._loss(self._function(raw, batch), ensemble.batch_targets(batch))
+        # Cells do not interact, so the gradient of the sum is each cell's own.
+        self._optimizer.descend(self._parameters, torch.autograd.grad(loss.sum(), self._parameters))
+        return loss.detach()
+
+
+class ChainDescent:
+    """Steps of a dense chain, each layer updated as soon as its gradient is known.
+
+    Args:
+        optimizer: Updates one parameter at a time; must not clip.
+    """
+
+    def __init__(self, ensemble: Ensemble, optimizer: Optimizer, function: Function, model: MLP) -> None:
+        self._ensemble, self._optimizer, self._function = ensemble, optimizer, function
+        self._flat = model.flat
+        shape = ensemble.cells[0]
+        self._inputs = model.flat(ensemble.inputs["train"])
+        # What all cells share would be copied for each of them at every step: oneDNN wants dense batches.
+        if shape.batch_size is None:
+            self._inputs = self._inputs.expand(len(ensemble.cells), -1, -1).contiguous()
+        self._chain = model.chain(shape.batch_size or self._inputs.shape[1])
+        self._slots = {slot.path: slot for slot in optimizer.slots}
+        self._parameters = ensemble.parameters
+        self._loss, self._loss_gradient = losses.LOSSES[shape.loss], losses.GRADIENTS[shape.loss]
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> Float[Tensor, "cell"]:
+        """Take one step; see :class:`Descent`."""
+        x = take(self._inputs, batch.places) if batch.inputs is None else self._flat(batch.inputs)
+        f = self._function(self._chain.forward(x), batch)
+        targets = self._ensemble.batch_targets(batch)
+        loss = self._loss(f, targets)
+        for path, gradient in self._chain.backward(
+            self._loss_gradient(f, targets).div_(self._ensemble.gamma)
+        ):
+            slot, parameter = self._slots[path], self._parameters[path]
+            if isinstance(gradient, Tensor):
+                self._optimizer.apply(slot, parameter, gradient)
+            else:
+                self._optimizer.apply_product(slot, parameter, gradient)
+        return loss
+
+
+class GraphedDescent:
+    """Replays a recording of another descent's step: on a GPU, narrow nets run faster than they launch.
+
+    The first steps are taken as they are, on a stream of their own, as a recording asks for; then one is
+    recorded as a CUDA graph. Whatever changes from step to step lies in tensors that are overwritten: the
+    optimizer's rates, and the places or the samples of the batch.
+
+    References:
+        "CUDA Graphs" in PyTorch's notes on CUDA semantics.
+    """
+
+    def __init__(self, descent: Descent) -> None:
+        self._descent = descent
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._left = _WARM_UP
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._batch = Batch()
+        self._loss = torch.empty(0)
+
+    def __call__(self, batch: Batch) -> Float[Tensor, "cell"]:
+        """Take one step; see :class:`Descent`."""
+        if self._left:
+            self._left -= 1
+            self._stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._stream):
+                loss = self._descent(batch)
+            torch.cuda.current_stream().wait_stream(self._stream)
+            return loss
+        if self._graph is None:
+            self._batch = Batch(*(None if part is None else part.clone() for part in batch))
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph, stream=self._stream):
+                self._loss = self._descent(self._batch)
+        for held, part in zip(self._batch, batch, strict=True):
+            if held is not None and part is not None:
+                held.copy_(part)
+        self._graph.replay()
+        return self._loss.clone()
+
+
+class FlowDescent:
+    """Steps along gradient flow: another descent evaluates the gradient, wherever the integrator goes.
+
+    Args:
+        descent: Of the same ensemble and optimizer, which leaves the weights as they are.
+    """
+
+    def __init__(self, ensemble: Ensemble, optimizer: Flow, descent: Descent) -> None:
+        self._descent = descent
+        self._solver = optimizer.solver(list(ensemble.parameters.values()))
+
+    def __call__(self, batch: Batch) -> Float[Tensor, "cell"]:
+        """Take one step; see :class:`Descent`."""
+        return self._solver.advance(lambda: self._descent(batch))
