@@ -8,6 +8,7 @@ import pytest
 import torch
 from cells import DIGITS, make_cell
 from stores import write_cells
+from sweeping import TINY
 from synthetic import frames, grid
 from torch import Tensor
 
@@ -18,6 +19,7 @@ from runner.analysis.phase import Axes, phase_grid
 from runner.analysis.regime import classify, regime_texts
 from runner.analysis.steps import at_steps
 from runner.cli import main
+from runner.commands import sweep
 from runner.data import load
 from runner.grid.config import load_thresholds
 from runner.numerics.losses import margins, wrong_margin
@@ -288,3 +290,23 @@ def test_the_diagram_marks_it_and_says_what_the_mark_is(store, capsys):
 def test_a_diagram_without_it_has_no_mark(store, capsys):
     assert main(["phase", str(store.path), "--facet", "none", "--where", "loss=mse"]) == 0
     assert "*" not in capsys.readouterr().out
+
+
+def test_a_stored_flag_is_the_one_that_is_judged_anew(tmp_path, monkeypatch, capsys):
+    """The loss and the optimizer of a cell decide, which its results do not name."""
+    monkeypatch.chdir(tmp_path)
+    axes = [
+        "optimizer=momentum",
+        "width=64",
+        "lr=0.1,2.5,3.5,5",
+        "lr_unit=sharpness",
+        "loss=mse,cross_entropy",
+    ]
+    assert sweep.main([*TINY, *axes, "steps=30", "measure.points=3", "workers=1", "store=out"]) == 0
+    cells = runner.load("out").cells
+    anew = classify(cells, DEFAULT)
+    for flag in ("catapult", "controlled_divergence"):
+        assert cells[flag].tolist() == anew[flag].tolist()
+    assert not cells["controlled_divergence"].any()
+    unaware = classify(cells.drop(columns="settings"), DEFAULT)["catapult"]
+    assert unaware.sum() > anew["catapult"].sum()  # at the critical lr of plain descent
