@@ -5,13 +5,26 @@ This is data, free of pyarrow, pandas and torch, so that ``runner schema`` answe
 the docs and the tests read the same declaration.
 """
 
+from typing import Literal
+
 from runner.measures.catalog import MEASURES
 from runner.measures.declaration import Column, ColumnType
 
 SCHEMA_VERSION = 2
 """Stored in the metadata of every part; a reader refuses a store with a newer one."""
 
-__all__ = ["CELLS", "DERIVED", "KEYS", "LAYERS", "RENAMED", "SCHEMA_VERSION", "TABLES", "TRACE", "Column"]
+__all__ = [
+    "CELLS",
+    "DERIVED",
+    "EXTREMES",
+    "KEYS",
+    "LAYERS",
+    "RENAMED",
+    "SCHEMA_VERSION",
+    "TABLES",
+    "TRACE",
+    "Column",
+]
 
 RENAMED: dict[int, dict[str, dict[str, str]]] = {}
 """What a version renamed, {version: {table: {old: new}}}: applied to older parts when they are read.
@@ -33,8 +46,13 @@ _RESULTS = (
     Column("test_loss", "float64", "loss", "Loss on the test set"),
     Column("train_error", "float64", "fraction", "Misclassified training samples; null for regression"),
     Column("test_error", "float64", "fraction", "Misclassified test samples; null for regression"),
+    Column("max_logit", "float64", "output", "Largest absolute output f of a training sample"),
+    Column("margin", "float64", "output",
+        "Smallest margin of a training sample: f of its class minus the largest other, y f for one output"),
+    Column("wrong_margin", "float64", "output",
+        "Mean margin of the misclassified training samples, 0 if none is: minus it is about their loss"),
     *(column for measure in MEASURES if measure.in_cells for column in measure.trace),
-)
+)  # fmt: skip
 """Measured along training; the last values are in ``cells``."""
 
 CELLS = (
@@ -43,6 +61,8 @@ CELLS = (
     _key("status", "string", "", "ok, diverged or failed"),
     Column("regime", "string", "", "lazy, crossover, rich, untrained or diverged; null if failed"),
     Column("catapult", "bool", "", "Whether the loss first rose well above its start, then trained"),
+    Column("controlled_divergence", "bool", "",
+        "Whether under cross-entropy logits came to saturate on misclassified samples, and features stayed"),
     Column("error", "string", "", "Last line of the traceback of a failed cell"),
     _key("model", "string", "", "Name of the model"),
     _key("data", "string", "", "Name of the data set"),
@@ -87,6 +107,9 @@ CELLS = (
     Column("generalization_delay", "float64", "1",
         "test_fit_step / train_fit_step, large in grokking; inf if test never was, null if train never was"),
     Column("peak_loss_ratio", "float64", "1", "Largest loss met at any step over the loss at init"),
+    Column("peak_logit", "float64", "output", "Largest max_logit at a measured step"),
+    Column("worst_wrong_margin", "float64", "output", "Smallest wrong_margin at a measured step"),
+    Column("peak_feature_movement", "float64", "1", "Largest feature_movement at a measured step"),
     Column("stopped_step", "int64", "steps", "Step at which a level of `stop` ended it; null if none did"),
     Column("stopped_by", "string", "", "Levels that it had come to: train_loss, train_error or margin"),
     Column("diverged_step", "int64", "steps", "First step whose loss was not finite or beyond the limit"),
@@ -145,6 +168,15 @@ DERIVED = (
 )  # fmt: skip
 """In no file: of each cell, read off ``trace`` by thresholds of the regimes, for ``phase`` and ``fit``."""
 
+EXTREMES: dict[str, tuple[str, Literal["min", "max"]]] = {
+    "best_test_loss": ("test_loss", "min"),
+    "best_test_error": ("test_error", "min"),
+    **{f"best_{name}": (name, "max") for measure in MEASURES for name in measure.best},
+    "peak_logit": ("max_logit", "max"),
+    "worst_wrong_margin": ("wrong_margin", "min"),
+    "peak_feature_movement": ("feature_movement", "max"),
+}
+"""Columns of ``cells`` that keep the smallest or the largest value of one of ``trace`` at a measured step."""
 TABLES: dict[str, tuple[Column, ...]] = {
     "cells": CELLS,
     "trace": TRACE,

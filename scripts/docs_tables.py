@@ -2,12 +2,15 @@
 
 runner sweep +experiment=width_scaling      # outputs/width_scaling
 runner claims --quick                       # outputs/claims
+runner reproduce                            # outputs/reproduce
 python scripts/bench.py                     # outputs/bench.parquet
-python scripts/docs_tables.py               # those of the three that are there -> docs/results/
+python scripts/docs_tables.py               # those of them that are there -> docs/results/
 """
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +24,7 @@ from runner.analysis.selection import choose, default_facets
 
 OUTPUTS = Path("outputs")
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
+PICTURES = RESULTS.parent / "pages" / "images" / "papers"
 DEPTH = 2
 PARAMETERIZATIONS = ("ntk", "mup", "sp")
 ROWS = (
@@ -61,6 +65,15 @@ def claims(path: Path) -> Iterator[tuple[str, str]]:
     yield "checks.md", f"## {rest.strip()}\n"
 
 
+def papers(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield the verdicts on papers, then each with its numbers and figure, as `runner reproduce` has them."""
+    verdicts, _, rest = (path / "reproduce.md").read_text("utf-8").partition("\n## ")
+    yield "papers.md", verdicts[verdicts.index("\n|") :].strip() + "\n"
+    yield "papers_numbers.md", re.sub(r"\]\((\w+\.svg)\)", r"](../images/papers/\1)", f"## {rest.strip()}\n")
+    for figure in sorted(path.glob("*.svg")):
+        shutil.copy(figure, PICTURES / figure.name)
+
+
 def speed(path: Path) -> Iterator[tuple[str, str]]:
     """Yield the table of the benchmark."""
     rows = pd.read_parquet(path)
@@ -78,6 +91,7 @@ def speed(path: Path) -> Iterator[tuple[str, str]]:
 SOURCES: dict[str, Callable[[Path], Iterator[tuple[str, str]]]] = {
     "width_scaling": scaling,
     "claims": claims,
+    "reproduce": papers,
     "bench.parquet": speed,
 }
 

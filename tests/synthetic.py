@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import yaml
 
-from runner.analysis.regime import classify
+from runner.analysis.regime import JUDGED, classify
 from runner.grid.cell import Cell, canonical_json
 from runner.grid.config import conf_dir, load_thresholds
 from runner.schema import TABLES
@@ -133,7 +133,7 @@ def frames(cells, noise=0.02, launch="20260101-000000-aaaa"):
                     "feature_movement": power(law["features"], 1) if step else 0.0,
                 })  # fmt: skip
     table = _typed(rows, "cells")
-    table[["regime", "catapult"]] = classify(table, THRESHOLDS)
+    table[[*JUDGED]] = classify(table, THRESHOLDS)
     return table, _typed(traces, "trace"), _typed(layers, "layers")
 
 

@@ -25,6 +25,13 @@ SINCE = (
     "best_ntk_gain",
     "loss_barrier",
     "ntk_sketch_error",
+    "controlled_divergence",
+    "max_logit",
+    "margin",
+    "wrong_margin",
+    "peak_logit",
+    "worst_wrong_margin",
+    "peak_feature_movement",
 )
 """Columns that came later: null in it."""
 

@@ -46,7 +46,7 @@ CASES = {
 def test_each_rule(case):
     changes, regime, catapult = CASES[case]
     found = classify(pd.DataFrame([OK | changes]), load_thresholds("default"))
-    assert [*found.columns] == ["regime", "catapult"]
+    assert [*found.columns] == ["regime", "catapult", "controlled_divergence"]
     assert found["regime"].tolist() == [regime]
     assert found["catapult"].dtype == "boolean"
     assert (found["catapult"][0] is pd.NA) if catapult is None else (bool(found["catapult"][0]) is catapult)

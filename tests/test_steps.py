@@ -13,6 +13,7 @@ from synthetic import THRESHOLDS, frames, grid
 import runner
 from runner import cli
 from runner.analysis.phase import Axes, phase_grid
+from runner.analysis.regime import JUDGED as FLAGGED
 from runner.analysis.regime import classify
 from runner.analysis.steps import at_steps, with_derived
 from runner.errors import UserError
@@ -37,7 +38,7 @@ def trained(steps, measured, stop):
     rows = [cell.row() | row for cell, row in zip(cells, made.cells, strict=True)]
     known = {key: None for row in rows for key in row} | dict.fromkeys(("stopped_step", "diverged_step"))
     found = pd.DataFrame(rows, columns=[*known]).assign(cell_id=[cell.cell_id for cell in cells])
-    found[["regime", "catapult"]] = classify(found, THRESHOLDS)
+    found[[*FLAGGED]] = classify(found, THRESHOLDS)
     return found, pd.DataFrame(made.trace)
 
 

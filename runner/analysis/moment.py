@@ -10,9 +10,9 @@ from dataclasses import replace
 import pandas as pd
 
 from runner.analysis.columns import floats
-from runner.analysis.regime import classify, thresholds_of
+from runner.analysis.regime import JUDGED, classify, thresholds_of
 from runner.errors import UserError, unknown
-from runner.schema import KEYS
+from runner.schema import EXTREMES, KEYS
 from runner.store import Store
 
 _KEYS = {"step", "layer_index"}
@@ -60,7 +60,12 @@ def at_level(store: Store, condition: str | None, outputs: bool = False) -> Stor
     for name in [name for name in known if name in cells]:
         values = cells["cell_id"].map(last[name])
         cells[name] = floats(cells[name]).where(~ended, values)
-    cells[["regime", "catapult"]] = classify(cells, thresholds_of(store.config))
+    until = trace.groupby("cell_id", observed=True)
+    for name, (source, which) in EXTREMES.items():
+        if name in cells and source in trace:
+            met = cells["cell_id"].map(until[source].agg(which))
+            cells[name] = floats(cells[name]).where(~ended, met)
+    cells[[*JUDGED]] = classify(cells, thresholds_of(store.config))
     found = replace(store)
     count = f"{int(came.sum())} of {int((~lost).sum())} cells came to it"
     text = f"at {metric} = {level:g}, between measured steps; {count}"

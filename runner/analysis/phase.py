@@ -17,7 +17,7 @@ from runner.analysis.columns import (
     plain,
 )
 from runner.analysis.critical import critical_lr, critical_sharpness
-from runner.analysis.regime import REGIMES
+from runner.analysis.regime import JUDGED, REGIMES
 from runner.analysis.selection import require_no_other_varying
 from runner.errors import UserError
 
@@ -58,7 +58,8 @@ def phase_grid(cells: pd.DataFrame, axes: Axes, measures: Sequence[str] = ()) ->
         The facet keys, x and y under their own names, then ``regime`` (majority over seeds, null if none has
         one), ``share`` (of the seeds that agree), ``seeds``, ``failed``, ``value`` (median of a numeric
         color), ``critical`` (median critical lr, in the unit of y; null if y is no lr),
-        ``critical_sharpness`` (the same in units of 1 / lambda_max), ``catapult`` (share), and the measures.
+        ``critical_sharpness`` (the same in units of 1 / lambda_max), ``catapult`` and
+        ``controlled_divergence`` (shares, null where not known), and the measures.
 
     Raises:
         UserError: If a key is unknown, an axis or the color is not numeric, or another key varies.
@@ -74,7 +75,7 @@ def phase_grid(cells: pd.DataFrame, axes: Axes, measures: Sequence[str] = ()) ->
         "value": color.to_numpy()[placed],
         "critical": _critical(cells, axes.y)[placed],
         "critical_sharpness": critical_sharpness(cells).to_numpy()[placed],
-        "catapult": floats(cells["catapult"]).to_numpy()[placed],
+        **{flag: _flag(cells, flag)[placed] for flag in JUDGED[1:]},
     }
     wanted = {name: numeric_column(cells, name, "--color").to_numpy()[placed] for name in measures}
     rows = [
@@ -196,8 +197,13 @@ def _point(votes: dict[str, np.ndarray]) -> dict[str, Any]:
         "value": _known(np.median, votes["value"]),
         "critical": _known(np.median, votes["critical"]),
         "critical_sharpness": _known(np.median, votes["critical_sharpness"]),
-        "catapult": _known(np.mean, votes["catapult"]),
+        **{flag: _known(np.mean, votes[flag]) for flag in JUDGED[1:]},
     }
+
+
+def _flag(cells: pd.DataFrame, name: str) -> np.ndarray:
+    """Return a flag as numbers; NaN where it is null, as in stores from before there was one."""
+    return floats(cells[name]).to_numpy() if name in cells else np.full(len(cells), np.nan)
 
 
 def _critical(cells: pd.DataFrame, y: str) -> np.ndarray:

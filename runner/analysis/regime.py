@@ -3,6 +3,7 @@
 Thresholds come from ``conf/regime/``, so that old tables can be classified anew without retraining.
 """
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,13 @@ COLORS = {
     "diverged": "#3D3D3D",
 }
 TEXT_COLORS = {regime: "#FFFFFF" if regime == "diverged" else "#000000" for regime in REGIMES}
+JUDGED = ("regime", "catapult", "controlled_divergence")
+"""Columns of :func:`classify`."""
+MARKS = {"controlled_divergence": "*"}
+"""Flags that diagrams show, and the mark of each behind the letter of the regime."""
 THRESHOLDS = ("untrained", "lazy", "rich", "catapult")
+SINCE = ("saturated", "exploded")
+"""Thresholds that came later: where they are missing, they are those of ``conf/regime/default.yaml``."""
 
 
 def regime_texts(thresholds: Mapping[str, Any]) -> dict[str, str]:
@@ -50,8 +57,38 @@ def regime_texts(thresholds: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def marks_of(point: Mapping[str, Any]) -> str:
+    """Return the marks of the flags that most seeds of a point have; none where a flag is not known.
+
+    Args:
+        point: A row of :func:`runner.analysis.phase.phase_grid`.
+    """
+    return "".join(mark for flag, mark in MARKS.items() if point[flag] > 0.5)
+
+
+def marks_words(grid: pd.DataFrame) -> str:
+    """Return what the marks in a diagram stand for, nothing where there are none."""
+    there = [f"{mark} {flag.replace('_', ' ')}" for flag, mark in MARKS.items() if (grid[flag] > 0.5).any()]
+    return ", ".join(there)
+
+
+def flag_texts(thresholds: Mapping[str, Any]) -> dict[str, str]:
+    """Return what each flag that diagrams show means, in a sentence that quotes the thresholds.
+
+    Args:
+        thresholds: As in ``conf/regime/default.yaml``.
+    """
+    limit = check_thresholds(thresholds)
+    return {
+        "controlled_divergence": "Under the cross-entropy logits grew until misclassified samples were "
+        f"wrong by {limit['saturated']:.3g} on average, while features changed by at most "
+        f"{limit['exploded']:.3g} times their size: in such logits the loss is linear, its gradient "
+        "bounded, and training survives (Haas et al., arXiv 2505.22491).",
+    }
+
+
 def check_thresholds(thresholds: Mapping[str, Any]) -> dict[str, float]:
-    """Return the four thresholds as floats.
+    """Return the thresholds as floats; of :data:`SINCE` those of the defaults where they are missing.
 
     Args:
         thresholds: As in ``conf/regime/default.yaml``; other keys are ignored.
@@ -60,12 +97,13 @@ def check_thresholds(thresholds: Mapping[str, Any]) -> dict[str, float]:
         UserError: If one is missing, not a positive number, or if ``lazy`` exceeds ``rich``.
     """
     checked = {}
-    for name in THRESHOLDS:
-        value = thresholds.get(name)
+    given = {**_later(), **thresholds}
+    for name in (*THRESHOLDS, *SINCE):
+        value = given.get(name)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < np.inf:
             raise UserError(
                 f"regime.{name} must be a positive number, got {value!r}; "
-                "conf/regime/default.yaml shows all four"
+                "conf/regime/default.yaml shows them all"
             )
         checked[name] = float(value)
     if checked["lazy"] > checked["rich"]:
@@ -76,6 +114,12 @@ def check_thresholds(thresholds: Mapping[str, Any]) -> dict[str, float]:
     return checked
 
 
+@functools.cache
+def _later() -> dict[str, Any]:
+    default = load_thresholds("default")
+    return {name: default[name] for name in SINCE}
+
+
 def thresholds_of(config: Mapping[str, Any], regime: str | Path | None = None) -> dict[str, Any]:
     """Return the thresholds to judge by: those asked for, else those of a launch's config."""
     if regime is None and config.get("regime"):
@@ -84,20 +128,33 @@ def thresholds_of(config: Mapping[str, Any], regime: str | Path | None = None) -
 
 
 def classify(cells: pd.DataFrame, thresholds: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the regime and the catapult flag of each cell.
+    """Return the regime and the flags of each cell.
 
     In order: ``diverged`` by status; ``untrained`` if the final train loss exceeds its share of the loss at
     init; ``rich`` if the kernel or the features moved beyond ``rich``; ``lazy`` if neither passed ``lazy``;
     else ``crossover``. A measure that is null is left out of the judgement; with none there is no regime.
 
+    Beside the regime, a cell under cross-entropy is one of ``controlled_divergence`` if at some measured step
+    its misclassified samples were wrong by ``saturated`` on average, its features never moved beyond
+    ``exploded``, and it trained in the end or is still as wrong. Haas et al. define that regime by growth
+    with width, of logits and not of activations; one cell shows it by a softmax which gives the right class
+    less than float32 can tell from nothing, so that the gradient no longer depends on the size of the logits.
+
     Args:
-        cells: Columns status, train_loss, initial_train_loss, ntk_change, feature_movement, peak_loss_ratio.
+        cells: Columns status, train_loss, initial_train_loss, ntk_change, feature_movement, peak_loss_ratio;
+            for the flag of controlled divergence loss, worst_wrong_margin, wrong_margin and
+            peak_feature_movement.
         thresholds: As in ``conf/regime/default.yaml``.
 
     Returns:
-        Columns ``regime`` (null where the cell failed or nothing tells) and ``catapult`` (nullable bool: the
+        Columns ``regime`` (null where the cell failed or nothing tells), ``catapult`` (nullable bool: the
         cell trained after its loss had peaked above the threshold, at a learning rate above the critical one,
-        where ``lr_sharpness`` tells), on the index of ``cells``.
+        where ``lr_sharpness`` tells) and ``controlled_divergence`` (nullable bool: false under the MSE and of
+        a cell that diverged, null where the margins or the features were not measured), on the index of
+        ``cells``.
+
+    References:
+        Haas et al. (2025), arXiv 2505.22491, for controlled divergence.
     """
     limit = check_thresholds(thresholds)
     status = cells["status"].astype(object)
@@ -123,10 +180,24 @@ def classify(cells: pd.DataFrame, thresholds: Mapping[str, Any]) -> pd.DataFrame
     flag = trained & (peak > limit["catapult"]) & above_critical(cells)
     unknown = (status == "failed").to_numpy() | (trained & np.isnan(peak))
     catapult = pd.Series(flag, index=cells.index, dtype="boolean").mask(unknown)
-    return pd.DataFrame(
-        {"regime": pd.Series(regime, index=cells.index, dtype=object), "catapult": catapult},
-        index=cells.index,
+    controlled = _controlled(cells, limit, trained).mask((status == "failed").to_numpy())
+    found = (pd.Series(regime, index=cells.index, dtype=object), catapult, controlled)
+    return pd.DataFrame(dict(zip(JUDGED, found, strict=True)), index=cells.index)
+
+
+def _controlled(cells: pd.DataFrame, limit: Mapping[str, float], trained: np.ndarray) -> pd.Series:
+    """Return the flag of controlled divergence; see :func:`classify`."""
+    worst, last, moved = (
+        _floats(cells, key) for key in ("worst_wrong_margin", "wrong_margin", "peak_feature_movement")
     )
+    saturated = worst <= -limit["saturated"]
+    flag = saturated & (moved <= limit["exploded"]) & (trained | (last <= -limit["saturated"]))
+    unknown = np.isnan(worst) | (saturated & np.isnan(moved))
+    cannot = (cells["status"] == "diverged").to_numpy()
+    if "loss" in cells:
+        cannot = cannot | (cells["loss"] == "mse").to_numpy()
+    flags = pd.Series(flag & ~cannot, index=cells.index, dtype="boolean")
+    return flags.mask(unknown & ~cannot)
 
 
 def _floats(cells: pd.DataFrame, key: str) -> np.ndarray:

@@ -10,12 +10,12 @@ from typing import Any
 import pandas as pd
 
 from runner.analysis.columns import floats, groups
-from runner.analysis.regime import classify
-from runner.schema import DERIVED
+from runner.analysis.regime import JUDGED, classify
+from runner.schema import DERIVED, EXTREMES
 from runner.store import Store
 
 _JUDGED_BY = ("ntk_change", "feature_movement")
-_OF_INIT = ("initial_train_loss", "lr_sharpness", "settings")
+_OF_INIT = ("initial_train_loss", "lr_sharpness", "settings", "loss")
 """What a judgement needs beside the measures of the step."""
 _SCHEDULE = ("steps", "measure.points", "measure.spacing", "measure.every", "measure.steps")
 """Keys that say at which steps a cell is measured."""
@@ -37,7 +37,7 @@ def at_steps(cells: pd.DataFrame, trace: pd.DataFrame, thresholds: Mapping[str, 
 
     Returns:
         A row per cell and step: the columns of ``cells``, those of measures and ``status``, ``regime`` and
-        ``catapult`` at that step, and ``step``. The regime is null where a measure that judges is taken more
+        its flags at that step, and ``step``. The regime is null where a measure that judges is taken more
         rarely and would decide; ``catapult`` is null before the last step, for the peak of the loss until
         then is not kept.
     """
@@ -57,7 +57,8 @@ def at_steps(cells: pd.DataFrame, trace: pd.DataFrame, thresholds: Mapping[str, 
     diverged = found["status"] == "diverged"
     regime = found["regime"].astype(object)
     found["regime"] = regime.where(regime.notna(), None).mask(diverged, "diverged")
-    found["catapult"] = found["catapult"].mask(diverged, False)
+    for flag in JUDGED[1:]:
+        found[flag] = found[flag].mask(diverged, False)
     found.attrs.update(cells.attrs)
     return found.drop(columns="source")
 
@@ -87,7 +88,7 @@ def with_derived(
 
 
 def _judged(cells: pd.DataFrame, trace: pd.DataFrame, thresholds: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the rows of ``trace`` of some cells with the regime and the catapult flag of each."""
+    """Return the rows of ``trace`` of some cells with the regime and the flags of each."""
     rows = trace[trace["cell_id"].isin(cells["cell_id"])]
     known = cells[["cell_id", *[name for name in _OF_INIT if name in cells]]]
     known = known.assign(peak_loss_ratio=floats(cells["peak_loss_ratio"]), end=cells["status"].astype(object))
@@ -95,7 +96,14 @@ def _judged(cells: pd.DataFrame, trace: pd.DataFrame, thresholds: Mapping[str, A
     by_cell = found.groupby("cell_id", observed=True)
     last = (found["step"] == by_cell["step"].transform("max")) & (found["end"] == "ok")
     found["peak_loss_ratio"] = found["peak_loss_ratio"].where(last)
-    judged = classify(found.assign(status="ok"), thresholds)
+    met = {
+        name: found.sort_values("step", kind="stable")
+        .groupby("cell_id", observed=True)[source]
+        .agg(f"cum{which}")
+        for name, (source, which) in EXTREMES.items()
+        if source in found
+    }
+    judged = classify(found.assign(status="ok", **met), thresholds)
     rarer = pd.Series(False, index=found.index)
     for name in (name for name in _JUDGED_BY if name in found):
         taken = floats(found[name]).notna()
@@ -103,7 +111,7 @@ def _judged(cells: pd.DataFrame, trace: pd.DataFrame, thresholds: Mapping[str, A
     # What is rich by one measure, or has not trained, is so whatever the other would have said.
     decided = judged["regime"].isin(["rich", "untrained"])
     regime = judged["regime"].where(~rarer | decided, None)
-    return found[list(rows.columns)].assign(regime=regime, catapult=judged["catapult"])
+    return found[list(rows.columns)].assign(**{**judged, "regime": regime})
 
 
 def _places(lives: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:

@@ -28,7 +28,7 @@ from runner.grid.cell import Cell, canonical_json
 from runner.grid.cells import Cells
 from runner.grid.config import cell_from_config, check_refinement, config_of_cell
 from runner.grid.rules import REFINE_RULES
-from runner.schema import CELLS
+from runner.schema import CELLS, EXTREMES
 from runner.store.files import disk_errors, try_lock
 
 if TYPE_CHECKING:
@@ -323,5 +323,4 @@ def _columns_of(settings: str) -> set[str] | None:
         if declared.name not in BY_NAME and not declared.trace and not declared.layers:
             return None
         found |= {column.name for column in (*declared.trace, *declared.init)}
-        found |= {f"best_{name}" for name in declared.best}
-    return found
+    return found - {name for name, (source, _) in EXTREMES.items() if source in of_measures - found}

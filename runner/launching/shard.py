@@ -131,14 +131,14 @@ class PackTrainer:
     def _finished(self, pack: Pack, result: PackTables) -> dict[str, list[Any]]:
         import pandas as pd
 
-        from runner.analysis.regime import classify
+        from runner.analysis.regime import JUDGED, classify
 
-        regimes = classify(pd.DataFrame(result.cells), self.config["regime"])
         columns = self._config_columns(pack)
+        known = {name: columns[name] for name in ("loss", "settings")}
+        regimes = classify(pd.DataFrame(result.cells).assign(**known), self.config["regime"])
         names = dict.fromkeys(name for row in result.cells for name in row)
         columns |= {name: [row.get(name) for row in result.cells] for name in names if name not in columns}
-        columns["regime"] = _nullable(regimes["regime"])
-        columns["catapult"] = _nullable(regimes["catapult"])
+        columns |= {name: _nullable(regimes[name]) for name in JUDGED}
         counted = {"trace_rows": result.trace, "layer_rows": result.layers}
         counted |= {"output_rows": result.outputs} if result.outputs else {}
         for name, table in counted.items():

@@ -75,22 +75,41 @@ def error_rate(outputs: Outputs, targets: Targets) -> Float[Tensor, "cell"]:
     return (rows.argmax(2) != label).to(outputs.dtype).mean(1)
 
 
-def margin(outputs: Outputs, targets: Targets) -> Float[Tensor, "cell"]:
-    """Return the smallest margin of the samples: output of the class minus the largest of the others.
+def margins(outputs: Outputs, targets: Targets) -> Float[Tensor, "cell prediction"]:
+    """Return the margin of every sample and position: output of the class minus the largest of the others.
 
-    For one output it is that output times the sign of the target. Negative while a sample is misclassified.
+    For one output it is that output times the sign of the target. Negative where a sample is misclassified,
+    whose cross-entropy is then at least minus the margin.
 
     Args:
         targets: As in :func:`cross_entropy`.
 
     Returns:
-        One number per cell, in units of the outputs f.
+        One number per cell and prediction, in units of the outputs f.
     """
     if outputs.shape[2] == 1:
-        return (targets.sign() * outputs).amin((1, 2))
+        return (targets.sign() * outputs).flatten(1)
     rows, label = by_prediction(outputs, targets)
     others = rows.scatter(2, label[:, :, None], -torch.inf).amax(2)
-    return (rows.gather(2, label[:, :, None])[:, :, 0] - others).amin(1)
+    return rows.gather(2, label[:, :, None])[:, :, 0] - others
+
+
+def margin(outputs: Outputs, targets: Targets) -> Float[Tensor, "cell"]:
+    """Return the smallest of the :func:`margins` of each cell."""
+    return margins(outputs, targets).amin(1)
+
+
+def wrong_margin(margins: Float[Tensor, "cell prediction"]) -> Float[Tensor, "cell"]:
+    """Return the mean of the margins that are negative, those of misclassified samples; 0 where none is.
+
+    Args:
+        margins: As :func:`margins` returns them.
+
+    Returns:
+        One number per cell, in units of the outputs f; minus it is about the cross-entropy of these samples.
+    """
+    wrong = (margins < 0).sum(1).clamp(min=1)
+    return margins.clamp(max=0).sum(1) / wrong
 
 
 def by_prediction(

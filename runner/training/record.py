@@ -12,17 +12,13 @@ from torch import Tensor
 
 from runner.grid.cell import Cell
 from runner.measures.catalog import MEASURES
+from runner.schema import EXTREMES
 
 _TRACE_ONLY = {column.name for measure in MEASURES if not measure.in_cells for column in measure.trace}
 _AT_INIT = [column.name for measure in MEASURES for column in measure.init]
 _OF_INIT = {*_AT_INIT, *(column.name for measure in MEASURES if measure.of_init for column in measure.trace)}
 """What holds of the init, and is kept of a cell that diverges."""
-_BEST: dict[str, Callable[[float, float], float]] = {
-    "test_loss": min,
-    "test_error": min,
-    **{name: max for measure in MEASURES for name in measure.best},
-}
-"""Measure to which of two of its values is the better one; ``cells`` keeps the best at any measured step."""
+_PICKS: dict[str, Callable[[float, float], float]] = {"min": min, "max": max}
 FITTED = 0.1
 """A split is fitted at this error rate or, in regression, at this share of its loss at init."""
 
@@ -105,10 +101,10 @@ class Recorder:
             if step == 0:
                 at_init = ((name, name.removesuffix("_init")) for name in _AT_INIT)
                 self._results[cell] |= {name: values[now] for name, now in at_init if now in values}
-            for name, better in _BEST.items():
-                if name in values:
-                    before = self._results[cell].get(f"best_{name}", math.inf if better is min else -math.inf)
-                    self._results[cell][f"best_{name}"] = better(before, values[name])
+            for name, (source, which) in EXTREMES.items():
+                if source in values:
+                    before = self._results[cell].get(name, math.inf if which == "min" else -math.inf)
+                    self._results[cell][name] = _PICKS[which](before, values[source])
             for i, (layer, role) in enumerate(self._layers):
                 row = key | {"layer": layer, "layer_index": i, "role": role}
                 row |= {n: by[layer][position] for n, by in layer_columns.items() if layer in by}
@@ -130,13 +126,13 @@ class Recorder:
             "parameters",
         )
         result = self._results[cell]
-        best = {name: v for name, v in result.items() if name.startswith("best_") or name in _OF_INIT}
+        met = {name: v for name, v in result.items() if name in EXTREMES or name in _OF_INIT}
         self._results[cell] = {
             "status": "diverged",
             "diverged_step": step,
             "peak_loss_ratio": peak,
             **{name: result[name] for name in kept},
-            **best,
+            **met,
         }
 
     def stopped(self, cells: Sequence[int], step: int, levels: Sequence[Sequence[str]]) -> None:

@@ -181,6 +181,9 @@ class Run:
         if ensemble.classification:
             for split in ("train", "test"):
                 trace[f"{split}_error"] = losses.error_rate(now.outputs(split), ensemble.targets[split])
+            margins = losses.margins(now.outputs("train"), ensemble.targets["train"])
+            trace |= {"margin": margins.amin(1), "wrong_margin": losses.wrong_margin(margins)}
+        trace["max_logit"] = now.outputs("train").abs().amax((1, 2))
         if step == 0 and self.searched:
             trace |= lambda_max(now, now).trace
         places = [self.active.index(cell) for cell in active]

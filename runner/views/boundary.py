@@ -38,8 +38,9 @@ def boundary(
     """Return where a property changes along a key, with its interval, and how the place scales with another.
 
     Args:
-        of: The property: diverged, a regime, lazy_rich, catapult, c_loss, c_sharp, c_barrier, c_max, or
-            METRIC=LEVEL (what the sweep refined, else diverged); with collapse a METRIC (ntk_change).
+        of: The property: diverged, a regime, trained, lazy_rich, catapult, controlled_divergence, c_loss,
+            c_sharp, c_barrier, c_max, or METRIC=LEVEL (what the sweep refined, else diverged); with collapse
+            a METRIC (ntk_change).
         along: Numeric key along which it changes (what the sweep refined, else gamma or lr).
         x: Numeric key against which the place is fitted (width where it varies).
         facet: One boundary per value of these keys, ``none`` for a single one (the config's ``facet`` and
@@ -93,7 +94,7 @@ def _what(store: Store, cells: pd.DataFrame, of: str | None, along: str | None) 
         along = along or refined["along"]
     of = of or "diverged"
     if along is None:
-        of_rate = of in ("diverged", "catapult") or of.startswith("c_")
+        of_rate = of in ("diverged", "trained", "catapult", "controlled_divergence") or of.startswith("c_")
         first, second = ("lr", "gamma") if of_rate else ("gamma", "lr")
         along = first if cells[first].nunique() > 1 or cells[second].nunique() < 2 else second
     return of, along

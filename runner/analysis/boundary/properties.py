@@ -48,7 +48,8 @@ class Property:
 def property_of(store: Store, cells: pd.DataFrame, text: str) -> Property:
     """Return the property of these cells that a name or ``METRIC=LEVEL`` stands for.
 
-    ``diverged``, a regime, ``catapult``; ``lazy_rich``, where the movement of kernel or features passes the
+    ``diverged``, a regime, ``trained``: any but diverged and untrained; ``catapult``,
+    ``controlled_divergence``; ``lazy_rich``, where the movement of kernel or features passes the
     geometric mean of the thresholds of lazy and rich; ``c_loss``, ``c_sharp``, ``c_barrier`` and ``c_max`` of
     Kalra & Barkeshli: the learning rates from which on the loss rises above its start, the sharpness rises
     above its start, the straight line from the start to the end of training passes a loss above that of the
@@ -71,9 +72,13 @@ def property_of(store: Store, cells: pd.DataFrame, text: str) -> Property:
     status = cells["status"].astype(object)
     if text in ("diverged", "c_max"):
         return diverges(cells, text)
-    if text == "catapult":
-        score = floats(cells["catapult"]).where(status != "diverged", 0.0)
-        return Property(text, "the loss rises well above its start, then training succeeds", score, 1.0)
+    if text in _FLAGS:
+        known = floats(cells[text]) if text in cells else pd.Series(np.nan, index=cells.index)
+        return Property(text, _FLAGS[text], known.where(status != "diverged", 0.0), 1.0)
+    if text == "trained":
+        judged = cells["regime"].astype(object)
+        score = (~judged.isin(["untrained", "diverged"])).astype(float).where(judged.notna())
+        return Property(text, "the loss falls below its share of the start", score, 1.0)
     if text == "lazy_rich":
         limit = check_thresholds(store.config.get("regime") or load_thresholds("default"))
         middle = float(np.sqrt(limit["lazy"] * limit["rich"]))
@@ -112,7 +117,12 @@ def required_columns(text: str) -> tuple[str, ...]:
         return ("ntk_change", "feature_movement")
     if text not in NAMES:
         raise unknown("--of", text, [*NAMES, "METRIC=LEVEL"])
-    return {"c_sharp": ("sharpness",), "c_barrier": ("loss_barrier",)}.get(text, ())
+    needed = {
+        "c_sharp": "sharpness",
+        "c_barrier": "loss_barrier",
+        "controlled_divergence": "feature_movement",
+    }
+    return (needed[text],) if text in needed else ()
 
 
 def movement(frame: pd.DataFrame) -> pd.Series:
@@ -210,11 +220,15 @@ def _by_cell(cells: pd.DataFrame, values: pd.Series) -> pd.Series:
     return cells["cell_id"].astype(str).map(values).astype(float)
 
 
+_FLAGS = {
+    "catapult": "the loss rises well above its start, then training succeeds",
+    "controlled_divergence": "logits saturate on misclassified samples while features stay",
+}
 _OF_TRAINING: dict[str, tuple[str, Callable[[Store, pd.DataFrame], pd.Series], float]] = {
     "c_loss": ("the loss rises above its start", _peak_loss, 1.0),
     "c_sharp": ("the sharpness rises above its start", _peak_sharpness, 1.0),
     "c_barrier": ("the line from start to end passes a loss above the start's", _barrier, 1.0),
 }
-NAMES = ("diverged", *(name for name in REGIMES if name != "diverged"), "lazy_rich", "catapult",
+NAMES = ("diverged", *(name for name in REGIMES if name != "diverged"), "trained", "lazy_rich", *_FLAGS,
     *_OF_TRAINING, "c_max")  # fmt: skip
 """Every property that has a name."""

@@ -12,6 +12,13 @@ from runner.analysis.broken import LEAST, MOST_PIECES, broken_line
 from runner.analysis.columns import facet_groups, records
 from runner.analysis.theory import predicted_crossover, predicted_edge
 
+_EDGES = (
+    ("diverged", "begins"), ("c_max", "begins"), ("trained", "ends"), ("controlled_divergence", "ends"),
+)  # fmt: skip
+"""Properties, and ends of them, at the largest learning rate at which training is stable."""
+_OF_LOGITS = (("c_loss", "begins"), ("controlled_divergence", "begins"))
+"""The same at that at which outputs stay of order one."""
+
 
 def exponents(
     seeds: pd.DataFrame,
@@ -68,7 +75,7 @@ def exponents(
                 if number < len(law.breaks):
                     end = law.breaks[number]
                     row |= {"break": end.place, "break_low": end.low, "break_high": end.high}
-                row["theory"] = predicted(config, of, along, x, number, len(law.pieces))
+                row["theory"] = predicted(config, of, along, x, number, len(law.pieces), change)
                 rows.append(row)
     columns = [
         "change",
@@ -121,24 +128,37 @@ def of_facet(rows: pd.DataFrame, values: dict[str, Any]) -> pd.DataFrame:
 
 
 def predicted(
-    cell: dict[str, Any], of: str, along: str, x: str, piece: int = 0, pieces: int = 1
+    cell: dict[str, Any],
+    of: str,
+    along: str,
+    x: str,
+    piece: int = 0,
+    pieces: int = 1,
+    change: str = "begins",
 ) -> float | None:
     """Return the slope that theory gives of a boundary's place, None where it is silent.
 
-    The edge of divergence along a learning rate, against width or gamma; the crossover from lazy to rich
-    along gamma, against width. Which piece is a limit says
-    :func:`runner.analysis.exponents.theory_speaks`.
+    Along a learning rate, against width or gamma: the edge of divergence, which ends what trains, and where
+    the loss or the logits leave their order; under the MSE both are one, under the cross-entropy controlled
+    divergence lies between them. The crossover from lazy to rich along gamma, against width. Which piece is a
+    limit says :func:`runner.analysis.beside.theory_speaks`.
 
     Args:
         cell: Any cell, as for :func:`runner.analysis.theory.predicted_edge`.
+        change: Whether the property ``begins`` or ``ends`` there.
+
+    References:
+        Haas et al. (2025), arXiv 2505.22491, for the cross-entropy.
     """
     if of in ("lazy_rich", "lazy", "rich") and along == "gamma" and x == "width":
         return predicted_crossover(cell)
     units = {"lr_absolute": "absolute", "lr_sharpness": "sharpness"}
-    ends_at_critical = of == "c_loss" and cell.get("loss") == "mse"
-    if not (of in ("diverged", "c_max") or ends_at_critical) or along not in ("lr", *units):
+    where = (of, change)
+    if where not in (*_EDGES, *_OF_LOGITS) or along not in ("lr", *units):
         return None
     if not theory_speaks(x, piece, pieces):
         return None
     there = cell | {"lr_unit": units.get(along, cell["lr_unit"])}
+    if where in _OF_LOGITS:  # must stay of order one there, as under the MSE everywhere
+        there["loss"] = "mse"
     return predicted_edge(there, x, rich=piece > 0)

@@ -10,7 +10,16 @@ import yaml
 
 from runner.analysis.estimate import Tables
 from runner.analysis.phase import Axes
-from runner.analysis.regime import COLORS, LETTERS, REGIMES, TEXT_COLORS, regime_texts, thresholds_of
+from runner.analysis.regime import (
+    COLORS,
+    LETTERS,
+    MARKS,
+    REGIMES,
+    TEXT_COLORS,
+    flag_texts,
+    regime_texts,
+    thresholds_of,
+)
 from runner.analysis.regime_table import regime_table
 from runner.measures.catalog import MEASURES
 from runner.schema import CELLS
@@ -84,7 +93,11 @@ def _regimes(thresholds: Mapping[str, Any]) -> str:
         f"</span> {name}</dt><dd>{_text(texts[name])}</dd>"
         for name in REGIMES
     ]
-    return f"<dl>{''.join(items)}</dl>"
+    flags = [
+        f"<dt><span class=chip>{MARKS[name]}</span> {name.replace('_', ' ')}</dt><dd>{_text(text)}</dd>"
+        for name, text in flag_texts(thresholds).items()
+    ]
+    return f"<dl>{''.join([*items, *flags])}</dl>"
 
 
 def _measures(cells: pd.DataFrame, store: Store) -> str:

@@ -10,7 +10,7 @@ from rich.console import Console
 from runner.analysis.critical import PLAIN
 from runner.analysis.moment import at_level
 from runner.analysis.phase import STEP, Axes, boundary, phase_grid
-from runner.analysis.regime import LETTERS, classify, thresholds_of
+from runner.analysis.regime import JUDGED, LETTERS, classify, marks_words, thresholds_of
 from runner.analysis.selection import choose, default_facets
 from runner.analysis.slopes import read_slope
 from runner.analysis.steps import at_steps, with_derived
@@ -50,7 +50,7 @@ def phase(
     thresholds = thresholds_of(store.config, regime)
     if regime is not None:
         judged = classify(cells, thresholds)
-        cells = cells.drop(columns=["regime", "catapult"]).join(judged)
+        cells = cells.drop(columns=[*JUDGED], errors="ignore").join(judged)
     axes, slope = Axes(x, y, facets, color), read_slope(color)
     shown = color if slope is None else slope.metric
     points = None
@@ -122,6 +122,7 @@ def _caption(grid: pd.DataFrame, axes: Axes, shared: str) -> str:
         if several:
             rule = "Each point shows the regime of the majority of its seeds, pale where they disagree"
         letters = ", ".join(f"{letter} {regime}" for regime, letter in LETTERS.items())
+        letters = ", ".join(words for words in (letters, marks_words(grid)) if words)
         rule += f"; letters name the regimes ({letters}), solid lines mark where they change"
     elif several:
         rule = "Each point shows the median over its seeds that trained"

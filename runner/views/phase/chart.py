@@ -7,9 +7,9 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from runner.analysis.columns import distinct, groups
+from runner.analysis.columns import distinct, groups, records
 from runner.analysis.phase import Axes, boundary, edges, is_scattered
-from runner.analysis.regime import COLORS, LETTERS, REGIMES, TEXT_COLORS
+from runner.analysis.regime import COLORS, LETTERS, MARKS, REGIMES, TEXT_COLORS, marks_of
 from runner.analysis.selection import facet_label
 from runner.views import alt
 from runner.views.phase.critical import critical_lines
@@ -46,11 +46,13 @@ def phase_chart(
     lines = boundary(grid, axes)
     lines_by_facet = dict(groups(lines, [lines[facet] for facet in axes.facets]))
     columns = layout.columns_of(len(panels))
+    flags = [flag for flag in MARKS if (grid[flag] > 0).any()]
     color = _color(axes, grid, columns if layout.paper else None)
     charts = [
         _panel(
             place, facet_label(axes.facets, values), part, lines_by_facet.get(values),
-            _Context(axes, x, y, color, layout, columns, measures), over(values, x, y) if over else (),
+            _Context(axes, x, y, color, layout, columns, measures, flags),
+            over(values, x, y) if over else (),
         )
         for place, (values, part) in enumerate(panels)
     ]  # fmt: skip
@@ -89,6 +91,8 @@ class _Context:
     layout: Layout
     columns: int
     measures: Sequence[str]
+    flags: Sequence[str]
+    """Flags that some point has."""
 
 
 def _panel(
@@ -136,6 +140,9 @@ def bordered(part: pd.DataFrame, axes: Axes) -> pd.DataFrame:
 def _rectangles(part: pd.DataFrame, axes: Axes, measures: Sequence[str]) -> pd.DataFrame:
     """Return the points of a panel: borders, regime, value."""
     regime = part["regime"].astype(object).where(part["regime"].notna(), None)
+    letters = regime.map(LETTERS) + pd.Series(
+        [marks_of(row) for row in records(part)], part.index, dtype=object
+    )
     agreed = (part["share"] == 1).to_numpy()
     fills = [
         PAPER if name is None else COLORS[name] if whole else _pale(COLORS[name])
@@ -145,7 +152,8 @@ def _rectangles(part: pd.DataFrame, axes: Axes, measures: Sequence[str]) -> pd.D
     return bordered(part, axes).assign(
         id=part.index,
         regime=regime,
-        letter=regime.map(LETTERS).where(regime.notna(), np.where(part["failed"] > 0, "!", "")),
+        letter=letters.where(regime.notna(), np.where(part["failed"] > 0, "!", "")),
+        **{flag: part[flag] for flag in MARKS},
         agreed=agreed,
         fill=fills,
         ink=inks,
@@ -199,6 +207,7 @@ def _tooltips(context: _Context) -> list[Any]:
         alt.Tooltip("share:Q", title="seeds that agree", format=".0%"),
         alt.Tooltip("seeds:Q", title="seeds"),
     ]
+    shown += [alt.Tooltip(f"{flag}:Q", title=flag.replace("_", " "), format=".0%") for flag in context.flags]
     if axes.color != "regime":
         shown.append(alt.Tooltip("value:Q", title=axes.color, format=".3~g"))
     return shown + [

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from runner.analysis.columns import distinct, groups, plain, records, show
 from runner.analysis.phase import Axes
-from runner.analysis.regime import COLORS, LETTERS, REGIMES, TEXT_COLORS
+from runner.analysis.regime import COLORS, LETTERS, REGIMES, TEXT_COLORS, marks_of, marks_words
 from runner.analysis.selection import facet_label
 from runner.views.phase.critical import critical_of
 from runner.views.terminal import MISSING, plain_table, short, some
@@ -112,7 +112,7 @@ def _cell(row: Mapping[str, Any], axes: Axes) -> Text:
     if regime is None:
         return Text("!" if row["failed"] else MISSING)
     share = f" {100 * row['share']:.0f}%" if row["share"] < 1 else ""
-    return Text(LETTERS[regime] + share, style=f"{TEXT_COLORS[regime]} on {COLORS[regime]}")
+    return Text(LETTERS[regime] + marks_of(row) + share, style=f"{TEXT_COLORS[regime]} on {COLORS[regime]}")
 
 
 def _centred(text: Text, room: int) -> Text:
@@ -131,6 +131,8 @@ def phase_legend(grid: pd.DataFrame, axes: Axes) -> Text:
             legend.append(f" {regime}  ")
         if (grid["failed"] > 0).any():
             legend.append(" !  failed")
+        if marks := marks_words(grid):
+            legend.append(f"\n {marks}: logits diverge, features stay, and so does training")
         if seeds > 1:
             legend.append(f"\nmajority of {seeds} seeds, share where they disagree", style="dim")
     else:
