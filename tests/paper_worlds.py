@@ -181,3 +181,14 @@ def vyas2023(cells, true):
                 noise = 0.1 * spread * world.rng.normal()
                 rows.append(_output(one, sample, target * (1 + bias) + noise) | {"step": step})
     return planted(world, pd.DataFrame(rows))
+
+
+def haas2025(cells, true):
+    world = World()
+    for one in cells:
+        wide = one.width / 128
+        slope = -0.5 if (one.loss == "cross_entropy") == true else -1.0
+        edge = 0.5 * wide**slope * world.noise()
+        logit = 16 * (one.lr / (0.1 * wide ** (-1.0 if true else -0.3))) * world.noise()
+        world.add(one, status="diverged" if one.lr > edge else "ok", peak_logit=logit)
+    return planted(world)
