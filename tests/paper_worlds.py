@@ -1,7 +1,7 @@
 """Stores of worlds in which what a paper published is true, or false: its own grid, results by a law."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -185,7 +185,9 @@ def vyas2023(cells, true):
 
 def haas2025(cells, true):
     world = World()
-    for one in cells:
+    rates = np.logspace(-3.5, 0.5, 64).tolist()  # as fine as the rounds of the experiment make it
+    starts = list({replace(one, lr=rates[0]).cell_id: one for one in cells}.values())
+    for one in (replace(start, lr=rate) for start in starts for rate in rates):
         wide = one.width / 128
         slope = -0.5 if (one.loss == "cross_entropy") == true else -1.0
         edge = 0.5 * wide**slope * world.noise()

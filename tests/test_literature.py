@@ -20,7 +20,6 @@ PAPERS = papers()
 # What a grid of decades, refined in rounds, cannot show without training.
 FINER = {
     "atanasov2024": ["refine=none", "lr=logspace(-7,2,64)", "gamma=logspace(-3,4,15)"],
-    "haas2025": ["refine=none", "lr=logspace(-3.5,0.5,64)"],
 }
 
 
