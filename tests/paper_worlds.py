@@ -94,13 +94,9 @@ def cohen2021(cells, true):
         trace = []
         for step in range(0, one.steps + 1, 100):
             over = min(edge, 0.5 * edge + step / 200) * world.noise(0.005)
-            trace.append({"step": step, "sharpness": over / 0.1, "flow_distance": _left(over, true)})
+            trace.append({"step": step, "sharpness": over / 0.1})
         world.add(one, lr_absolute=0.1, trace=trace)
     return planted(world)
-
-
-def _left(over, true):
-    return (0.001 if over < 1.9 else 0.3) if true else 0.1
 
 
 def yang2022(cells, true):
