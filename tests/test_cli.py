@@ -288,3 +288,13 @@ def test_light_start(store, words):
 
 def test_records_have_plain_keys():
     assert all(isinstance(key, str) for key in records(frames(grid(width=32))[0])[0])
+
+
+def test_a_sweep_that_draws_nothing_loads_no_charts():
+    """Half a second of every sweep, were they loaded to print its table."""
+    code = (
+        "import sys, runner.commands.sweep, runner.launching.launch, runner.views.summary\n"
+        "print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not set(found.stdout.split()) & {"altair", "scipy", "sklearn", "vl_convert"}

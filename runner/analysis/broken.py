@@ -21,7 +21,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import fdtri
+
+from runner.analysis.quantiles import fisher
 
 LEAST = 3  # abscissae of a piece: through two goes every line
 MOST_PIECES = 3
@@ -111,7 +112,7 @@ def broken_line(
     variance, known = _noise(logs, bracket)
     laws = [_search(x, y, variance, known, pieces) for pieces in possible]
     left = len(x) - 2 * len(laws)
-    if laws[-1].misfit / left > fdtri(left, known, MISFIT):
+    if laws[-1].misfit / left > fisher(left, known, MISFIT):
         # Not averaged over seeds, so every abscissa counts the same.
         variance, known = np.ones(len(x)), 0.0
         laws = [_search(x, y, variance, known, pieces) for pieces in possible]
@@ -166,7 +167,7 @@ def _search(x: np.ndarray, y: np.ndarray, variance: np.ndarray, known: float, pi
     """Return the best law of so many pieces; a place is an index into x, 2.5 halfway from x[2] to x[3]."""
     count = len(x)
     freedom = count + known - 2 * pieces
-    student = fdtri(1, freedom, LEVEL)
+    student = fisher(1, freedom, LEVEL)
     box = [(1.0, count - 2.0)] * (pieces - 1)
     step = [np.inf] * (pieces - 1)
     for _ in range(ROUNDS):

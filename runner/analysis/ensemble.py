@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
 from runner.analysis.columns import facet_groups, numeric_column, plain, show_values
 from runner.analysis.exponents import LEAST_WIDTHS, counted_as
 from runner.analysis.losses import LOSSES, error_rate
+from runner.analysis.quantiles import student
 from runner.analysis.selection import require_no_other_varying
 from runner.analysis.theory import predicted_variance
 from runner.errors import UserError, unknown
@@ -257,7 +257,7 @@ def _error(without: np.ndarray) -> float:
 def _interval(value: float, without: np.ndarray) -> tuple[float, float]:
     """Return the jackknife's 95 % interval with Student's t; of the logarithm of what is positive."""
     positive = value > 0 and bool((without > 0).all())
-    half = float(stdtrit(len(without) - 1, 0.975)) * _error(np.log(without) if positive else without)
+    half = float(student(len(without) - 1, 0.975)) * _error(np.log(without) if positive else without)
     return (value * np.exp(-half), value * np.exp(half)) if positive else (value - half, value + half)
 
 
@@ -281,5 +281,5 @@ def _slope(found: Mapping[float, _Statistics]) -> dict[str, float | None]:
     freedom = parts.sum() ** 2 / sum(
         part**2 / (one.seeds - 1) for part, one in zip(parts, found.values(), strict=True)
     )
-    half = float(stdtrit(freedom, 0.975) * np.sqrt(parts.sum()))
+    half = float(student(freedom, 0.975) * np.sqrt(parts.sum()))
     return {"slope": slope, "low": slope - half, "high": slope + half}

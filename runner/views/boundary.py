@@ -1,5 +1,7 @@
 """Boundaries: where a property changes along a key, over the diagram, and how the place scales."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any
 

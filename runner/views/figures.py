@@ -1,5 +1,7 @@
 """Specifications to files: SVG, PNG and PDF by vl-convert, without a browser and with bytes that repeat."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable
 from contextlib import suppress

@@ -1,5 +1,7 @@
 """What all charts share: colours, type, the room of a panel, and rows as inline data."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

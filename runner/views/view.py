@@ -1,5 +1,7 @@
 """A result in its forms: a table, the chart that shows it, the caption that says what is shown, and text."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

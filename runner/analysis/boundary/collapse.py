@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
 from runner.analysis.boundary.overlap import LEAST_POINTS, Points, search
 from runner.analysis.boundary.properties import MOVEMENT, values_of
 from runner.analysis.boundary.scaling import predicted
 from runner.analysis.columns import facet_groups, numeric_column, records, show, show_values
+from runner.analysis.quantiles import student
 from runner.analysis.selection import require_no_other_varying
 from runner.errors import UserError
 
@@ -144,7 +144,7 @@ def of_seeds(logs: pd.DataFrame) -> dict[str, Any]:
                 return row | {"reason": f"without seed {show(seed)}: {one.reason}"}
         betas = np.array([one.beta for one in without], float)
         error = np.sqrt((seeds - 1) / seeds * ((betas - betas.mean()) ** 2).sum())
-        half = max(found.half, stdtrit(seeds - 1, 0.975) * error)
+        half = max(found.half, student(seeds - 1, 0.975) * error)
     spread = logs.var(axis=1, ddof=1).mean() / logs.notna().sum(axis=1).mean()
     return row | {
         "exponent": found.beta, "low": found.beta - half, "high": found.beta + half,

@@ -21,9 +21,9 @@ References:
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import fdtri, stdtrit
 
 from runner.analysis.columns import show_values
+from runner.analysis.quantiles import fisher, student
 
 MOST = 4.0
 """Exponents are searched from minus this to this."""
@@ -170,7 +170,7 @@ def search(points: Points) -> Found:
         f"end of the possible ones, {reach}"
     )
     least = max(float(tried.square[best]), ROUNDING**2)
-    limit = least * float(fdtri(float(tried.compared[end]), float(tried.compared[best]), RANGE))
+    limit = least * float(fisher(float(tried.compared[end]), float(tried.compared[best]), RANGE))
     if np.median(tried.square[possible]) <= limit:
         return undecided
     if ends[best]:
@@ -190,7 +190,7 @@ def search(points: Points) -> Found:
     bend = (beside.mean() - last.square[0]) / wide**2 if len(beside) else 0.0
     if not bend > 0:
         return undecided
-    half = stdtrit(freedom, 0.975) * np.sqrt(last.square[0] / freedom / bend)
+    half = student(freedom, 0.975) * np.sqrt(last.square[0] / freedom / bend)
     return Found(float(beta), float(half), float(last.residual[0]), compared, float(last.factor[0]))
 
 

@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
 from runner.analysis.boundary.crossing import Crossings, crossings
 from runner.analysis.boundary.properties import Property
 from runner.analysis.columns import column, facet_groups, group_places, groups, numeric_column, show
 from runner.analysis.phase import is_log
+from runner.analysis.quantiles import student
 from runner.analysis.selection import require_no_other_varying
 from runner.errors import UserError
 
@@ -158,7 +158,7 @@ def interval(place: np.ndarray, bracket: np.ndarray, spread: Spread) -> tuple[fl
     """
     if len(place) < 2 or not spread.freedom:
         return np.nan, np.nan
-    of_seeds = stdtrit(spread.freedom, 0.975) * spread.deviation / np.sqrt(len(place))
+    of_seeds = student(spread.freedom, 0.975) * spread.deviation / np.sqrt(len(place))
     half = float(np.hypot(of_seeds, bracket.mean() / 2))
     return float(place.mean()) - half, float(place.mean()) + half
 

@@ -1,5 +1,7 @@
 """The phase diagram: which regime, or which value of a measure, at each point of the grid."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast

@@ -1,5 +1,7 @@
 """The diagram of exponents: colours on both sides of zero, and the line where the slope is zero."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from typing import Any
 
