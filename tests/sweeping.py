@@ -65,6 +65,7 @@ def shape_of(cell):
         positions=1,
         wrapped=False,
         optimizer_flops=0.0,
+        weights=cell.depth + 1,
         evaluations=1.0,
         searched=True,
         flops_per_step=6.0 * 512 * parameters,

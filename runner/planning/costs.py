@@ -58,7 +58,7 @@ class Costs:
         flops_per_second = machine.rate(cell.width, cell.precision)
         products = shape.flops_per_step / flops_per_second
         self.cell_bytes = width * (shape.parameters + batch * (shape.inputs + shape.activations))
-        self._step_call = _STEP_CALLS * (cell.depth + 1) * machine.call
+        self._step_call = _STEP_CALLS * shape.weights * machine.call
         self._step_products = (products + shape.optimizer_flops / flops_per_second) / _STEP_SHARE
         self._evaluations = shape.evaluations
         self._step_start = 0.0

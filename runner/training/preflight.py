@@ -52,6 +52,7 @@ class PackShape:
         wrapped: Whether the model is a plain torch module.
         optimizer_flops: Of products of matrices in the optimizer's own part of a step.
         evaluations: Gradients that a step takes.
+        weights: Weight matrices and filters: what a step dispatches operations for.
     """
 
     parameters: int
@@ -67,6 +68,7 @@ class PackShape:
     wrapped: bool = False
     optimizer_flops: float = 0.0
     evaluations: float = 1.0
+    weights: int = 1
 
 
 def resolve_device(name: str, shard: int = 0) -> torch.device:
@@ -175,4 +177,5 @@ def _inspect(settings: str, width: int, depth: int, loss: str, batch_size: int |
         dataset.positions, needs_lambda_max(dataset, family, measures), isinstance(model, TorchModule),
         sum(of_optimizer(spec) for _, spec, _, _ in layers.parameters_of(model)),
         getattr(optimizer, "evaluations", Optimizer.evaluations),
+        sum(spec.role != "vector" for _, spec, _, _ in layers.parameters_of(model)),
     )  # fmt: skip
