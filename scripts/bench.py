@@ -22,12 +22,25 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from benchmark import cuda, kernels, measures, optimizers, planner, scale, startup, sweep, training, wrapped
+from benchmark import (
+    cuda,
+    kernels,
+    measures,
+    optimizers,
+    planner,
+    rivals,
+    scale,
+    startup,
+    sweep,
+    training,
+    wrapped,
+)
 from benchmark.lines import Family, Line, failed, number
 from benchmark.machine import SGEMM_SIZE, describe, sgemm
 
 FAMILIES: dict[str, Callable[[bool], Family]] = {
     "training": training.measure,
+    "jax": rivals.measure,
     "wrapped": wrapped.measure,
     "optimizers": optimizers.measure,
     "kernels": kernels.measure,
@@ -49,8 +62,9 @@ def main() -> int:
     lines: list[Line] = []
     for name in options.only or FAMILIES:
         began = time.perf_counter()
-        found = FAMILIES[name](options.quick).lines
-        console.print(_table(name, found) if found else f"{name}: skipped, there is no CUDA device here")
+        family = FAMILIES[name](options.quick)
+        found = family.lines
+        console.print(_table(name, found) if found else f"{name}: skipped, {family.skipped}", highlight=False)
         print(f"{name}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
         lines += found
     _write(lines, machine, options.out)

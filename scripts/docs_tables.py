@@ -25,6 +25,8 @@ from runner.analysis.selection import choose, default_facets
 OUTPUTS = Path("outputs")
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 PICTURES = RESULTS.parent / "pages" / "images" / "papers"
+UNITS = ("s", "ms", "MiB", "cells", "steps", "cells x steps/s")
+"""Of the benchmark, those that a reader is told."""
 DEPTH = 2
 PARAMETERIZATIONS = ("ntk", "mup", "sp")
 ROWS = (
@@ -75,17 +77,28 @@ def papers(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def speed(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield the table of the benchmark."""
+    """Yield the table of the benchmark, and that of the rivals in JAX and compiled torch by itself."""
     rows = pd.read_parquet(path)
+    against = rows["family"] == "jax"
+    for name, chosen in (("speed.md", rows[~against]), ("rivals.md", rows[against])):
+        if len(chosen):
+            yield name, _lines(chosen)
+
+
+def _lines(rows: pd.DataFrame) -> str:
     lines = ["| what | target | median (least to most) | holds |", "|---|---|---|---|"]
     for row in records(rows):
-        unit = f" {row['unit']}" if row["unit"] in ("s", "ms", "MiB", "cells", "steps") else ""
+        unit = f" {row['unit']}" if row["unit"] in UNITS else ""
         asked = row["target"] if isinstance(row["target"], str) else ""
         target = f"{asked}{unit}".replace(">=", "≥").replace("<=", "≤") if asked else ""
-        spread = f" ({row['low']:.3g} to {row['high']:.3g})" if row["repeats"] > 1 else ""
+        spread = f" ({_figure(row['low'])} to {_figure(row['high'])})" if row["repeats"] > 1 else ""
         holds = {"pass": "yes", "FAIL": "no"}.get(str(row["verdict"]), "")
-        lines.append(f"| {row['what']} | {target} | {row['figure']:.3g}{unit}{spread} | {holds} |")
-    yield "speed.md", "\n".join(lines) + "\n"
+        lines.append(f"| {row['what']} | {target} | {_figure(row['figure'])}{unit}{spread} | {holds} |")
+    return "\n".join(lines) + "\n"
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 SOURCES: dict[str, Callable[[Path], Iterator[tuple[str, str]]]] = {

@@ -42,7 +42,9 @@ def run(monkeypatch, tmp_path, figure, *options):
         return family
 
     out = tmp_path / "bench.parquet"
-    monkeypatch.setattr(bench, "FAMILIES", {"one": measure, "none": lambda quick: Family("none")})
+    monkeypatch.setattr(
+        bench, "FAMILIES", {"one": measure, "none": lambda quick: Family("none", skipped="for a reason")}
+    )
     monkeypatch.setattr(bench, "sgemm", lambda: 100.0)
     monkeypatch.setattr(sys, "argv", ["bench.py", "--out", str(out), *options])
     return bench.main(), out
@@ -53,7 +55,7 @@ def test_a_line_that_fails_makes_the_exit_code(monkeypatch, tmp_path, capsys):
     code, out = run(monkeypatch, tmp_path, 0.5)
     assert code == 0
     printed = capsys.readouterr().out
-    assert "none: skipped" in printed
+    assert "none: skipped, for a reason" in printed
     assert "1 of 1 targets hold" in printed
     (row,) = pq.read_table(out).to_pylist()
     assert (row["figure"], row["verdict"], row["target"]) == (0.5, "pass", "<= 1")

@@ -70,13 +70,17 @@ def test_pictures_become_small_and_keep_what_is_drawn():
     assert '<text x="1.3" y="2">a b</text>' in lines
 
 
-def test_the_table_of_the_benchmark_has_a_line_for_each_of_its_lines(tmp_path):
-    line = {"what": "calibration", "unit": "s", "figure": 0.455, "target": "<= 1", "repeats": 5}
-    line |= {"low": 0.43, "high": 0.461, "verdict": "pass"}
+def test_the_tables_of_the_benchmark_have_a_line_for_each_of_its_lines(tmp_path):
+    line = {"family": "planner", "what": "calibration", "unit": "s", "figure": 0.455, "target": "<= 1"}
+    line |= {"repeats": 5, "low": 0.43, "high": 0.461, "verdict": "pass"}
     shown = line | {"what": "step", "unit": "ratio", "target": None, "repeats": 1, "verdict": ""}
-    pd.DataFrame([line, shown]).to_parquet(tmp_path / "bench.parquet")
-    ((_, text),) = docs_tables.speed(tmp_path / "bench.parquet")
-    assert text.splitlines()[2:] == [
+    rival = shown | {"family": "jax", "what": "MLP in JAX", "unit": "cells x steps/s", "figure": 78600.0}
+    pd.DataFrame([line, shown, rival]).to_parquet(tmp_path / "bench.parquet")
+    tables = dict(docs_tables.speed(tmp_path / "bench.parquet"))
+    assert tables["speed.md"].splitlines()[2:] == [
         "| calibration | ≤ 1 s | 0.455 s (0.43 to 0.461) | yes |",
         "| step |  | 0.455 |  |",
     ]
+    assert tables["rivals.md"].splitlines()[2:] == ["| MLP in JAX |  | 78,600 cells x steps/s |  |"]
+    pd.DataFrame([rival]).to_parquet(tmp_path / "bench.parquet")
+    assert [name for name, _ in docs_tables.speed(tmp_path / "bench.parquet")] == ["rivals.md"]

@@ -21,6 +21,7 @@ def measure(quick: bool) -> Family:
     """Return the family's lines; none without a GPU."""
     family = Family("cuda")
     if not torch.cuda.is_available():
+        family.skipped = "there is no CUDA device here"
         return family
     repeats = 2 if quick else 5
     for width in NARROW:

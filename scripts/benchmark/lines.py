@@ -79,10 +79,12 @@ class Family:
     Attributes:
         name: Of the family.
         lines: So far.
+        skipped: Why there are none.
     """
 
     name: str
     lines: list[Line] = field(default_factory=list)
+    skipped: str = ""
 
     def add(
         self,

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import multiprocessing
-import resource
-import time
 from itertools import pairwise
-from multiprocessing.connection import Connection
-from typing import Any
 
 import torch
 from torch import nn
@@ -16,10 +12,11 @@ from torch import nn
 from benchmark.grids import cell, planned
 from benchmark.lines import Family, at_least, at_most
 from benchmark.machine import sgemm
+from benchmark.processes import Steps, Workers
 from benchmark.timing import ratios, seconds_per_call
 from runner import data
 from runner.grid.cell import Cell
-from runner.launching.workers import cores, set_up_torch
+from runner.launching.workers import set_up_torch
 from runner.training.run import Run
 
 DIMENSION, BATCH, DEPTH = 64, 64, 3
@@ -57,19 +54,16 @@ def measure(quick: bool) -> Family:
     for width in _QUICK_WIDTHS if quick else OF_SGEMM:
         one = net(width)
         pack = planned(one)
-        workers = [Worker(pack) for _ in range(cores())]
         rates, plain, peak, fastest = [], [], [], []
-        try:
-            sum_of_rates(workers)  # buffers are touched for the first time
-            faults = [worker.step(_SECONDS)[1] for worker in workers]
+        with Workers() as workers:
+            workers.make("pack", packed, pack)
+            workers.rate("pack", _SECONDS)  # buffers are touched for the first time
+            faults = workers.rate("pack", _SECONDS).faults
             for _ in range(repeats):
-                rates.append(sum_of_rates(workers))
+                rates.append(workers.rate("pack", _SECONDS).steps)
                 plain.append(1 / plain_step(width))
                 peak.append(sgemm() * 1e9)
                 fastest.append(sgemm(fast=True) * 1e9)
-        finally:
-            for worker in workers:
-                worker.end()
         where = f"width {width}, {len(workers)} x {len(pack)} cells"
         done = [rate * flops(width) for rate in rates]
         family.add(
@@ -86,7 +80,7 @@ def measure(quick: bool) -> Family:
             "cells x steps per second; torch.nn and torch.optim.SGD, one cell at a time, one thread or all",
         )  # fmt: skip
         family.add(
-            f"page faults per step, width {width}", "faults", max(faults), at_most(1.0),
+            f"page faults per step, width {width}", "faults", faults, at_most(1.0),
             "of a worker, when warm: a step that asked the system for memory would fault once per 4 KiB",
         )  # fmt: skip
     return family
@@ -124,60 +118,14 @@ def _plain_step(width: int, threads: int) -> float:
     return seconds_per_call(step, _SECONDS / 2)
 
 
-class Worker:
-    """A process that trains a pack as a worker of a sweep does: alone on one thread.
-
-    Args:
-        pack: Its cells.
-    """
-
-    def __init__(self, pack: list[Cell]) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, pack), daemon=True)
-        self.process.start()
-        self.connection.recv()
-
-    def begin(self, seconds: float) -> None:
-        """Have it take steps for so long."""
-        self.connection.send(seconds)
-
-    def result(self) -> tuple[float, float]:
-        """Return cells x steps per second, and page faults per step."""
-        found: tuple[float, float] = self.connection.recv()
-        return found
-
-    def step(self, seconds: float) -> tuple[float, float]:
-        """Begin and wait."""
-        self.begin(seconds)
-        return self.result()
-
-    def end(self) -> None:
-        """End the process."""
-        self.connection.send(None)
-        self.process.join()
-
-
-def sum_of_rates(workers: list[Worker]) -> float:
-    """Return cells x steps per second of all workers at once."""
-    for worker in workers:
-        worker.begin(_SECONDS)
-    return sum(worker.result()[0] for worker in workers)
-
-
-def _serve(connection: Connection[Any, Any], pack: list[Cell]) -> None:
+def packed(pack: list[Cell]) -> Steps:
+    """Return what takes a step of a pack as a worker of a sweep does: alone, on one thread."""
     set_up_torch()
     run = run_of(pack)
-    taken = 0
-    connection.send("ready")
-    while (seconds := connection.recv()) is not None:
-        before, faults, began = taken, _faults(), time.perf_counter()
-        while (elapsed := time.perf_counter() - began) < seconds:
-            run.advance(taken)
-            taken += 1
-        steps = taken - before
-        connection.send((len(pack) * steps / elapsed, (_faults() - faults) / steps))
+    taken = itertools.count()
 
+    def step() -> int:
+        run.advance(next(taken))
+        return len(pack)
 
-def _faults() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    return step
