@@ -25,6 +25,8 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UserError: If there is no such paper, or an experiment cannot be run at all.
     """
+    if options.config_dir and not (options.config_dir / "experiment").is_dir():
+        raise UserError(f"--config-dir must hold a folder experiment, got {options.config_dir}")
     keys = [word for word in options.names if "=" in word]
     chosen = choose_papers(tuple(word for word in options.names if "=" not in word), options.config_dir)
     trial = Trial(

@@ -85,7 +85,8 @@ class Trial:
             (word, int((table["verdict"] == word).sum())) for word in ("holds", "fails", "inconclusive")
         )
         said = ", ".join(f"{count} {word}" for word, count in counts)
-        print(f"{len(table)} {self.noun}: {said}; {time.monotonic() - began:.0f} s")
+        noun = self.noun if len(table) != 1 else self.noun[:-1]
+        print(f"{len(table)} {noun}: {said}; {time.monotonic() - began:.0f} s")
         print(f"tables  {options.out / self.name}.md, {self.name}.parquet, checks.parquet (every check)")
         return code
 
