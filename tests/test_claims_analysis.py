@@ -160,7 +160,7 @@ def test_command_trains_what_is_missing_and_writes_the_tables(monkeypatch, tmp_p
     assert list(answer["seconds"]) == ["claim_edges"]
     assert cli.main(["claims", "c8", "--quick", "--out", str(out)]) == 0
     assert len(engine.trained) == trained
-    assert "1 claims: " in capsys.readouterr().out
+    assert "1 claim: " in capsys.readouterr().out
     assert {"claims.md", "claims.parquet", "checks.parquet", "claim_edges"} == {
         path.name for path in out.iterdir()
     }
