@@ -6,7 +6,7 @@ from cells import LinearModel
 from pretended_cuda import pretended_cuda
 from test_devices import CPU, CUDA, OPTIMIZERS, cells, check, section_of
 
-from runner.data.order import BatchOrder
+from runner.data.order import Batch, BatchOrder
 from runner.measures.snapshot import Measurement
 from runner.numerics import losses
 from runner.optim import SGD
@@ -53,7 +53,8 @@ def test_what_is_left_behind_is_found(where):
 
 
 def test_a_batch_that_nobody_moved_is_found(monkeypatch):
-    monkeypatch.setattr(BatchOrder, "_device", property(lambda self: CPU, lambda *_: None), raising=False)
+    drawn = BatchOrder.next
+    monkeypatch.setattr(BatchOrder, "next", lambda self: Batch(drawn(self).places.cpu()))
     with pretended_cuda(), pytest.raises(RuntimeError, match="same device"):
         train_pack(cells({"batch_size": 7}), CUDA)
 
