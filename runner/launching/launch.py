@@ -95,6 +95,7 @@ def launch(
         UserError: For anything wrong in the grid, the device or the store.
     """
     from runner.analysis.regime import check_thresholds
+    from runner.layers import kernel_memory
     from runner.training import preflight
 
     device = preflight.resolve_device(config["device"])
@@ -115,7 +116,8 @@ def launch(
     plan = make_plan(cells, shards=shards, finished=finished, machine=machine)
     notes = tuple(changes(store, plan.ids, provenance["sources"])) if not config["retry"] else ()
     workers = worker_count(plan.packs, device.type == "cpu", config["workers"])
-    ahead = forecast(plan, preflight.inspect, machine, workers)
+    with kernel_memory(config.get("kernel_memory_mb")):
+        ahead = forecast(plan, preflight.inspect, machine, workers)
     if not record:
         return Launched("", plan.shards, plan.missing, plan.total, notes, ahead)
     tables.check_writable(store)

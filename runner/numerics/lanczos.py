@@ -24,7 +24,7 @@ _LEAST_STEPS = 4
 """Before the first look: two Ritz values alone know too little of the distance between eigenvalues."""
 _RANDOM_SHARE = 0.1
 """Of a random vector, in a start that is a guess."""
-_SHORT = 10_000
+KEPT_NUMBERS = 10_000
 """Numbers in the longest vectors that are kept orthogonal to all before them."""
 _REMEMBERED = 1 << 20
 """Numbers in the longest random vectors that are kept for the next search."""
@@ -135,7 +135,7 @@ def top_eigenpair(
 
     It stops once the error of every cell's top Ritz value is bounded by ``tolerance`` times that value: by
     the norm of the residual, r = |beta_k s_k|, or by r^2 over the distance to the next Ritz value. Vectors of
-    at most ``_SHORT`` numbers are kept orthogonal, see :func:`lanczos`.
+    at most ``KEPT_NUMBERS`` numbers are kept orthogonal, see :func:`lanczos`.
 
     Args:
         product: Multiplies one vector per cell by that cell's operator.
@@ -152,7 +152,7 @@ def top_eigenpair(
     """
     if tolerance is None:
         tolerance = 1e-10 if like.dtype == torch.float64 else 1e-5
-    keep = like.shape[1] <= _SHORT
+    keep = like.shape[1] <= KEPT_NUMBERS
     limit = min(max_steps, like.shape[1])
     every = _CHECK_EVERY if like.shape[1] <= _SMALL else 1
     for step, space in enumerate(lanczos(product, _start(like, guess), limit, keep=keep), 1):

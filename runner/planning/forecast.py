@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from runner.grid.cell import PACK_FIELDS, Cell
-from runner.planning.costs import Costs, kept_outputs, measured_points
+from runner.planning.costs import kept_outputs, measured_points
 from runner.planning.machine import Machine
+from runner.planning.memory import peak_bytes
 from runner.planning.plan import Plan
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 _PROCESS_BYTES = 400 << 20
 """A worker with torch and data."""
-_PEAK = 10
-"""Times the working set of a pack that gradients of gradients hold: measured with a CNN's lambda_max."""
 _PART_BYTES = 90 << 10
 """The three files of a pack, without rows: nearly all of it says what columns mean."""
 _ROW_BYTES = {"cells": 600, "trace": 60, "layers": 15, "outputs": 8}
@@ -99,8 +98,7 @@ def forecast(plan: Plan, shape_of: Callable[[Cell], PackShape], machine: Machine
     for start, stop in itertools.pairwise([*firsts.starts(PACK_FIELDS).tolist(), len(packs)]):
         cell = firsts[start]
         shape, count = shape_of(cell), int(packs.sizes[start:stop].sum())
-        working = Costs(cell, shape, machine).cell_bytes * int(packs.sizes[start:stop].max())
-        memory = max(memory, _PEAK * working)
+        memory = max(memory, peak_bytes(cell, shape, int(packs.sizes[start:stop].max())))
         rows["trace"] += measured_points(cell) * count
         rows["layers"] += measured_points(cell) * count * (cell.depth + 1)  # as an mlp has
         rows["outputs"] += kept_outputs(cell, shape) * count
