@@ -8,7 +8,7 @@ from cells import DIGITS, make_cell
 from tolerance import TOLERANCE
 
 from runner import data
-from runner.layers import ACTIVATIONS, parameters_of
+from runner.layers import ACTIVATIONS, chain, parameters_of
 from runner.models import MLP
 from runner.models.descent import AutogradDescent, ChainDescent, GraphedDescent
 from runner.numerics import losses
@@ -39,6 +39,7 @@ NETS = {
     "three hidden layers, bias": {"depth": 3, "model": {"bias": True, "sigma_bias": 0.3}},
     "ten outputs": {"data": DIGITS},
     "scaled inputs": {"model": {"normalize_input": True}},
+    "thirty hidden layers": {"depth": 30, "width": 16},
 }
 
 
@@ -52,9 +53,9 @@ def test_gradients_equal_autograd(net, activation, alike):
     ensemble = run_of(pack(**changes)[1:2] * 2 if alike else pack(**changes)).ensemble
     x = ensemble.inputs["train"]
     expected = ensemble.model(x)
-    chain = ensemble.model.chain(x.shape[1])
+    layers = ensemble.model.chain(x.shape[1])
     torch.testing.assert_close(
-        chain.forward(ensemble.model.flat(x)), expected.detach(), rtol=EXACT, atol=EXACT
+        layers.forward(ensemble.model.flat(x)), expected.detach(), rtol=EXACT, atol=EXACT
     )
     weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(0), dtype=expected.dtype)
     parameters = dict(ensemble.parameters)
@@ -63,13 +64,22 @@ def test_gradients_equal_autograd(net, activation, alike):
         path: gradient
         if isinstance(gradient, torch.Tensor)
         else gradient.factor * gradient.left @ gradient.right
-        for path, gradient in chain.backward(weights.clone())
+        for path, gradient in layers.backward(weights.clone())
     }
     assert found.keys() == parameters.keys()
     for path, gradient in zip(parameters, by_autograd, strict=True):
         torch.testing.assert_close(
             found[path], gradient, rtol=EXACT, atol=EXACT * gradient.abs().max().item()
         )
+
+
+def test_factors_wait_while_features_stay_moderate():
+    factors = [torch.tensor([1.0, 2.0**-5]).view(2, 1, 1)] * 20
+    kept = chain.postponed(factors)
+    assert torch.equal(torch.stack(kept).prod(0), torch.stack(factors).prod(0))
+    behind = torch.stack(factors).cumprod(0) / torch.stack(kept).cumprod(0)
+    assert behind.min() > 2.0**-20
+    assert [place for place, factor in enumerate(kept) if (factor != 1).any()] == [3, 7, 11, 15, 19]
 
 
 def optimizer(name, **keys):

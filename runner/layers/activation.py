@@ -23,13 +23,15 @@ class Nonlinearity:
         write: ``write(z, out)`` writes psi(z).
         pull: ``pull(gradient, z, a)`` multiplies a gradient by psi'(z) in place, given z and a = psi(z).
         from_value: Whether psi' follows from a alone: then z may be overwritten by a.
-        gain: Constant factor; not 1 only where psi(c z) = c psi(z) for c > 0, so that it can be moved into z.
+        homogeneous: Whether psi(c z) = c psi(z) for c > 0, so that factors can be moved past it.
+        gain: Constant factor; not 1 only of a homogeneous function.
     """
 
     value: Callable[[Tensor], Tensor]
     write: Callable[[Tensor, Tensor], object]
     pull: Callable[[Tensor, Tensor, Tensor], object]
     from_value: bool = True
+    homogeneous: bool = False
     gain: float = 1.0
 
 
@@ -42,6 +44,7 @@ ACTIVATIONS = {
         lambda x: torch.relu(x) * math.sqrt(2),
         lambda z, out: torch.clamp_min(z, 0, out=out),
         lambda gradient, z, a: _ATEN.threshold_backward.grad_input(gradient, a, 0, grad_input=gradient),
+        homogeneous=True,
         gain=math.sqrt(2),
     ),
     "gelu": Nonlinearity(
@@ -56,7 +59,9 @@ ACTIVATIONS = {
         lambda gradient, z, a: _ATEN.tanh_backward.grad_input(gradient, a, grad_input=gradient),
     ),
     "erf": Nonlinearity(torch.erf, lambda z, out: torch.erf(z, out=out), _pull_erf, from_value=False),
-    "linear": Nonlinearity(lambda x: x, lambda z, out: out, lambda gradient, z, a: gradient),
+    "linear": Nonlinearity(
+        lambda x: x, lambda z, out: out, lambda gradient, z, a: gradient, homogeneous=True
+    ),
 }
 
 

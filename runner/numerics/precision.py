@@ -70,6 +70,25 @@ def batch_product(
     return torch.bmm(*matrices, out=out) if out is not None else torch.bmm(*matrices)
 
 
+def add_product_(
+    out: Float[Tensor, "cell row column"],
+    left: Float[Tensor, "cell row inner"],
+    right: Float[Tensor, "cell inner column"],
+    *,
+    beta: float = 1.0,
+    alpha: float = 1.0,
+) -> Float[Tensor, "cell row column"]:
+    """Overwrite ``out`` by ``beta * out + alpha * left @ right`` and return it.
+
+    Of a single column MKL computes the transpose: four times as fast as oneDNN, seven times as MKL itself.
+    """
+    if out.shape[2] != 1:
+        return out.baddbmm_(left, right, beta=beta, alpha=alpha)
+    with vector_products():
+        out.mT.baddbmm_(right.mT, left.mT, beta=beta, alpha=alpha)
+    return out
+
+
 def dense_batch(matrices: Float[Tensor, "cell row column"]) -> Float[Tensor, "cell row column"]:
     """Return the same memory, as a batch that oneDNN takes for dense if there is a single cell.
 

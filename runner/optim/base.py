@@ -42,6 +42,7 @@ from torch import Tensor, nn
 from runner.errors import UserError
 from runner.grid.cell import Cell
 from runner.layers import ParameterSpec, Product, parameters_of
+from runner.numerics.precision import add_product_
 from runner.optim.checks import flag, not_negative, positive
 from runner.optim.clipping import clip_factor
 from runner.optim.schedule import Schedule
@@ -224,7 +225,7 @@ class Optimizer:
     def apply_product(self, slot: Slot, parameter: Tensor, gradient: Product) -> None:
         """Do as :meth:`apply` with a gradient that is given as a product."""
         left, right, factor = gradient
-        self.apply(slot, parameter, slot.product.baddbmm_(left, right, beta=0, alpha=factor))
+        self.apply(slot, parameter, add_product_(slot.product, left, right, beta=0, alpha=factor))
 
     def update(self, slot: Slot, parameter: Tensor, gradient: Tensor) -> None:
         """Update one parameter in place.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from runner.errors import UserError
 from runner.grid.cell import Cell
 from runner.layers import Product
+from runner.numerics.precision import add_product_
 from runner.optim.base import Optimizer, Slot
 from runner.optim.checks import below_one, flag
 
@@ -58,4 +59,5 @@ class SGD(Optimizer):
         if self.momentum or self.weight_decay:
             super().apply_product(slot, parameter, gradient)
         else:
-            parameter.baddbmm_(gradient.left, gradient.right.mul_(slot.rate), alpha=gradient.factor)
+            left, right, factor = gradient
+            add_product_(parameter, left, right.mul_(slot.rate), alpha=factor)

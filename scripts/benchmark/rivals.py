@@ -11,8 +11,9 @@ import importlib.metadata
 import importlib.util
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import NamedTuple
 
 from benchmark import jax_nets, torch_nets
 from benchmark.grids import cell, planned
@@ -35,6 +36,14 @@ CHECKED_STEPS, CHECKED_LR, SAME = 3, 1.0, 1e-4
 _SECONDS = 0.6
 
 
+class Pools(NamedTuple):
+    """Processes of this package, of JAX and of plain and compiled torch."""
+
+    ours: Workers
+    jax: Workers
+    plain: Workers
+
+
 def on_digits(model: str, width: int, depth: int) -> Cell:
     """Return a cell of a model on full batches of digits."""
     return cell(
@@ -52,7 +61,7 @@ def measure(quick: bool) -> Family:
     with Workers() as ours, Workers(pinned=True) as jax, Workers(pinned=True) as plain:
         for name, model, one in _cells(quick):
             check(one)
-            _lines(family, name, model, one, ours, jax, plain, quick=quick)
+            _lines(family, name, model, one, Pools(ours, jax, plain), quick=quick)
     return family
 
 
@@ -77,47 +86,59 @@ def check(one: Cell) -> None:
             raise RuntimeError(f"{rival} must train what is trained here, got losses {values} for {truth}")
 
 
-def _lines(
-    family: Family, name: str, model: str, one: Cell, ours: Workers, jax: Workers, plain: Workers,
-    quick: bool,
-) -> None:  # fmt: skip
-    pack, problem, counts = planned(one), problem_of(one), _QUICK_CELLS if quick else CELLS
-    ours.make("pack", packed, pack)
-    plain.make("plain", torch_nets.plain, problem)
-    forms = jax_nets.FORMS[model]
-    fastest = jax.best(
+def _contenders(
+    one: Cell, pack: list[Cell], pools: Pools, counts: Sequence[int]
+) -> dict[str, tuple[Workers, str]]:
+    """Return who is timed, in which processes and under which name there: of each rival the fastest."""
+    problem = problem_of(one)
+    pools.ours.make("pack", packed, pack)
+    pools.plain.make("plain", torch_nets.plain, problem)
+    fastest = pools.jax.best(
         {
             f"{cells} cells a call" + f", as {form}" * bool(form): (jax_nets.steps, problem, cells, form)
-            for form in forms
+            for form in jax_nets.FORMS[problem.net]
             for cells in counts
         },
         _SECONDS / 2,
     )
-    compiler = shutil.which("g++") or shutil.which("clang++")
-    compiled = plain.best(
-        {f"{cells} cells a call": (torch_nets.compiled, problem, cells) for cells in counts if compiler},
-        _SECONDS / 2,
-    )
-    timed = [("ours", ours, "pack"), ("jax", jax, fastest), ("plain", plain, "plain")]
-    timed += [("compiled", plain, compiled)] if compiled else []
-    for _, workers, what in timed:
+    found = {"ours": (pools.ours, "pack"), "jax": (pools.jax, fastest), "plain": (pools.plain, "plain")}
+    if shutil.which("g++") or shutil.which("clang++"):
+        candidates = {
+            f"{cells} cells a call": (torch_nets.compiled, problem, cells)
+            for cells in sorted({counts[0], counts[-1]})
+        }
+        found["compiled"] = pools.plain, pools.plain.best(candidates, _SECONDS / 2)
+    return found
+
+
+def _lines(family: Family, name: str, model: str, one: Cell, pools: Pools, *, quick: bool) -> None:
+    pack, counts = planned(one), _QUICK_CELLS if quick else CELLS
+    timed = _contenders(one, pack, pools, counts)
+    for workers, what in timed.values():
         workers.rate(what, _SECONDS / 2)
-    rates: dict[str, list[float]] = {who: [] for who, _, _ in timed}
+    rates: dict[str, list[float]] = {who: [] for who in timed}
     for _ in range(2 if quick else 5):
-        for who, workers, what in timed:
+        for who, (workers, what) in timed.items():
             rates[who].append(workers.rate(what, _SECONDS).steps)
-    for _, workers, what in timed:
+    for workers, what in timed.values():
         workers.drop(what)
-    unit, tried = "cells x steps per second", f"{', '.join(map(str, counts))} cells a call"
+    unit = "cells x steps per second"
     family.add(
         f"step over JAX's best, {name}", "ratio", ratios(rates["ours"], rates["jax"]),
         at_least(OF_JAX[model]),
         f"{unit}; jit(scan(vmap(value_and_grad))), JAX {importlib.metadata.version('jax')}",
     )  # fmt: skip
-    family.add(f"{name}, {len(ours)} x {len(pack)} cells", "cells x steps/s", rates["ours"])
-    family.add(f"{name} in JAX", "cells x steps/s", rates["jax"], None, f"best of {tried}: {fastest}")
-    family.add(f"{name} in plain torch", "cells x steps/s", rates["plain"], None, "one cell at a time")
+    unit = "cells x steps/s"
+    family.add(f"{name}, {len(pools.ours)} x {len(pack)} cells", unit, rates["ours"])
     family.add(
-        f"{name} through torch.compile", "cells x steps/s", rates.get("compiled", math.nan), None,
-        f"best of {tried}: {compiled}" if compiled else "no C++ compiler here",
+        f"{name} in JAX",
+        unit,
+        rates["jax"],
+        None,
+        f"best of {', '.join(map(str, counts))}: {timed['jax'][1]}",
+    )
+    family.add(f"{name} in plain torch", unit, rates["plain"], None, "one cell at a time")
+    family.add(
+        f"{name} through torch.compile", unit, rates.get("compiled", math.nan), None,
+        f"one cell or vmap: {timed['compiled'][1]}" if "compiled" in timed else "no C++ compiler here",
     )  # fmt: skip

@@ -99,6 +99,7 @@ def plain(problem: Problem) -> Steps:
 def compiled(problem: Problem, cells: int) -> Steps:
     """Return what takes a step through `torch.compile`, of one cell or of copies under `vmap`."""
     torch.set_num_threads(1)
+    torch.compiler.reset()  # after some networks it would give up compiling anew
     step, state = _stepper(problem, cells, through_compiler=True)
 
     def call() -> int:
