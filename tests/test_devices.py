@@ -181,6 +181,10 @@ SETTINGS = {
     "its own init": {"model": torch_module("modules.Convolutional") | {"init": "own"}, "data": IMAGES},
     "a loop of torch": {"model": torch_module("modules.Recurrent", kind="GRU"), "data": IMAGES},
     "attention of torch": {"model": torch_module("handed.TorchTransformer"), "data": IMAGES},
+    "branches of torch": {"model": torch_module("modules.Blocks") | {"branches": ["blocks.*.mix"]}},
+    "a module that torch cannot batch": {"model": torch_module("modules.Branching")},
+    "wide matrices": {"width": 48, "steps": 2},
+    "two classes": {"data": {"linear": 0.0, "standardize": False}, "loss": "cross_entropy"},
     "a shared weight": {"model": torch_module("modules.TiedTokens"), "data": IMAGES},
     "kernels from random vectors": {
         "data": IMAGES, "measure": section_of({
@@ -189,7 +193,7 @@ SETTINGS = {
     },
 }  # fmt: skip
 
-MEMORY = {"kernels in blocks": 0.05, "kernels from gathered gradients": 1.0}
+MEMORY = {"kernels in blocks": 0.005, "kernels from gathered gradients": 1.0}
 """Megabytes."""
 
 
