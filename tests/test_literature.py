@@ -96,6 +96,9 @@ GOOD = {
         ({"within": None}, r"published\[0\] must have a value and how far from it agrees"),
         ({"above": 0}, r"must have a value .*, or a bound \(above or below\), got value, within, above"),
         ({"source": ""}, r"source must be text, got nothing, in mine.yaml"),
+        ({"metrc": "cka"}, r"published\[0\].metrc must be a known config key .*did you mean .*metric"),
+        ({"over": {"wher": "lr=1"}}, r"published\[0\].over.wher must be a known config key"),
+        ({"take": "lst"}, r"published\[0\].take must be one of first, last, got lst, in mine.yaml"),
         ({"from": "cells"}, r"metric must be a known config key"),
         ({"from": "cells", "metric": None}, r"must be a known config key"),
     ],
@@ -165,9 +168,23 @@ def test_a_mistake_costs_nothing(mine, monkeypatch, capsys):
     assert (
         cli.main(["reproduce", "mine", "--config-dir", str(mine / "conf"), "--out", str(mine / "out")]) == 2
     )
-    assert "must have a value and how far from it agrees" in capsys.readouterr().err
+    assert "did you mean paper.published[0].within?, in mine.yaml" in capsys.readouterr().err
     assert not engine.trained
     assert not (mine / "out").exists()
+
+
+def test_a_number_is_not_left_out_for_a_misspelling(mine, monkeypatch, capsys):
+    """Of other data it is left out; of a key that no cell has nobody would miss it."""
+    Engine(monkeypatch)
+    path = mine / "conf/experiment/mine.yaml"
+    words = ["reproduce", "mine", "--config-dir", str(mine / "conf"), "--out", str(mine / "out"), "--quick"]
+    text = path.read_text()
+    path.write_text(text.replace("within: 0.1", "within: 0.1\n    only: data=digits"))
+    assert cli.main(words) == 0
+    assert "no published figure is of these data" in (mine / "out/reproduce.md").read_text()
+    path.write_text(text.replace("within: 0.1", "within: 0.1\n    only: dta=xor"))
+    assert cli.main(words) == 2
+    assert "only must be a column or a group key of the cells, got 'dta'" in capsys.readouterr().err
 
 
 def test_keys_change_every_experiment(mine, monkeypatch):

@@ -5,7 +5,8 @@ from dataclasses import replace
 from functools import partial
 
 from runner.analysis.claims.verdict import Check, above, below, within
-from runner.analysis.selection import select
+from runner.analysis.columns import column
+from runner.analysis.selection import choose, select
 from runner.errors import UserError
 from runner.literature.measured import measured
 from runner.literature.paper import Paper, Published
@@ -24,10 +25,17 @@ def checks(paper: Paper, stores: Mapping[str, Store]) -> Sequence[Check]:
 
 
 def _applies(store: Store, published: Published) -> bool:
-    """Whether a number is of the data at hand."""
+    """Whether a number is of the data of the newest launch.
+
+    Raises:
+        UserError: If a condition is of a key that no cell has: a misspelling must not leave a number out.
+    """
+    cells = choose(store, ())
+    for condition in published.only:
+        column(cells, condition.partition("=")[0], "only")
     try:
-        return bool(len(select(store.cells, published.only)))
-    except UserError:
+        return bool(len(select(cells, published.only)))
+    except UserError:  # no cell has these values
         return False
 
 

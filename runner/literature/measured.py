@@ -16,7 +16,7 @@ from runner.analysis.correlation import spearman
 from runner.analysis.estimate import Estimate, Unsupported, over_seeds, require_seeds, share, trained
 from runner.analysis.selection import choose
 from runner.errors import UserError
-from runner.literature.paper import Published
+from runner.literature.paper import PER_CELL, Published
 from runner.schema import TABLES
 from runner.store import Store
 from runner.views.picture import conditions
@@ -26,9 +26,6 @@ _COLUMNS = {"fit": "slope", "boundary": "slope", "transfer": "drift", "ensemble"
 """The number of a picture that is taken by default."""
 _TABLES = {"boundary": "exponents", "ensemble": "slopes"}
 """The table that has it, where it is not the first."""
-_PER_CELL = {
-    "mean": "mean", "largest": "max", "smallest": "min", "last": "last", "first": "first",
-}  # fmt: skip
 
 
 def measured(store: Store, published: Published) -> Estimate:
@@ -151,12 +148,9 @@ def _per_cell(
     value = _evaluated(frame, expression).set_axis(frame["cell_id"].astype(str))
     if table == "cells":
         return value
-    take = how.get("take", "last")
-    if take not in _PER_CELL:
-        raise UserError(f"take must be one of {', '.join(_PER_CELL)}, got {take}")
-    return (
-        value.dropna().groupby(level=0, sort=False).agg(_PER_CELL[take]).reindex(cells["cell_id"].astype(str))
-    )
+    of_cell = value.dropna().groupby(level=0, sort=False)
+    found: pd.Series = of_cell.agg(PER_CELL[how.get("take", "last")])
+    return found.reindex(cells["cell_id"].astype(str))
 
 
 def _evaluated(frame: pd.DataFrame, expression: str) -> pd.Series:

@@ -7,7 +7,7 @@ from typing import Any
 from runner.errors import UserError
 from runner.grid.rules import number, shown, unknown_key
 from runner.schema import TABLES
-from runner.views.pictures import PICTURES
+from runner.views.pictures import PICTURES, picture_of
 
 _PAPER = {"cite", "finding", "published", "figure"}
 _JUDGED = ("value", "within", "above", "below", "rival")
@@ -15,6 +15,8 @@ _FIGURE = {"what", "source", "from", "only", *_JUDGED}
 _OF_PICTURE = {"table", "row", "take", "column", "over"}
 """Which number of a picture's tables is meant."""
 _OF_TABLE = {"where", "rows", "take", "share", "mean", "rank", "against", "within_key"}
+PER_CELL = {"mean": "mean", "largest": "max", "smallest": "min", "last": "last", "first": "first"}
+"""What ``take`` makes of the rows of a cell, to pandas' name of it."""
 STATISTICS = ("share", "mean", "rank")
 
 
@@ -81,6 +83,7 @@ def read_paper(name: str, section: Any) -> Paper:
         figure = _mapping("paper.figure", figure, name)
         if figure.get("from") not in PICTURES:
             raise _must("paper.figure.from", f"be one of {', '.join(PICTURES)}", figure.get("from"), name)
+        _require_known("paper.figure", figure, {"from", "inches"} | _options(figure["from"]), name)
     cite, finding = (_text(f"paper.{key}", found.get(key), name) for key in ("cite", "finding"))
     return Paper(name, cite, finding, published, figure)
 
@@ -91,11 +94,19 @@ def _read_published(key: str, entry: Any, name: str) -> Published:
     origin = found.get("from")
     if origin not in (*PICTURES, *TABLES):
         raise _must(f"{key}.from", f"be one of {', '.join((*PICTURES, *TABLES))}", origin, name)
-    how = {name: value for name, value in found.items() if name not in _FIGURE}
+    how = {one: value for one, value in found.items() if one not in _FIGURE}
     if origin in TABLES:
         _require_known(key, found, _FIGURE | _OF_TABLE, name)
-        if len([one for one in STATISTICS if one in how]) != 1:
-            raise _must(key, f"have one of {', '.join(STATISTICS)}", ", ".join(how), name)
+        if len([one for one in STATISTICS if one in how]) != 1 or ("rank" in how) != ("against" in how):
+            raise _must(key, f"have one of {', '.join(STATISTICS)}, rank with against", ", ".join(how), name)
+        takes: Sequence[str] = tuple(PER_CELL)
+    else:
+        options = _OF_PICTURE | _options(origin)
+        _require_known(key, found, _FIGURE | options, name)
+        _require_known(f"{key}.over", _mapping(f"{key}.over", found.get("over") or {}, name), options, name)
+        takes = ("first", "last")
+    if "take" in how and how["take"] not in takes:
+        raise _must(f"{key}.take", f"be one of {', '.join(takes)}", how["take"], name)
     judged = {
         one: None
         if found.get(one) is None
@@ -107,6 +118,11 @@ def _read_published(key: str, entry: Any, name: str) -> Published:
     only = found.get("only") or ()
     only = (only,) if isinstance(only, str) else tuple(map(str, only))
     return Published(what, source, str(origin), how, judged["value"], low, high, judged["rival"], only)
+
+
+def _options(picture: str) -> set[str]:
+    """Return the names of a picture's options."""
+    return {parameter.name for parameter, *_ in picture_of(picture).parameters()}
 
 
 def _band(key: str, judged: Mapping[str, float | None], name: str) -> tuple[float | None, float | None]:
