@@ -4,9 +4,11 @@ import json
 import math
 
 import modules
+import paper_worlds
 import pytest
 import torch
 from cells import DIGITS, make_cell
+from sweeping import cells_of
 from torch import nn
 
 from runner import data
@@ -19,6 +21,7 @@ from runner.measures.kernel import empirical_ntk
 from runner.models.ensemble import Ensemble
 from runner.optim import Muon
 from runner.training.train import train_pack
+from runner.views.fit import fit
 
 CPU = torch.device("cpu")
 XOR = {"train_size": 12, "test_size": 6, "probe_size": 5}
@@ -296,3 +299,15 @@ def test_kinks_halve_the_exponent_of_the_linearization():
 def test_the_kernel_has_a_limit_in_depth():
     for name in ALPHA:
         assert predicted_slope("lambda_max_init", None, theory_of(name, "sgd"), "depth") == 0
+
+
+def test_fit_sets_theory_beside_slopes_in_depth(monkeypatch):
+    """Of a measure per layer, too, in a store whose slopes are as published."""
+    store = paper_worlds.completep2025(
+        cells_of(monkeypatch, "+experiment=completep2025", "seed=0,1"), true=True
+    )
+    asked = {"x": "depth", "pieces": 1, "facet": "parameterization", "where": "model.activation=gelu"}
+    found = fit(store, metric="branch_linearization_error@hidden.0.first", **asked).table
+    found = found.set_index("parameterization")
+    assert found["theory"].to_dict() == {"completep": 0, "depth_mup": -0.5}
+    assert (found["slope"] - found["theory"]).abs().max() < 0.05

@@ -37,8 +37,8 @@ def _range(values: Sequence[float]) -> str:
 
 
 def theory_speaks(x: str, place: int, pieces: int) -> bool:
-    """Tell whether a piece is a limit of the key: of width the last, of gamma the outer two of several."""
-    if x == "width":
+    """Tell whether a piece is a limit of its key: of width or depth the last, of gamma the outer ones."""
+    if x in ("width", "depth"):
         return place == pieces - 1
     return x == "gamma" and pieces > 1 and place in (0, pieces - 1)
 

@@ -45,6 +45,8 @@ PIECES = ("1", "2", "3", "auto")
 _PIECE = ("piece", "first", "last", "break", "break_low", "break_high")
 _NOT_METRICS = {*FIELDS, "step", "layer_index"}
 _LAYER_KEYS = ("layer_index", "layer", "role")
+_OF_LAYERS = ("movement_", "update_", "branch_")
+"""How metrics begin of which theory speaks layer by layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +290,7 @@ def _samples(
         for (metric, table, name), (_, layer) in zip(places, chosen, strict=True):
             rows = _only_layers(last[table], layer, metric) if layer else last[table]
             for keys, found in _by_layer(name, part, key[part.index], rows):
-                predictable = (keys["layer"] is not None) == (name.startswith(("movement_", "update_")))
+                predictable = (keys["layer"] is not None) == name.startswith(_OF_LAYERS)
                 used = sum(len(values) for values in found.values())
                 yield _Samples(
                     facet | {"metric": metric} | keys, found, name if predictable else None,
