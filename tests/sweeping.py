@@ -2,12 +2,22 @@
 
 from types import SimpleNamespace
 
+import pytest
+
+from runner import cli
 from runner.commands import sweep
 from runner.launching import launch
 from runner.training import preflight, train
 from runner.training.record import PackTables
 
 TINY = ("data=xor", "data.train_size=16", "data.test_size=8", "data.probe_size=8", "data.dim=4", "steps=4")
+
+
+def run_in(folder, *words):
+    """Run a command line in a folder, as fixtures of a module must; return the exit code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return cli.main(list(words))
 
 
 class Engine:

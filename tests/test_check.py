@@ -4,10 +4,10 @@ import json
 
 import pytest
 import yaml
+from sweeping import run_in
 from vega import compared_with_schema
 
 import runner
-from runner.cli import main
 from runner.commands.check import sweep_words
 from runner.errors import UserError
 from runner.grid.config import conf_dir
@@ -35,9 +35,7 @@ def faulty(tmp_path_factory):
 
 def run(folder, *words):
     """Run the command in a folder; return the exit code."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        return main(["check", *words])
+    return run_in(folder, "check", *words)
 
 
 @pytest.fixture(scope="module")
@@ -195,8 +193,7 @@ def test_a_dry_run_trains_nothing(tmp_path, capsys):
 
 
 def test_a_store_without_the_parts_is_refused(tmp_path):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path)
-        assert main(["sweep", "width=8", "steps=1", "store=out", "workers=1", *FEW[:3], "measure=basic"]) == 0
+    words = ["sweep", "width=8", "steps=1", "store=out", "workers=1", *FEW[:3], "measure=basic"]
+    assert run_in(tmp_path, *words) == 0
     with pytest.raises(UserError, match="STORE must hold update_own"):
         runner.load(tmp_path / "out").check()

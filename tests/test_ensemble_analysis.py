@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from stores import write_cells, write_outputs
-from sweeping import TINY
+from sweeping import TINY, run_in
 from synthetic import cell, exponents
 from vega import compared_with_schema
 
@@ -225,9 +225,7 @@ LINE = [
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("ensemble")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(path)
-        assert cli.main(LINE) == 0
+    assert run_in(path, *LINE) == 0
     return path / "out"
 
 

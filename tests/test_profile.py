@@ -5,6 +5,7 @@ import math
 
 import pandas as pd
 import pytest
+from sweeping import run_in
 from vega import compared_with_schema
 
 import runner
@@ -22,9 +23,7 @@ SWEEP = [
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("profile")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(path)
-        assert cli.main(SWEEP) == 0
+    assert run_in(path, *SWEEP) == 0
     return path / "out"
 
 

@@ -27,6 +27,7 @@ from runner.layers.base import per_cell
 from runner.layers.dense import Linear
 
 _MODERATE = 2.0**20
+"""Factor by which features may be off while others are kept back: far from what float32 cannot hold."""
 
 
 class Product(NamedTuple):
