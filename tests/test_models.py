@@ -13,7 +13,7 @@ from torch.func import jacrev
 
 from runner import data
 from runner.errors import UserError
-from runner.layers import kernel_memory, layers_of, parameters_of
+from runner.layers import Activation, gains_in_weights, kernel_memory, layers_of, parameters_of
 from runner.layers.contraction import Pairing, contraction_costs, dense_kernel
 from runner.measures.kernel import empirical_ntk, empirical_ntk_full
 from runner.models.ensemble import Ensemble
@@ -99,6 +99,30 @@ def naive(case, ensemble, position):
 
 def close(actual, expected, rel=1e-9):
     assert (actual - expected).norm() <= rel * expected.norm()
+
+
+@pytest.mark.parametrize("two", [False, True])
+@pytest.mark.parametrize("case", CASES)
+def test_gains_can_be_left_to_weights(case, two):
+    settings, dataset, depth, _ = CASES[case]
+    settings = (
+        settings
+        | {"activation": "relu", "bias": True, "sigma_bias": 0.3}
+        | ({"block_layers": 2} if two else {})
+    )
+    if two and not settings["_target_"].endswith(("ResNet", "ResidualMLP")):
+        pytest.skip("blocks of two layers are of residual networks")
+    cells = [
+        make_cell(width=8, depth=depth + 1, parameterization=name, model=settings, data=dataset)
+        for name in ("ntk", "mup")
+    ]
+    ensemble = ensemble_of(cells)
+    x = ensemble.inputs["probe"]
+    expected = ensemble.model(x)
+    with gains_in_weights():
+        close(ensemble.model(x), expected, 1e-13)
+        relu = next(module for module in ensemble.model.modules() if isinstance(module, Activation))
+        close(relu(expected), expected.clamp(min=0), 0)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -11,7 +11,17 @@ A model is built without cells (so that building it costs no memory) and filled 
 
 from runner.layers.activation import ACTIVATIONS, Activation
 from runner.layers.attention import Attention
-from runner.layers.base import Again, Call, Layer, Origin, ParameterSpec, hidden, per_cell, record
+from runner.layers.base import (
+    Again,
+    Call,
+    Layer,
+    Origin,
+    ParameterSpec,
+    gains_in_weights,
+    hidden,
+    per_cell,
+    record,
+)
 from runner.layers.branch import Branch
 from runner.layers.chain import DenseChain, Product
 from runner.layers.contraction import Pairing
@@ -61,6 +71,7 @@ __all__ = [
     "factors",
     "factors_by_output",
     "followed",
+    "gains_in_weights",
     "generator",
     "hidden",
     "initialize",

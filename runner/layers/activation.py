@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from runner.errors import unknown
-from runner.layers.base import hidden
+from runner.layers.base import Layer, gains_are_in_weights, hidden
 
 _ATEN = torch.ops.aten
 
@@ -25,6 +25,7 @@ class Nonlinearity:
         from_value: Whether psi' follows from a alone: then z may be overwritten by a.
         homogeneous: Whether psi(c z) = c psi(z) for c > 0, so that factors can be moved past it.
         gain: Constant factor; not 1 only of a homogeneous function.
+        without_gain: psi, for autograd, where the gain is not 1.
     """
 
     value: Callable[[Tensor], Tensor]
@@ -33,6 +34,7 @@ class Nonlinearity:
     from_value: bool = True
     homogeneous: bool = False
     gain: float = 1.0
+    without_gain: Callable[[Tensor], Tensor] = torch.clone
 
 
 def _pull_erf(gradient: Tensor, z: Tensor, a: Tensor) -> None:
@@ -46,6 +48,7 @@ ACTIVATIONS = {
         lambda gradient, z, a: _ATEN.threshold_backward.grad_input(gradient, a, 0, grad_input=gradient),
         homogeneous=True,
         gain=math.sqrt(2),
+        without_gain=torch.relu,
     ),
     "gelu": Nonlinearity(
         nn.functional.gelu,
@@ -79,7 +82,21 @@ class Activation(nn.Module):
             raise unknown("model.activation", name, ACTIVATIONS)
         self.name = name
         self.function = ACTIVATIONS[name]
+        self._feeds = False
+
+    def feeds(self, *layers: object) -> None:
+        """Declare which layers' weights multiply what it returns, all of them.
+
+        Then its gain can be left to them, see :func:`runner.layers.gains_in_weights`.
+        """
+        self._feeds = True
+        for layer in layers:
+            assert isinstance(layer, Layer)
+            layer.gain = self.function.gain
 
     def forward(self, x: Float[Tensor, "cell sample ..."]) -> Float[Tensor, "cell sample ..."]:
         """Apply the function."""
-        return hidden(self.function.value(x), elementwise_of=x)
+        function = self.function.value
+        if self._feeds and self.function.gain != 1 and gains_are_in_weights():
+            function = self.function.without_gain
+        return hidden(function(x), elementwise_of=x)

@@ -96,6 +96,7 @@ class Call:
 
 _tape: list[Call] | None = None
 _factored = True
+_postponing = False
 
 
 @contextmanager
@@ -117,6 +118,25 @@ def record(*, factored: bool = True) -> Iterator[list[Call]]:
 def recording() -> bool:
     """Say whether the present forward pass is recorded."""
     return _tape is not None
+
+
+@contextmanager
+def gains_in_weights() -> Iterator[None]:
+    """Have weights multiplied by the gains of activations that feed them, which is less to multiply.
+
+    For a pass of which nothing but the outputs is asked: features lack their gain.
+    """
+    global _postponing
+    outer, _postponing = _postponing, True
+    try:
+        yield
+    finally:
+        _postponing = outer
+
+
+def gains_are_in_weights() -> bool:
+    """Say whether weights have the gains of activations in the present forward pass."""
+    return _postponing
 
 
 def factoring() -> bool:
@@ -161,11 +181,17 @@ class Layer(nn.Module):
             movement is reported is called ``weight``.
         name: Path of the layer in the model, set when it is filled.
         origins: Where those parameters start that are not drawn from ``specs``.
+        gain: Of the activation that feeds its weight, see :meth:`runner.layers.Activation.feeds`.
     """
+
+    gain = 1.0
+    _in_force: set[str]
+    """Parameters that are the weights in force themselves: their multiplier is 1 in every cell."""
 
     def __init__(self) -> None:
         super().__init__()
         self.specs: dict[str, ParameterSpec] = {}
+        self._in_force = set()
         self.name = ""
         self.origins: dict[str, Origin] = {}
 
@@ -198,6 +224,7 @@ class Layer(nn.Module):
             like: Has the dtype and the device of the parameters.
         """
         scaling = Scaling(cells)
+        self._in_force.clear()
         for name, spec in self.specs.items():
             value = self._started(name, spec, cells, scaling)
             self.register_parameter(name, nn.Parameter(value.to(like)))
@@ -207,6 +234,8 @@ class Layer(nn.Module):
             }
             for factor, value in factors.items():
                 self.register_buffer(f"{name}_{factor}", value.to(like), persistent=False)
+            if bool((factors["multiplier"] == 1).all()):
+                self._in_force.add(name)
 
     def _started(
         self, name: str, spec: ParameterSpec, cells: Sequence[Cell], scaling: Scaling
@@ -240,7 +269,13 @@ class Layer(nn.Module):
 
     def scale(self, name: str, value: Float[Tensor, "cell ..."]) -> Float[Tensor, "cell ..."]:
         """Multiply by the parameterization's factor r^(-a) of a parameter."""
-        return value * per_cell(getattr(self, f"{name}_multiplier"), value.dim())
+        factor: Tensor | float = 1.0
+        if name not in self._in_force:
+            factor = per_cell(getattr(self, f"{name}_multiplier"), value.dim())
+        if name == "weight" and _postponing:
+            factor = factor * self.gain
+        # Times 1 is a pass over memory that changes nothing.
+        return value if isinstance(factor, float) and factor == 1.0 else value * factor
 
     def kernel_factor(self, name: str) -> Float[Tensor, "cell"]:
         """Return k r^(-c) r^(-2a): the weight in the kernel times the square of the multiplier."""

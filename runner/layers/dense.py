@@ -46,7 +46,11 @@ class Affine(Layer):
         """Multiply the last axis by a matrix, and by r^(-a)."""
         # One product per cell: with more axes, matmul would repeat the weight for every sample.
         flat = inputs if inputs.dim() == 3 else inputs.flatten(1, -2)
-        outputs = self.scale("weight", flat @ weight)
+        # The factor goes where there is less to multiply, forward and back.
+        if flat.shape[1] > weight.shape[1]:
+            outputs = flat @ self.scale("weight", weight)
+        else:
+            outputs = self.scale("weight", flat @ weight)
         return outputs.view(outputs.shape[0], *inputs.shape[1:-1], -1)
 
     def cost(self, call: Call) -> tuple[int, int]:

@@ -43,6 +43,7 @@ class CNN(nn.Module):
         for _ in range(depth - 1):
             self.hidden.append(Conv2d(width, width, "hidden", kernel_size=kernel_size, stride=stride, **rest))
         self.output = Linear(width, outputs, "output", **rest)
+        self.activation.feeds(*self.hidden[1:], self.output)
 
     def forward(
         self, x: Float[Tensor, "#cell sample channel height width"]

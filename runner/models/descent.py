@@ -1,12 +1,14 @@
 """One optimizer step of a pack: the loss of its cells, its gradient and the update."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from runner import layers
 from runner.data.order import Batch
 from runner.models.build import is_built_in
 from runner.models.ensemble import Ensemble, take
@@ -73,12 +75,15 @@ class AutogradDescent:
         self._ensemble, self._optimizer, self._function = ensemble, optimizer, function
         self._parameters = list(self._ensemble.parameters.values())
         self._loss = losses.LOSSES[self._ensemble.cells[0].loss]
+        # A class derived from one of ours may use what an activation returns in another way.
+        self._ours = is_built_in(ensemble.model)
 
     def __call__(self, batch: Batch) -> Float[Tensor, "cell"]:
         """Take one step; see :class:`Descent`."""
         ensemble = self._ensemble
         x = take(ensemble.inputs["train"], batch.places) if batch.inputs is None else batch.inputs
-        raw = ensemble.model(x)
+        with layers.gains_in_weights() if self._ours else nullcontext():
+            raw = ensemble.model(x)
         loss = self._loss(self._function(raw, batch), ensemble.batch_targets(batch))
         # Cells do not interact, so the gradient of the sum is each cell's own.
         self._optimizer.descend(self._parameters, torch.autograd.grad(loss.sum(), self._parameters))

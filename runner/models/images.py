@@ -47,4 +47,5 @@ def pooled(
 
 def readout(x: Float[Tensor, "cell sample channel height width"]) -> Float[Tensor, "cell sample channel"]:
     """Average over positions: the last hidden representation."""
-    return hidden(x.mean((3, 4)))
+    # The gradient of a mean is written out for every position, that of a sum is one number that all look at.
+    return hidden(x.sum((3, 4)) / (x.shape[3] * x.shape[4]))

@@ -54,6 +54,7 @@ class ResidualMLP(nn.Module):
         before = [self.activation] if one else []
         self.branches = nn.ModuleList(Branch(*before, block, root=depth_scaling) for block in self.hidden)
         self.output = Linear(width, outputs, "output", **rest)
+        self.activation.feeds(*(block if one else block.second for block in self.hidden), self.output)
 
     def forward(self, x: Float[Tensor, "#cell sample *inputs"]) -> Float[Tensor, "cell sample output"]:
         """Map samples to outputs."""

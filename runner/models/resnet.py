@@ -56,6 +56,7 @@ class ResNet(nn.Module):
             now = wanted
         self.activation = Activation(activation)
         self.output = Linear(now, outputs, "output", **rest)
+        self.activation.feeds(self.output)
 
     def forward(
         self, x: Float[Tensor, "#cell sample channel height width"]
@@ -90,6 +91,7 @@ class Block(nn.Module):
         if block_layers == 2:
             self.second = Conv2d(channels_out, channels_out, "hidden", **keys)
             parts += [self.activation, self.second]
+        self.activation.feeds(*parts[1::2])
         self.branch = Branch(*parts, root=depth_scaling)
 
     def forward(

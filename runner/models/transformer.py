@@ -93,7 +93,7 @@ class Transformer(nn.Module):
             x = block(x)
         x = self.norm(x)
         if self.readout != "every":
-            x = x[:, :, -1] if self.readout == "last" else x.mean(2)
+            x = x[:, :, -1] if self.readout == "last" else x.sum(2) / x.shape[2]
         x = hidden(x)
         outputs: Tensor = self.embedding.read_out(x) if self.tied else self.output(x)  # type: ignore[operator]
         return outputs.flatten(2)
@@ -125,6 +125,7 @@ class Block(nn.Module):
         self.up = Linear(width, hidden_ratio * width, "hidden", **keys)
         self.activation = Activation(activation)
         self.down = Linear(hidden_ratio * width, width, "hidden", **keys)
+        self.activation.feeds(self.down)
         self.attend = Branch(self.attention_norm, self.attention)
         self.mix = Branch(self.norm, self.up, self.activation, self.down)
 
