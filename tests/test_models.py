@@ -101,6 +101,19 @@ def close(actual, expected, rel=1e-9):
     assert (actual - expected).norm() <= rel * expected.norm()
 
 
+def test_what_a_pass_dispatches_and_writes_is_counted():
+    settings, dataset, _, _ = CASES["transformer"]
+    shapes = [inspect(make_cell(width=8, depth=depth, model=settings, data=dataset)) for depth in (1, 2, 3)]
+    for counted in ([shape.calls for shape in shapes], [shape.written for shape in shapes]):
+        assert counted[0] > 0
+        assert counted[2] - counted[1] == counted[1] - counted[0] > 0
+    narrow, wide = (
+        inspect(make_cell(width=width, depth=1, model=settings, data=dataset)) for width in (8, 16)
+    )
+    assert narrow.calls == wide.calls
+    assert narrow.written < wide.written < 4 * narrow.written
+
+
 @pytest.mark.parametrize("two", [False, True])
 @pytest.mark.parametrize("case", CASES)
 def test_gains_can_be_left_to_weights(case, two):

@@ -1,9 +1,11 @@
 """What a model must be, checked before anything is trained."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from runner.data import Dataset
 from runner.errors import UserError
@@ -27,10 +29,31 @@ class Size:
     Attributes:
         activations: Numbers that layers return.
         multiplications: Multiplications of a forward pass of one sample, in layers that multiply by a matrix.
+        calls: Operations that a forward pass dispatches.
+        written: Numbers that those write for one sample.
     """
 
     activations: int
     multiplications: int
+    calls: int
+    written: int
+
+
+class _Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts what is dispatched inside, and the numbers that it writes; a view writes none."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.calls = self.written = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        returned = func(*args, **(kwargs or {}))
+        self.calls += 1
+        if isinstance(returned, Tensor) and not func.is_view:
+            self.written += returned.numel()
+        return returned
 
 
 def check(model: nn.Module, dataset: Dataset) -> Size:
@@ -63,7 +86,7 @@ def check(model: nn.Module, dataset: Dataset) -> Size:
     sample = dataset.probe.inputs[None, :1].to(device)
     sample = sample.float() if sample.is_floating_point() else sample
     try:
-        with record() as tape, torch.no_grad():
+        with record() as tape, torch.no_grad(), _Count() as counted:
             produced = tuple(model(sample).shape)
     except UserError:
         raise
@@ -78,7 +101,12 @@ def check(model: nn.Module, dataset: Dataset) -> Size:
             "for one cell and one sample; see runner.layers"
         )
     costs = [call.layer.cost(call) for call in tape]
-    return Size(sum(numbers for numbers, _ in costs), sum(products for _, products in costs))
+    return Size(
+        sum(numbers for numbers, _ in costs),
+        sum(products for _, products in costs),
+        counted.calls,
+        counted.written,
+    )
 
 
 def cannot_run(shape: tuple[int, ...], error: Exception) -> UserError:

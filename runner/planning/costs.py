@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 MAX_CELLS = 512
 
 _PACK_SECONDS = 0.05  # of data, regimes and three files that have reached the disk
-_STEP_CALLS = 15  # operations of a step, per weight matrix
-_STEP_PASSES = 12  # over weights and activations in a step, beside the products
+_STEP_PASSES = 12  # over weights, and activations without autograd, in a step, beside the products
 _STEP_SHARE = 0.9  # of the speed of square products, that a step's own reach
 _INIT_STEPS = 15  # steps that what all cells do at init is worth: spectral norms, kernels
 _OUTPUT_STEPS = 1  # that outputs on all samples are worth, where no lambda_max is looked for
@@ -35,7 +34,7 @@ _DRAWN_PER_CALL = 100  # numbers of fresh inputs that are drawn while an operati
 _POINT_CALLS = 1_500  # operations at a measured step
 _KERNEL_SHARE = 0.9  # of the speed of square products, that kernels reach
 _LEAST_WRAPPED = 8  # cells of a plain torch module in a pack: alone they pay for batching and have none
-_WRAPPED_BYTES = 64 << 20  # if they need no more than this
+_AUTOGRAD_BYTES = 64 << 20  # of a pack beyond the caches, where dispatch costs more than memory
 NEAR_BEST = 1.05
 """A pack is no larger than it takes to come this near to the least seconds per cell: small packs keep every
 core busy to the end, and lose less when they are stopped."""
@@ -58,17 +57,22 @@ class Costs:
         flops_per_second = machine.rate(cell.width, cell.precision)
         products = shape.flops_per_step / flops_per_second
         self.cell_bytes = width * (shape.parameters + batch * (shape.inputs + shape.activations))
-        self._step_call = _STEP_CALLS * shape.weights * machine.call
-        self._step_products = (products + shape.optimizer_flops / flops_per_second) / _STEP_SHARE
+        self._step_call = shape.calls * machine.call
+        # Elementwise operations of autograd come to no more than this, inside the caches, too.
+        passes = width * batch * shape.written / machine.uncached
+        stretch = 1 + passes / products if products else 1.0
+        self._autograd = shape.written > 0
+        self._passed_bytes = width * shape.parameters if self._autograd else self.cell_bytes
+        self._step_products = (products + shape.optimizer_flops / flops_per_second) / _STEP_SHARE + passes
         self._evaluations = shape.evaluations
         self._step_start = 0.0
         if json.loads(cell.settings).get("data", {}).get("online"):
             # Drawn once for each seed; what is subtracted of f is a forward pass for each start.
             self._step_start = batch * shape.inputs / _DRAWN_PER_CALL * machine.call
             self._step_start += products / _STEP_SHARE / 3 * cell.center_output
-        on_all = products * shape.train_size / max(batch, 1)
+        on_all = stretch * products * shape.train_size / max(batch, 1)
         train, outputs = shape.train_size, shape.outputs
-        pulled = shape.flops_per_step / (3 * max(batch, 1)) * outputs
+        pulled = stretch * shape.flops_per_step / (3 * max(batch, 1)) * outputs
         double = machine.rate(cell.width, "float64") / flops_per_second
 
         def kernel(samples: int, columns: int, pairs: float = 1.0) -> float:
@@ -94,7 +98,8 @@ class Costs:
         """
         size = np.multiply(counts, self.cell_bytes)
         bandwidth = np.where(size <= self._machine.cache_bytes, self._machine.cached, self._machine.uncached)
-        step = self._step_call + counts * self._step_products + _STEP_PASSES * size / bandwidth
+        passed = np.multiply(counts, self._passed_bytes) / bandwidth
+        step = self._step_call + counts * self._step_products + _STEP_PASSES * passed
         step = self._evaluations * step + starts * self._step_start + counts * self._beside
         calls = (_INIT_CALLS + _POINT_CALLS * self._points) * self._machine.call
         return np.asarray(
@@ -105,15 +110,16 @@ class Costs:
         """Return how many cells fit in a pack.
 
         The working set of a pack, its weights and one batch of activations, is to stay in the caches, or in
-        a GPU's memory; within them, see `NEAR_BEST`. Of a plain torch module some are packed beyond them.
+        a GPU's memory; within them, see `NEAR_BEST`. With autograd, some are packed beyond the caches.
         """
-        fitting = max(1, min(MAX_CELLS, self._machine.cache_bytes // max(self.cell_bytes, 1)))
+        room = max(self.cache_bytes, _AUTOGRAD_BYTES) if self._autograd else self.cache_bytes
+        fitting = max(1, min(MAX_CELLS, room // max(self.cell_bytes, 1)))
         counts = np.arange(1, fitting + 1)
         each = self.seconds(counts) / counts
         best = int(counts[np.argmax(each <= NEAR_BEST * each.min())])
         if not self._wrapped:
             return best
-        return max(best, min(_LEAST_WRAPPED, _WRAPPED_BYTES // max(self.cell_bytes, 1)))
+        return max(best, min(_LEAST_WRAPPED, _AUTOGRAD_BYTES // max(self.cell_bytes, 1)))
 
 
 def measured_points(cell: Cell) -> int:

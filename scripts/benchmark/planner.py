@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
@@ -14,6 +16,7 @@ import torch
 
 from benchmark.grids import composed
 from benchmark.lines import Family, at_most
+from benchmark.timed import runner, timed
 from benchmark.timing import seconds_per_call
 from runner.grid.axes import Axis, expand
 from runner.grid.cell import Cell
@@ -24,6 +27,23 @@ from runner.planning.machine import this_machine
 from runner.training import train
 
 CELLS, FITTING = 16, 4
+SWEEPS = {
+    "mlp": ("width=64,256", "depth=3", "steps=1000"),
+    "resmlp": ("width=32,128", "depth=8", "steps=400"),
+    "cnn": ("width=16,32", "depth=2", "steps=100"),
+    "resnet": ("width=16,32", "depth=2", "steps=60"),
+    "transformer": ("width=16,64", "depth=2,8", "steps=40"),
+}
+"""Sweeps of some ten seconds whose forecast is compared with what they take."""
+_SWEPT = (
+    "data=digits",
+    "data.train_size=256",
+    "data.test_size=256",
+    "batch_size=64",
+    "lr=0.01,0.03,0.1",
+    "seed=0,1,2,3",
+)
+_SECONDS = {"s": 1.0, "min": 60.0}
 
 
 def measure(quick: bool) -> Family:
@@ -47,7 +67,24 @@ def measure(quick: bool) -> Family:
         f"cells lost when {FITTING} of a pack of {CELLS} fit in memory", "cells", _lost(), at_most(0),
         "torch.OutOfMemoryError is raised for larger packs",
     )  # fmt: skip
+    for model in ("mlp", "transformer") if quick else SWEEPS:
+        told, taken = _told_and_taken(f"model={model}", *SWEEPS[model], *_SWEPT)
+        family.add(
+            f"forecast of a sweep, {model}", "ratio", max(told / taken, taken / told), at_most(1.3),
+            f"{told:.2g} s told by --dry-run, {taken:.2g} s taken beyond its start",
+        )  # fmt: skip
     return family
+
+
+def _told_and_taken(*words: str) -> tuple[float, float]:
+    """Return the seconds that `--dry-run` tells of a sweep, and those that it takes longer than that."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = runner("sweep", *words)
+        dry = timed([*command, "--dry-run"], folder)
+        said = subprocess.run([*command, "--dry-run"], cwd=folder, capture_output=True, text=True, check=True)
+        found = re.search(r"^time +about (\S+) (\S+)", said.stdout, re.MULTILINE)
+        assert found
+        return float(found[1]) * _SECONDS[found[2]], timed(command, folder).wall - dry.wall
 
 
 def _lost() -> int:
