@@ -22,7 +22,7 @@ from runner.views import alt
 from runner.views.captions import sweep_words
 from runner.views.collapse import METRIC, collapsed
 from runner.views.laws import law_words
-from runner.views.phase.chart import phase_chart
+from runner.views.phase.chart import Overlay, phase_chart
 from runner.views.picture import Option, Picture, conditions, names
 from runner.views.scales import Scale, lr_unit
 from runner.views.style import INK, PAPER, Layout, rows_of
@@ -121,17 +121,17 @@ def _chart(
     """Return the phase diagram with the boundary, its band and its brackets over it."""
     by_facet = dict(groups(table, [column(table, facet, "--facet") for facet in axes.facets]))
 
-    def over(values: tuple[Any, ...], x: Scale, y: Scale) -> list[Any]:
+    def over(values: tuple[Any, ...], x: Scale, y: Scale) -> Overlay:
         part = by_facet.get(values)
-        return [] if part is None else _layers(part, axes, x, y)
+        return Overlay() if part is None else _layers(part, axes, x, y)
 
     return phase_chart(grid, axes, "", unit, layout, over=over)
 
 
-def _layers(part: pd.DataFrame, axes: Axes, x: Scale, y: Scale) -> list[Any]:
+def _layers(part: pd.DataFrame, axes: Axes, x: Scale, y: Scale) -> Overlay:
     """Return the band, the line and the points of a panel's boundaries."""
     scales = {"x": x.encode(alt.X, "x"), "y": y.encode(alt.Y, "place")}
-    layers = []
+    bands, layers, lines = [], [], []
     for change, rows in part.dropna(subset=["place"]).groupby("change"):
         frame = rows.rename(columns={axes.x: "x"})[["x", "place", "low", "high", "last", "first"]]
         frame = frame.assign(
@@ -140,12 +140,13 @@ def _layers(part: pd.DataFrame, axes: Axes, x: Scale, y: Scale) -> list[Any]:
         color = _LINE[str(change)]
         base = alt.Chart(rows_of(frame.sort_values("x")))
         band = base.mark_area(opacity=0.35, color=color, clip=True)
-        layers.append(band.encode(x=scales["x"], y=y.encode(alt.Y, "low"), y2="high"))
+        bands.append(band.encode(x=scales["x"], y=y.encode(alt.Y, "low"), y2="high"))
+        lines.append(frame.sort_values("x")[["x", "place"]].rename(columns={"place": "y"}))
         for stroke, width in ((PAPER, 3.6), (color, 2.0)):
             layers.append(base.mark_line(stroke=stroke, strokeWidth=width, clip=True).encode(**scales))
         marks = base.mark_point(filled=True, size=26, color=color, stroke=INK, strokeWidth=0.5, opacity=1)
         layers.append(marks.encode(**scales))
-    return layers
+    return Overlay(bands, layers, lines)
 
 
 def _caption(table: pd.DataFrame, laws: pd.DataFrame, what: Property, axes: Axes, shared: str) -> str:

@@ -16,8 +16,8 @@ from runner.store import Store
 from runner.views import alt
 from runner.views.captions import sweep_words
 from runner.views.picture import conditions
-from runner.views.scales import log_scale, value_channel
-from runner.views.style import DASHES, Layout, concat, layered, rows_of, series_scales
+from runner.views.scales import Scale, log_scale, value_scale
+from runner.views.style import DASHES, Layout, concat, layered, legend, rows_of, series_scales
 from runner.views.terminal import MISSING, plain_table
 from runner.views.view import View
 
@@ -157,8 +157,16 @@ def _chart(
     failing = set(layers.loc[layers["verdict"] == "fail", "layer"])
     names = points.sort_values("layer_index")["layer"].drop_duplicates()
     shown = [name for name in names if (rows["layer"] == name).any()]
+    scales = log_scale(rows["size"], key), value_scale(rows[["value", "low", "high"]].stack(), "RMS change")
     panels = [
-        _panel(rows[rows["layer"] == name], name + (": FAIL" if name in failing else ""), labels, key, layout)
+        _panel(
+            rows[rows["layer"] == name],
+            name + (": FAIL" if name in failing else ""),
+            labels,
+            key,
+            scales,
+            layout,
+        )
         for name in shown
     ]
     return concat(panels, layout)
@@ -177,17 +185,20 @@ def _lines(points: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(part=rows["part"].map(_NAMES))
 
 
-def _panel(rows: pd.DataFrame, title: str, labels: Sequence[str], key: str, layout: Layout) -> Any:
+def _panel(
+    rows: pd.DataFrame, title: str, labels: Sequence[str], key: str, scales: tuple[Scale, Scale],
+    layout: Layout,
+) -> Any:  # fmt: skip
     scale = series_scales([*_NAMES.values()], ordered=False)["color"]
-    legend = alt.Legend(title=None, orient="top", symbolType="stroke", symbolOpacity=1)
-    color = alt.Color("part:N", scale=scale, legend=legend)
+    names = legend(scale.domain, layout, symbolType="stroke", symbolStrokeWidth=2, symbolOpacity=1)
+    color = alt.Color("part:N", scale=scale, legend=names)
     dashes = alt.Scale(domain=list(labels), range=[DASHES[place % 6] for place in range(len(labels))])
-    dash_legend = alt.Legend(title=None, orient="top", columns=1) if len(labels) > 1 else None
+    dash_legend = legend(labels, layout, columns=1) if len(labels) > 1 else None
     dash = alt.StrokeDash("group:N", scale=dashes, legend=dash_legend)
-    x = log_scale(rows["size"], key).encode(alt.X, "size")
+    x = scales[0].encode(alt.X, "size")
     base = alt.Chart(rows_of(rows[["group", "part", "size", "value", "low", "high", "seeds"]]))
     base = base.encode(x=x, color=color)
-    y, low = value_channel(True, "RMS change"), value_channel(True, "RMS change", "low")
+    y, low = (scales[1].encode(alt.Y, field) for field in ("value", "low"))
     tooltip = [alt.Tooltip("group:N"), alt.Tooltip("part:N"), alt.Tooltip("size:N", title=key)]
     tooltip += [alt.Tooltip("value:Q", format=".3~g"), alt.Tooltip("seeds:Q")]
     bars = base.mark_rule(strokeWidth=1, opacity=0.5).encode(y=low, y2=alt.Y2("high"))

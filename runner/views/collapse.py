@@ -1,6 +1,5 @@
 """Data collapse: curves of a metric, one per width, as they are and with the abscissa rescaled."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,8 +16,8 @@ from runner.store import Store
 from runner.views import alt
 from runner.views.captions import sweep_words
 from runner.views.picture import names
-from runner.views.scales import Scale, column_title, lr_unit
-from runner.views.style import Layout, concat, layered, rows_of, series_scales, theme
+from runner.views.scales import Scale, column_title, lr_unit, value_scale
+from runner.views.style import Layout, concat, layered, legend, rows_of, series_scales, theme
 from runner.views.terminal import MISSING, plain_table
 from runner.views.view import View
 
@@ -60,10 +59,11 @@ def collapsed(
         table,
         _caption(table, of, x, key, facets, shared),
         lambda layout: _chart(points, table, of, x, key, facets, unit, layout),
-        2,
+        2 * len(table),
         lambda out: _print(table, of, x, key, facets, out),
         {"of": of, "collapse": [x, key], "facets": facets, "at": store.config.get("at")},
         {"points": points},
+        across=2,
     )
 
 
@@ -108,6 +108,7 @@ def _chart(
     rows = points.assign(series=points[key].map(show))
     parts = dict(groups(rows, [column(rows, facet, "--facet") for facet in facets]))
     title = column_title(x, unit)
+    up = value_scale(points["value"], of.replace("_", " "))
     charts: list[Any] = []
     for row in records(table):
         values = tuple(plain(row[facet]) for facet in facets)
@@ -115,48 +116,46 @@ def _chart(
             continue
         part, label = parts[values], facet_label(facets, values)
         named = not charts
-        charts.append(_panel(part, x, title, of, key, series, label, layout, named))
+        scales = (value_scale(points[x], title), up)
+        charts.append(_panel(part, x, scales, of, key, series, label, layout, named))
         if plain(row["exponent"]) is None:
             charts.append(_empty(layout))
             continue
         rescaled = f"{title} \u00d7 {key}^{_number(-row['exponent'])}"
-        heading = "" if layout.paper else f"exponent {exponent_words(row)}"
-        charts.append(_panel(part, COLLAPSED, rescaled, of, key, series, heading, layout, False))
+        heading = _number(row["exponent"]) if layout.paper else exponent_words(row)
+        scales = (value_scale(part[COLLAPSED], rescaled), up)
+        heading = f"exponent {heading}"
+        charts.append(_panel(part, COLLAPSED, scales, of, key, series, heading, layout, False))
     # Whatever the room, the two of a pair stand side by side or below each other.
-    return concat(charts, replace(layout, columns=1 if layout.columns == 1 else 2))
+    columns = layout.columns or 2
+    return concat(charts, replace(layout, columns=1 if columns == 1 else columns // 2 * 2))
 
 
 def _panel(
-    part: pd.DataFrame, field: str, title: str, of: str, key: str, series: Sequence[str], heading: str,
-    layout: Layout, named: bool,
+    part: pd.DataFrame, field: str, scales: tuple[Scale, Scale], of: str, key: str, series: Sequence[str],
+    heading: str, layout: Layout, named: bool,
 ) -> Any:  # fmt: skip
     """Return one panel: a curve per value of the key, in both logarithms."""
     rows = part[["series", "value", "seeds"]].assign(x=part[field])
-    legend = alt.Legend(title=key, orient="top", columns=3 if layout.paper else 6, symbolType="circle")
+    names = legend(series, layout, key, 6, symbolType="circle", symbolOpacity=1)
     color = alt.Color(
-        "series:N", scale=series_scales(series, ordered=True)["color"], legend=legend if named else None
+        "series:N",
+        scale=series_scales(series, ordered=True)["color"],
+        legend=names if named or layout.paper else None,
     )
+    x, y = scales
     base = alt.Chart(rows_of(rows)).encode(
-        x=_decades(rows["x"], title).encode(alt.X, "x"),
-        # The panel of the rescaled abscissa stands beside its own, with the same values.
-        y=_decades(rows["value"], "" if field == COLLAPSED else of.replace("_", " ")).encode(alt.Y, "value"),
+        x=x.encode(alt.X, "x"),
+        # On a screen the panel of the rescaled abscissa stands beside its own, with the same values.
+        y=(y if layout.paper or field != COLLAPSED else replace(y, title="")).encode(alt.Y, "value"),
         color=color,
     )
     tooltip = [
-        alt.Tooltip("series:N", title=key), alt.Tooltip("x:Q", title=title, format=".3~g"),
+        alt.Tooltip("series:N", title=key), alt.Tooltip("x:Q", title=x.title, format=".3~g"),
         alt.Tooltip("value:Q", title=of, format=".3~g"), alt.Tooltip("seeds:Q"),
     ]  # fmt: skip
     marks = base.mark_point(filled=True, size=14 if layout.paper else 22, opacity=1).encode(tooltip=tooltip)
     return layered([base.mark_line(strokeWidth=1.2), marks], heading, *layout.size())
-
-
-def _decades(values: pd.Series, title: str) -> Scale:
-    """Return a logarithmic axis with at most five powers of ten, and its ends where there are no two."""
-    low, high = float(values.min()), float(values.max())
-    powers = range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)
-    ticks = [10.0**power for power in powers[:: math.ceil(len(powers) / 5) or 1]]
-    room = max(1.02, (high / low) ** 0.04)
-    return Scale(title, True, (low / room, high * room), ticks if len(ticks) > 1 else [low, *ticks, high])
 
 
 def _empty(layout: Layout) -> Any:

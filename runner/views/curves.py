@@ -1,6 +1,7 @@
 """Training curves."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -14,9 +15,10 @@ from runner.analysis.selection import choose, default_facets, facet_label
 from runner.store import Store
 from runner.views import alt
 from runner.views.captions import sweep_words
+from runner.views.lettering import wrapped
 from runner.views.picture import METRICS, Picture, conditions, names
-from runner.views.scales import value_channel
-from runner.views.style import DASHES, Layout, concat, layered, rows_of, series_scales
+from runner.views.scales import Scale, value_channel, value_scale
+from runner.views.style import DASHES, Layout, concat, layered, legend, rows_of, series_scales, turned
 from runner.views.terminal import plain_table, short, some
 from runner.views.view import View
 
@@ -45,15 +47,17 @@ def curves(
     facets = default_facets(store, (by,)) if facet is None else names(facet)
     chosen = names(metric or DEFAULT_METRICS)
     table = over_steps(cells, store.trace, store.layers, chosen, by, facets)
+    columns = len(table.drop_duplicates(list(facets))) if facets else 1
     return View(
         table,
         f"{', '.join(chosen)} over optimizer steps, one curve per {by}. "
         f"{sweep_words(cells, store.config, where, (by, *facets))} Curves are medians over "
         "the seeds that were still training, bands reach from the smallest to the largest.",
         lambda layout: _chart(table, facets, by, layout),
-        len(table.drop_duplicates([*facets, "metric", "layer"])),
+        columns * len(table.drop_duplicates(["metric", "layer"])),
         lambda out: _print(table, facets, by, out),
         {"facets": facets, "by": by, "at": store.config.get("at")},
+        across=columns,
     )
 
 
@@ -63,15 +67,37 @@ def _chart(table: pd.DataFrame, facets: Sequence[str], by: str, layout: Layout) 
     series = [show(value) for value in values]
     ordered = all(isinstance(value, (int, float)) for value in values)
     table = table.assign(series=table[by].map(show), line=table[by].map(show))
-    charts, most = [], 1
-    for facet, part in groups(table, [table[key] for key in facets]):
-        kinds = _kinds(part)
-        most = max(most, min(len(kinds), 4))
-        for words, rows in kinds:
-            name = " ".join(words).replace("_", " ")
-            heading = ", ".join(word for word in (facet_label(facets, facet), name) if word)
-            charts.append(curve_panel(rows, heading, by, series, ordered, layout))
+    shared = {tuple(words): _value_axis(rows) for words, rows in _kinds(table)}
+    last = float(table["step"].max())
+    parts = {
+        facet_label(facets, facet): {tuple(words): rows for words, rows in _kinds(part)}
+        for facet, part in groups(table, [table[key] for key in facets])
+    }
+    most = min(max(map(len, parts.values()), default=1), 4)
+    panels = [(label, words) for label, kinds in parts.items() for words in kinds]
+    if layout.paper:  # the facets side by side, so that a row has the axis of its measure
+        panels = [(label, words) for words in shared for label in parts]
+    charts = []
+    for label, words in panels:
+        name, up = " ".join(words).replace("_", " "), shared[words]
+        heading = ", ".join(word for word in (label, name) if word)
+        if layout.paper and len(parts) > 1:
+            up = replace(up, title=wrapped(name, _size(layout)[1] * 1.15, layout.font + 1))
+            heading = label
+        rows = parts[label].get(words, table.iloc[:0])  # none where all cells of a facet diverged
+        charts.append(curve_panel(rows, heading, by, series, ordered, layout, (up, last)))
     return concat(charts, layout, most=most if most > 1 else 4)
+
+
+def _value_axis(rows: pd.DataFrame) -> Scale:
+    """Return the axis of a measure, logarithmic where it is positive but at init."""
+    later = rows.loc[rows["step"] > 0, "value"].dropna()
+    log = bool((later > 0).all()) and bool((rows["value"].dropna() >= 0).all())
+    return value_scale(rows[["value", "low", "high"]].stack(), log=log)
+
+
+def _size(layout: Layout) -> tuple[float, float]:
+    return layout.size(220, 0.62, 80)
 
 
 def _kinds(part: pd.DataFrame) -> list[tuple[list[str], pd.DataFrame]]:
@@ -83,47 +109,46 @@ def _kinds(part: pd.DataFrame) -> list[tuple[list[str], pd.DataFrame]]:
 
 
 def curve_panel(
-    rows: pd.DataFrame, title: str, by: str, series: Sequence[str] | None, ordered: bool, layout: Layout
-) -> Any:
+    rows: pd.DataFrame, title: str, by: str, series: Sequence[str] | None, ordered: bool, layout: Layout,
+    shared: tuple[Scale, float] | None = None,
+) -> Any:  # fmt: skip
     """Return one measure over steps.
 
     Args:
         rows: Columns :data:`FIELDS`.
         series: Their names, in order; None lets the data say.
         ordered: Whether they are numbers.
+        shared: Axis of the values and last step of all panels; None lets the data of this one say.
     """
-    legend = alt.Legend(
-        title=by,
-        orient="top",
-        columns=3 if layout.paper else 6,
-        symbolType="stroke",
-        symbolStrokeWidth=2,
-        symbolOpacity=1,
-    )
+    look: dict[str, Any] = {"symbolType": "stroke", "symbolStrokeWidth": 2, "symbolOpacity": 1}
+    names = legend(series or (), layout, by, 6, **look)
     if series is None:
         colors: Any = alt.Scale(range=list(series_scales(range(6), ordered=False)["color"].range))
         dashes: Any = alt.Scale(range=list(DASHES))
     else:
         colors = series_scales(series, ordered)["color"]
-        dashes = alt.Scale(domain=list(series), range=[DASHES[i % 6] for i in range(len(series))])
+        dashes = alt.Scale(domain=list(series), range=turned(DASHES, len(series)))
     # A movement is zero at step 0, where a logarithm is not; an error may reach zero, and is drawn linearly.
     later = rows[rows["step"] > 0]
     positive = bool((later["value"].dropna() > 0).all()) and bool((rows["value"].dropna() >= 0).all())
+    if shared is not None:
+        positive = shared[0].log
     if positive:
         rows = rows[rows["value"] > 0]
         rows = rows.assign(low=rows["low"].where(rows["low"] > 0, rows["value"]))
+    span: dict[str, Any] = {} if shared is None else {"domain": [0, shared[1]], "nice": False}
     x = alt.X(
         "step:Q",
-        scale=alt.Scale(type="symlog"),
+        scale=alt.Scale(type="symlog", **span),
         # One format per label: a common one would give all of them the prefix of the largest.
         axis=alt.Axis(title="step", values=_TICKS, labelExpr="format(datum.value, '~s')"),
     )
-    y, color = value_channel(positive), alt.Color("series:N", scale=colors, legend=legend)
-    dash = alt.StrokeDash("series:N", scale=dashes, legend=legend if series else None)
+    color = alt.Color("series:N", scale=colors, legend=names)
+    y = value_channel(positive) if shared is None else shared[0].encode(alt.Y, "value")
+    dash = alt.StrokeDash("series:N", scale=dashes, legend=names if series else None)
     base = alt.Chart(rows_of(rows[list(FIELDS)])).encode(x=x, color=color)
-    area = base.mark_area(opacity=0.18).encode(
-        y=alt.Y("low:Q", title=None), y2=alt.Y2("high"), detail=alt.Detail("line:N")
-    )
+    low = alt.Y("low:Q", title=None) if shared is None else shared[0].encode(alt.Y, "low")
+    area = base.mark_area(opacity=0.18).encode(y=low, y2=alt.Y2("high"), detail=alt.Detail("line:N"))
     line = base.mark_line(strokeWidth=1.6, strokeJoin="round").encode(
         y=y, detail=alt.Detail("line:N"), strokeDash=dash
     )
@@ -134,7 +159,7 @@ def curve_panel(
             alt.Tooltip("value:Q", title="value", format=".3~g"),
         ]  # fmt: skip
         layers.append(base.mark_point(filled=True, size=22, opacity=1).encode(y=y, tooltip=tooltip))
-    return layered(layers, title, *layout.size(220, 0.62, 80))
+    return layered(layers, title, *_size(layout))
 
 
 def _print(table: pd.DataFrame, facets: Sequence[str], by: str, out: Console) -> None:

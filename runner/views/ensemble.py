@@ -21,8 +21,8 @@ from runner.views.captions import sweep_words
 from runner.views.fit import panel
 from runner.views.laws import slope_lines
 from runner.views.picture import Option, Part, Picture, Section, conditions, names
-from runner.views.scales import log_scale, range_bars, value_channel
-from runner.views.style import Layout, concat, layered, rows_of, series_scales
+from runner.views.scales import Scale, log_scale, range_bars, value_scale
+from runner.views.style import Layout, concat, layered, legend, rows_of, series_scales
 from runner.views.terminal import plain_table, short
 from runner.views.view import View
 
@@ -105,32 +105,41 @@ def chart(
     points = _bounded(table, "variance")
     points = points[(points["value"] > 0) & (points[x] > 0)]
     charts = []
+    table = table[table[x] > 0]
+    across = log_scale(table[x], x)
     if len(points):
-        charts.append(panel("variance over seeds", points, slopes, series, layout, x))
-    charts += [_losses(title, table[table[x] > 0], series, layout, x) for title in _panels(table)]
+        charts.append(panel("variance over seeds", points, slopes, series, layout, across, x))
+    charts += [_losses(title, table, series, layout, across, x) for title in _panels(table)]
     return concat(charts, layout, most=3)
 
 
-def _losses(title: str, table: pd.DataFrame, series: Sequence[str], layout: Layout, key: str) -> Any:
+def _losses(
+    title: str, table: pd.DataFrame, series: Sequence[str], layout: Layout, across: Scale, key: str
+) -> Any:
     """Return the panel of a loss: filled and solid of one network, open and dashed of their average."""
     channels = series_scales(series, ordered=False)
-    legend = alt.Legend(title=None, orient="top", columns=4, symbolSize=50, symbolOpacity=1)
-    color = alt.Color("series:N", scale=channels["color"], legend=legend)
-    shape = alt.Shape("series:N", scale=channels["shape"], legend=legend)
+    names = legend(series, layout, symbolOpacity=1)
+    color = alt.Color("series:N", scale=channels["color"], legend=names)
+    shape = alt.Shape("series:N", scale=channels["shape"], legend=names)
     one, average = _PANELS[title]
     log = bool((table[[one, average]].dropna() > 0).all(axis=None))
     layers = []
+    lines = {
+        name: _bounded(table, name).rename(columns={key: "x"}).dropna(subset=["value"])
+        for name in (one, average)
+    }
+    shown = ["value", "low", "high"] if log else ["value"]
+    up = value_scale(pd.concat([rows[shown].stack() for rows in lines.values()]), log=log)
+    x, y = across.encode(alt.X, "x"), up.encode(alt.Y, "value")
     for name, dash in ((one, [1, 0]), (average, [5, 3])):
-        rows = _bounded(table, name).rename(columns={key: "x"}).dropna(subset=["value"])
-        rows = rows[["x", "value", "low", "high", "series", "seeds"]]
-        x, y = log_scale(rows["x"], key).encode(alt.X, "x"), value_channel(log)
+        rows = lines[name][["x", "value", "low", "high", "series", "seeds"]]
         base = alt.Chart(rows_of(rows)).encode(x=x, color=color)
         tooltip = [alt.Tooltip("series:N"), alt.Tooltip("x:Q", title=key, format=".3~g")]
         tooltip += [alt.Tooltip("value:Q", title=name, format=".3~g"), alt.Tooltip("seeds:Q")]
-        marks = base.mark_point(filled=name == one, size=36, opacity=1)
+        marks = base.mark_point(filled=name == one, size=20 if layout.paper else 36, opacity=1)
         layers += [
             base.mark_line(strokeWidth=1.4, strokeDash=dash).encode(y=y),
-            *([range_bars(base, x, color)] if log else []),
+            *([range_bars(base, x, up, color=color)] if log else []),
             marks.encode(y=y, shape=shape, tooltip=tooltip),
         ]
     # In print the caption says it.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +14,19 @@ import vl_convert
 
 from runner.errors import UserError, unknown
 from runner.views import alt
-from runner.views.style import Layout
+from runner.views.style import LEAST_HEIGHT, Layout
 
 SUFFIXES = (".svg", ".png", ".pdf")
 POINTS = 72.0
 """Points an inch; a unit of the specification is one."""
 PNG_SCALE = 300 / POINTS
 """Pixels a point: 300 dots an inch."""
-_FONT = 8
-_TRIAL_PANEL = 80.0
-_LEAST_PANEL, _LEAST_ROOM = 52.0, 95.0
+_FONT = 7
+_LEAST_PANEL, _BEST_PANEL = 40.0, 105.0
+_LABELS, _HEADING, _LEGEND = 30.0, 26.0, 40.0
+"""About what labels beside a panel take, what stands above and below it, and legends and axis titles."""
+_HIGHEST = 9.0 * POINTS
+"""A page of text holds no higher figure."""
 
 _REFERENCE = re.compile(rb"\b(\d+) 0 R\b")
 _STREAM = b"\nstream\n"
@@ -68,15 +73,46 @@ def check_figure_path(path: Path) -> None:
         raise unknown("--out suffix", path.suffix, SUFFIXES)
 
 
-def fitted_layout(make: Callable[[Layout], Any], panels: int, inches: float) -> Layout:
-    """Return the layout that fills a width: as many panels side by side as stay legible."""
+def fitted_layout(make: Callable[[Layout], Any], panels: int, inches: float, across: int = 1) -> Layout:
+    """Return the layout that fills a width: panels side by side of a size that reads well, none too small.
+
+    Args:
+        make: From a layout to the chart.
+        panels: How many it has.
+        inches: Width of the figure.
+        across: How many panels belong side by side: a row holds whole rows of so many, or whole parts of one.
+    """
     target = inches * POINTS
-    for columns in range(max(1, min(4, panels, int(target // _LEAST_ROOM))), 0, -1):
-        trial = Layout(panel=_TRIAL_PANEL, columns=columns, font=_FONT, paper=True)
-        panel = _TRIAL_PANEL + (target - _size_of(_svg(make(trial)))[0]) / columns
-        if panel >= _LEAST_PANEL:
+    choices = sorted(
+        (columns for columns in range(1, min(8, panels) + 1) if not columns % across or not across % columns),
+        key=lambda columns: _badness(columns, panels, target),
+    )
+    for columns in choices:
+        panel = max(_LEAST_PANEL, (target - _LABELS) / columns - 8)
+        layout = Layout(panel, columns, _FONT, True, target, _highest(panels, columns))
+        for _ in range(2):
+            off = target - _size_of(_svg(make(layout)))[0]
+            panel = max(_LEAST_PANEL, int(2 * (panel + off / columns)) / 2)
+            layout = replace(layout, panel=panel)
+            if 0 <= off < columns:
+                break
+        if off > -0.05 * target or columns == 1:
             break
-    return Layout(panel=max(int(panel), int(_LEAST_PANEL)), columns=columns, font=_FONT, paper=True)
+    return layout
+
+
+def _highest(panels: int, columns: int) -> float:
+    """Return how high a panel may be for a figure that a page holds."""
+    return max(LEAST_HEIGHT, (_HIGHEST - _LEGEND) / math.ceil(panels / columns) - _HEADING)
+
+
+def _badness(columns: int, panels: int, target: float) -> float:
+    """Return how far an arrangement is from panels of a good size, without gaps, as high as a page."""
+    width, rows = (target - _LABELS) / columns - 8, math.ceil(panels / columns)
+    beyond = rows * (max(LEAST_HEIGHT, 0.6 * width) + _HEADING) + _LEGEND - _HIGHEST
+    small = max(0.0, _LEAST_PANEL - width)
+    empty = (rows * columns - panels) / (rows * columns)
+    return abs(math.log(max(width, 1) / _BEST_PANEL)) + empty + small + max(0.0, beyond) / 100
 
 
 def render(chart: alt.ConcatChart, suffix: str, inches: float | None = None) -> bytes:

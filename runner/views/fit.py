@@ -23,8 +23,8 @@ from runner.views import alt
 from runner.views.captions import sweep_words
 from runner.views.laws import BY_PROFILE, FITTED, THEORY, break_words, law_lines, slope_lines
 from runner.views.picture import METRICS, PIECES, THRESHOLDS, Part, Picture, Section, conditions, names
-from runner.views.scales import log_scale, range_bars, value_channel
-from runner.views.style import Layout, concat, layered, rows_of, series_scales
+from runner.views.scales import Scale, log_scale, range_bars, value_scale
+from runner.views.style import Layout, concat, layered, legend, rows_of, series_scales
 from runner.views.terminal import plain_table
 from runner.views.view import View
 
@@ -81,6 +81,7 @@ def chart(
     """
     points, fits = with_series(points, facets), with_series(fits, facets)
     series = list(dict.fromkeys(fits["series"]))
+    across = log_scale(points[x], x)
     charts = []
     for key in dict.fromkeys(_panel_keys(fits)):  # in the order asked for, which sorting would lose
         part = points[[found == key for found in _panel_keys(points)]]
@@ -88,7 +89,7 @@ def chart(
             same = fits[[found == key for found in _panel_keys(fits)]]
             metric, role, layer = key
             name = f"{metric}, {layer} ({role})" if layer is not None else str(metric)
-            charts.append(panel(name, part, same, series, layout, x))
+            charts.append(panel(name, part, same, series, layout, across, x))
     return concat(charts, layout, most=3)
 
 
@@ -98,30 +99,33 @@ def _panel_keys(frame: pd.DataFrame) -> list[tuple[Any, ...]]:
 
 
 def panel(
-    name: str, points: pd.DataFrame, fits: pd.DataFrame, series: Sequence[str], layout: Layout, key: str
-) -> Any:
+    name: str, points: pd.DataFrame, fits: pd.DataFrame, series: Sequence[str], layout: Layout, across: Scale,
+    key: str,
+) -> Any:  # fmt: skip
     """Return the panel of one metric: points with their bars, fitted lines and theory's.
 
     Args:
         points: Columns ``series``, the key, ``value``, ``low``, ``high`` and ``seeds``.
         fits: Columns ``series``, ``slope``, ``low``, ``high`` and ``theory``.
+        across: Axis of the key, which all panels share.
         key: What the slopes are against.
     """
     channels = series_scales(series, ordered=False)
-    legend = alt.Legend(title=None, orient="top", columns=4, symbolSize=50, symbolOpacity=1)
-    color = alt.Color("series:N", scale=channels["color"], legend=legend)
+    names = legend(series, layout, symbolOpacity=1)
+    color = alt.Color("series:N", scale=channels["color"], legend=names)
     points = points.rename(columns={key: "x"})
-    x, y = log_scale(points["x"], key).encode(alt.X, "x"), value_channel(log=True)
+    fitted, predicted = law_lines(points, fits)
+    up = value_scale(pd.concat([points[["value", "low", "high"]].stack(), *_heights(fitted, predicted)]))
+    x, y = across.encode(alt.X, "x"), up.encode(alt.Y, "value")
     base = alt.Chart(rows_of(points[["x", "value", "low", "high", "seeds", "series"]]))
-    marks = base.mark_point(filled=True, size=36, opacity=1).encode(
-        x=x, y=y, color=color, shape=alt.Shape("series:N", scale=channels["shape"], legend=legend),
+    marks = base.mark_point(filled=True, size=20 if layout.paper else 36, opacity=1).encode(
+        x=x, y=y, color=color, shape=alt.Shape("series:N", scale=channels["shape"], legend=names),
         tooltip=[
             alt.Tooltip("series:N"), alt.Tooltip("x:Q", title=key, format=".3~g"),
             alt.Tooltip("value:Q", format=".3~g"), alt.Tooltip("seeds:Q"),
         ],
     )  # fmt: skip
-    fitted, predicted = law_lines(points, fits)
-    layers = [range_bars(base, x, color)]
+    layers = [range_bars(base, x, up, color=color)]
     for frame, style in (
         (predicted, THEORY),
         (fitted, FITTED),
@@ -133,6 +137,11 @@ def panel(
     slopes: dict[str, Any] = {} if layout.paper else {"subtitle": slope_lines(fits)}
     heading = alt.TitleParams(name.replace("_", " "), **slopes)
     return layered([*layers, marks], heading, *layout.size())
+
+
+def _heights(*lines: pd.DataFrame) -> list[pd.Series]:
+    """Return the values of the lines that there are."""
+    return [frame["value"] for frame in lines if len(frame)]
 
 
 def _caption(fits: pd.DataFrame, facets: Sequence[str], shared: str, x: str) -> str:

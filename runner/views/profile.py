@@ -18,8 +18,8 @@ from runner.store import Store
 from runner.views import alt
 from runner.views.captions import sweep_words
 from runner.views.picture import COLUMN, Part, Picture, Section, conditions, names
-from runner.views.scales import value_channel
-from runner.views.style import Layout, concat, layered, rows_of, series_scales
+from runner.views.scales import Scale, value_scale
+from runner.views.style import Layout, concat, layered, legend, rows_of, series_scales
 from runner.views.terminal import MISSING, plain_table, short, some
 from runner.views.view import View
 
@@ -111,39 +111,45 @@ def _chart(table: pd.DataFrame, metric: str, by: str, facets: Sequence[str], lay
     """Return one panel per facet, with a line and its range per value of ``by``."""
     values = distinct(table[by])
     x = "place" if table.groupby("layer")["place"].nunique().max() > 1 else "layer_index"
+    up = value_scale(table[["value", "low", "high"]].stack(), metric.replace("_", " "))
+    scales = (_across(table, x), up)
     panels = [
-        _panel(part, facet_label(facets, facet), metric, by, values, x, layout)
+        _panel(part, facet_label(facets, facet), scales, by, values, x, layout)
         for facet, part in groups(table, [table[key] for key in facets])
     ]
     return concat(panels, layout)
 
 
+def _across(table: pd.DataFrame, key: str) -> Scale:
+    """Return the axis of the layer's number or, where depths differ, of its place."""
+    if key == "place":
+        return Scale("place in the network", False, (-0.03, 1.03), [0.0, 0.5, 1.0])
+    last = int(table["layer_index"].max())
+    step = max(1, round(last / 6))
+    return Scale("layer", False, (-0.2, last + 0.2), [float(layer) for layer in range(0, last + 1, step)])
+
+
 def _panel(
-    rows: pd.DataFrame, title: str, metric: str, by: str, values: Sequence[Any], key: str, layout: Layout
-) -> Any:
+    rows: pd.DataFrame, title: str, scales: tuple[Scale, Scale], by: str, values: Sequence[Any], key: str,
+    layout: Layout,
+) -> Any:  # fmt: skip
     """Return the lines of one facet, against the layer's number or, where depths differ, its place."""
     rows = rows.assign(series=rows[by].map(show))
     fields = ["series", "place", "layer_index", "layer", "role", "value", "low", "high", "seeds"]
     ordered = all(isinstance(value, (int, float)) for value in values)
-    legend = alt.Legend(
-        title=by, orient="top", columns=3 if layout.paper else 6, symbolType="stroke", symbolOpacity=1
-    )
-    scale = series_scales([show(value) for value in values], ordered)["color"]
-    color = alt.Color("series:N", scale=scale, legend=legend)
-    if key == "place":
-        axis = alt.Axis(title="place in the network", format="~g")
-        x = alt.X("place:Q", scale=alt.Scale(domain=[-0.03, 1.03], nice=False), axis=axis)
-    else:
-        last = int(rows["layer_index"].max())
-        axis = alt.Axis(title="layer", values=list(range(last + 1)), format="d")
-        x = alt.X("layer_index:Q", scale=alt.Scale(domain=[-0.2, last + 0.2], nice=False), axis=axis)
-    low, y = (value_channel(True, metric.replace("_", " "), field) for field in ("low", "value"))
+    series = [show(value) for value in values]
+    names = legend(series, layout, by, 6, symbolType="stroke", symbolStrokeWidth=2, symbolOpacity=1)
+    color = alt.Color("series:N", scale=series_scales(series, ordered)["color"], legend=names)
+    x = scales[0].encode(alt.X, key)
+    low, y = (scales[1].encode(alt.Y, field) for field in ("low", "value"))
     base = alt.Chart(rows_of(rows[fields])).encode(x=x, color=color)
     tooltip = [alt.Tooltip(f"{name}:N") for name in ("series", "layer", "role")]
     tooltip += [alt.Tooltip("value:Q", format=".3~g"), alt.Tooltip("seeds:Q")]
     area = base.mark_area(opacity=0.18).encode(y=low, y2=alt.Y2("high"))
     line = base.mark_line(strokeWidth=1.6).encode(y=y)
-    points = base.mark_point(filled=True, size=32, opacity=1).encode(y=y, tooltip=tooltip)
+    points = base.mark_point(filled=True, size=16 if layout.paper else 32, opacity=1).encode(
+        y=y, tooltip=tooltip
+    )
     return layered([area, line, points], title, *layout.size())
 
 

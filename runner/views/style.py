@@ -12,6 +12,8 @@ import pandas as pd
 
 from runner.analysis.columns import plain
 from runner.views import alt
+from runner.views.lettering import fitting, text_width
+from runner.views.printed import printed
 
 INK, PAPER, MUTED = "#1A1A1A", "#FFFFFF", "#6B6B6B"
 THEME = {"ink": INK, "paper": PAPER, "muted": MUTED}
@@ -21,6 +23,8 @@ FONT = "Helvetica, Arial, Liberation Sans, sans-serif"
 SERIES_COLORS = ("#0072B2", "#E69F00", "#56B4E9", "#D55E00", "#CC79A7", "#8C8C8C")
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
 DASHES = ([1, 0], [6, 2], [2, 2], [6, 2, 2, 2], [10, 3], [1, 3])
+LEAST_HEIGHT, LEAST_TYPE = 48.0, 6.0
+"""Of a panel and of a text in print, in points."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,22 +36,26 @@ class Layout:
         columns: Panels side by side; None lets the chart choose.
         font: Size of the labels in points.
         paper: Whether it is for print: no room for what only a screen needs.
+        width: Of the whole figure in print, in points.
+        highest: Height in points that no panel exceeds, so that the figure fits on a page.
     """
 
     panel: float | None = None
     columns: int | None = None
     font: float = 10
     paper: bool = False
+    width: float = math.inf
+    highest: float = math.inf
 
     def size(self, usual: float = 210, ratio: float = 0.72, least: float = 90) -> tuple[float, float]:
         """Return width and height of a panel.
 
         Args:
             usual: Width in points, if the layout does not say.
-            least: Height in points that it never falls below.
+            least: Height in points that it never falls below on a screen.
         """
         width = self.panel or usual
-        return width, max(least, ratio * width)
+        return width, min(self.highest, max(LEAST_HEIGHT if self.paper else least, ratio * width))
 
     def columns_of(self, panels: int, most: int = 4) -> int:
         """Return how many panels stand side by side: two rows of four rather than five and three."""
@@ -80,19 +88,23 @@ def concat(
 ) -> alt.ConcatChart:  # fmt: skip
     """Return panels in rows: type and colours as in a paper's figure, colours of the theme as parameters.
 
+    In print panels have letters, an axis that neighbours share is labelled once, and legends stand above all.
+
     Args:
         most: Panels side by side, if the layout does not say.
-        own: Whether colours and shapes of a panel mean something else than in its neighbours.
+        own: Whether a panel has legends of its own on a screen.
     """
+    columns = layout.columns_of(len(charts), most)
     figure: alt.ConcatChart = alt.concat(
-        *charts,
-        columns=layout.columns_of(len(charts), most),
-        spacing={"row": 10, "column": 12} if layout.paper else {"row": 24, "column": 44},
+        *(printed(charts, columns, layout.panel or 0, layout.font) if layout.paper else charts),
+        columns=columns,
+        spacing={"row": 6, "column": 8} if layout.paper else {"row": 24, "column": 44},
+        **({"align": "each"} if layout.paper else {}),
     )
     if title:
         more: dict[str, Any] = {"subtitle": subtitle} if subtitle else {}
         figure.title = alt.TitleParams(title, **more)
-    if own:
+    if own and not layout.paper:
         figure.resolve = alt.Resolve(
             scale=alt.ScaleResolveMap(color="independent", shape="independent", strokeDash="independent")
         )
@@ -104,7 +116,7 @@ def concat(
 def _config(layout: Layout) -> Any:
     """Return the look of all charts."""
     ink, muted, size = theme("ink"), theme("muted"), layout.font
-    return alt.Config(
+    config = alt.Config(
         font=FONT,
         background=theme("paper"),
         padding=2 if layout.paper else 8,
@@ -122,8 +134,39 @@ def _config(layout: Layout) -> Any:
         legend=alt.LegendConfig(
             labelFontSize=size, labelColor=ink, labelLimit=0,
             titleFontSize=size, titleFontWeight="normal", titleColor=ink,
+            **(_PRINTED_LEGEND if layout.paper else {}),
         ),
     )  # fmt: skip
+    if layout.paper:
+        config.legend.layout = alt.ExprRef(_LEGENDS)
+    return config
+
+
+_SYMBOL = 28
+_PRINTED_LEGEND: dict[str, Any] = {
+    "offset": 5, "padding": 0, "rowPadding": 1, "columnPadding": 8, "titlePadding": 4,
+}  # fmt: skip
+_LEGENDS = "{top: {anchor: 'start', direction: 'vertical', margin: 3}}"
+"""Where legends stand: from the left, one below the other."""
+
+
+def legend(
+    labels: Sequence[Any], layout: Layout, title: str | None = None, columns: int = 4, **more: Any
+) -> Any:
+    """Return the legend of a channel of series: above the panels, in print as wide as the figure.
+
+    Args:
+        labels: What it names.
+        title: What they are values of.
+        columns: Labels side by side on a screen.
+    """
+    if layout.paper:
+        lead = text_width(f"{title} ", layout.font) + 4 if title else 0
+        columns = fitting(map(str, labels), layout.width - lead, layout.font)
+        more |= {"titleOrient": "left", "titleAnchor": "middle", "symbolSize": _SYMBOL}
+    else:
+        more = {"symbolSize": 50} | more
+    return alt.Legend(title=title, orient="top", columns=columns, **more)
 
 
 def rows_of(frame: pd.DataFrame) -> pd.DataFrame:
@@ -132,6 +175,8 @@ def rows_of(frame: pd.DataFrame) -> pd.DataFrame:
     A frame and not Altair's inline data: that is copied whole with every layer that it is in. Types are
     pandas' own, for in columns of objects Altair leaves missing values as NaN, which is no JSON.
     """
+    if frame.empty:  # of numbers, for Altair asks nothing else of a column without values
+        return frame.astype(float)
     columns = {str(key): pd.Series([rounded(value) for value in frame[key]]) for key in frame}
     return pd.DataFrame({key: column.convert_dtypes() for key, column in columns.items()})
 
@@ -153,8 +198,14 @@ def series_scales(values: Sequence[Any], ordered: bool) -> dict[str, Any]:
     """
     colors = ramp(len(values)) if ordered else [SERIES_COLORS[i % 6] for i in range(len(values))]
     scale = alt.Scale(domain=list(values), range=list(colors))
-    shapes = alt.Scale(domain=list(values), range=[SHAPES[i % 6] for i in range(len(values))])
+    shapes = alt.Scale(domain=list(values), range=turned(SHAPES, len(values)))
     return {"color": scale, "shape": shapes}
+
+
+def turned(looks: Sequence[Any], count: int) -> list[Any]:
+    """Return looks for series, one further on in each round, so that none comes with a colour twice."""
+    size = len(looks)
+    return [looks[(place + place // size) % size] for place in range(count)]
 
 
 def ramp(count: int) -> list[str]:

@@ -18,8 +18,8 @@ from runner.views import alt
 from runner.views.captions import sweep_words
 from runner.views.laws import BY_PROFILE, FITTED, THEORY, law_lines, slope_lines
 from runner.views.picture import COLUMN, PIECES, Part, Picture, Section, conditions, names
-from runner.views.scales import column_title, log_scale, lr_unit, number_scale, range_bars, value_channel
-from runner.views.style import Layout, concat, layered, rows_of, series_scales
+from runner.views.scales import Scale, column_title, log_scale, lr_unit, range_bars, value_scale
+from runner.views.style import Layout, concat, layered, legend, rows_of, series_scales
 from runner.views.terminal import MISSING, plain_table, short
 from runner.views.view import View
 
@@ -72,8 +72,14 @@ def chart(
 ) -> Any:  # fmt: skip
     """Return the loss along the learning rate, a curve per value of the key, and the rate against the key."""
     values = [show(value) for value in distinct(losses[x])]
+    found = losses.dropna(subset=["value"])
+    positive = bool((found["value"] > 0).all())
+    scales = (
+        value_scale(found["lr"], column_title("lr", lr_unit)),
+        value_scale(found["value"], metric.replace("_", " "), positive),
+    )
     charts = [
-        _losses(part, facet_label(facets, found), values, metric, lr_unit, layout, x, named=place == 0)
+        _losses(part, facet_label(facets, found), values, metric, scales, layout, x, named=place == 0)
         for place, (found, part) in enumerate(groups(losses, [losses[facet] for facet in facets]))
     ]
     return concat([*charts, _rates(rates, facets, lr_unit, layout, x)], layout, most=3, own=True)
@@ -85,27 +91,27 @@ def _rate_of(rates: pd.DataFrame) -> tuple[str, str]:
 
 
 def _losses(
-    part: pd.DataFrame, title: str, values: Sequence[str], metric: str, lr_unit: str | None, layout: Layout,
-    key: str, named: bool,
+    part: pd.DataFrame, title: str, values: Sequence[str], metric: str, scales: tuple[Scale, Scale],
+    layout: Layout, key: str, named: bool,
 ) -> Any:  # fmt: skip
     """Return the panel of one facet: loss along lr, its smallest marked."""
     rows = part.dropna(subset=["value"]).assign(series=part[key].map(show))
     rows = rows[["series", "lr", "value", "seeds", "best"]]
-    legend = alt.Legend(title=key, orient="top", columns=2 if layout.paper else 6, symbolType="stroke")
+    names = legend(values, layout, key, 6, symbolType="stroke", symbolStrokeWidth=2)
     color = alt.Color(
-        "series:N", scale=series_scales(values, ordered=True)["color"], legend=legend if named else None
+        "series:N",
+        scale=series_scales(values, ordered=True)["color"],
+        legend=names if named or layout.paper else None,
     )
-    axis = alt.Axis(title=column_title("lr", lr_unit), format="~g", tickCount=4)
-    x = alt.X("lr:Q", scale=number_scale(log=True), axis=axis)
-    y = value_channel(bool((rows["value"] > 0).all()), metric.replace("_", " "))
+    x, y = scales[0].encode(alt.X, "lr"), scales[1].encode(alt.Y, "value")
     base = alt.Chart(rows_of(rows)).encode(x=x, y=y, color=color)
     tooltip = [
         alt.Tooltip("series:N", title=key), alt.Tooltip("lr:Q", format=".3~g"),
         alt.Tooltip("value:Q", title=metric, format=".3~g"), alt.Tooltip("seeds:Q"),
     ]  # fmt: skip
-    smallest = base.mark_point(shape="diamond", filled=True, size=70, opacity=1).transform_filter(
-        "datum.best"
-    )
+    smallest = base.mark_point(
+        shape="diamond", filled=True, size=36 if layout.paper else 70, opacity=1
+    ).transform_filter("datum.best")
     layers = [base.mark_line(strokeWidth=1.5), smallest]
     if not layout.paper:
         layers.append(base.mark_point(filled=True, size=18, opacity=1).encode(tooltip=tooltip))
@@ -117,16 +123,20 @@ def _rates(rates: pd.DataFrame, facets: Sequence[str], lr_unit: str | None, layo
     rate, words = _rate_of(rates)
     named = with_series(rates, facets).dropna(subset=[rate]).rename(columns={key: "x", rate: "value"})
     rows = named[["series", "x", "value", "low", "high", "at_end"]]
-    channels = series_scales(list(dict.fromkeys(named["series"])), ordered=False)
-    legend = alt.Legend(title=None, orient="top", columns=2, symbolSize=50)
-    color = alt.Color("series:N", scale=channels["color"], legend=legend)
+    series = list(dict.fromkeys(named["series"]))
+    channels = series_scales(series, ordered=False)
+    names = legend(series, layout, columns=2)
+    # Not by the channel of the losses' colours: both legends stand above the panels in print.
+    stroke = alt.Stroke("series:N", scale=channels["color"], legend=names)
+    fill = alt.Fill("series:N", scale=channels["color"], legend=names)
     x = log_scale(rates[key], key).encode(alt.X, "x")
     # The heading says which rate it is, and its unit has little room.
     title = column_title("lr", lr_unit)
-    y = value_channel(True, f"best {title}" if rate == "best_lr" else title)
+    up = value_scale(rows[["value", "low", "high"]].stack(), f"best {title}" if rate == "best_lr" else title)
+    y = up.encode(alt.Y, "value")
     base, known = (alt.Chart(rows_of(part)) for part in (rows, rows.dropna(subset=["low"])))
-    marks = base.mark_point(filled=True, size=40, opacity=1).encode(
-        x=x, y=y, color=color, shape=alt.Shape("series:N", scale=channels["shape"], legend=legend),
+    marks = base.mark_point(size=30 if layout.paper else 40, opacity=1, strokeWidth=0).encode(
+        x=x, y=y, fill=fill, shape=alt.Shape("series:N", scale=channels["shape"], legend=names),
         tooltip=[
             alt.Tooltip("series:N"), alt.Tooltip("x:Q", title=key),
             alt.Tooltip("value:Q", title=rate, format=".3~g"), alt.Tooltip("at_end:N"),
@@ -135,17 +145,17 @@ def _rates(rates: pd.DataFrame, facets: Sequence[str], lr_unit: str | None, layo
     if "piece" in rates:
         fitted, predicted = law_lines(rows, _laws(rates, facets))
         lines = [
-            alt.Chart(rows_of(frame)).mark_line(**style).encode(x=x, y=y, color=color, detail="piece:N")
+            alt.Chart(rows_of(frame)).mark_line(**style).encode(x=x, y=y, stroke=stroke, detail="piece:N")
             for frame, style in ((predicted, THEORY), (fitted, FITTED))
             if len(frame)
         ]
     else:
-        lines = [base.mark_line(strokeWidth=1.4).encode(x=x, y=y, color=color)]
+        lines = [base.mark_line(strokeWidth=1.4).encode(x=x, y=y, stroke=stroke)]
     heading: Any = f"{words} learning rate"
     shown = _drifts(rates, facets)
     if shown and not layout.paper:
         heading = alt.TitleParams(heading, subtitle=shown)
-    bars = [range_bars(known, x, color)] if rows["low"].notna().any() else []
+    bars = [range_bars(known, x, up, stroke=stroke)] if rows["low"].notna().any() else []
     return layered([*bars, *lines, marks], heading, *layout.size())
 
 

@@ -30,6 +30,7 @@ class View:
         print: Prints the table for people to a console.
         asked: What was asked for: the head of the JSON.
         more: Further tables of the JSON.
+        across: How many panels belong side by side, where that is not the layout's to choose.
     """
 
     table: pd.DataFrame
@@ -39,6 +40,7 @@ class View:
     print: Callable[[Console], None]
     asked: Mapping[str, Any]
     more: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    across: int = 1
 
     @property
     def chart(self) -> alt.ConcatChart:
@@ -61,7 +63,7 @@ class View:
         """
         path = Path(path)
         check_figure_path(path)
-        write_figure(self.make(fitted_layout(self.make, self.panels, inches)), path, inches)
+        write_figure(self.make(fitted_layout(self.make, self.panels, inches, self.across)), path, inches)
         caption = path.with_suffix(".caption.txt")
         write_text(caption, self.caption + "\n")
         return caption

@@ -7,7 +7,6 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from runner.analysis.critical import PLAIN
 from runner.analysis.moment import at_level
 from runner.analysis.phase import STEP, Axes, boundary, phase_grid
 from runner.analysis.regime import JUDGED, LETTERS, classify, marks_words, thresholds_of
@@ -129,10 +128,9 @@ def _caption(grid: pd.DataFrame, axes: Axes, shared: str) -> str:
     lines = ""
     if grid["critical"].notna().any():
         critical = critical_of(grid)
-        catapult = " finer dashes: 4/lambda_max;" if critical == PLAIN else ""
         lines = (
             f" Dashed: the critical learning rate {critical:.3g}/lambda_max of full-batch descent on MSE at "
-            f"init, median over seeds;{catapult} dotted: lr * lambda_max in decades off 2."
+            "init, median over seeds."
         )
     return (
         f"{what} over {axes.x} and {axes.y}{panels}. {shared} {len(grid)} points. {rule}.{lines}"

@@ -15,15 +15,45 @@ from runner.analysis.regime import COLORS, LETTERS, MARKS, REGIMES, TEXT_COLORS,
 from runner.analysis.selection import facet_label
 from runner.views import alt
 from runner.views.phase.critical import critical_lines
+from runner.views.phase.letters import Letters
 from runner.views.scales import Scale, column_title, number_scale, shared_scale
-from runner.views.style import INK, PAPER, Layout, concat, layered, parameter, rounded, rows_of, theme
+from runner.views.style import (
+    INK,
+    LEAST_TYPE,
+    PAPER,
+    Layout,
+    concat,
+    layered,
+    legend,
+    parameter,
+    rounded,
+    rows_of,
+    theme,
+)  # fmt: skip
 
 _PALE = 0.45
-Over = Callable[[tuple[Any, ...], Scale, Scale], Sequence[Any]]
-"""Values of a panel's facets and the scales of its axes -> layers over its points."""
+Over = Callable[[tuple[Any, ...], Scale, Scale], "Overlay"]
+"""Values of a panel's facets and the scales of its axes -> what is drawn over its points."""
 CELLS, LETTERED, PICKED = "cells", "letters", "picked"
 """What the names of layers begin with, and the parameter that says which point is chosen: for the page."""
 _HALO = 0.3
+_FILLED = 0.7
+"""Most of a row's height that the size of its letters is in print: lines between rows have the rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """What is drawn over the points of a panel.
+
+    Attributes:
+        below: Layers below its letters.
+        above: Layers above them.
+        lines: Lines of the layers above, ``x`` and ``y``, which no letter may cross in print.
+    """
+
+    below: Sequence[Any] = ()
+    above: Sequence[Any] = ()
+    lines: Sequence[pd.DataFrame] = ()
 
 
 def phase_chart(
@@ -34,27 +64,30 @@ def phase_chart(
 
     Rectangles reach to the midpoints between neighbouring points, coloured by regime (with its letter, so
     that the figure reads without colour) or by the median of a numeric column; solid lines mark where the
-    regime changes, a dashed one the critical learning rate 2 / lambda_max, a finer one 4 / lambda_max, and
-    dotted ones lr * lambda_max in decades off 2: the second axis of an absolute lr.
+    regime changes, a dashed one the critical learning rate 2 / lambda_max. On a screen a finer one marks
+    4 / lambda_max, and dotted ones lr * lambda_max in decades off 2: the second axis of an absolute lr. In
+    print no line crosses a letter: theory's leave it out, and it gives way to what ``over`` draws.
 
     Args:
         grid: As returned by :func:`runner.analysis.phase.phase_grid`.
         lr_unit: Unit of ``lr`` in all cells, for the axis titles.
         measures: Columns of the grid to show when the pointer is over a point.
-        over: From the values of a panel's facets and its scales to layers that are drawn over the points.
+        over: From the values of a panel's facets and its scales to what is drawn over the points.
     """
     panels = list(groups(grid, [grid[facet] for facet in axes.facets]))
     x, y = (shared_scale(grid, key, panels, column_title(key, lr_unit)) for key in (axes.x, axes.y))
+    if layout.paper:
+        x, y = x.at_decades(), y.at_decades()
     lines = boundary(grid, axes)
     lines_by_facet = dict(groups(lines, [lines[facet] for facet in axes.facets]))
-    columns = layout.columns_of(len(panels))
     flags = [flag for flag in MARKS if (grid[flag] > 0).any()]
-    color = _color(axes, grid, columns if layout.paper else None)
+    context = _Context(
+        axes, x, y, _color(axes, grid, layout), layout, [part for _, part in panels], measures, flags
+    )
     charts = [
         _panel(
-            place, facet_label(axes.facets, values), part, lines_by_facet.get(values),
-            _Context(axes, x, y, color, layout, columns, measures, flags),
-            over(values, x, y) if over else (),
+            place, facet_label(axes.facets, values), part, lines_by_facet.get(values), context,
+            over(values, x, y) if over else Overlay(),
         )
         for place, (values, part) in enumerate(panels)
     ]  # fmt: skip
@@ -91,7 +124,7 @@ class _Context:
     y: Scale
     color: Any
     layout: Layout
-    columns: int
+    parts: Sequence[pd.DataFrame]
     measures: Sequence[str]
     flags: Sequence[str]
     """Flags that some point has."""
@@ -99,25 +132,25 @@ class _Context:
 
 def _panel(
     place: int, title: str, part: pd.DataFrame, lines: pd.DataFrame | None, context: _Context,
-    over: Sequence[Any],
+    over: Overlay,
 ) -> Any:  # fmt: skip
     """Return one facet: cells, then lines, then letters, then what is chosen."""
     axes, layout = context.axes, context.layout
-    # On a screen the page may put panels below each other: each has its labels then.
-    labels = not layout.paper or place % context.columns == 0
-    scales = (context.x.encode(alt.X, "x"), context.y.encode(alt.Y, "y", labels=labels))
-    width, height = panel_size(part, axes, layout)
+    scales = (context.x.encode(alt.X, "x"), context.y.encode(alt.Y, "y"))
+    width, height = panel_size(part, axes, layout, context.parts)
     frame = _rectangles(part, axes, context.measures).assign(panel=title)
-    line, label = critical_lines(part, axes, context.x, context.y, scales, layout)
-    letter = _letter_size(part, axes, layout, width, height)
+    size = _letter_size(part, axes, layout, width, height) if axes.color == "regime" else 0.0
+    letters = Letters.of(frame, (context.x, context.y), (width, height), size)
+    line, label = critical_lines(part, axes, letters, scales, layout)
     layers = [
         *_white(frame, scales, axes),
         _cells(frame, context, scales).properties(name=f"{CELLS}{place}"),
         *_lines(lines, scales),
+        *over.below,
         *line,
-        *(_letters(frame, scales, letter, place) if axes.color == "regime" else ()),
+        *_letters(_unstruck(frame, letters, over) if layout.paper else frame, scales, size, place, layout),
         *label,
-        *over,
+        *over.above,
         *(() if layout.paper else _on_screen(frame, scales, context)),
     ]  # fmt: skip
     return layered(layers, title, width, height)
@@ -218,16 +251,26 @@ def _tooltips(context: _Context) -> list[Any]:
     ]
 
 
-def _letters(frame: pd.DataFrame, scales: tuple[Any, Any], size: float, place: int) -> list[Any]:
-    """Return the letters of a panel, each over a halo that keeps lines from striking it out."""
-    if size < 5:
+def _unstruck(frame: pd.DataFrame, letters: Letters, over: Overlay) -> pd.DataFrame:
+    """Return the points without the letters that lines over them would strike out."""
+    struck = [letters.struck(line) for line in over.lines]
+    return frame[~np.any(struck, axis=0)] if struck else frame
+
+
+def _letters(
+    frame: pd.DataFrame, scales: tuple[Any, Any], size: float, place: int, layout: Layout
+) -> list[Any]:
+    """Return the letters of a panel, on a screen each over a halo that keeps lines from striking it out."""
+    if size < (LEAST_TYPE if layout.paper else 5) or frame.empty:
         return []
     base = alt.Chart(rows_of(frame)).encode(x=scales[0], y=scales[1], text=alt.Text("letter:N"))
     style: dict[str, Any] = {"fontSize": size, "fontWeight": "bold"}
+    letter = base.mark_text(**style).encode(color=alt.Color("ink:N", scale=None))
+    if layout.paper:
+        return [letter.properties(name=f"{LETTERED}{place}")]
     halo = base.mark_text(
         **style, strokeWidth=_HALO * size, strokeJoin="round"
     ).encode(stroke=alt.Stroke("fill:N", scale=None), color=alt.Color("fill:N", scale=None))  # fmt: skip
-    letter = base.mark_text(**style).encode(color=alt.Color("ink:N", scale=None))
     return [halo.properties(name=f"{LETTERED}{place}_halo"), letter.properties(name=f"{LETTERED}{place}")]
 
 
@@ -264,23 +307,25 @@ def _lines(lines: pd.DataFrame | None, scales: tuple[Any, Any]) -> list[Any]:
     ]  # fmt: skip
 
 
-def _color(axes: Axes, grid: pd.DataFrame, columns: int | None) -> Any:
+def _color(axes: Axes, grid: pd.DataFrame, layout: Layout) -> Any:
     """Return the color channel: regimes by name, or a number on viridis."""
     if axes.color != "regime":
-        return _numeric_color(grid["value"], "value", column_title(axes.color), columns is not None)
+        return _numeric_color(grid["value"], "value", column_title(axes.color), layout.paper)
     present = [regime for regime in REGIMES if (grid["regime"] == regime).any()] or list(REGIMES)
     scale = alt.Scale(domain=present, range=[COLORS[regime] for regime in present])
     labels = " : ".join(f"datum.value == '{regime}' ? '{LETTERS[regime]}  {regime}'" for regime in REGIMES)
-    legend = alt.Legend(
-        title=None, orient="top", offset=2, symbolType="square", symbolStrokeWidth=0,
-        labelExpr=f"{labels} : datum.value", columns=2 * columns - (columns > 1) if columns else len(present),
+    written = [f"{LETTERS[regime]}  {regime}" for regime in present]
+    more: dict[str, Any] = {} if layout.paper else {"offset": 2}
+    names = legend(
+        written, layout, columns=len(present), symbolType="square", symbolStrokeWidth=0,
+        labelExpr=f"{labels} : datum.value", **more,
     )  # fmt: skip
-    return alt.Color("regime:N", scale=scale, legend=legend)
+    return alt.Color("regime:N", scale=scale, legend=names)
 
 
 def gradient_legend(title: str | list[str], paper: bool, number_format: str = ".3~g") -> Any:
     """Return the legend of a color of numbers: in print above the panels, which keep their width."""
-    place: dict[str, Any] = {"orient": "top", "gradientLength": 110, "offset": 2} if paper else {}
+    place: dict[str, Any] = {"orient": "top", "gradientLength": 110, "gradientThickness": 7} if paper else {}
     return alt.Legend(title=title, format=number_format, tickCount=5, **place)
 
 
@@ -292,22 +337,34 @@ def _numeric_color(column: pd.Series, field: str, title: str, paper: bool = Fals
     return alt.Color(f"{field}:Q", scale=scale, legend=gradient_legend(title, paper))
 
 
-def panel_size(part: pd.DataFrame, axes: Axes, layout: Layout) -> tuple[float, float]:
-    """Return width and height of a panel that leave room for a letter in each rectangle."""
+def panel_size(
+    part: pd.DataFrame, axes: Axes, layout: Layout, parts: Sequence[pd.DataFrame]
+) -> tuple[float, float]:
+    """Return width and height of a panel that leave room for a letter in each rectangle.
+
+    Args:
+        part: Its points.
+        parts: Those of all panels, which are equally high in print.
+    """
     across, up = part[axes.x].nunique(), part[axes.y].nunique()
     if is_scattered(part, axes):
         up = 14
     if layout.panel is None:
         return float(np.clip(34 * across, 150, 420)), float(np.clip(22 * up, 130, 420))
-    return layout.panel, float(np.clip(np.clip(0.65 * layout.panel / across, 7, 22) * up, 60, 420))
+    across = max(one[axes.x].nunique() for one in parts)
+    up = max(14 if is_scattered(one, axes) else one[axes.y].nunique() for one in parts)
+    row = np.clip(0.65 * layout.panel / across, LEAST_TYPE / _FILLED, 20)
+    return layout.panel, float(min(np.clip(row * up, 60, 300), max(60, layout.highest)))
 
 
 def _letter_size(part: pd.DataFrame, axes: Axes, layout: Layout, width: float, height: float) -> float:
     """Return the size of a letter that fits into a rectangle."""
     if is_scattered(part, axes):
         return 0.0
-    most = 11.0 if layout.paper is False else layout.font
-    return round(min(most, 0.75 * width / part[axes.x].nunique(), 0.85 * height / part[axes.y].nunique()), 1)
+    most, filled = (layout.font, _FILLED) if layout.paper else (11.0, 0.85)
+    return round(
+        min(most, 0.75 * width / part[axes.x].nunique(), filled * height / part[axes.y].nunique()), 1
+    )
 
 
 def renamed(channel: Any, field: str) -> Any:

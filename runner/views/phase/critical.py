@@ -1,5 +1,6 @@
 """The critical learning rate in a phase diagram: theory's lines, and the second axis that they make."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 from runner.analysis.critical import PLAIN
 from runner.analysis.phase import Axes
 from runner.views import alt
+from runner.views.phase.letters import Letters
 from runner.views.scales import Scale
 from runner.views.style import INK, PAPER, Layout, rows_of, theme
 
@@ -16,13 +18,15 @@ CATAPULT = 4.0
 
 
 def critical_lines(
-    part: pd.DataFrame, axes: Axes, x: Scale, y: Scale, scales: tuple[Any, Any], layout: Layout
+    part: pd.DataFrame, axes: Axes, letters: Letters, scales: tuple[Any, Any], layout: Layout
 ) -> tuple[list[Any], list[Any]]:
     """Return the lines of the critical learning rate in a panel, and their labels at its right or in it.
 
     Args:
         part: The points of the panel.
-        layout: In print the labels are left out, for the caption says what the dashes mean.
+        letters: Its letters, which the line leaves out in print.
+        scales: Channels of its axes.
+        layout: In print there is one line, and no label, for the caption says what the dashes mean.
 
     References:
         Lewkowycz et al., arXiv 2003.02218, for 4 / lambda_max.
@@ -30,9 +34,12 @@ def critical_lines(
     part = part.dropna(subset=["critical"])
     if part.empty:
         return [], []
+    x, y = letters.axes
     known = part.groupby(axes.x, observed=True)["critical"].median()
     line = _to_borders(known.index.to_numpy(float), known.to_numpy(float), x)
     sharpness = critical_of(part)
+    if layout.paper:
+        return _dashed(letters.parted(line), scales, 1.1, [3, 2], casing=1.4), []
     # Where y is in units of 1/lambda_max already, the first axis says the same.
     second = (part["critical"] != part["critical_sharpness"]).any()
     drawn, tick_labels = _second_axis(line, sharpness, x, y, scales) if second else ([], [])
@@ -40,8 +47,6 @@ def critical_lines(
         drawn += _dashed(line.assign(y=CATAPULT / PLAIN * line["y"]), scales, 1.2, [2, 2])
     drawn += _dashed(line, scales, 1.8, [5, 4])
     inside = line[line["y"].between(*y.domain)]
-    if layout.paper:
-        return drawn, []
     if inside.empty:
         return drawn, tick_labels
     at_border = inside["x"].iloc[-1] == x.domain[1]
@@ -59,14 +64,17 @@ def critical_of(part: pd.DataFrame) -> float:
     return float(part["critical_sharpness"].median())
 
 
-def _dashed(line: pd.DataFrame, scales: tuple[Any, Any], width: float, dash: list[int]) -> list[Any]:
-    """Return a dashed line over its casing."""
+def _dashed(
+    line: pd.DataFrame, scales: tuple[Any, Any], width: float, dash: Sequence[float], casing: float = 2.2
+) -> list[Any]:
+    """Return a dashed line over its casing, in pieces where it has some."""
     base = alt.Chart(rows_of(line))
+    pieces = {"detail": alt.Detail("piece:N")} if "piece" in line else {}
     return [
         base.mark_line(
             clip=True, stroke=color, strokeWidth=thick, strokeDash=pattern
-        ).encode(x=scales[0], y=scales[1])
-        for color, thick, pattern in ((PAPER, width + 2.2, [1, 0]), (INK, width, dash))
+        ).encode(x=scales[0], y=scales[1], **pieces)
+        for color, thick, pattern in ((PAPER, width + casing, [1, 0]), (INK, width, dash))
     ]  # fmt: skip
 
 

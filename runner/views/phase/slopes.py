@@ -93,24 +93,26 @@ def _chart(
     panels = list(groups(grid, [grid[facet] for facet in axes.facets]))
     lines = dict(groups(zeros, [zeros[facet] for facet in axes.facets]))
     scales = tuple(shared_scale(grid, key, panels, column_title(key, unit)) for key in (axes.x, axes.y))
-    columns = layout.columns_of(len(panels))
+    if layout.paper:
+        scales = tuple(scale.at_decades() for scale in scales)
+    parts = [part for _, part in panels]
     color = _color(grid, slope, layout)
     charts = [
         _panel(
-            facet_label(axes.facets, facet), part, lines.get(facet), axes, slope, scales, color, layout,
-            labels=not layout.paper or place % columns == 0,
+            facet_label(axes.facets, facet), part, lines.get(facet), axes, slope, scales, color,
+            panel_size(part, axes, layout, parts),
         )
-        for place, (facet, part) in enumerate(panels)
+        for facet, part in panels
     ]  # fmt: skip
     return concat(charts, layout, title=title, subtitle=_words(zeros))
 
 
 def _panel(
     title: str, part: pd.DataFrame, lines: pd.DataFrame | None, axes: Axes, slope: Slope,
-    scales: Sequence[Scale], color: Any, layout: Layout, labels: bool,
+    scales: Sequence[Scale], color: Any, size: tuple[float, float],
 ) -> Any:  # fmt: skip
     """Return one facet."""
-    x, y = scales[0].encode(alt.X, "x"), scales[1].encode(alt.Y, "y", labels=labels)
+    x, y = scales[0].encode(alt.X, "x"), scales[1].encode(alt.Y, "y")
     measured = ["slope", *BOUNDS, "theory", counted_as(slope.key), "seeds", "cells", "left_out"]
     frame = bordered(part, axes).join(part[measured])
     told = [alt.Tooltip(f"{name}:Q", title=key) for name, key in (("x", axes.x), ("y", axes.y))]
@@ -122,7 +124,7 @@ def _panel(
         .encode(x=renamed(x, "x0"), x2="x1", y=renamed(y, "y0"), y2="y1", color=color, tooltip=told)
     )
     drawn = [] if lines is None else _lines(lines, (x, y))
-    return layered([rects, *drawn], title, *panel_size(part, axes, layout))
+    return layered([rects, *drawn], title, *size)
 
 
 def _lines(zeros: pd.DataFrame, scales: tuple[Any, Any]) -> list[Any]:
