@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from rich.columns import Columns
 from rich.console import Console
 
 from runner.analysis.columns import distinct, groups, plain, records, show
@@ -14,12 +16,13 @@ from runner.analysis.moment import at_level
 from runner.analysis.selection import choose, default_facets, facet_label
 from runner.store import Store
 from runner.views import alt
+from runner.views.braille import LEAST_WIDTH, Line, chart
 from runner.views.captions import sweep_words
 from runner.views.lettering import wrapped
 from runner.views.picture import METRICS, Picture, conditions, names
 from runner.views.scales import Scale, value_channel, value_scale
 from runner.views.style import DASHES, Layout, concat, layered, legend, rows_of, series_scales, turned
-from runner.views.terminal import plain_table, short, some
+from runner.views.terminal import drawable, plain_table, short, some
 from runner.views.view import View
 
 FIELDS = ("series", "line", "step", "value", "low", "high")
@@ -163,6 +166,50 @@ def curve_panel(
 
 
 def _print(table: pd.DataFrame, facets: Sequence[str], by: str, out: Console) -> None:
+    """Draw charts on a terminal that shows braille; elsewhere print tables."""
+    if drawable(out):
+        _draw(table, facets, by, out)
+    else:
+        _print_tables(table, facets, by, out)
+    seeds = int(table["seeds"].max()) if len(table) else 0
+    of = f"median of {seeds} seeds" if seeds > 1 else "one seed"
+    out.print(f"{of} at measured steps; --json and --csv have their range", style="dim")
+
+
+def _draw(table: pd.DataFrame, facets: Sequence[str], by: str, out: Console) -> None:
+    """Draw a chart of curves per facet and measure, as many side by side as there is room for."""
+    values = distinct(table[by])
+    ordered = all(isinstance(value, (int, float)) for value in values)
+    series = [show(value) for value in values]
+    styles = dict(zip(series, series_scales(series, ordered)["color"].range, strict=True))
+    parts = [
+        (", ".join(word for word in (facet_label(facets, facet), *words) if word), rows)
+        for facet, part in groups(table, [table[facet] for facet in facets])
+        for words, rows in _kinds(part)
+    ]
+    last = max(float(table["step"].max()), 1.0)
+    across = (
+        lambda steps: np.log1p(steps) / np.log1p(last),
+        [float(tick) for tick in _TICKS if tick <= last],
+    )
+    side = max(1, min(len(parts), 4, (out.width + 2) // _CHART))
+    width = min(max(LEAST_WIDTH, (out.width + 2) // side - 2), 100, out.width)
+    charts = []
+    for title, rows in parts:
+        lines = [
+            Line(show(value[0]), styles[show(value[0])], curve["step"].to_numpy(), curve["value"].to_numpy())
+            for value, curve in groups(rows, [rows[by]])
+        ]
+        charts.append(chart(lines, title, across, _value_axis(rows), width, _ROWS))
+    out.print(Columns(charts, padding=(0, 2, 1, 0)))
+    out.print(f"{by}: at the right end of its curve; steps on a logarithmic axis", style="dim")
+
+
+_CHART, _ROWS = 60, 10
+"""Characters across for one more chart beside the others, and rows of one."""
+
+
+def _print_tables(table: pd.DataFrame, facets: Sequence[str], by: str, out: Console) -> None:
     """Print one table per facet and measure (and layer): curves downwards, steps across.
 
     Steps that do not fit are left out, never the first and the last.
@@ -179,8 +226,6 @@ def _print(table: pd.DataFrame, facets: Sequence[str], by: str, out: Console) ->
                 view.add_row(show(value[0]), *(short(at.get(step)) for step in steps))
             out.print(view)
             out.print()
-    seeds = int(table["seeds"].max()) if len(table) else 0
-    out.print(f"median of {seeds} seeds at measured steps; --json and --csv have their range", style="dim")
 
 
 PICTURE = Picture(

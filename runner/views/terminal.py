@@ -18,6 +18,11 @@ def console(file: TextIO | None = None) -> Console:
     return Console(file=file or sys.stdout, highlight=False, markup=False, emoji=False)
 
 
+def drawable(out: Console) -> bool:
+    """Return whether pictures of block and braille characters can be shown: not in a pipe, nor in ASCII."""
+    return out.is_terminal and out.encoding.lower().startswith("utf")
+
+
 def plain_table(title: str = "", **more: Any) -> Table:
     """Return a table without lines, its title at the left."""
     named: dict[str, Any] = {"title": title or None, "title_justify": "left", "title_style": "bold"}

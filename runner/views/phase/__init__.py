@@ -16,6 +16,7 @@ from runner.analysis.steps import at_steps, with_derived
 from runner.errors import UserError, unknown
 from runner.store import Store
 from runner.views.captions import common_words, step_words, sweep_words
+from runner.views.phase.blocks import traces_of
 from runner.views.phase.chart import phase_chart
 from runner.views.phase.critical import critical_of
 from runner.views.phase.slopes import slope_view
@@ -23,6 +24,7 @@ from runner.views.phase.terminal import print_phase
 from runner.views.picture import COLUMN, THRESHOLDS, Picture, conditions, names
 from runner.views.scales import column_title, lr_unit
 from runner.views.sentences import boundary_words
+from runner.views.terminal import drawable
 from runner.views.view import View
 
 
@@ -96,7 +98,8 @@ def phase_view(
     title, unit = common_words(cells, keys), lr_unit(cells)
 
     def show(out: Console) -> None:
-        print_phase(grid, axes, out)
+        known = points is None and axes.color != "regime" and drawable(out)
+        print_phase(grid, axes, out, traces_of(cells, store.trace, axes) if known else None)
         for line in boundary_words(store, cells, axes) if points is None else ():
             out.print(line)
 

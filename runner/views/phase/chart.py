@@ -15,11 +15,10 @@ from runner.analysis.regime import COLORS, LETTERS, MARKS, REGIMES, TEXT_COLORS,
 from runner.analysis.selection import facet_label
 from runner.views import alt
 from runner.views.phase.critical import critical_lines
-from runner.views.phase.letters import Letters
+from runner.views.phase.letters import Letters, letter_marks, letter_size, panel_size, unstruck
 from runner.views.scales import Scale, column_title, number_scale, shared_scale
 from runner.views.style import (
     INK,
-    LEAST_TYPE,
     PAPER,
     Layout,
     concat,
@@ -36,9 +35,6 @@ Over = Callable[[tuple[Any, ...], Scale, Scale], "Overlay"]
 """Values of a panel's facets and the scales of its axes -> what is drawn over its points."""
 CELLS, LETTERED, PICKED = "cells", "letters", "picked"
 """What the names of layers begin with, and the parameter that says which point is chosen: for the page."""
-_HALO = 0.3
-_FILLED = 0.7
-"""Most of a row's height that the size of its letters is in print: lines between rows have the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +135,7 @@ def _panel(
     scales = (context.x.encode(alt.X, "x"), context.y.encode(alt.Y, "y"))
     width, height = panel_size(part, axes, layout, context.parts)
     frame = _rectangles(part, axes, context.measures).assign(panel=title)
-    size = _letter_size(part, axes, layout, width, height) if axes.color == "regime" else 0.0
+    size = letter_size(part, axes, layout, width, height) if axes.color == "regime" else 0.0
     letters = Letters.of(frame, (context.x, context.y), (width, height), size)
     line, label = critical_lines(part, axes, letters, scales, layout)
     layers = [
@@ -148,7 +144,10 @@ def _panel(
         *_lines(lines, scales),
         *over.below,
         *line,
-        *_letters(_unstruck(frame, letters, over) if layout.paper else frame, scales, size, place, layout),
+        *letter_marks(
+            unstruck(frame, letters, over.lines) if layout.paper else frame, scales, size,
+            f"{LETTERED}{place}", layout,
+        ),
         *label,
         *over.above,
         *(() if layout.paper else _on_screen(frame, scales, context)),
@@ -251,29 +250,6 @@ def _tooltips(context: _Context) -> list[Any]:
     ]
 
 
-def _unstruck(frame: pd.DataFrame, letters: Letters, over: Overlay) -> pd.DataFrame:
-    """Return the points without the letters that lines over them would strike out."""
-    struck = [letters.struck(line) for line in over.lines]
-    return frame[~np.any(struck, axis=0)] if struck else frame
-
-
-def _letters(
-    frame: pd.DataFrame, scales: tuple[Any, Any], size: float, place: int, layout: Layout
-) -> list[Any]:
-    """Return the letters of a panel, on a screen each over a halo that keeps lines from striking it out."""
-    if size < (LEAST_TYPE if layout.paper else 5) or frame.empty:
-        return []
-    base = alt.Chart(rows_of(frame)).encode(x=scales[0], y=scales[1], text=alt.Text("letter:N"))
-    style: dict[str, Any] = {"fontSize": size, "fontWeight": "bold"}
-    letter = base.mark_text(**style).encode(color=alt.Color("ink:N", scale=None))
-    if layout.paper:
-        return [letter.properties(name=f"{LETTERED}{place}")]
-    halo = base.mark_text(
-        **style, strokeWidth=_HALO * size, strokeJoin="round"
-    ).encode(stroke=alt.Stroke("fill:N", scale=None), color=alt.Color("fill:N", scale=None))  # fmt: skip
-    return [halo.properties(name=f"{LETTERED}{place}_halo"), letter.properties(name=f"{LETTERED}{place}")]
-
-
 def _on_screen(frame: pd.DataFrame, scales: tuple[Any, Any], context: _Context) -> list[Any]:
     """Return the frame around the chosen point, and on top what the pointer meets wherever it is over one."""
     base = alt.Chart(rows_of(frame)).encode(
@@ -335,36 +311,6 @@ def _numeric_color(column: pd.Series, field: str, title: str, paper: bool = Fals
     log = bool(len(values) > 0 and values.min() > 0 and values.max() > 10 * values.min())
     scale = number_scale(log, scheme="viridis", nice=False)
     return alt.Color(f"{field}:Q", scale=scale, legend=gradient_legend(title, paper))
-
-
-def panel_size(
-    part: pd.DataFrame, axes: Axes, layout: Layout, parts: Sequence[pd.DataFrame]
-) -> tuple[float, float]:
-    """Return width and height of a panel that leave room for a letter in each rectangle.
-
-    Args:
-        part: Its points.
-        parts: Those of all panels, which are equally high in print.
-    """
-    across, up = part[axes.x].nunique(), part[axes.y].nunique()
-    if is_scattered(part, axes):
-        up = 14
-    if layout.panel is None:
-        return float(np.clip(34 * across, 150, 420)), float(np.clip(22 * up, 130, 420))
-    across = max(one[axes.x].nunique() for one in parts)
-    up = max(14 if is_scattered(one, axes) else one[axes.y].nunique() for one in parts)
-    row = np.clip(0.65 * layout.panel / across, LEAST_TYPE / _FILLED, 20)
-    return layout.panel, float(min(np.clip(row * up, 60, 300), max(60, layout.highest)))
-
-
-def _letter_size(part: pd.DataFrame, axes: Axes, layout: Layout, width: float, height: float) -> float:
-    """Return the size of a letter that fits into a rectangle."""
-    if is_scattered(part, axes):
-        return 0.0
-    most, filled = (layout.font, _FILLED) if layout.paper else (11.0, 0.85)
-    return round(
-        min(most, 0.75 * width / part[axes.x].nunique(), filled * height / part[axes.y].nunique()), 1
-    )
 
 
 def renamed(channel: Any, field: str) -> Any:

@@ -1,18 +1,25 @@
-"""Room for the letters of a printed diagram: a line leaves it out, and a letter gives way to a boundary."""
+"""The letters of a diagram: in print a line leaves them out, or a letter gives way to it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from runner.analysis.phase import Axes, is_scattered
+from runner.views import alt
 from runner.views.scales import Scale
+from runner.views.style import LEAST_TYPE, Layout, rows_of
 
 _WIDE, _HIGH, _MARGIN = 0.40, 0.40, 1.6
 """Half of a capital letter's width and height in sizes of its font, and points around it."""
 _STEP = 0.5
+_HALO = 0.3
+_FILLED = 0.7
+"""Most of a row's height that the size of its letters is in print: lines between rows have the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,3 +121,56 @@ def _value(fractions: np.ndarray, axis: Scale) -> np.ndarray:
         ends = np.log(ends)
     found = ends[0] + fractions * (ends[1] - ends[0])
     return np.asarray(np.exp(found) if axis.log else found)
+
+
+def unstruck(frame: pd.DataFrame, letters: Letters, lines: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the points without the letters that lines over them would strike out."""
+    struck = [letters.struck(line) for line in lines]
+    return frame[~np.any(struck, axis=0)] if struck else frame
+
+
+def letter_marks(
+    frame: pd.DataFrame, scales: tuple[Any, Any], size: float, name: str, layout: Layout
+) -> list[Any]:
+    """Return the letters of a panel, on a screen each over a halo that keeps lines from striking it out."""
+    if size < (LEAST_TYPE if layout.paper else 5) or frame.empty:
+        return []
+    base = alt.Chart(rows_of(frame)).encode(x=scales[0], y=scales[1], text=alt.Text("letter:N"))
+    style: dict[str, Any] = {"fontSize": size, "fontWeight": "bold"}
+    letter = base.mark_text(**style).encode(color=alt.Color("ink:N", scale=None))
+    if layout.paper:
+        return [letter.properties(name=name)]
+    halo = base.mark_text(
+        **style, strokeWidth=_HALO * size, strokeJoin="round"
+    ).encode(stroke=alt.Stroke("fill:N", scale=None), color=alt.Color("fill:N", scale=None))  # fmt: skip
+    return [halo.properties(name=f"{name}_halo"), letter.properties(name=name)]
+
+
+def panel_size(
+    part: pd.DataFrame, axes: Axes, layout: Layout, parts: Sequence[pd.DataFrame]
+) -> tuple[float, float]:
+    """Return width and height of a panel that leave room for a letter in each rectangle.
+
+    Args:
+        part: Its points.
+        parts: Those of all panels, which are equally high in print.
+    """
+    across, up = part[axes.x].nunique(), part[axes.y].nunique()
+    if is_scattered(part, axes):
+        up = 14
+    if layout.panel is None:
+        return float(np.clip(34 * across, 150, 420)), float(np.clip(22 * up, 130, 420))
+    across = max(one[axes.x].nunique() for one in parts)
+    up = max(14 if is_scattered(one, axes) else one[axes.y].nunique() for one in parts)
+    row = np.clip(0.65 * layout.panel / across, LEAST_TYPE / _FILLED, 20)
+    return layout.panel, float(min(np.clip(row * up, 60, 300), max(60, layout.highest)))
+
+
+def letter_size(part: pd.DataFrame, axes: Axes, layout: Layout, width: float, height: float) -> float:
+    """Return the size of a letter that fits into a rectangle."""
+    if is_scattered(part, axes):
+        return 0.0
+    most, filled = (layout.font, _FILLED) if layout.paper else (11.0, 0.85)
+    return round(
+        min(most, 0.75 * width / part[axes.x].nunique(), filled * height / part[axes.y].nunique()), 1
+    )

@@ -16,7 +16,8 @@ from runner.analysis.slopes import BOUNDS, Slope, slope_grid, slope_zeros
 from runner.store import Store
 from runner.views import alt
 from runner.views.captions import common_words, step_words, sweep_words
-from runner.views.phase.chart import bordered, gradient_legend, panel_size, renamed
+from runner.views.phase.chart import bordered, gradient_legend, renamed
+from runner.views.phase.letters import panel_size
 from runner.views.phase.terminal import print_points
 from runner.views.scales import Scale, column_title, lr_unit, shared_scale
 from runner.views.style import INK, PAPER, Layout, concat, layered, rows_of, theme

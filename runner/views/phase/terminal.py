@@ -1,6 +1,7 @@
 """The phase diagram on a terminal: letters with colour, and a legend."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pandas as pd
@@ -13,19 +14,39 @@ from runner.analysis.columns import distinct, groups, plain, records, show
 from runner.analysis.phase import Axes
 from runner.analysis.regime import COLORS, LETTERS, REGIMES, TEXT_COLORS, marks_of, marks_words
 from runner.analysis.selection import facet_label
+from runner.views.phase.blocks import Blocks
 from runner.views.phase.critical import critical_of
-from runner.views.terminal import MISSING, plain_table, short, some
+from runner.views.terminal import MISSING, drawable, plain_table, short, some
 
 
-def print_phase(grid: pd.DataFrame, axes: Axes, out: Console) -> None:
-    """Print the diagram of a :func:`runner.analysis.phase.phase_grid` as :func:`print_points` does."""
-    print_points(grid, axes, out, lambda row: _cell(row, axes), phase_legend(grid, axes))
+def print_phase(
+    grid: pd.DataFrame,
+    axes: Axes,
+    out: Console,
+    traces: Mapping[tuple[Any, ...], Sequence[float]] | None = None,
+) -> None:
+    """Print the diagram of a :func:`runner.analysis.phase.phase_grid` as :func:`print_points` does.
+
+    A terminal shows a measure in blocks on the scale of its colours, each with the letter of its regime, the
+    value and, where its trace is given, how it came about.
+
+    Args:
+        traces: From facets, x and y of a point to its values over the measured steps.
+    """
+    if axes.color == "regime" or not drawable(out):
+        print_points(grid, axes, out, lambda row: _cell(row, axes), phase_legend(grid, axes))
+        return
+    blocks = Blocks.of(grid, axes, traces or {}, out.width)
+    legend = Text.assemble(blocks.legend(axes.color), "\n", phase_legend(grid, axes))
+    print_points(grid, axes, out, blocks.cell, legend)
 
 
 def print_points(
     grid: pd.DataFrame, axes: Axes, out: Console, cell: Callable[[Mapping[str, Any]], Text], legend: Text
 ) -> None:
     """Print one table per facet, y downwards from its largest value and x across, and the legend.
+
+    On a terminal a bar and an underline mark where the regime changes.
 
     Args:
         grid: One row per point: the facet keys, x and y.
@@ -40,7 +61,14 @@ def print_points(
     tables = [
         table
         for facet, part in groups(seen, [seen[key] for key in axes.facets])
-        for table in _facet_tables(part, axes, facet_label(axes.facets, facet), out.width, cell)
+        for table in _facet_tables(
+            part,
+            axes,
+            facet_label(axes.facets, facet),
+            out.width,
+            cell,
+            changes(part, axes) if drawable(out) else {},
+        )
     ]
     out.print(Columns(tables, padding=(0, 2)))
     out.print(legend)
@@ -55,8 +83,9 @@ _LEAST_ROWS, _OTHER_ROWS = 6, 9
 
 
 def _facet_tables(
-    part: pd.DataFrame, axes: Axes, title: str, width: int, cell: Callable[[Mapping[str, Any]], Text]
-) -> list[Table]:
+    part: pd.DataFrame, axes: Axes, title: str, width: int, cell: Callable[[Mapping[str, Any]], Text],
+    borders: Mapping[tuple[Any, Any], tuple[bool, bool]],
+) -> list[Table]:  # fmt: skip
     """Return the table of one facet, in as many pieces as the width of the terminal asks for."""
     xs, ys = distinct(part[axes.x]), distinct(part[axes.y])[::-1]
     texts = {(plain(row[axes.x]), plain(row[axes.y])): cell(row) for row in records(part)}
@@ -78,7 +107,11 @@ def _facet_tables(
         view.add_row(Text(f"{axes.y:>{lead - 1}}"))
         for y in ys:
             view.add_row(
-                f"{labels[y]:>{lead - 1}}", *(_centred(texts.get((x, y), Text(MISSING)), room) for x in piece)
+                f"{labels[y]:>{lead - 1}}",
+                *(
+                    _bordered(_centred(texts.get((x, y), Text(MISSING)), room), borders.get((x, y)))
+                    for x in piece
+                ),
             )
         if critical:
             view.add_row(named, *(_centred(Text(critical.get(x, "")), room) for x in piece), style="dim")
@@ -119,6 +152,32 @@ def _centred(text: Text, room: int) -> Text:
     """Return the text in the middle of its field, the background reaching to both ends."""
     left = (room - len(text)) // 2
     return Text(" " * left + text.plain + " " * (room - left - len(text)), style=text.style)
+
+
+def _bordered(text: Text, border: tuple[bool, bool] | None) -> Text:
+    """Return the field of a point with a bar at its right, and underlined, where the regime changes."""
+    right, below = border or (False, False)
+    if right:
+        text = Text(text.plain[:-1] + "▕", style=text.style)
+    if below:
+        text.stylize("underline")
+    return text
+
+
+def changes(part: pd.DataFrame, axes: Axes) -> dict[tuple[Any, Any], tuple[bool, bool]]:
+    """Return at which points the regime is another one at the right, and below; nothing without regimes."""
+    if "regime" not in part:
+        return {}
+    xs, ys = distinct(part[axes.x]), distinct(part[axes.y])
+    regimes = {(plain(row[axes.x]), plain(row[axes.y])): plain(row["regime"]) for row in records(part)}
+    after, under = dict(pairwise(xs)), dict(pairwise(ys[::-1]))
+
+    def differs(one: tuple[Any, Any], other: tuple[Any, Any]) -> bool:
+        return None not in (regimes.get(one), regimes.get(other)) and regimes[one] != regimes[other]
+
+    return {
+        (x, y): (differs((x, y), (after.get(x), y)), differs((x, y), (x, under.get(y)))) for x, y in regimes
+    }
 
 
 def phase_legend(grid: pd.DataFrame, axes: Axes) -> Text:
