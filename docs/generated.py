@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
+import notebook
 import yaml
 
 from runner import cli
@@ -206,6 +207,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "experiments": experiments,
     "columns": columns,
     "citation": citation,
+    "notebook": notebook.markdown,
 }
 
 

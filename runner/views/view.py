@@ -78,4 +78,6 @@ class View:
 
     def _repr_mimebundle_(self, *args: Any, **keywords: Any) -> Any:
         """Return what a notebook shows: the chart."""
-        return self.chart._repr_mimebundle_(*args, **keywords)
+        from runner.views.notebook import mimebundle
+
+        return mimebundle(self.chart, *args, **keywords)

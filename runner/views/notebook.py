@@ -1,0 +1,59 @@
+"""A chart in a notebook without a network: Vega comes along, packed, and a picture for where no script runs.
+
+JupyterLab and VS Code run the scripts of an output. Altair's own HTML loads Vega from another host instead,
+and which versions of Vega-Lite a notebook draws by itself differs between programs.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from functools import cache
+from itertools import count
+from typing import Any
+
+import vl_convert
+
+from runner.views import alt
+from runner.views.figures import render, specification
+
+_SHOWN = count()
+_HTML = """<div id="{name}"></div>
+<script>
+(async () => {{
+  const beside = document.currentScript && document.currentScript.previousElementSibling;
+  const place = beside && beside.id === "{name}" ? beside : document.getElementById("{name}");
+  window.runnerVega ??= (async () => {{
+    const packed = Uint8Array.from(atob("{vega}"), (letter) => letter.charCodeAt(0));
+    const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+    const tag = document.createElement("script");
+    tag.textContent = await new Response(stream).text();
+    document.head.append(tag);
+    return window.runnerEmbed;
+  }})();
+  const embed = await window.runnerVega;
+  await embed(place, {spec}, {{mode: "vega-lite", renderer: "svg"}});
+}})();
+</script>
+"""
+
+
+def mimebundle(chart: Any, *args: Any, **keywords: Any) -> Any:
+    """Return what a notebook shows of a chart: interactive HTML that needs no network, and an SVG.
+
+    Where another renderer of Altair is switched on, ``alt.renderers.enable("jupyter")``, it has its way.
+    """
+    if alt.renderers.active != "default":
+        return chart._repr_mimebundle_(*args, **keywords)
+    spec = json.dumps(specification(chart), separators=(",", ":"), allow_nan=False)
+    # No < in the data: neither the end of the script nor a comment can begin in a name.
+    text = _HTML.format(name=f"runner-chart-{next(_SHOWN)}", vega=_vega(), spec=spec.replace("<", "\\u003c"))
+    return {"text/html": text, "image/svg+xml": render(chart, ".svg").decode(), "text/plain": "runner chart"}
+
+
+@cache
+def _vega() -> str:
+    """Return Vega, Vega-Lite and what embeds them, packed."""
+    bundle = vl_convert.javascript_bundle("window.runnerEmbed = vegaEmbed;")
+    return base64.b64encode(gzip.compress(bundle.encode(), mtime=0)).decode()
