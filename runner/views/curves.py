@@ -144,7 +144,13 @@ def curve_panel(
         "step:Q",
         scale=alt.Scale(type="symlog", **span),
         # One format per label: a common one would give all of them the prefix of the largest.
-        axis=alt.Axis(title="step", values=_TICKS, labelExpr="format(datum.value, '~s')"),
+        axis=alt.Axis(
+            title="step",
+            values=_TICKS,
+            labelExpr="format(datum.value, '~s')",
+            labelOverlap="parity",
+            labelSeparation=3,
+        ),  # fmt: skip
     )
     color = alt.Color("series:N", scale=colors, legend=names)
     y = value_channel(positive) if shared is None else shared[0].encode(alt.Y, "value")

@@ -22,9 +22,11 @@ POINTS = 72.0
 PNG_SCALE = 300 / POINTS
 """Pixels a point: 300 dots an inch."""
 _FONT = 7
-_LEAST_PANEL, _BEST_PANEL = 40.0, 105.0
+_LEAST_PANEL, _BEST_PANEL = 34.0, 105.0
 _LABELS, _HEADING, _LEGEND = 30.0, 26.0, 40.0
 """About what labels beside a panel take, what stands above and below it, and legends and axis titles."""
+_NEAR = 0.1
+"""Share of the width that one correction sets right."""
 _HIGHEST = 9.0 * POINTS
 """A page of text holds no higher figure."""
 
@@ -94,9 +96,9 @@ def fitted_layout(make: Callable[[Layout], Any], panels: int, inches: float, acr
             off = target - _size_of(_svg(make(layout)))[0]
             panel = max(_LEAST_PANEL, int(2 * (panel + off / columns)) / 2)
             layout = replace(layout, panel=panel)
-            if 0 <= off < columns:
+            if abs(off) < _NEAR * target:  # the width goes with the panels': it is right now
                 break
-        if off > -0.05 * target or columns == 1:
+        if panel > _LEAST_PANEL or off > -0.05 * target or columns == 1:
             break
     return layout
 

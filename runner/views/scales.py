@@ -34,6 +34,7 @@ class Scale:
             **self._written(),
             labels=labels,
             labelOverlap="parity",
+            labelSeparation=2,
             title=(self.title or None) if labels else None,
         )
         scale = number_scale(self.log, domain=list(self.domain), nice=False)
@@ -74,7 +75,7 @@ def value_scale(values: Any, title: str = "", log: bool = True) -> Scale:
         return Scale(title, log, (0.1, 10.0) if log else (0.0, 1.0), [0.1, 1.0, 10.0] if log else [0.0, 1.0])
     low, high = float(found.min()), float(found.max())
     if log:
-        room = max((high / low) ** _ROOM, 1.05)
+        room = max((high / low) ** _ROOM, 1.05) if high > low else 3.0
         domain = (low / room, high * room)
         return Scale(title, True, _short_ends(domain), _log_ticks(*domain))
     room = (_ROOM * (high - low)) or 0.1 * abs(high) or 1.0

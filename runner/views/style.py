@@ -142,7 +142,8 @@ def _config(layout: Layout) -> Any:
     return config
 
 
-_SYMBOL = 28
+_SYMBOL, _BESIDE = 28, 38.0
+"""Size of a symbol in print, and points that the labels of an axis take: a legend begins where panels do."""
 _PRINTED_LEGEND: dict[str, Any] = {
     "offset": 5, "padding": 0, "rowPadding": 1, "columnPadding": 8, "titlePadding": 4,
 }  # fmt: skip
@@ -162,7 +163,7 @@ def legend(
     """
     if layout.paper:
         lead = text_width(f"{title} ", layout.font) + 4 if title else 0
-        columns = fitting(map(str, labels), layout.width - lead, layout.font)
+        columns = fitting(map(str, labels), layout.width - lead - _BESIDE, layout.font)
         more |= {"titleOrient": "left", "titleAnchor": "middle", "symbolSize": _SYMBOL}
     else:
         more = {"symbolSize": 50} | more
