@@ -150,7 +150,7 @@ def curve_panel(
             labelExpr="format(datum.value, '~s')",
             labelOverlap="parity",
             labelSeparation=3,
-        ),  # fmt: skip
+        ),
     )
     color = alt.Color("series:N", scale=colors, legend=names)
     y = value_channel(positive) if shared is None else shared[0].encode(alt.Y, "value")
