@@ -108,8 +108,15 @@ def concat(
         figure.resolve = alt.Resolve(
             scale=alt.ScaleResolveMap(color="independent", shape="independent", strokeDash="independent")
         )
+    configured(figure, layout)
+    return figure
+
+
+def configured(figure: Any, layout: Layout) -> Any:
+    """Return a whole figure with the look of all charts, its colours of the theme as parameters."""
     figure.config = _config(layout)
-    figure.params = [parameter(name, value) for name, value in THEME.items()]
+    own = [] if figure.params is alt.Undefined else figure.params
+    figure.params = [*own, *(parameter(name, value) for name, value in THEME.items())]
     return figure
 
 

@@ -12,17 +12,22 @@ import pandas as pd
 import vl_convert
 
 from runner.analysis.axes import largest_facets, measured_columns, natural_axes
-from runner.analysis.columns import column, numeric_column, plain
+from runner.analysis.columns import column, groups, numeric_column, plain
 from runner.analysis.phase import Axes, phase_grid
+from runner.analysis.regime import COLORS, LETTERS, REGIMES, TEXT_COLORS, thresholds_of
 from runner.analysis.selection import choose, default_facets
 from runner.errors import UserError
 from runner.store import Store
 from runner.views.captions import common_words
 from runner.views.curves import FIELDS, curve_panel
 from runner.views.figures import specification, write_text
-from runner.views.page.packing import layer_measure, pack_curves
+from runner.views.page.cells import cell_table, free_keys, judged_steps, regimes_at_steps, varying_keys
+from runner.views.page.diagram import color_channels, diagram, points_table, regime_channel
+from runner.views.page.explorer import parallel, scatter
+from runner.views.page.lines import BEST_BY, best_rates, critical_lines, lines_at_steps
+from runner.views.page.packing import pack_curves
+from runner.views.page.script import script
 from runner.views.page.sections import picture_section, sections
-from runner.views.phase.chart import color_channels, phase_chart
 from runner.views.picture import Part, Section
 from runner.views.pictures import sections as picture_sections
 from runner.views.scales import lr_unit
@@ -84,46 +89,59 @@ def write_page(store: Store, path: str | Path, where: Sequence[str] = (), everyt
         content.left_out.append(
             f"{dropped} of {dropped + MOST_PANELS} facets ({', '.join(axes.facets)}): choose with --where"
         )
-    extra = _phase(content, store, shown, axes)
+    extra = _instrument(content, store, shown, axes)
     pictures = "\n".join(_section(content, section, store, shown, axes) for section in picture_sections())
     text = _document(store, cells, axes, where, content, extra | {"rooms": content.rooms}, pictures)
     write_text(path, text)
     return Page(path, len(text.encode()), tuple(content.left_out))
 
 
-def _phase(content: _Content, store: Store, cells: pd.DataFrame, axes: Axes) -> dict[str, Any]:
-    """Add the diagram and the empty panels of the curves; return the colours and the packed curves."""
-    measures = measured_columns(cells)
-    grid = phase_grid(cells, axes, measures)
-    content.add("phase", phase_chart(grid, axes, "", lr_unit(cells), Layout(), measures))
-    points = _points(cells, grid, axes)
-    placed = points.dropna().index
-    chosen = cells.loc[placed]
-    chosen = chosen[
-        chosen["cell_id"].isin(store.trace["cell_id"])
-    ]  # a failed cell has no curves to leave out
-    packed, count = pack_curves(
-        chosen, points[chosen.index].astype(int), store.trace, store.layers, MOST_CURVE_BYTES
-    )
-    if count < len(chosen):
+def _instrument(content: _Content, store: Store, shown: pd.DataFrame, axes: Axes) -> dict[str, Any]:
+    """Add the charts whose rows the script makes; return what it makes them of."""
+    grid = phase_grid(shown, axes)
+    points = _points(shown, grid, axes).dropna().astype(int)
+    cells = shown.loc[points.index]
+    cells.attrs.update(shown.attrs)
+    content.add("diagram", diagram(grid, axes, lr_unit(cells)))
+    content.add("scatter", scatter())
+    content.add("parallel", parallel())
+    thresholds = thresholds_of(store.config)
+    judged = judged_steps(cells, store.trace, thresholds)
+    steps, regimes = regimes_at_steps(cells, judged)
+    panels = {
+        values: place for place, (values, _) in enumerate(groups(grid, [grid[one] for one in axes.facets]))
+    }
+    keys = varying_keys(cells, axes)
+    return {
+        "axes": {"x": axes.x, "y": axes.y, "facets": list(axes.facets)},
+        "points": points_table(grid, axes),
+        "cells": cell_table(cells, points, keys, measured_columns(cells, least=1)),
+        "free": free_keys(keys),
+        "steps": steps,
+        "regimes": regimes,
+        "legend": {"names": list(REGIMES), "letters": LETTERS, "fills": COLORS, "inks": TEXT_COLORS},
+        "lines": lines_at_steps(store, cells, judged, steps, axes, thresholds, panels),
+        "theory": critical_lines(grid, axes, panels),
+        "best": list(best_rates(cells, axes, panels)),
+        "bestBy": BEST_BY,
+        "colors": {"regime": regime_channel(), **color_channels(cells, measured_columns(cells))},
+        "curves": _curves(content, store, cells, points),
+    }  # fmt: skip
+
+
+def _curves(content: _Content, store: Store, cells: pd.DataFrame, points: pd.Series) -> dict[str, Any]:
+    """Add the empty panel of a curve; return the packed curves."""
+    packed, count = pack_curves(cells, points, store.trace, store.layers, MOST_CURVE_BYTES)
+    # A failed cell has no curves to leave out.
+    traced = int(cells["cell_id"].isin(store.trace["cell_id"]).sum())
+    if count < traced:
         content.left_out.append(
-            f"the curves of {len(chosen) - count} of {len(chosen)} cells, those of the first seeds being "
+            f"the curves of {traced - count} of {traced} cells, those of the first seeds being "
             "here: `runner curves` draws any"
         )
     blank = pd.DataFrame([dict.fromkeys(FIELDS, 1.0) | {"series": "", "line": ""}])
-    measure = layer_measure(store.layers)
-    panels = [(name, "seed") for name in packed["measures"]] + ([(measure, "layer")] if measure else [])
-    content.add("curves", concat(
-        [
-            curve_panel(blank.assign(step=place), name.replace("_", " "), by, None, False, Layout())
-            for place, (name, by) in enumerate(panels)
-        ],
-        Layout(), own=True,
-    ))  # fmt: skip
-    return {
-        "x": axes.x, "y": axes.y, "facets": list(axes.facets),
-        "colors": color_channels(grid, measures), "curves": packed,
-    }  # fmt: skip
+    content.add("curves", concat([curve_panel(blank, "", "", None, False, Layout())], Layout(), own=True))
+    return packed
 
 
 def _points(cells: pd.DataFrame, grid: pd.DataFrame, axes: Axes) -> pd.Series:
@@ -160,14 +178,15 @@ def _document(
 ) -> str:  # fmt: skip
     """Return the page as text."""
     keys = (axes.x, axes.y, *axes.facets)
-    data = {"charts": content.charts, "datasets": content.datasets, **extra}
+    name = str(store.config.get("name") or store.path.name)
+    data = {"name": name, "charts": content.charts, "datasets": content.datasets, **extra}
     folder = files("runner.views.page")
     parts = {
-        "title": html.escape(str(store.config.get("name") or store.path.name)),
+        "title": html.escape(name),
         "subtitle": html.escape(common_words(cells, keys)),
         "style": (folder / "page.css").read_text("utf-8"),
-        "script": (folder / "page.js").read_text("utf-8"),
-        "vega": _in_script(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")),
+        "script": _in_script(script()),
+        "vega": _in_script(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed; window.vega = vega;")),
         # No < in the data: neither the end of the script nor a comment can begin in a name.
         "data": json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
         "pictures": pictures,

@@ -1,4 +1,4 @@
-"""The training curves of a store, packed small: what a click on a point of the diagram shows."""
+"""The training curves of a store, packed small: what a chosen cell shows, and the diagram at any step."""
 
 import json
 import math
@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 TRACE = ("train_loss", "ntk_change", "feature_movement")
+"""Measures that a reader sees first, and the only ones kept where all would not fit."""
 LAYERS = ("movement_spectral", "movement_frobenius")
 """The first of these that was measured is shown per layer."""
 
@@ -23,8 +24,9 @@ def pack_curves(
 ) -> tuple[dict[str, Any], int]:
     """Return the curves of as many cells as fit.
 
-    First come the cells of one seed at each point of the diagram, then those of the next; where a seed does
-    not fit whole, its cells are chosen evenly.
+    Every measure of the trace is there if all fit, else those of :data:`TRACE`. First come the cells of one
+    seed at each point of the diagram, then those of the next; where a seed does not fit whole, its cells are
+    chosen evenly.
 
     Args:
         cells: Rows of the ``cells`` table.
@@ -33,48 +35,70 @@ def pack_curves(
         layers: Rows of ``layers``.
 
     Returns:
-        ``{"measures", "layerMeasure", "steps", "cells"}``, the last by point; and for how many cells.
+        ``{"measures", "layerMeasure", "steps", "cells"}``, the last by the place of a cell in the table; and
+        for how many cells.
     """
     order = _in_turn(cells, points)
-    measure = layer_measure(layers)
-    measures = [name for name in TRACE if name in trace and trace[name].notna().any()]
-    traces = _Sorted(trace, ["step"], measures)
-    layered = _Sorted(layers, ["layer_index", "step"], [measure, "layer"]) if measure else None
-    steps: dict[tuple[Any, ...], int] = {}
+    packer = _Packer(trace, layers, _measured(trace))
+    rows = cells.loc[order, ["cell_id"]].to_dict("records")
+    if len(rows) > 50:
+        sample = rows[:: len(rows) // 50]
+        if _size(packer, sample) * len(rows) > most_bytes:
+            packer = _Packer(trace, layers, [name for name in TRACE if name in packer.measures])
+        each = _size(packer, sample)
+        if each * len(rows) > most_bytes:
+            order = _evenly(order, points, int(most_bytes / each))
+    places = {index: place for place, index in enumerate(cells.index)}
+    kept = {}
+    for index in order:
+        if (one := packer.curves(str(cells.at[index, "cell_id"]))) is not None:
+            kept[str(places[index])] = one
+    return {
+        "measures": packer.measures,
+        "layerMeasure": packer.layer_measure,
+        "steps": [list(key) for key in packer.steps],
+        "cells": kept,
+    }, len(kept)
 
-    def packed(row: Mapping[Any, Any]) -> dict[str, Any] | None:
-        part = traces.rows(row["cell_id"])
+
+def _measured(trace: pd.DataFrame) -> list[str]:
+    """Return what the trace holds beside the step, those of :data:`TRACE` first."""
+    numbers = [str(name) for name in trace.select_dtypes("number") if name != "step"]
+    order = [*TRACE, *(name for name in numbers if name not in TRACE)]
+    return [name for name in order if name in trace and (trace.loc[trace["step"] > 0, name]).notna().any()]
+
+
+class _Packer:
+    """The curves of one cell after the other; steps that cells share are kept once."""
+
+    def __init__(self, trace: pd.DataFrame, layers: pd.DataFrame, measures: list[str]) -> None:
+        self.measures = measures
+        self.layer_measure = layer_measure(layers)
+        self.steps: dict[tuple[Any, ...], int] = {}
+        self._traces = _Sorted(trace, ["step"], measures)
+        self._layers = self.layer_measure and _Sorted(
+            layers, ["layer_index", "step"], [self.layer_measure, "layer"]
+        )
+
+    def curves(self, cell_id: str) -> dict[str, Any] | None:
+        """Return what was measured of a cell at each step, None if nothing was."""
+        part = self._traces.rows(cell_id)
         if part is None:
             return None
-        when = steps.setdefault(tuple(part["step"].tolist()), len(steps))
-        found: dict[str, Any] = {"seed": int(row["seed"]), "at": when}
-        found["trace"] = [_short(part[name]) for name in measures]
-        if measure and layered is not None and (part := layered.rows(row["cell_id"])) is not None:
+        when = self.steps.setdefault(tuple(part["step"].tolist()), len(self.steps))
+        found: dict[str, Any] = {"at": when, "trace": [short(part[name]) for name in self.measures]}
+        if self._layers and self.layer_measure and (part := self._layers.rows(cell_id)) is not None:
             names: dict[str, list[Any]] = {}
-            for name, value in zip(part["layer"], part[measure], strict=True):
+            for name, value in zip(part["layer"], part[self.layer_measure], strict=True):
                 names.setdefault(str(name), []).append(value)
-            found["layers"] = {name: _short(values) for name, values in names.items()}
+            found["layers"] = {name: short(values) for name, values in names.items()}
         return found
 
-    rows = cells.loc[order, ["cell_id", "seed"]].to_dict("records")
-    if len(rows) > 50:
-        sample = [packed(row) for row in rows[:: len(rows) // 50]]
-        each = sum(len(json.dumps(one, separators=(",", ":"))) for one in sample) / len(sample)
-        if each * len(rows) > most_bytes:
-            chosen = _evenly(order, points, int(most_bytes / each))
-            order, rows = chosen, cells.loc[chosen, ["cell_id", "seed"]].to_dict("records")
-    kept: dict[str, list[dict[str, Any]]] = {}
-    count = 0
-    for index, row in zip(order, rows, strict=True):
-        if (one := packed(row)) is not None:
-            kept.setdefault(str(points[index]), []).append(one)
-            count += 1
-    return {
-        "measures": measures,
-        "layerMeasure": measure,
-        "steps": [list(key) for key in steps],
-        "cells": kept,
-    }, count
+
+def _size(packer: _Packer, rows: Sequence[Mapping[Any, Any]]) -> float:
+    """Return the bytes that a cell takes on average."""
+    sizes = [len(json.dumps(packer.curves(str(row["cell_id"])), separators=(",", ":"))) for row in rows]
+    return sum(sizes) / len(sizes)
 
 
 def _in_turn(cells: pd.DataFrame, points: pd.Series) -> list[Any]:
@@ -110,6 +134,6 @@ class _Sorted:
         return None if place is None else {name: values[place] for name, values in self._arrays.items()}
 
 
-def _short(values: Iterable[Any]) -> list[float | None]:
-    """Return numbers to four digits, what is missing or not finite as null."""
-    return [None if pd.isna(value) or math.isinf(value) else float(f"{value:.4g}") for value in values]
+def short(values: Iterable[Any], digits: int = 4) -> list[float | None]:
+    """Return numbers to some digits, what is missing or not finite as null."""
+    return [None if pd.isna(value) or math.isinf(value) else float(f"{value:.{digits}g}") for value in values]

@@ -1,0 +1,137 @@
+"""The few lines of the page's diagram: where regimes and training end, with intervals, and theory's rate."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from runner.analysis.boundary.places import places, seed_places
+from runner.analysis.boundary.properties import MOVEMENT, property_of
+from runner.analysis.columns import groups, numeric_column, plain, records
+from runner.analysis.phase import Axes, is_log
+from runner.analysis.regime import check_thresholds
+from runner.analysis.transfer import transfer
+from runner.errors import UserError
+from runner.store import Store
+from runner.views.page.packing import short
+from runner.views.phase.critical import critical_of
+
+MOST_JUDGED = 8_000
+"""Cells times steps up to which the lines are drawn at every step, and not only at the end."""
+BEST_BY = "train_loss"
+_WORDS = {
+    ("lazy", "begins"): "lazy until", ("lazy", "ends"): "lazy from",
+    ("rich", "begins"): "rich from", ("rich", "ends"): "rich until",
+    ("diverged", "begins"): "diverges from", ("diverged", "ends"): "diverges until",
+}  # fmt: skip
+_JUDGED_BY = ("status", "regime", "ntk_change", "feature_movement")
+FIELDS = ("panel", "x", "of", "words", "place", "low", "high", "last", "first", "seeds", "reason")
+
+
+def limits(thresholds: Mapping[str, Any]) -> dict[str, str]:
+    """Return the properties whose boundaries are drawn, by the name of what they bound.
+
+    The regimes' own lines: where the movement of kernel or features passes the thresholds of lazy and of
+    rich, and where training diverges.
+    """
+    limit = check_thresholds(thresholds)
+    return {
+        "lazy": f"{MOVEMENT}={limit['lazy']:.6g}",
+        "rich": f"{MOVEMENT}={limit['rich']:.6g}",
+        "diverged": "diverged",
+    }
+
+
+def boundary_lines(
+    store: Store, cells: pd.DataFrame, axes: Axes, thresholds: Mapping[str, Any],
+    panels: Mapping[tuple[Any, ...], int],
+) -> dict[str, list[Any]]:  # fmt: skip
+    """Return the boundaries along y over x in every panel, as columns.
+
+    Args:
+        store: The store that the cells are of.
+        cells: As they ended, or as they were at a step.
+        axes: Of the diagram.
+        thresholds: Those of the regimes.
+        panels: The place of each panel by the values of its facets.
+
+    Returns:
+        :data:`FIELDS`: where the property changes, the 95 % interval (null with one seed), the bracket of
+        cells around it, seeds, and why there is no interval.
+    """
+    rows: list[dict[str, Any]] = []
+    keys = [axes.x, *axes.facets]
+    # The axes leave nothing else to vary; looking for it would take most of the time.
+    cells = cells[[name for name in ("cell_id", "seed", axes.y, *keys, *_JUDGED_BY) if name in cells]]
+    for name, of in limits(thresholds).items():
+        try:
+            what = property_of(store, cells, of)
+            seeds = seed_places(cells, what, axes.y, keys)
+        except UserError:
+            continue
+        log = is_log(numeric_column(cells, axes.y, "").dropna().to_numpy(), axes.y)
+        found = places(seeds, keys, log, what.smooth, alike=(axes.x,))
+        for row in records(found.dropna(subset=["place"])):
+            panel = panels.get(tuple(plain(row[facet]) for facet in axes.facets))
+            words = _WORDS[name, str(row["change"])]
+            rows.append({**row, "panel": panel, "x": plain(row[axes.x]), "of": name, "words": words})
+    table = pd.DataFrame([row for row in rows if row["panel"] is not None], columns=list(FIELDS))
+    table = table.sort_values(["panel", "of", "words", "x"], kind="stable")
+    columns: dict[str, list[Any]] = {name: [plain(value) for value in table[name]] for name in FIELDS}
+    return columns | {name: short(table[name]) for name in ("place", "low", "high", "last", "first")}
+
+
+def lines_at_steps(
+    store: Store, cells: pd.DataFrame, judged: pd.DataFrame, steps: Sequence[int], axes: Axes,
+    thresholds: Mapping[str, Any], panels: Mapping[tuple[Any, ...], int],
+) -> list[dict[str, list[Any]] | None]:  # fmt: skip
+    """Return :func:`boundary_lines` at each step, the last as cells ended; None where cells are too many."""
+    found: list[dict[str, list[Any]] | None] = [None] * max(1, len(steps))
+    found[-1] = boundary_lines(store, cells, axes, thresholds, panels)
+    if len(judged) <= MOST_JUDGED:
+        for place, step in enumerate(steps[:-1]):
+            then = judged[judged["step"] == step]
+            then.attrs.update(cells.attrs)
+            found[place] = boundary_lines(store, then, axes, thresholds, panels)
+    return found
+
+
+def critical_lines(grid: pd.DataFrame, axes: Axes, panels: Mapping[tuple[Any, ...], int]) -> dict[str, Any]:
+    """Return the critical learning rate at init over x, median over seeds, and how it is written."""
+    known = grid.dropna(subset=["critical"])
+    if known.empty:
+        return {"panel": [], "x": [], "y": [], "words": ""}
+    rows = [
+        (panels[values], plain(x), float(part["critical"].median()))
+        for values, panel in groups(known, [known[facet] for facet in axes.facets])
+        for x, part in panel.groupby(axes.x)
+    ]
+    panel, x, y = zip(*rows, strict=True)
+    words = f"{critical_of(known):.3g}/λmax"
+    return {"panel": list(panel), "x": list(x), "y": short(y), "words": words}
+
+
+def best_rates(
+    cells: pd.DataFrame, axes: Axes, panels: Mapping[tuple[Any, ...], int]
+) -> Iterator[dict[str, Any]]:
+    """Yield the best learning rate at each x of a diagram over it, with its interval."""
+    if axes.y != "lr":
+        return
+    try:
+        rates = transfer(cells, BEST_BY, axes.facets, axes.x)
+    except UserError:
+        return
+    for row in records(rates.dropna(subset=["best_lr"])):
+        panel = panels.get(tuple(plain(row[facet]) for facet in axes.facets))
+        if panel is not None:
+            best, low, high = short([row["best_lr"], row["low"], row["high"]])
+            end = bool(np.any(row["at_end"]))
+            yield {
+                "panel": panel,
+                "x": plain(row[axes.x]),
+                "best": best,
+                "low": low,
+                "high": high,
+                "end": end,
+            }

@@ -1,0 +1,78 @@
+// The training curves of the chosen point, those of the one that it is compared with on top.
+
+import { arranged, byId, clone, data, draw, linearized, views } from "./charts.js";
+
+const FIRST = 3; // measures that are drawn when nobody says which
+const NAMED = 8; // series that a legend tells apart
+
+export const curveNames = () => [...data.curves.measures, ...(data.curves.layerMeasure ? [data.curves.layerMeasure + " by layer"] : [])];
+
+export function curvesShown(state) {
+  const names = curveNames();
+  const asked = state.show?.filter((name) => names.includes(name));
+  return asked ?? [...names.slice(0, Math.min(FIRST, data.curves.measures.length)), ...names.slice(data.curves.measures.length)];
+}
+
+// Rows of each measure by name: one series per seed, or per point where two are compared.
+export function curveRows(chosen, names) {
+  const { measures, steps, cells } = data.curves;
+  const rows = Object.fromEntries(names.map((name) => [name, []]));
+  const several = chosen.length > 1;
+  chosen.forEach(({ name, members }) => {
+    for (const cell of members) {
+      const curve = cells[cell];
+      if (!curve) continue;
+      const seed = data.cells.seed[cell];
+      const add = (key, series, values) =>
+        values.forEach((value, i) => {
+          if (value !== null && value > 0)
+            rows[key]?.push({ series, line: `${name} ${series} ${seed}`, step: steps[curve.at][i], value, low: value, high: value });
+        });
+      curve.trace.forEach((values, place) => add(measures[place], several ? name : `seed ${seed}`, values));
+      for (const [layer, values] of Object.entries(curve.layers ?? {}))
+        add(curveNames().at(-1), several ? `${name} ${layer}` : layer, values);
+    }
+  });
+  return rows;
+}
+
+// One picture: panels share their time axis, and the step of the diagram is a line in each.
+export async function drawCurves(chosen, state) {
+  const names = curvesShown(state);
+  const rows = curveRows(chosen, names);
+  const spec = clone(data.charts.curves);
+  const [panel] = spec.concat;
+  delete spec.data;
+  delete panel.data;
+  const last = Math.max(...data.curves.steps.flat());
+  spec.concat = names.filter((name) => rows[name].length).map((name) => {
+    const own = clone(panel);
+    own.title = name.replaceAll("_", " ");
+    for (const layer of own.layer) {
+      layer.data = { values: rows[name] };
+      const few = new Set(rows[name].map((row) => row.series)).size <= NAMED;
+      layer.encoding.x.scale.domain = [0, last];
+      for (const channel of ["color", "strokeDash"])
+        if (layer.encoding[channel]?.legend)
+          layer.encoding[channel].legend = few ? { ...layer.encoding[channel].legend, title: null, columns: 2 } : null;
+    }
+    if (state.step !== null)
+      own.layer.push({
+        data: { values: [{ step: state.step }] }, mark: { type: "rule", color: { expr: "ink" }, strokeDash: [2, 2] },
+        encoding: { x: { field: "step", type: "quantitative" } },
+      });
+    return own;
+  });
+  if (!spec.concat.length) {
+    views.curves?.finalize();
+    delete views.curves;
+    byId("curves").textContent = "The curves of this point are not on this page.";
+    return;
+  }
+  const channels = state.linear.includes("curves") ? ["y"] : [];
+  if (state.linear.includes("steps"))
+    for (const own of spec.concat) for (const layer of own.layer) if (layer.encoding.x.scale) layer.encoding.x.scale.type = "linear";
+  arranged(spec, "curves", 66, Math.max(125, byId("curves").clientWidth / 2 - 80), 420); // two at most
+  for (const own of spec.concat) own.title = { text: own.title, limit: own.width + 30 };
+  await draw("curves", linearized(spec, channels));
+}

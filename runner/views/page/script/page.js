@@ -1,0 +1,319 @@
+// The page: one state, which every control changes and every chart follows.
+
+import { byId, data, element, saveText, views } from "./charts.js";
+import { curveNames, curvesShown, drawCurves } from "./curves.js";
+import { agreement, boundariesAt, comparison, numbersOf, placeOf, tableOf, tooltipOf } from "./describe.js";
+import { drawDiagram, fillDiagram } from "./diagram.js";
+import { brushedCells, drawExplorer, fillExplorer, numberNames, onBrush, scatterAxes } from "./explore.js";
+import { drawFilters, filterWords, foundCells } from "./filters.js";
+import { drawSection, sectionNames, tools, whenNear } from "./sections.js";
+import { fromFragment, toFragment } from "./state.js";
+import { asCsv, atPoints, keptCells } from "./table.js";
+
+const root = document.documentElement;
+const EXPLORERS = ["scatter", "parallel"];
+const PLAY_MS = 500;
+let state = fromFragment(location.hash);
+let kept, points, brushed, playing;
+
+// -- the state, read ---------------------------------------------------------------------------------------------
+
+const pointOf = (id) => data.cells.point[data.cells.id.indexOf(id)] ?? null;
+// Until a point is chosen, one that is rich: its curves say most.
+const rich = data.cells.point.findIndex((_, cell) => data.regimes[cell].endsWith("R") && data.curves.cells[cell]);
+const picked = () => pointOf(state.pick) ?? data.cells.point[Math.max(0, rich)];
+const firstCell = (point) => data.cells.id[data.cells.point.indexOf(point)];
+const tooltip = (text, safe) => tooltipOf(text, safe, points, state);
+
+function checked() {
+  if (!Object.hasOwn(data.colors, state.color)) state.color = "regime";
+  if (!data.steps.slice(0, -1).includes(state.step)) state.step = null;
+  if (pointOf(state.pick) === null) state.pick = null;
+  if (pointOf(state.other) === null) state.other = null;
+}
+
+function read() {
+  kept = keptCells(data.cells, state.where);
+  points = atPoints(data, kept, state.step, state.color === "regime" ? null : state.color);
+  brushed = brushedCells(state, kept);
+}
+
+const chosenCells = () => kept.flatMap((is, cell) => (is && (!brushed || brushed.has(cell)) ? [cell] : []));
+const isWhole = () => data.cells.point.every((point, cell) => kept[cell] || !points[point].cells.length);
+
+// -- the state, changed ------------------------------------------------------------------------------------------
+
+const REDRAWN = ["color", "linear"];
+
+function change(given) {
+  state = { ...state, ...given };
+  const fragment = toFragment(state);
+  history.replaceState(null, "", fragment ? `#${fragment}` : location.pathname + location.search);
+  return followed(Object.keys(given));
+}
+
+// Changes that come while charts are being drawn are followed together, when these are done.
+const waiting = new Set();
+let following = null;
+
+function followed(names) {
+  names.forEach((name) => waiting.add(name));
+  return (following ??= followAll());
+}
+
+async function followAll() {
+  try {
+    while (waiting.size) {
+      const names = [...waiting];
+      waiting.clear();
+      await follow(names);
+    }
+  } finally {
+    following = null;
+  }
+  document.body.dataset.shown = toFragment(state);
+}
+
+async function follow(changed) {
+  const any = (...names) => names.some((name) => changed.includes(name));
+  read();
+  controls();
+  if (any(...REDRAWN)) await drawMain();
+  else await fillMain();
+  if (any("a", "b", "linear") || (any("step") && views.scatter)) await redrawExplorers(any("a", "b") ? ["scatter"] : EXPLORERS);
+  await Promise.all(EXPLORERS.map((id) => fillExplorer(id, state, kept, brushed)));
+  if (any("pick", "other", "where", "step", "show", "linear")) {
+    describe();
+    await drawCurves(compared(), state);
+  }
+}
+
+async function drawMain() {
+  await drawDiagram(state, tooltip);
+  listen();
+  await fillMain();
+}
+
+const fillMain = () => fillDiagram(points, state, brushed, [picked(), pointOf(state.other)], isWhole());
+
+async function redrawExplorers(ids) {
+  for (const id of ids.filter((one) => views[one])) {
+    await drawExplorer(id, state, kept, brushed, tooltip);
+    onBrush(id, brushChanged);
+  }
+}
+
+const brushChanged = (brush) => change({ brush });
+
+function listen() {
+  onBrush("diagram", brushChanged);
+  let pressed = null;
+  const { view } = views.diagram;
+  view.addEventListener("pointerdown", (event) => (pressed = [event.clientX, event.clientY]));
+  view.addEventListener("click", (event, item) => {
+    const moved = pressed && Math.hypot(event.clientX - pressed[0], event.clientY - pressed[1]) > 4;
+    if (item?.datum?.id === undefined || moved) return;
+    pick(item.datum.id, event.shiftKey);
+  });
+}
+
+const pick = (point, other = false) => change({ [other ? "other" : "pick"]: firstCell(point) });
+
+// -- the panel beside the diagram --------------------------------------------------------------------------------
+
+function compared() {
+  const ids = [picked(), pointOf(state.other)].filter((id) => id !== null);
+  return ids.map((id, place) => ({ name: ids.length > 1 ? "AB"[place] : placeOf(id), members: points[id].cells }));
+}
+
+function describe() {
+  const id = picked();
+  const other = pointOf(state.other);
+  byId("point").textContent = `${other === null ? "" : "A: "}${placeOf(id)}: ${agreement(points[id])}`;
+  byId("other").textContent = other === null ? "" : `B: ${placeOf(other)}: ${agreement(points[other])}`;
+  const at = `${data.axes.x} ${data.points.x[id]}`;
+  const lines = boundariesAt(id, state);
+  const head = [data.points.titles[data.points.panel[id]], `at ${at}`].filter(Boolean).join(", ");
+  byId("boundaries").replaceChildren(lines.length ? tableOf([head, "95 % in brackets"], lines) : "");
+  const numbers = other === null
+    ? tableOf(["measure", "median", "range of seeds"], numbersOf(points[id], state.step))
+    : tableOf(["", "A", "B"], comparison(points[id], points[other], state.step));
+  byId("numbers").replaceChildren(numbers);
+  byId("cells").textContent = points[id].cells.map((cell) => data.cells.id[cell]).slice(0, 6).join(" ");
+}
+
+// -- controls ----------------------------------------------------------------------------------------------------
+
+function controls() {
+  byId("color").value = state.color;
+  const place = state.step === null ? data.steps.length - 1 : data.steps.indexOf(state.step);
+  byId("step").value = String(place);
+  byId("at").textContent = state.step === null ? `${data.steps.at(-1) ?? ""} (end)` : String(state.step);
+  byId("step").setAttribute("aria-valuetext", byId("at").textContent);
+  const words = filterWords(state);
+  byId("filtered").textContent = words ? `Filter: ${words}` : "Filter";
+  const chosen = chosenCells().length;
+  const whole = isWhole() ? "" : " The lines are of all seeds and hidden while a filter parts them.";
+  byId("selected").textContent = words || brushed ? `${chosen} of ${data.cells.id.length} cells${brushed ? " brushed" : ""}.${whole}` : `${data.cells.id.length} cells.`;
+  byId("clear").disabled = !(words || brushed || state.other);
+  const untimed = state.step !== null && state.color !== "regime" && !data.curves.measures.includes(state.color);
+  byId("untimed").textContent = untimed ? `${state.color} was measured at the end only.` : "";
+  for (const box of document.querySelectorAll("[data-line]")) box.checked = !state.hidden.includes(box.dataset.line);
+  const names = scatterAxes(state);
+  for (const axis of ["a", "b"]) byId(axis).value = names[axis];
+  byId("swap").disabled = state.other === null;
+  keepFocus(() => drawFilters(state, (key, values) => change({ where: { ...state.where, [key]: values } })));
+}
+
+function keepFocus(redraw) {
+  const { key, value } = document.activeElement?.dataset ?? {};
+  redraw();
+  if (key) document.querySelector(`[data-key="${CSS.escape(key)}"][data-value="${CSS.escape(value)}"]`)?.focus();
+}
+
+const toggled = (list, name) => (list.includes(name) ? list.filter((one) => one !== name) : [...list, name]);
+
+function play() {
+  const going = playing !== undefined;
+  clearInterval(playing);
+  playing = undefined;
+  byId("play").textContent = going ? "Play" : "Pause";
+  if (going) return;
+  let place = state.step === null ? 0 : data.steps.indexOf(state.step) + 1;
+  const next = () => {
+    const last = place >= data.steps.length - 1;
+    change({ step: last ? null : data.steps[place++] });
+    if (last) play();
+  };
+  playing = setInterval(next, PLAY_MS);
+  next();
+}
+
+function find() {
+  const found = foundCells(byId("find").value);
+  byId("found").textContent = byId("find").value.trim() ? `${found.length || "no"} cell${found.length === 1 ? "" : "s"}` : "";
+  if (found.length) change({ pick: data.cells.id[found[0]] });
+}
+
+const MOVES = { ArrowLeft: ["x", -1], ArrowRight: ["x", 1], ArrowDown: ["y", -1], ArrowUp: ["y", 1] };
+
+// The nearest point of a panel in a direction, on the scale of the values themselves.
+function moved(id, key) {
+  const { points: table } = data;
+  const near = (panel, x, y) => {
+    const far = (a, b) => Math.abs(a > 0 && b > 0 ? Math.log(a / b) : a - b);
+    const ids = table.x.flatMap((_, one) => (table.panel[one] === panel ? [one] : []));
+    return ids.reduce((best, one) => (far(table.x[one], x) + far(table.y[one], y) < far(table.x[best], x) + far(table.y[best], y) ? one : best));
+  };
+  if (key === "PageDown" || key === "PageUp") {
+    const panel = table.panel[id] + (key === "PageDown" ? 1 : -1);
+    return table.titles[panel] === undefined ? id : near(panel, table.x[id], table.y[id]);
+  }
+  const [axis, by] = MOVES[key];
+  const values = [...new Set(table[axis].filter((_, one) => table.panel[one] === table.panel[id]))].sort((a, b) => a - b);
+  const next = values[values.indexOf(table[axis][id]) + by] ?? table[axis][id];
+  return near(table.panel[id], axis === "x" ? next : table.x[id], axis === "y" ? next : table.y[id]);
+}
+
+function pressed(event) {
+  const id = (event.shiftKey ? pointOf(state.other) : null) ?? picked();
+  if (event.key in MOVES || event.key === "PageDown" || event.key === "PageUp") pick(moved(id, event.key), event.shiftKey);
+  else if (event.key === "c") change({ other: firstCell(picked()) });
+  else if (event.key === "Escape") clear();
+  else return;
+  event.preventDefault();
+}
+
+async function clear() {
+  await change({ where: {}, brush: null, other: null });
+  await drawMain(); // takes the frames of brushes away
+  await redrawExplorers(EXPLORERS);
+}
+
+async function copyLink() {
+  await navigator.clipboard?.writeText(location.href).catch(() => null);
+  byId("link").textContent = "Copied";
+  setTimeout(() => (byId("link").textContent = "Copy link"), 1500);
+}
+
+function setTheme(name) {
+  root.dataset.theme = name;
+  byId("theme").textContent = name === "dark" ? "Light" : "Dark";
+}
+
+function wire() {
+  const options = (id, names) => byId(id).replaceChildren(...names.map((name) => new Option(name.replaceAll("_", " "), name)));
+  options("color", Object.keys(data.colors));
+  options("a", numberNames());
+  options("b", numberNames());
+  for (const id of ["color", "a", "b"]) byId(id).addEventListener("change", () => change({ [id]: byId(id).value }));
+  byId("step").max = String(Math.max(0, data.steps.length - 1));
+  byId("step").addEventListener("input", () => {
+    const place = Number(byId("step").value);
+    change({ step: place >= data.steps.length - 1 ? null : data.steps[place] });
+  });
+  byId("time").hidden = data.steps.length < 2;
+  for (const [id, call] of Object.entries({ play, clear, link: copyLink, csv: () => saveText(`${data.name}.csv`, asCsv(data, chosenCells(), state.step), "text/csv") }))
+    byId(id).addEventListener("click", call);
+  byId("compare").addEventListener("click", () => change({ other: firstCell(picked()) }));
+  byId("swap").addEventListener("click", () => change({ pick: state.other, other: firstCell(picked()) }));
+  byId("find").addEventListener("input", find);
+  byId("diagram").addEventListener("keydown", pressed);
+  for (const box of document.querySelectorAll("[data-line]"))
+    box.addEventListener("change", () => change({ hidden: toggled(state.hidden, box.dataset.line) }));
+  const measures = curveNames().map((name) => {
+    const box = element("input", { type: "checkbox", checked: curvesShown(state).includes(name), "data-curve": name });
+    box.addEventListener("change", () => change({ show: toggled(curvesShown(state), name) }));
+    return element("label", {}, box, ` ${name.replaceAll("_", " ")}`);
+  });
+  byId("measures").replaceChildren(...measures);
+  byId("theme").addEventListener("click", () => {
+    setTheme(root.dataset.theme === "dark" ? "light" : "dark");
+    drawAll();
+  });
+  const scales = { diagram: { "diagram.x": data.axes.x, "diagram.y": data.axes.y }, curves: { curves: "values", steps: "steps" }, scatter: { "scatter.x": "x", "scatter.y": "y" }, parallel: {} };
+  for (const id of sectionNames) scales[id] = { [`${id}.x`]: "x", [`${id}.y`]: "y" };
+  for (const [id, own] of Object.entries(scales))
+    tools(id, own, () => state, (name) => {
+      change({ linear: toggled(state.linear, name) });
+      if (sectionNames.includes(id)) drawSection(id, state);
+    });
+  addEventListener("hashchange", () => {
+    state = fromFragment(location.hash);
+    checked();
+    followed([...REDRAWN, "pick", "a"]);
+  });
+  let width = innerWidth, timer;
+  addEventListener("resize", () => {
+    if (innerWidth === width) return;
+    width = innerWidth;
+    clearTimeout(timer);
+    timer = setTimeout(drawAll, 200);
+  });
+}
+
+async function drawNear(id) {
+  if (!EXPLORERS.includes(id)) return drawSection(id, state);
+  await drawExplorer(id, state, kept, brushed, tooltip);
+  return onBrush(id, brushChanged);
+}
+
+async function drawAll() {
+  await drawMain();
+  await drawCurves(compared(), state);
+  const numbers = numberNames().length > 0;
+  document.querySelector(".explore").hidden = !numbers;
+  const rest = [...(numbers ? EXPLORERS : []), ...sectionNames];
+  await Promise.all(rest.filter((id) => views[id]).map(drawNear));
+  whenNear(rest.filter((id) => !views[id]), drawNear);
+}
+
+setTheme(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+checked();
+wire();
+read();
+controls();
+describe();
+await drawAll();
+document.body.dataset.shown = toFragment(state);
+document.body.dataset.ready = "yes";

@@ -1,0 +1,41 @@
+// The sections below the diagram: drawn when they come near, each with its scales and its files.
+
+import { arranged, byId, clone, data, draw, element, linearized, saveChart, views } from "./charts.js";
+
+export const sectionNames = Object.keys(data.rooms);
+
+export async function drawSection(id, state) {
+  const channels = ["x", "y"].filter((channel) => state.linear.includes(`${id}.${channel}`));
+  await draw(id, linearized(arranged(clone(data.charts[id]), id, ...data.rooms[id]), channels));
+}
+
+// Buttons of a chart: a scale for each named channel, SVG and PNG.
+export function tools(id, scales, state, toggle) {
+  const buttons = Object.entries(scales).map(([name, title]) => {
+    const linear = state().linear.includes(name);
+    const button = element("button", { type: "button", class: "tool", "aria-pressed": String(linear), "data-scale": name }, `linear ${title}`);
+    button.addEventListener("click", () => {
+      toggle(name);
+      button.setAttribute("aria-pressed", String(state().linear.includes(name)));
+    });
+    return button;
+  });
+  const files = ["svg", "png"].map((format) => element("button", {
+    type: "button", class: "tool", "data-file": `${id}.${format}`, "aria-label": `${format.toUpperCase()} of this chart`,
+    onclick: () => views[id] && saveChart(id, format),
+  }, format.toUpperCase()));
+  const bar = element("div", { class: "tools" }, ...buttons, ...files);
+  byId(id).before(bar);
+}
+
+// Calls once for each node when it comes near the window.
+export function whenNear(ids, call) {
+  const waiting = new IntersectionObserver((entries) => {
+    for (const entry of entries)
+      if (entry.isIntersecting) {
+        waiting.unobserve(entry.target);
+        call(entry.target.id);
+      }
+  }, { rootMargin: "400px" });
+  ids.forEach((id) => waiting.observe(byId(id)));
+}
