@@ -1,3 +1,4 @@
+import html
 import json
 import re
 from pathlib import Path
@@ -11,6 +12,7 @@ from synthetic import LRS, WIDTHS, cell, frames, grid
 
 from runner import load
 from runner.cli import main
+from runner.grid.config import load_thresholds
 from runner.views.page import write_page
 from runner.views.page.packing import pack_curves
 
@@ -138,9 +140,42 @@ def test_claims_beside_the_store_are_shown(page_file):
 
 
 def test_commands_on_the_page_run(page_file, store, capsys):
-    command = re.search(r"<pre>(runner fit .*?)</pre>", page_file.path.read_text())[1]
-    assert main(command.split()[1:]) == 0
-    assert "95% interval" in capsys.readouterr().out
+    lines = [
+        line
+        for block in re.findall(r"<pre>(runner .*?)</pre>", page_file.path.read_text(), re.DOTALL)
+        for line in html.unescape(block).splitlines()
+        if not line.startswith("runner sweep")
+    ]
+    assert {line.split()[1] for line in lines} >= {"boundary", "transfer", "fit", "theory"}
+    seen = set()
+    for line in lines:
+        kind = line.split()[1], "--collapse" in line
+        if kind not in seen:
+            seen.add(kind)
+            assert main(line.split()[1:]) == 0, line
+            assert capsys.readouterr().out
+    assert ("boundary", True) in seen
+
+
+def test_sections_have_the_numbers_of_the_analysis(page_file, store):
+    text = html.unescape(page_file.path.read_text())
+    rich = load_thresholds("default")["rich"]
+    places = store.boundary(of=f"movement={rich}", along="lr", x="width").table.dropna(subset=["place"])
+    for row in places.to_dict("records"):
+        assert f"<td>{row['place']:.3g} [{row['low']:.3g}, {row['high']:.3g}]</td>" in text
+    best = store.transfer().table.dropna(subset=["low"])
+    assert len(best)
+    for row in best.to_dict("records"):
+        assert f"<td>{row['best_lr']:.3g} [{row['low']:.3g}, {row['high']:.3g}]" in text
+
+
+def test_a_sweep_of_gamma_has_its_section(tmp_path):
+    cells = grid(width=(32, 64, 128), gamma=(0.1, 0.3, 1.0, 3.0, 10.0), seed=(0, 1))
+    write_cells(tmp_path / "store", cells)
+    page = checked_page(load(tmp_path / "store"), tmp_path / "page.html")
+    text = page.path.read_text()
+    assert "Scaling with the richness gamma" in text
+    assert re.search(r"runner fit \S+ --x gamma --where width=128", text)
 
 
 # -- without a browser -------------------------------------------------------------------------------

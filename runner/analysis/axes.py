@@ -58,13 +58,13 @@ def calmest(cells: pd.DataFrame, key: str) -> Any:
     return plain(lost[lost == lost.min()].index.max())
 
 
-def calm_conditions(cells: pd.DataFrame, axes: Axes) -> list[str]:
-    """Return conditions that fix all axes but the width, where the fewest cells were lost."""
-    with_width = {"width"}.union(*(keys for keys in cells.attrs.get("tied", ()) if "width" in keys))
+def calm_conditions(cells: pd.DataFrame, axes: Axes, key: str = "width") -> list[str]:
+    """Return conditions that fix all axes but a key, where the fewest cells were lost."""
+    with_key = {key}.union(*(keys for keys in cells.attrs.get("tied", ()) if key in keys))
     return [
-        f"{key}={show(calmest(cells, key))}"
-        for key in (axes.x, axes.y)
-        if key not in with_width and key in cells and len(distinct(cells[key])) > 1
+        f"{axis}={show(calmest(cells, axis))}"
+        for axis in (axes.x, axes.y)
+        if axis not in with_key and axis in cells and len(distinct(cells[axis])) > 1
     ]
 
 

@@ -36,8 +36,8 @@ def _options(parser: Parser) -> None:
 COMMAND = Command(
     "report",
     (
-        "One HTML file that works offline: phase diagram, curves of every cell, fits, best learning rates, "
-        "provenance."
+        "One HTML file that works offline: phase diagram at every step, maps of measures, curves of every "
+        "cell, filters and comparisons, boundaries, fits and best learning rates beside theory, provenance."
     ),
     (
         "runner report",

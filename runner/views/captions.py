@@ -84,4 +84,5 @@ def count_line(cells: pd.DataFrame, planned: int | None = None) -> str:
     if planned is not None and planned > len(cells):
         words.append(f"{planned - len(cells)} missing")
     regimes = [f"{regime[name]} {name}" for name in REGIMES if regime.get(name)]
-    return f"{len(cells)} cells: {', '.join(words)}" + (f"; regimes: {', '.join(regimes)}" if regimes else "")
+    count = f"{len(cells)} cell{'' if len(cells) == 1 else 's'}"
+    return f"{count}: {', '.join(words)}" + (f"; regimes: {', '.join(regimes)}" if regimes else "")

@@ -1,6 +1,7 @@
 """Exponents: measures against width, with their fits, their seeds' range and the slope that theory gives."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from rich.console import Console
 
 from runner.analysis.axes import calm_conditions
 from runner.analysis.beside import beside_assumed, why_off
+from runner.analysis.broken import LEAST
 from runner.analysis.columns import groups, plain, records
 from runner.analysis.exponents import DEFAULT_METRICS, counted_as, fit_points
 from runner.analysis.exponents import fit as exponents
@@ -221,22 +223,33 @@ def _row(row: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _on_page(store: Store, cells: pd.DataFrame, axes: Axes) -> Part:
-    """Return the exponents at the learning rate that most cells survived."""
-    where = calm_conditions(cells, axes)
+def _on_page(store: Store, cells: pd.DataFrame, axes: Axes, x: str = "width") -> Part | None:
+    """Return the exponents against a key at the learning rate that most cells survived."""
+    if x != "width" and (x not in cells or cells[x][cells[x] > 0].nunique() < LEAST):
+        return None
+    where = calm_conditions(cells, axes, x)
     part = select(cells, where)
-    tables = (part, store.trace, store.layers, DEFAULT_METRICS, axes.facets)
+    facets = tuple(facet for facet in axes.facets if facet != x)
+    tables = (part, store.trace, store.layers, DEFAULT_METRICS, facets, x)
     points = fit_points(*tables)
     if points.empty:
         raise UserError("nothing was measured that could be fitted")
     fits = exponents(*tables)
-    words = " ".join(f"--where {condition}" for condition in where)
-    if axes.facets != default_facets(store, ("width",)):
-        words += f" --facet {','.join(axes.facets) or 'none'}"
+    fits = fits[fits["cells"] > 0]
+    words = [f"runner fit {store.path}", *([f"--x {x}"] if x != "width" else [])]
+    words += [f"--where {condition}" for condition in where]
+    if facets != default_facets(store, (x,)):
+        words.append(f"--facet {','.join(facets) or 'none'}")
+    headings = ["metric", "layer", "slope", "95% interval", "theory"]
+    headings += ["break"] if "break" in fits and fits["break"].notna().any() else []
+    named = with_series(fits, facets)
+    rows = [[row["series"], *(_row(row)[heading] for heading in headings)] for row in records(named)]
     return Part(
-        chart(points, fits[fits["cells"] > 0], axes.facets, Layout()),
-        sweep_words(part, store.config, where, ("width", *axes.facets)),
-        f"runner fit {store.path} {words}".strip(),
+        chart(points, fits, facets, Layout(), x),
+        sweep_words(part, store.config, where, (x, *facets)),
+        " ".join(words),
+        (", ".join(facets), *headings),
+        rows,
     )
 
 
@@ -251,15 +264,16 @@ PICTURE = Picture(
     ),
     {"metric": METRICS, "pieces": PIECES, "regime": THRESHOLDS},
 )
+_ON_PAGE = {"width": "Width scaling", "depth": "Depth scaling", "gamma": "Scaling with the richness gamma"}
 SECTIONS = [
     Section(
-        "scaling",
-        "Width scaling",
+        "scaling" if x == "width" else f"scaling-{x}",
+        title,
         "Points: geometric means over seeds, bars: their range. Solid: fitted slopes; dotted: "
-        "theory's, through the middle of the points. In brackets, 95 % bootstrap intervals over "
-        "seeds.",
-        _on_page,
+        "theory's, through the middle of the points. In brackets, 95 % intervals.",
+        partial(_on_page, x=x),
         (105, 190, 290),
         "No fits",
     )
+    for x, title in _ON_PAGE.items()
 ]

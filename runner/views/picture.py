@@ -49,14 +49,18 @@ class Part:
     """What a section of the page shows.
 
     Attributes:
-        chart: The chart.
+        chart: The chart; None where a table says all.
         note: What must be known of it: which cells it shows.
-        command: What draws it in a terminal.
+        command: What draws it in a terminal; one a line, where there are several.
+        head: Headings of its numbers as a table.
+        rows: The numbers, each with its interval, as text.
     """
 
     chart: Any
     note: str = ""
     command: str = ""
+    head: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
 
 
 @dataclass(frozen=True, slots=True)

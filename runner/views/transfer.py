@@ -264,9 +264,39 @@ def _drift(row: Mapping[str, Any] | pd.Series) -> str:
 
 
 def _on_page(store: Store, cells: pd.DataFrame, axes: Axes) -> Part:
-    """Return the best learning rates of the cells of the page."""
-    losses, best = lr_curves(cells, METRIC, axes.facets), best_rates(cells, METRIC, axes.facets)
-    return Part(chart(losses, best, axes.facets, METRIC, lr_unit(cells), Layout()))
+    """Return the best learning rates of the cells of the page, along the x of its diagram."""
+    x = axes.x if axes.y == "lr" else "width"
+    losses, best = lr_curves(cells, METRIC, axes.facets, x), best_rates(cells, METRIC, axes.facets, x)
+    words = f"runner transfer {store.path}" + (f" --x {x}" if x != "width" else "")
+    if axes.facets != default_facets(store, (x, "lr")):
+        words += f" --facet {','.join(axes.facets) or 'none'}"
+    values = distinct(best[x])
+    rows = []
+    for facet, part in groups(best, [best[key] for key in axes.facets]):
+        found = {row[x]: row for row in records(part)}
+        drift = slope_lines(_laws(part, ()), signed=True) if "piece" in part else [_drift(part.iloc[0])]
+        rows.append([
+            facet_label(axes.facets, facet), *(_best(found.get(value)) for value in values),
+            "; ".join(drift).removeprefix(": "),
+        ])  # fmt: skip
+    return Part(
+        chart(losses, best, axes.facets, METRIC, lr_unit(cells), Layout(), x),
+        f"Best: the smallest {METRIC}, 95 % bootstrap over seeds in brackets. *: at an end of the grid, the "
+        f"true best may lie beyond. Drift: doublings of the best rate per doubling of {_named(x)}; 0 is "
+        "transfer, and a question mark says that the grid is too coarse to tell.",
+        words,
+        (", ".join(axes.facets), *(f"{x} {show(value)}" for value in values), "drift"),
+        rows,
+    )
+
+
+def _best(row: Mapping[str, Any] | None) -> str:
+    """Return a best rate with its interval."""
+    if row is None or plain(row["best_lr"]) is None:
+        return MISSING
+    low = plain(row["low"])
+    interval = "" if low is None else f" [{short(low)}, {short(row['high'])}]"
+    return f"{short(row['best_lr'])}{interval}{'*' if row['at_end'] else ''}"
 
 
 PICTURE = Picture(

@@ -142,7 +142,10 @@ def _marks(scales: tuple[Any, Any]) -> list[Any]:
     x, y = scales
     cells, labels = alt.Chart().transform_filter(_of("cell")), alt.Chart().transform_filter(_of("label"))
     text = cells.transform_filter("datum.letterSize > 0").encode(
-        x=x, y=renamed(y, "letterY"), text=alt.Text("letter:N"), size=alt.Size("letterSize:Q", scale=None)
+        x=renamed(x, "letterX"),
+        y=renamed(y, "letterY"),
+        text=alt.Text("letter:N"),
+        size=alt.Size("letterSize:Q", scale=None),
     )
     halo = text.mark_text(fontWeight="bold", strokeWidth=3, strokeJoin="round").encode(
         stroke=alt.Stroke("fill:N", scale=None), color=alt.Color("fill:N", scale=None),

@@ -2,6 +2,7 @@
 
 import html
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -90,7 +91,10 @@ def write_page(store: Store, path: str | Path, where: Sequence[str] = (), everyt
             f"{dropped} of {dropped + MOST_PANELS} facets ({', '.join(axes.facets)}): choose with --where"
         )
     extra = _instrument(content, store, shown, axes)
-    pictures = "\n".join(_section(content, section, store, shown, axes) for section in picture_sections())
+    asked = shlex.join([*(word for one in where for word in ("--where", one)), *(["--all"] * everything)])
+    pictures = "\n".join(
+        _section(content, section, store, shown, axes, asked) for section in picture_sections()
+    )
     text = _document(store, cells, axes, where, content, extra | {"rooms": content.rooms}, pictures)
     write_text(path, text)
     return Page(path, len(text.encode()), tuple(content.left_out))
@@ -159,7 +163,9 @@ def _key(values: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(plain(value) for value in values)
 
 
-def _section(content: _Content, section: Section, store: Store, cells: pd.DataFrame, axes: Axes) -> str:
+def _section(
+    content: _Content, section: Section, store: Store, cells: pd.DataFrame, axes: Axes, asked: str
+) -> str:
     """Add a picture's chart; return its section as HTML, empty where there is nothing to show."""
     try:
         part = section.draw(store, cells, axes)
@@ -167,9 +173,10 @@ def _section(content: _Content, section: Section, store: Store, cells: pd.DataFr
         return picture_section(section, Part(None, f"{section.lacking}: {error}."))
     if part is None:
         return ""
-    content.add(section.name, part.chart)
-    content.rooms[section.name] = section.room
-    return picture_section(section, part)
+    if part.chart is not None:
+        content.add(section.name, part.chart)
+        content.rooms[section.name] = section.room
+    return picture_section(section, part, asked)
 
 
 def _document(

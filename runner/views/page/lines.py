@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 
 from runner.analysis.boundary.places import places, seed_places
-from runner.analysis.boundary.properties import MOVEMENT, property_of
+from runner.analysis.boundary.properties import property_of
+from runner.analysis.boundary.regimes import WORDS, regime_boundaries
 from runner.analysis.columns import groups, numeric_column, plain, records
 from runner.analysis.phase import Axes, is_log
-from runner.analysis.regime import check_thresholds
 from runner.analysis.transfer import transfer
 from runner.errors import UserError
 from runner.store import Store
@@ -20,27 +20,8 @@ from runner.views.phase.critical import critical_of
 MOST_JUDGED = 8_000
 """Cells times steps up to which the lines are drawn at every step, and not only at the end."""
 BEST_BY = "train_loss"
-_WORDS = {
-    ("lazy", "begins"): "lazy until", ("lazy", "ends"): "lazy from",
-    ("rich", "begins"): "rich from", ("rich", "ends"): "rich until",
-    ("diverged", "begins"): "diverges from", ("diverged", "ends"): "diverges until",
-}  # fmt: skip
 _JUDGED_BY = ("status", "regime", "ntk_change", "feature_movement")
 FIELDS = ("panel", "x", "of", "words", "place", "low", "high", "last", "first", "seeds", "reason")
-
-
-def limits(thresholds: Mapping[str, Any]) -> dict[str, str]:
-    """Return the properties whose boundaries are drawn, by the name of what they bound.
-
-    The regimes' own lines: where the movement of kernel or features passes the thresholds of lazy and of
-    rich, and where training diverges.
-    """
-    limit = check_thresholds(thresholds)
-    return {
-        "lazy": f"{MOVEMENT}={limit['lazy']:.6g}",
-        "rich": f"{MOVEMENT}={limit['rich']:.6g}",
-        "diverged": "diverged",
-    }
 
 
 def boundary_lines(
@@ -64,7 +45,7 @@ def boundary_lines(
     keys = [axes.x, *axes.facets]
     # The axes leave nothing else to vary; looking for it would take most of the time.
     cells = cells[[name for name in ("cell_id", "seed", axes.y, *keys, *_JUDGED_BY) if name in cells]]
-    for name, of in limits(thresholds).items():
+    for name, of in regime_boundaries(thresholds).items():
         try:
             what = property_of(store, cells, of)
             seeds = seed_places(cells, what, axes.y, keys)
@@ -74,7 +55,7 @@ def boundary_lines(
         found = places(seeds, keys, log, what.smooth, alike=(axes.x,))
         for row in records(found.dropna(subset=["place"])):
             panel = panels.get(tuple(plain(row[facet]) for facet in axes.facets))
-            words = _WORDS[name, str(row["change"])]
+            words = WORDS[name, str(row["change"])]
             rows.append({**row, "panel": panel, "x": plain(row[axes.x]), "of": name, "words": words})
     table = pd.DataFrame([row for row in rows if row["panel"] is not None], columns=list(FIELDS))
     table = table.sort_values(["panel", "of", "words", "x"], kind="stable")

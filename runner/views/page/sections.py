@@ -31,6 +31,8 @@ from runner.views.captions import count_line
 from runner.views.claims import HEADINGS, claim_rows, paper_rows
 from runner.views.picture import Part, Section
 
+_MOST_OPEN = 12
+"""Rows of a table up to which it is shown without being asked for."""
 PAPERS = {column.name: measure.paper for measure in MEASURES for column in (*measure.trace, *measure.init)}
 """Column to the paper that its measure is of."""
 
@@ -76,13 +78,21 @@ def _text(value: str) -> str:
     return html.escape(value, quote=True)
 
 
-def picture_section(section: Section, part: Part) -> str:
-    """Return the section of a picture: its place, what must be known of it, or why there is no chart."""
+def picture_section(section: Section, part: Part, asked: str = "") -> str:
+    """Return the section of a picture: its place, its numbers, or why there is no chart.
+
+    Args:
+        asked: What the page was asked for beside the store, for the commands: ``--where lr=0.1``.
+    """
     chart = f'<div class=chart id="{section.name}"></div>' if part.chart is not None else ""
     note = f"<p class=note>{_text(part.note)}</p>" if part.note else ""
-    command = f"<pre>{_text(part.command)}</pre>" if part.command else ""
+    lines = "\n".join(f"{line} {asked}".strip() for line in part.command.splitlines())
+    command = f"<pre>{_text(lines)}</pre>" if lines else ""
     words = f"<h2>{_text(section.title)}</h2>\n<p>{_text(section.text)}</p>"
-    return f"<section>\n{words}\n{chart}{note}{command}\n</section>"
+    table = html_table(part.head, part.rows) if part.rows else ""
+    if len(part.rows) > _MOST_OPEN:
+        table = f"<details><summary>Numbers</summary>{table}</details>"
+    return f"<section>\n{words}\n{chart}{table}{note}{command}\n</section>"
 
 
 def _regimes(thresholds: Mapping[str, Any]) -> str:

@@ -56,6 +56,18 @@ export function linearized(spec, channels) {
   return spec;
 }
 
+// Where panels share a scale, the legend of one is that of all: Vega-Lite warns of panels that have none.
+function withOneLegend(spec) {
+  for (const channel of ["color", "shape", "strokeDash"]) {
+    if (spec.resolve?.scale?.[channel] === "independent") continue;
+    const layers = (spec.concat ?? []).flatMap((panel) => panel.layer ?? [panel]);
+    const encoded = layers.map((layer) => layer.encoding?.[channel]).filter((one) => one?.legend !== undefined);
+    const legend = encoded.find((one) => one.legend)?.legend;
+    if (legend) encoded.forEach((one) => (one.legend = legend));
+  }
+  return spec;
+}
+
 function named(value, found) {
   if (value && typeof value === "object") {
     if (value.data?.name) found.add(value.data.name);
@@ -71,7 +83,7 @@ export async function draw(id, spec, tooltip) {
   views[id]?.finalize();
   const options = { actions: false, renderer: "svg", ast: true };
   if (tooltip) options.tooltip = { formatTooltip: tooltip };
-  views[id] = await vegaEmbed(byId(id), themed(spec), options);
+  views[id] = await vegaEmbed(byId(id), themed(withOneLegend(spec)), options);
   return views[id].view;
 }
 

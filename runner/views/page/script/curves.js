@@ -26,7 +26,7 @@ export function curveRows(chosen, names) {
       const add = (key, series, values) =>
         values.forEach((value, i) => {
           if (value !== null && value > 0)
-            rows[key]?.push({ series, line: `${name} ${series} ${seed}`, step: steps[curve.at][i], value, low: value, high: value });
+            rows[key]?.push({ series, line: `${cell} ${series}`, step: steps[curve.at][i], value, low: value, high: value });
         });
       curve.trace.forEach((values, place) => add(measures[place], several ? name : `seed ${seed}`, values));
       for (const [layer, values] of Object.entries(curve.layers ?? {}))

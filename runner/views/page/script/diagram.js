@@ -73,30 +73,52 @@ function mixed(color) {
   return `rgb(${part(1)}, ${part(3)}, ${part(5)})`;
 }
 
-// Where the letter of a point stands: in the middle, or off it where a line passes through the middle.
-function letterPlace(id, lines, up) {
-  const { points } = data;
-  const [low, middle, high] = ["y0", "y", "y1"].map((name) => up.to(points[name][id]));
-  const near = lines.filter((line) => line.x === points.x[id] && line.panel === titleOf(points.panel[id])).map((line) => up.to(line.y));
-  const room = 0.62 * letters;
-  const free = (at) => Math.min(...near.map((line) => Math.abs(line - at)), room);
-  const reach = Math.max(0, (high - low) / 2 - 0.75 * letters);
-  const tried = [0, 0.7, -0.7, 1, -1].map((part) => middle + part * reach);
-  const best = tried.reduce((one, other) => (free(other) > free(one) + 0.5 ? other : one));
-  return best === middle ? points.y[id] : up.from(best);
-}
-
-// The axis upwards in pixels from its lower end, and back.
-function upwards(view) {
-  const scale = view.scale("y");
+// An axis of the diagram in pixels from its lower end, and back.
+function axisOf(view, name) {
+  const scale = view.scale(name);
   const [low, high] = scale.domain();
-  const height = views.diagram.spec.spec.height;
+  const size = views.diagram.spec.spec[name === "x" ? "width" : "height"];
   const log = scale.type === "log";
   return {
-    low, high, height,
-    to: (y) => (log ? Math.log(y / low) / Math.log(high / low) : (y - low) / (high - low)) * height,
-    from: (place) => (log ? low * (high / low) ** (place / height) : low + ((high - low) * place) / height),
+    low, high, size,
+    to: (value) => (log ? Math.log(value / low) / Math.log(high / low) : (value - low) / (high - low)) * size,
+    from: (place) => (log ? low * (high / low) ** (place / size) : low + ((high - low) * place) / size),
   };
+}
+
+// The lines of each panel in pixels: [[x, y], ...], sorted.
+function inPixels(lines, axes) {
+  const found = {};
+  for (const line of lines) {
+    const own = ((found[line.panel] ??= {})[line.words] ??= []);
+    own.push([axes.x.to(line.x), axes.y.to(line.y)]);
+  }
+  for (const panel of Object.values(found)) for (const own of Object.values(panel)) own.sort(([a], [b]) => a - b);
+  return found;
+}
+
+function heightAt(line, x) {
+  const right = line.findIndex(([at]) => at >= x - 1e-6);
+  if (right < 0) return null;
+  const [[x0, y0], [x1, y1]] = [line[Math.max(0, right - 1)], line[right]];
+  if (right === 0 && x1 > x + 1e-6) return null;
+  return x1 > x0 ? y0 + ((y1 - y0) * (x - x0)) / (x1 - x0) : y1;
+}
+
+// Where the letter of a point stands: in the middle, or off it where a line passes through the middle.
+function letterPlace(id, drawn, axes) {
+  const { points } = data;
+  const lines = Object.values(drawn[titleOf(points.panel[id])] ?? {});
+  const [left, x, right] = ["x0", "x", "x1"].map((name) => axes.x.to(points[name][id]));
+  const [low, y, high] = ["y0", "y", "y1"].map((name) => axes.y.to(points[name][id]));
+  const free = ([across, up]) =>
+    Math.min(0.7 * letters, ...lines.map((line) => heightAt(line, across)).filter((at) => at !== null).map((at) => Math.abs(at - up)));
+  const reach = [Math.max(0, (right - left) / 2 - letters), Math.max(0, (high - low) / 2 - 0.75 * letters)];
+  const tried = [[0, 0], [0, 0.7], [0, -0.7], [0, 1], [0, -1], [-0.7, 0], [0.7, 0], [-0.9, 1], [0.9, -1], [-0.9, -1], [0.9, 1]]
+    .map(([across, up]) => [x + across * reach[0], y + up * reach[1]]);
+  const best = tried.reduce((one, other) => (free(other) > free(one) + 0.5 ? other : one));
+  return best === tried[0]
+    ? { letterX: points.x[id], letterY: points.y[id] } : { letterX: axes.x.from(best[0]), letterY: axes.y.from(best[1]) };
 }
 
 function cellRow(point, state, faded) {
@@ -146,7 +168,7 @@ function lineRows(state) {
 // Names of the lines at the right border, pushed apart where they would lie on each other.
 function labelRows(lines, view) {
   const found = [];
-  const { low, high, height, to, from } = upwards(view);
+  const { low, high, size: height, to, from } = axisOf(view, "y");
   const edge = view.scale("x").domain()[1];
   const narrow = byId("diagram").clientWidth < NARROW;
   for (const title of data.points.titles) {
@@ -185,8 +207,9 @@ export async function fillDiagram(points, state, brushed, picks, whole) {
   const lines = whole ? lineRows(state) : [];
   const frames = picks.flatMap((id, place) =>
     id === null ? [] : [{ kind: "pick", panel: titleOf(data.points.panel[id]), ...borders(id), stroke: ["#1a1a1a", "#0072b2"][place] }]);
-  const up = upwards(view);
-  for (const cell of cells) cell.letterY = letterPlace(cell.id, lines, up);
+  const axes = { x: axisOf(view, "x"), y: axisOf(view, "y") };
+  const drawn = inPixels(lines, axes);
+  for (const cell of cells) Object.assign(cell, letterPlace(cell.id, drawn, axes));
   const rows = [...cells, ...mapRows(points, state, view), ...lines, ...labelRows(lines, view), ...frames];
   await view.data("diagram", rows).resize().runAsync(); // there are as many panels as rows have
 }

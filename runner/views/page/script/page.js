@@ -6,6 +6,7 @@ import { agreement, boundariesAt, comparison, numbersOf, placeOf, tableOf, toolt
 import { drawDiagram, fillDiagram } from "./diagram.js";
 import { brushedCells, drawExplorer, fillExplorer, numberNames, onBrush, scatterAxes } from "./explore.js";
 import { drawFilters, filterWords, foundCells } from "./filters.js";
+import { MOVES, moved } from "./keys.js";
 import { drawSection, sectionNames, tools, whenNear } from "./sections.js";
 import { fromFragment, toFragment } from "./state.js";
 import { asCsv, atPoints, keptCells } from "./table.js";
@@ -13,6 +14,7 @@ import { asCsv, atPoints, keptCells } from "./table.js";
 const root = document.documentElement;
 const EXPLORERS = ["scatter", "parallel"];
 const PLAY_MS = 500;
+const MOST_CURVES = 60; // of brushed cells
 let state = fromFragment(location.hash);
 let kept, points, brushed, playing;
 
@@ -82,7 +84,7 @@ async function follow(changed) {
   else await fillMain();
   if (any("a", "b", "linear") || (any("step") && views.scatter)) await redrawExplorers(any("a", "b") ? ["scatter"] : EXPLORERS);
   await Promise.all(EXPLORERS.map((id) => fillExplorer(id, state, kept, brushed)));
-  if (any("pick", "other", "where", "step", "show", "linear")) {
+  if (any("pick", "other", "where", "step", "show", "linear", "brush")) {
     describe();
     await drawCurves(compared(), state);
   }
@@ -134,7 +136,7 @@ function describe() {
   const at = `${data.axes.x} ${data.points.x[id]}`;
   const lines = boundariesAt(id, state);
   const head = [data.points.titles[data.points.panel[id]], `at ${at}`].filter(Boolean).join(", ");
-  byId("boundaries").replaceChildren(lines.length ? tableOf([head, "95 % in brackets"], lines) : "");
+  byId("ends").replaceChildren(lines.length ? tableOf([head, "95 % in brackets"], lines) : "");
   const numbers = other === null
     ? tableOf(["measure", "median", "range of seeds"], numbersOf(points[id], state.step))
     : tableOf(["", "A", "B"], comparison(points[id], points[other], state.step));
@@ -195,29 +197,9 @@ function find() {
   if (found.length) change({ pick: data.cells.id[found[0]] });
 }
 
-const MOVES = { ArrowLeft: ["x", -1], ArrowRight: ["x", 1], ArrowDown: ["y", -1], ArrowUp: ["y", 1] };
-
-// The nearest point of a panel in a direction, on the scale of the values themselves.
-function moved(id, key) {
-  const { points: table } = data;
-  const near = (panel, x, y) => {
-    const far = (a, b) => Math.abs(a > 0 && b > 0 ? Math.log(a / b) : a - b);
-    const ids = table.x.flatMap((_, one) => (table.panel[one] === panel ? [one] : []));
-    return ids.reduce((best, one) => (far(table.x[one], x) + far(table.y[one], y) < far(table.x[best], x) + far(table.y[best], y) ? one : best));
-  };
-  if (key === "PageDown" || key === "PageUp") {
-    const panel = table.panel[id] + (key === "PageDown" ? 1 : -1);
-    return table.titles[panel] === undefined ? id : near(panel, table.x[id], table.y[id]);
-  }
-  const [axis, by] = MOVES[key];
-  const values = [...new Set(table[axis].filter((_, one) => table.panel[one] === table.panel[id]))].sort((a, b) => a - b);
-  const next = values[values.indexOf(table[axis][id]) + by] ?? table[axis][id];
-  return near(table.panel[id], axis === "x" ? next : table.x[id], axis === "y" ? next : table.y[id]);
-}
-
 function pressed(event) {
   const id = (event.shiftKey ? pointOf(state.other) : null) ?? picked();
-  if (event.key in MOVES || event.key === "PageDown" || event.key === "PageUp") pick(moved(id, event.key), event.shiftKey);
+  if (event.key in MOVES) pick(moved(id, event.key), event.shiftKey);
   else if (event.key === "c") change({ other: firstCell(picked()) });
   else if (event.key === "Escape") clear();
   else return;

@@ -1,0 +1,31 @@
+"""The boundaries of the regimes: where the measure that judges them passes their thresholds."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from runner.analysis.boundary.properties import MOVEMENT
+from runner.analysis.regime import check_thresholds
+
+WORDS = {
+    ("lazy", "begins"): "lazy until", ("lazy", "ends"): "lazy from",
+    ("rich", "begins"): "rich from", ("rich", "ends"): "rich until",
+    ("diverged", "begins"): "diverges from", ("diverged", "ends"): "diverges until",
+}  # fmt: skip
+"""What a boundary and the end of its property are called: what moves beyond its threshold is lazy no more."""
+
+
+def regime_boundaries(thresholds: Mapping[str, Any]) -> dict[str, str]:
+    """Return the properties whose boundaries part the regimes, by the name of what they bound.
+
+    Where the movement of kernel or features passes the thresholds of lazy and of rich, and where training
+    diverges: properties as :func:`runner.analysis.boundary.properties.property_of` reads them.
+
+    Args:
+        thresholds: As in ``conf/regime/default.yaml``.
+    """
+    limit = check_thresholds(thresholds)
+    return {
+        "lazy": f"{MOVEMENT}={limit['lazy']:.6g}",
+        "rich": f"{MOVEMENT}={limit['rich']:.6g}",
+        "diverged": "diverged",
+    }
