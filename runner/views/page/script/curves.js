@@ -56,11 +56,10 @@ export async function drawCurves(chosen, state) {
         if (layer.encoding[channel]?.legend)
           layer.encoding[channel].legend = few ? { ...layer.encoding[channel].legend, title: null, columns: 2 } : null;
     }
-    if (state.step !== null)
-      own.layer.push({
-        data: { values: [{ step: state.step }] }, mark: { type: "rule", color: { expr: "ink" }, strokeDash: [2, 2] },
-        encoding: { x: { field: "step", type: "quantitative" } },
-      });
+    own.layer.push({
+      data: { name: "now" }, mark: { type: "rule", color: { expr: "ink" }, strokeDash: [2, 2] },
+      encoding: { x: { field: "step", type: "quantitative" } },
+    });
     return own;
   });
   if (!spec.concat.length) {
@@ -74,5 +73,13 @@ export async function drawCurves(chosen, state) {
     for (const own of spec.concat) for (const layer of own.layer) if (layer.encoding.x.scale) layer.encoding.x.scale.type = "linear";
   arranged(spec, "curves", 66, Math.max(125, byId("curves").clientWidth / 2 - 80), 420); // two at most
   for (const own of spec.concat) own.title = { text: own.title, limit: own.width + 30 };
+  data.datasets.now = nowOf(state);
   await draw("curves", linearized(spec, channels));
+}
+
+const nowOf = (state) => (state.step === null ? [] : [{ step: state.step }]);
+
+// The step of the diagram as a line in each panel, without drawing the curves again.
+export async function markStep(state) {
+  await views.curves?.view.data("now", nowOf(state)).runAsync();
 }

@@ -1,13 +1,13 @@
 // The page: one state, which every control changes and every chart follows.
 
 import { byId, data, element, saveText, views } from "./charts.js";
-import { curveNames, curvesShown, drawCurves } from "./curves.js";
+import { curveNames, curvesShown, drawCurves, markStep } from "./curves.js";
 import { agreement, boundariesAt, comparison, numbersOf, placeOf, tableOf, tooltipOf } from "./describe.js";
 import { drawDiagram, fillDiagram } from "./diagram.js";
 import { brushedCells, drawExplorer, fillExplorer, numberNames, onBrush, scatterAxes } from "./explore.js";
 import { drawFilters, filterWords, foundCells } from "./filters.js";
 import { MOVES, moved } from "./keys.js";
-import { drawSection, sectionNames, tools, whenNear } from "./sections.js";
+import { drawSection, sectionNames, tools, whenNear, whileSeen } from "./sections.js";
 import { fromFragment, toFragment } from "./state.js";
 import { asCsv, atPoints, keptCells } from "./table.js";
 
@@ -82,18 +82,27 @@ async function follow(changed) {
   controls();
   if (any(...REDRAWN)) await drawMain();
   else await fillMain();
-  if (any("a", "b", "linear") || (any("step") && views.scatter)) await redrawExplorers(any("a", "b") ? ["scatter"] : EXPLORERS);
-  await Promise.all(EXPLORERS.map((id) => fillExplorer(id, state, kept, brushed)));
-  if (any("pick", "other", "where", "step", "show", "linear", "brush")) {
-    describe();
-    await drawCurves(compared(), state);
-  }
+  if (any("a", "b", "linear")) await redrawExplorers(["scatter"]);
+  EXPLORERS.forEach((id) => stale.add(id));
+  await fillSeen();
+  describe();
+  if (any("pick", "other", "where", "show", "linear", "brush")) await drawCurves(compared(), state);
+  else if (any("step")) await markStep(state);
 }
 
 async function drawMain() {
   await drawDiagram(state, tooltip);
   listen();
   await fillMain();
+}
+
+// Charts of single cells that nobody sees are filled when they come into view.
+const seen = new Set();
+const stale = new Set();
+
+function fillSeen() {
+  const ids = EXPLORERS.filter((id) => seen.has(id) && stale.delete(id));
+  return Promise.all(ids.map((id) => fillExplorer(id, state, kept, brushed)));
 }
 
 const fillMain = () => fillDiagram(points, state, brushed, [picked(), pointOf(state.other)], isWhole());
@@ -288,6 +297,11 @@ async function drawAll() {
   const rest = [...(numbers ? EXPLORERS : []), ...sectionNames];
   await Promise.all(rest.filter((id) => views[id]).map(drawNear));
   whenNear(rest.filter((id) => !views[id]), drawNear);
+  whileSeen(numbers ? EXPLORERS : [], (id, is) => {
+    if (!is) return seen.delete(id);
+    seen.add(id);
+    return fillSeen();
+  });
 }
 
 setTheme(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");

@@ -39,3 +39,12 @@ export function whenNear(ids, call) {
   }, { rootMargin: "400px" });
   ids.forEach((id) => waiting.observe(byId(id)));
 }
+
+// Calls with each node when it comes into view and when it leaves.
+let watching = null;
+
+export function whileSeen(ids, call) {
+  watching?.disconnect();
+  watching = new IntersectionObserver((entries) => entries.forEach((entry) => call(entry.target.id, entry.isIntersecting)));
+  ids.forEach((id) => watching.observe(byId(id)));
+}
