@@ -219,6 +219,7 @@ def test_a_brush_in_any_chart_is_seen_in_all(visit):
     rows = visit.items("diagram", "mark-rect", "panel", "x", "y", "kind", "fade")
     bright = {tuple(row) for *row, kind, fade in rows if kind == "cell" and fade > 0.2}
     assert bright == {("mup", width, lr) for width in (64, 128, 256) for lr in (0.1, 0.3, 1, 3)}
+    assert "brushed" in visit.page.locator("#curves .role-legend-label text").all_text_contents()
     for name in ("scatter", "parallel"):
         visit.page.click("#clear")
         visit.settle("")

@@ -3,6 +3,8 @@
 import { arranged, byId, clone, data, draw, linearized, views } from "./charts.js";
 
 const FIRST = 3; // measures that are drawn when nobody says which
+export const BRUSHED = "brushed";
+const BEHIND = "#8c8c8c"; // of what is brushed
 const NAMED = 8; // series that a legend tells apart
 
 export const curveNames = () => [...data.curves.measures, ...(data.curves.layerMeasure ? [data.curves.layerMeasure + " by layer"] : [])];
@@ -29,8 +31,8 @@ export function curveRows(chosen, names) {
             rows[key]?.push({ series, line: `${cell} ${series}`, step: steps[curve.at][i], value, low: value, high: value });
         });
       curve.trace.forEach((values, place) => add(measures[place], several ? name : `seed ${seed}`, values));
-      for (const [layer, values] of Object.entries(curve.layers ?? {}))
-        add(curveNames().at(-1), several ? `${name} ${layer}` : layer, values);
+      for (const [layer, values] of name === BRUSHED ? [] : Object.entries(curve.layers ?? {}))
+        add(curveNames().at(-1), name.length === 1 ? `${name} ${layer}` : layer, values);
     }
   });
   return rows;
@@ -50,7 +52,13 @@ export async function drawCurves(chosen, state) {
     own.title = name.replaceAll("_", " ");
     for (const layer of own.layer) {
       layer.data = { values: rows[name] };
-      const few = new Set(rows[name].map((row) => row.series)).size <= NAMED;
+      const series = [...new Set(rows[name].map((row) => row.series))].sort((a, b) => (a === BRUSHED) - (b === BRUSHED));
+      const few = series.length <= NAMED;
+      const { range } = layer.encoding.color.scale;
+      layer.encoding.color.scale = {
+        domain: series, range: series.map((one, i) => (one === BRUSHED ? BEHIND : range[i % range.length])),
+      };
+      if (layer.mark.type !== "line") layer.transform = [{ filter: `datum.series !== '${BRUSHED}'` }];
       layer.encoding.x.scale.domain = [0, last];
       for (const channel of ["color", "strokeDash"])
         if (layer.encoding[channel]?.legend)

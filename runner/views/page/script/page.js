@@ -1,7 +1,7 @@
 // The page: one state, which every control changes and every chart follows.
 
 import { byId, data, element, saveText, views } from "./charts.js";
-import { curveNames, curvesShown, drawCurves, markStep } from "./curves.js";
+import { BRUSHED, curveNames, curvesShown, drawCurves, markStep } from "./curves.js";
 import { agreement, boundariesAt, comparison, numbersOf, placeOf, tableOf, tooltipOf } from "./describe.js";
 import { drawDiagram, fillDiagram } from "./diagram.js";
 import { brushedCells, drawExplorer, fillExplorer, numberNames, onBrush, scatterAxes } from "./explore.js";
@@ -14,7 +14,7 @@ import { asCsv, atPoints, keptCells } from "./table.js";
 const root = document.documentElement;
 const EXPLORERS = ["scatter", "parallel"];
 const PLAY_MS = 500;
-const MOST_CURVES = 60; // of brushed cells
+const MOST_CURVES = 40; // of brushed cells
 let state = fromFragment(location.hash);
 let kept, points, brushed, playing;
 
@@ -132,9 +132,12 @@ const pick = (point, other = false) => change({ [other ? "other" : "pick"]: firs
 
 // -- the panel beside the diagram --------------------------------------------------------------------------------
 
+// The chosen points, and what is brushed where it is not more than curves can show.
 function compared() {
   const ids = [picked(), pointOf(state.other)].filter((id) => id !== null);
-  return ids.map((id, place) => ({ name: ids.length > 1 ? "AB"[place] : placeOf(id), members: points[id].cells }));
+  const others = brushed && brushed.size <= MOST_CURVES ? [{ name: BRUSHED, members: [...brushed] }] : [];
+  const named = ids.map((id, place) => ({ name: ids.length > 1 ? "AB"[place] : "chosen", members: points[id].cells }));
+  return [...others, ...named];
 }
 
 function describe() {
