@@ -126,7 +126,7 @@ class Visit:
 
     def settle(self, fragment=None):
         """Wait until charts are as the address says."""
-        self.page.wait_for_timeout(80)  # a brush is told of when the hand rests
+        self.page.wait_for_timeout(160)  # a brush is told of when the hand rests
         self.page.wait_for_function(
             "text => document.body.dataset.shown === (text ?? location.hash.slice(1))", arg=fragment
         )

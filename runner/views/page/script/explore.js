@@ -7,6 +7,7 @@ import { keyOf, valueAt } from "./table.js";
 const MOST_LINES = 1500; // of parallel coordinates
 const MOST_AXES = 9;
 const FADED = 0.06;
+const RESTS_MS = 120; // a brush is followed when the hand rests
 
 const isNumeric = (key) => data.cells.keys[key].values.every((value) => typeof value === "number");
 
@@ -54,7 +55,7 @@ export function onBrush(id, changed) {
   let timer;
   views[id].view.addDataListener("brush_store", (_, tuples) => {
     clearTimeout(timer);
-    timer = setTimeout(() => changed(brushOf(id, tuples[0])), 60);
+    timer = setTimeout(() => changed(brushOf(id, tuples[0])), RESTS_MS);
   });
 }
 
