@@ -152,6 +152,7 @@ def test_filters_choose_cells_by_any_key(visit):
     visit.settle()
     assert {key[:2] for key in visit.letters()} == {("ntk", 64), ("ntk", 128)}
     assert visit.page.inner_text("#selected").startswith("36 of 360 cells")
+    assert visit.point().startswith("ntk, width 64")  # never of a point that is not shown
     visit.page.click("[data-key='seed'][data-value='1']")
     visit.settle()
     assert "hidden while a filter parts them" in visit.page.inner_text("#selected")

@@ -166,7 +166,7 @@ def _marks(scales: tuple[Any, Any]) -> list[Any]:
     brush = alt.selection_interval(
         name=BRUSH, encodings=["x", "y"], mark=alt.BrushConfig(fill=INK, fillOpacity=0.1, stroke=INK)
     )
-    places = alt.Chart().transform_filter(_of("line")).mark_point(
+    places = alt.Chart().transform_filter(_of("line", "datum.tip")).mark_point(
         filled=True, size=22, fill=PAPER, stroke=INK, strokeWidth=1.3, opacity=1
     )  # fmt: skip
     return [

@@ -52,7 +52,8 @@ export async function drawCurves(chosen, state) {
     own.title = name.replaceAll("_", " ");
     for (const layer of own.layer) {
       layer.data = { values: rows[name] };
-      const series = [...new Set(rows[name].map((row) => row.series))].sort((a, b) => (a === BRUSHED) - (b === BRUSHED));
+      const series = [...new Set(rows[name].map((row) => row.series))]
+        .sort((a, b) => (a === BRUSHED) - (b === BRUSHED) || a.localeCompare(b, "en", { numeric: true }));
       const few = series.length <= NAMED;
       const { range } = layer.encoding.color.scale;
       layer.encoding.color.scale = {

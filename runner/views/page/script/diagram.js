@@ -165,6 +165,19 @@ function lineRows(state) {
   return rows;
 }
 
+// A line that has one place in its panel reaches over the rectangle of its points.
+function withEnds(rows) {
+  const { points } = data;
+  const count = {};
+  for (const row of rows) count[`${row.panel} ${row.words}`] = (count[`${row.panel} ${row.words}`] ?? 0) + 1;
+  return rows.flatMap((row) => {
+    if (count[`${row.panel} ${row.words}`] > 1) return [row];
+    const id = points.x.findIndex((x, one) => x === row.x && titleOf(points.panel[one]) === row.panel);
+    const end = (x) => ({ ...row, x, tip: null });
+    return [end(points.x0[id]), row, end(points.x1[id])];
+  });
+}
+
 // Names of the lines at the right border, pushed apart where they would lie on each other.
 function labelRows(lines, view) {
   const found = [];
@@ -204,7 +217,8 @@ export async function fillDiagram(points, state, brushed, picks, whole) {
   const visible = points.filter((point) => point.cells.length);
   const cells = visible.map((point) =>
     cellRow(point, state, brushed && !point.cells.some((cell) => brushed.has(cell))));
-  const lines = whole ? lineRows(state) : [];
+  const there = new Set(visible.map(({ id }) => `${data.points.x[id]} ${titleOf(data.points.panel[id])}`));
+  const lines = whole ? withEnds(lineRows(state).filter((line) => there.has(`${line.x} ${line.panel}`))) : [];
   const frames = picks.flatMap((id, place) =>
     id === null ? [] : [{ kind: "pick", panel: titleOf(data.points.panel[id]), ...borders(id), stroke: ["#1a1a1a", "#0072b2"][place] }]);
   const axes = { x: axisOf(view, "x"), y: axisOf(view, "y") };

@@ -21,9 +21,21 @@ let kept, points, brushed, playing;
 // -- the state, read ---------------------------------------------------------------------------------------------
 
 const pointOf = (id) => data.cells.point[data.cells.id.indexOf(id)] ?? null;
-// Until a point is chosen, one that is rich: its curves say most.
-const rich = data.cells.point.findIndex((_, cell) => data.regimes[cell].endsWith("R") && data.curves.cells[cell]);
-const picked = () => pointOf(state.pick) ?? data.cells.point[Math.max(0, rich)];
+// The point to speak of: the chosen one, while a filter leaves some of its cells, else one that is rich, for its
+// curves say most. Null where no cell is shown.
+function picked() {
+  const id = pointOf(state.pick);
+  if (id !== null && points[id].cells.length) return id;
+  const shown = points.filter((point) => point.cells.length);
+  const says = (point) => point.cells.some((cell) => data.regimes[cell].endsWith("R") && data.curves.cells[cell]);
+  return (shown.find(says) ?? shown[0])?.id ?? null;
+}
+
+function other() {
+  const id = pointOf(state.other);
+  return id !== null && points[id].cells.length ? id : null;
+}
+
 const firstCell = (point) => data.cells.id[data.cells.point.indexOf(point)];
 const tooltip = (text, safe) => tooltipOf(text, safe, points, state);
 
@@ -105,7 +117,7 @@ function fillSeen() {
   return Promise.all(ids.map((id) => fillExplorer(id, state, kept, brushed)));
 }
 
-const fillMain = () => fillDiagram(points, state, brushed, [picked(), pointOf(state.other)], isWhole());
+const fillMain = () => fillDiagram(points, state, brushed, [picked(), other()], isWhole());
 
 async function redrawExplorers(ids) {
   for (const id of ids.filter((one) => views[one])) {
@@ -134,26 +146,27 @@ const pick = (point, other = false) => change({ [other ? "other" : "pick"]: firs
 
 // The chosen points, and what is brushed where it is not more than curves can show.
 function compared() {
-  const ids = [picked(), pointOf(state.other)].filter((id) => id !== null);
+  const ids = [picked(), other()].filter((id) => id !== null);
   const others = brushed && brushed.size <= MOST_CURVES ? [{ name: BRUSHED, members: [...brushed] }] : [];
   const named = ids.map((id, place) => ({ name: ids.length > 1 ? "AB"[place] : "chosen", members: points[id].cells }));
   return [...others, ...named];
 }
 
 function describe() {
-  const id = picked();
-  const other = pointOf(state.other);
-  byId("point").textContent = `${other === null ? "" : "A: "}${placeOf(id)}: ${agreement(points[id])}`;
-  byId("other").textContent = other === null ? "" : `B: ${placeOf(other)}: ${agreement(points[other])}`;
-  const at = `${data.axes.x} ${data.points.x[id]}`;
+  const [id, second] = [picked(), other()];
+  const two = second !== null && second !== id;
+  byId("point").textContent = id === null ? "No cell meets the filter." : `${two ? "A: " : ""}${placeOf(id)}: ${agreement(points[id])}`;
+  byId("other").textContent = two ? `B: ${placeOf(second)}: ${agreement(points[second])}` : "";
+  byId("ends").replaceChildren();
+  byId("numbers").replaceChildren();
+  byId("cells").textContent = id === null ? "" : points[id].cells.map((cell) => data.cells.id[cell]).slice(0, 6).join(" ");
+  if (id === null) return;
   const lines = boundariesAt(id, state);
-  const head = [data.points.titles[data.points.panel[id]], `at ${at}`].filter(Boolean).join(", ");
-  byId("ends").replaceChildren(lines.length ? tableOf([head, "95 % in brackets"], lines) : "");
-  const numbers = other === null
-    ? tableOf(["measure", "median", "range of seeds"], numbersOf(points[id], state.step))
-    : tableOf(["", "A", "B"], comparison(points[id], points[other], state.step));
-  byId("numbers").replaceChildren(numbers);
-  byId("cells").textContent = points[id].cells.map((cell) => data.cells.id[cell]).slice(0, 6).join(" ");
+  const head = [data.points.titles[data.points.panel[id]], `at ${data.axes.x} ${data.points.x[id]}`].filter(Boolean).join(", ");
+  if (lines.length) byId("ends").append(tableOf([head, "95 % in brackets"], lines));
+  byId("numbers").append(two
+    ? tableOf(["", "A", "B"], comparison(points[id], points[second], state.step))
+    : tableOf(["measure", "median", "range of seeds"], numbersOf(points[id], state.step)));
 }
 
 // -- controls ----------------------------------------------------------------------------------------------------
@@ -175,7 +188,8 @@ function controls() {
   for (const box of document.querySelectorAll("[data-line]")) box.checked = !state.hidden.includes(box.dataset.line);
   const names = scatterAxes(state);
   for (const axis of ["a", "b"]) byId(axis).value = names[axis];
-  byId("swap").disabled = state.other === null;
+  byId("swap").disabled = other() === null;
+  byId("compare").disabled = picked() === null;
   keepFocus(() => drawFilters(state, (key, values) => change({ where: { ...state.where, [key]: values } })));
 }
 
@@ -210,7 +224,8 @@ function find() {
 }
 
 function pressed(event) {
-  const id = (event.shiftKey ? pointOf(state.other) : null) ?? picked();
+  const id = (event.shiftKey ? other() : null) ?? picked();
+  if (id === null) return;
   if (event.key in MOVES) pick(moved(id, event.key), event.shiftKey);
   else if (event.key === "c") change({ other: firstCell(picked()) });
   else if (event.key === "Escape") clear();
