@@ -308,7 +308,7 @@ def test_a_link_restores_the_view(browser, page_file, visit):
 def test_keys_choose_points(visit):
     visit.page.focus("#diagram")
     seen = [visit.point()]
-    for key in ("ArrowRight", "ArrowDown", "PageUp"):
+    for key in ("ArrowRight", "ArrowDown", "PageDown"):
         visit.page.keyboard.press(key)
         visit.settle()
         seen.append(visit.point())

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from runner.analysis.columns import distinct, groups
+from runner.analysis.columns import groups
 from runner.analysis.phase import Axes, is_scattered
 from runner.analysis.regime import COLORS, LETTERS, REGIMES
 from runner.analysis.selection import facet_label
@@ -177,8 +177,3 @@ def _marks(scales: tuple[Any, Any]) -> list[Any]:
         places.encode(x=x, y=y, tooltip=alt.Tooltip("tip:N")).properties(name="places"),
         words.encode(x=x, y=y, text=alt.Text("words:N")).properties(name="labels"),
     ]
-
-
-def axis_values(grid: pd.DataFrame, axes: Axes) -> dict[str, list[Any]]:
-    """Return the values of both axes, sorted, as they are written."""
-    return {"x": distinct(grid[axes.x]), "y": distinct(grid[axes.y])}

@@ -5,7 +5,7 @@ from importlib.resources import files
 
 MODULES = (
     "state", "table", "raster", "charts", "diagram", "describe", "curves", "explore", "filters",
-    "keys", "sections", "page",
+    "keys", "panel", "sections", "page",
 )  # fmt: skip
 """Files ``NAME.js`` of this folder, each below those that it imports; the last one runs."""
 _IMPORT = re.compile(r"^import (\{[^}]*\}) from \"\./(\w+)\.js\";$", re.MULTILINE)

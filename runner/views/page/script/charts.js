@@ -61,7 +61,9 @@ function withOneLegend(spec) {
   for (const channel of ["color", "shape", "strokeDash"]) {
     if (spec.resolve?.scale?.[channel] === "independent") continue;
     const layers = (spec.concat ?? []).flatMap((panel) => panel.layer ?? [panel]);
-    const encoded = layers.map((layer) => layer.encoding?.[channel]).filter((one) => one?.legend !== undefined);
+    const encoded = layers
+      .map((layer) => layer.encoding?.[channel])
+      .filter((one) => one?.legend !== undefined);
     const legend = encoded.find((one) => one.legend)?.legend;
     if (legend) encoded.forEach((one) => (one.legend = legend));
   }

@@ -7,12 +7,20 @@ export const BRUSHED = "brushed";
 const BEHIND = "#8c8c8c"; // of what is brushed
 const NAMED = 8; // series that a legend tells apart
 
-export const curveNames = () => [...data.curves.measures, ...(data.curves.layerMeasure ? [data.curves.layerMeasure + " by layer"] : [])];
+export const curveNames = () => [
+  ...data.curves.measures,
+  ...(data.curves.layerMeasure ? [data.curves.layerMeasure + " by layer"] : []),
+];
 
 export function curvesShown(state) {
   const names = curveNames();
   const asked = state.show?.filter((name) => names.includes(name));
-  return asked ?? [...names.slice(0, Math.min(FIRST, data.curves.measures.length)), ...names.slice(data.curves.measures.length)];
+  return (
+    asked ?? [
+      ...names.slice(0, Math.min(FIRST, data.curves.measures.length)),
+      ...names.slice(data.curves.measures.length),
+    ]
+  );
 }
 
 // Rows of each measure by name: one series per seed, or per point where two are compared.
@@ -28,7 +36,14 @@ export function curveRows(chosen, names) {
       const add = (key, series, values) =>
         values.forEach((value, i) => {
           if (value !== null && value > 0)
-            rows[key]?.push({ series, line: `${cell} ${series}`, step: steps[curve.at][i], value, low: value, high: value });
+            rows[key]?.push({
+              series,
+              line: `${cell} ${series}`,
+              step: steps[curve.at][i],
+              value,
+              low: value,
+              high: value,
+            });
         });
       curve.trace.forEach((values, place) => add(measures[place], several ? name : `seed ${seed}`, values));
       for (const [layer, values] of name === BRUSHED ? [] : Object.entries(curve.layers ?? {}))
@@ -47,30 +62,37 @@ export async function drawCurves(chosen, state) {
   delete spec.data;
   delete panel.data;
   const last = Math.max(...data.curves.steps.flat());
-  spec.concat = names.filter((name) => rows[name].length).map((name) => {
-    const own = clone(panel);
-    own.title = name.replaceAll("_", " ");
-    for (const layer of own.layer) {
-      layer.data = { values: rows[name] };
-      const series = [...new Set(rows[name].map((row) => row.series))]
-        .sort((a, b) => (a === BRUSHED) - (b === BRUSHED) || a.localeCompare(b, "en", { numeric: true }));
-      const few = series.length <= NAMED;
-      const { range } = layer.encoding.color.scale;
-      layer.encoding.color.scale = {
-        domain: series, range: series.map((one, i) => (one === BRUSHED ? BEHIND : range[i % range.length])),
-      };
-      if (layer.mark.type !== "line") layer.transform = [{ filter: `datum.series !== '${BRUSHED}'` }];
-      layer.encoding.x.scale.domain = [0, last];
-      for (const channel of ["color", "strokeDash"])
-        if (layer.encoding[channel]?.legend)
-          layer.encoding[channel].legend = few ? { ...layer.encoding[channel].legend, title: null, columns: 2 } : null;
-    }
-    own.layer.push({
-      data: { name: "now" }, mark: { type: "rule", color: { expr: "ink" }, strokeDash: [2, 2] },
-      encoding: { x: { field: "step", type: "quantitative" } },
+  spec.concat = names
+    .filter((name) => rows[name].length)
+    .map((name) => {
+      const own = clone(panel);
+      own.title = name.replaceAll("_", " ");
+      for (const layer of own.layer) {
+        layer.data = { values: rows[name] };
+        const series = [...new Set(rows[name].map((row) => row.series))].sort(
+          (a, b) => (a === BRUSHED) - (b === BRUSHED) || a.localeCompare(b, "en", { numeric: true }),
+        );
+        const few = series.length <= NAMED;
+        const { range } = layer.encoding.color.scale;
+        layer.encoding.color.scale = {
+          domain: series,
+          range: series.map((one, i) => (one === BRUSHED ? BEHIND : range[i % range.length])),
+        };
+        if (layer.mark.type !== "line") layer.transform = [{ filter: `datum.series !== '${BRUSHED}'` }];
+        layer.encoding.x.scale.domain = [0, last];
+        for (const channel of ["color", "strokeDash"])
+          if (layer.encoding[channel]?.legend)
+            layer.encoding[channel].legend = few
+              ? { ...layer.encoding[channel].legend, title: null, columns: 2 }
+              : null;
+      }
+      own.layer.push({
+        data: { name: "now" },
+        mark: { type: "rule", color: { expr: "ink" }, strokeDash: [2, 2] },
+        encoding: { x: { field: "step", type: "quantitative" } },
+      });
+      return own;
     });
-    return own;
-  });
   if (!spec.concat.length) {
     views.curves?.finalize();
     delete views.curves;
@@ -79,7 +101,8 @@ export async function drawCurves(chosen, state) {
   }
   const channels = state.linear.includes("curves") ? ["y"] : [];
   if (state.linear.includes("steps"))
-    for (const own of spec.concat) for (const layer of own.layer) if (layer.encoding.x.scale) layer.encoding.x.scale.type = "linear";
+    for (const own of spec.concat)
+      for (const layer of own.layer) if (layer.encoding.x.scale) layer.encoding.x.scale.type = "linear";
   arranged(spec, "curves", 66, Math.max(125, byId("curves").clientWidth / 2 - 80), 420); // two at most
   for (const own of spec.concat) own.title = { text: own.title, limit: own.width + 30 };
   data.datasets.now = nowOf(state);

@@ -8,8 +8,13 @@ const TOLD = 12; // measures in a tooltip; the panel has all
 
 export function placeOf(id) {
   const { axes, points } = data;
-  return [points.titles[points.panel[id]], `${axes.x} ${shown(points.x[id])}`, `${axes.y} ${shown(points.y[id])}`]
-    .filter(Boolean).join(", ");
+  return [
+    points.titles[points.panel[id]],
+    `${axes.x} ${shown(points.x[id])}`,
+    `${axes.y} ${shown(points.y[id])}`,
+  ]
+    .filter(Boolean)
+    .join(", ");
 }
 
 export function agreement(point) {
@@ -21,7 +26,9 @@ export function agreement(point) {
 // [name, median, smallest and largest] of each measure that is known of some cell.
 export function numbersOf(point, step) {
   return Object.keys(data.cells.measures).flatMap((name) => {
-    const values = point.cells.map((cell) => valueAt(data, cell, name, step)).filter((value) => value !== null);
+    const values = point.cells
+      .map((cell) => valueAt(data, cell, name, step))
+      .filter((value) => value !== null);
     if (!values.length) return [];
     const range = values.length > 1 ? `${shown(Math.min(...values))} – ${shown(Math.max(...values))}` : "";
     return [[name, shown(median(values)), range]];
@@ -31,7 +38,12 @@ export function numbersOf(point, step) {
 // The text of a tooltip for `point:ID`, `line:PLACE` or `cell:PLACE`; `safe` escapes.
 export function tooltipOf(text, safe, points, state) {
   const [kind, at] = String(text).split(":");
-  const rows = kind === "point" ? pointRows(points[at], state) : kind === "line" ? lineRows(linesAt(state)[at]) : cellRows(Number(at), state);
+  const rows =
+    kind === "point"
+      ? pointRows(points[at], state)
+      : kind === "line"
+        ? lineRows(linesAt(state)[at])
+        : cellRows(Number(at), state);
   return `<table>${rows.map(([key, value]) => `<tr><td class="key">${safe(key)}</td><td class="value">${safe(value)}</td></tr>`).join("")}</table>`;
 }
 
@@ -39,56 +51,88 @@ function pointRows(point, state) {
   const { axes, points } = data;
   const first = point.cells[0];
   const seeds = point.cells.map((cell) => `${data.cells.seed[cell]} ${regimeOf(cell, state.step)}`);
-  const told = numbersOf(point, state.step).filter(([name]) => Object.hasOwn(data.colors, name)).slice(0, TOLD);
+  const told = numbersOf(point, state.step)
+    .filter(([name]) => Object.hasOwn(data.colors, name))
+    .slice(0, TOLD);
   return [
     ...axes.facets.map((key) => [key, shown(keyOf(data.cells, key, first))]),
-    [axes.x, shown(points.x[point.id])], [axes.y, shown(points.y[point.id])],
-    ["regime", agreement(point)], ["seeds", seeds.length > 6 ? `${seeds.length}` : seeds.join(", ")],
+    [axes.x, shown(points.x[point.id])],
+    [axes.y, shown(points.y[point.id])],
+    ["regime", agreement(point)],
+    ["seeds", seeds.length > 6 ? `${seeds.length}` : seeds.join(", ")],
     ...told.map(([name, value, range]) => [name, range ? `${value} (${range})` : value]),
   ];
 }
 
 function lineRows(line) {
   return [
-    [data.axes.x, shown(line.x)], [line.words, `${data.axes.y} ${lineWords(line)}`],
+    [data.axes.x, shown(line.x)],
+    [line.words, `${data.axes.y} ${lineWords(line)}`],
     ["interval", line.low === null ? "bracket of cells" : "95 %, seeds and grid"],
-    ["bracket", `${shown(line.last)} – ${shown(line.first)}`], ["seeds", String(line.seeds)],
+    ["bracket", `${shown(line.last)} – ${shown(line.first)}`],
+    ["seeds", String(line.seeds)],
   ];
 }
 
 function cellRows(cell, state) {
   const keys = Object.keys(data.cells.keys).filter((key) => data.free.includes(key));
   return [
-    ["cell", data.cells.id[cell]], ...keys.map((key) => [key, shown(keyOf(data.cells, key, cell))]),
+    ["cell", data.cells.id[cell]],
+    ...keys.map((key) => [key, shown(keyOf(data.cells, key, cell))]),
     ["regime", regimeOf(cell, state.step)],
   ];
 }
 
 export function regimeOf(cell, step) {
   const letter = letterAt(data, cell, step);
-  return data.legend.names.find((name) => data.legend.letters[name] === letter) ?? keyOf(data.cells, "status", cell);
+  return (
+    data.legend.names.find((name) => data.legend.letters[name] === letter) ??
+    keyOf(data.cells, "status", cell)
+  );
 }
 
 // Where regimes and training end at the x of a point, theory's rate and the best one there: [words, number].
 export function boundariesAt(id, state) {
   const { axes, points, theory, best } = data;
   const here = (row) => row.panel === points.panel[id] && row.x === points.x[id];
-  const found = linesAt({ ...state, hidden: [] }).filter(here).map((line) => [line.words, `${axes.y} ${lineWords(line)}`]);
+  const found = linesAt({ ...state, hidden: [] })
+    .filter(here)
+    .map((line) => [line.words, `${axes.y} ${lineWords(line)}`]);
   theory.panel.forEach((panel, i) => {
     if (here({ panel, x: theory.x[i] })) found.push([theory.words, `${axes.y} ${shown(theory.y[i])}`]);
   });
   for (const row of best.filter(here)) {
     const interval = row.low === null ? "" : ` [${shown(row.low)}, ${shown(row.high)}]`;
-    found.push([`best ${axes.y} by ${data.bestBy}`, `${shown(row.best)}${interval}${row.end ? ", at an end of the grid" : ""}`]);
+    found.push([
+      `best ${axes.y} by ${data.bestBy}`,
+      `${shown(row.best)}${interval}${row.end ? ", at an end of the grid" : ""}`,
+    ]);
   }
   return found;
 }
 
 export function tableOf(head, rows) {
-  return element("div", { class: "scroll" }, element("table", {},
-    element("thead", {}, element("tr", {}, ...head.map((name) => element("th", { scope: "col" }, name)))),
-    element("tbody", {}, ...rows.map(([first, ...rest]) => element("tr", {},
-      element("th", { scope: "row" }, first), ...rest.map((value) => element("td", {}, value)))))));
+  return element(
+    "div",
+    { class: "scroll" },
+    element(
+      "table",
+      {},
+      element("thead", {}, element("tr", {}, ...head.map((name) => element("th", { scope: "col" }, name)))),
+      element(
+        "tbody",
+        {},
+        ...rows.map(([first, ...rest]) =>
+          element(
+            "tr",
+            {},
+            element("th", { scope: "row" }, first),
+            ...rest.map((value) => element("td", {}, value)),
+          ),
+        ),
+      ),
+    ),
+  );
 }
 
 // The keys in which two points differ, and their numbers beside each other.
@@ -96,11 +140,14 @@ export function comparison(one, other, step) {
   const keys = Object.keys(data.cells.keys).filter((key) => key !== "seed");
   const [a, b] = [one, other].map((point) => (key) => shown(keyOf(data.cells, key, point.cells[0])));
   const rows = keys.filter((key) => a(key) !== b(key)).map((key) => [key, a(key), b(key)]);
-  const numbers = [one, other].map((point) => new Map(numbersOf(point, step).map(([name, ...rest]) => [name, rest])));
+  const numbers = [one, other].map(
+    (point) => new Map(numbersOf(point, step).map(([name, ...rest]) => [name, rest])),
+  );
   const text = (found) => (found ? (found[1] ? `${found[0]} (${found[1]})` : found[0]) : "–");
   const names = [...new Set([...numbers[0].keys(), ...numbers[1].keys()])];
   return [
-    ...rows, ["regime", agreement(one), agreement(other)],
+    ...rows,
+    ["regime", agreement(one), agreement(other)],
     ...names.map((name) => [name, text(numbers[0].get(name)), text(numbers[1].get(name))]),
   ];
 }

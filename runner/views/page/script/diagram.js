@@ -20,7 +20,8 @@ export function panelSizes(count, width, height) {
     const across = (width - AXIS) / columns - labels;
     const up = Math.max(150, Math.min(640, (height - 70) / rows - 52));
     const score = Math.min(across, 1.5 * up) - 12 * (rows * columns - count);
-    if (columns === 1 || score > best.score) best = { columns, width: Math.max(110, across), height: up, score };
+    if (columns === 1 || score > best.score)
+      best = { columns, width: Math.max(110, across), height: up, score };
   }
   return best;
 }
@@ -29,7 +30,11 @@ function specification(state) {
   const spec = clone(data.charts.diagram);
   const node = byId("diagram");
   const room = Math.max(320, innerHeight - node.getBoundingClientRect().top - scrollY - 12);
-  const size = panelSizes(data.points.titles.length, node.clientWidth, node.clientWidth < NARROW ? 0 : room - (state.color === "regime" ? 0 : 28));
+  const size = panelSizes(
+    data.points.titles.length,
+    node.clientWidth,
+    node.clientWidth < NARROW ? 0 : room - (state.color === "regime" ? 0 : 28),
+  );
   spec.columns = size.columns;
   spec.spec.width = Math.floor(size.width);
   spec.spec.height = node.clientWidth < NARROW ? 230 : Math.floor(size.height);
@@ -49,14 +54,23 @@ function specification(state) {
     if (layer.name === "chips") layer.mark.size = Math.max(30, (1.4 * letters) ** 2);
     if (node.clientWidth < NARROW && !measured) layer.encoding.color.legend.columns = 3;
   }
-  linearized(spec, state.linear.flatMap((name) => (name.startsWith("diagram.") ? [name.slice(8)] : [])));
+  linearized(
+    spec,
+    state.linear.flatMap((name) => (name.startsWith("diagram.") ? [name.slice(8)] : [])),
+  );
   return spec;
 }
 
 function letterSize({ width, height }) {
-  const most = (key) => Math.max(...data.points.titles.map((_, panel) => new Set(
-    data.points[key].filter((_, id) => data.points.panel[id] === panel)).size));
-  return data.points.scattered.some(Boolean) ? 0 : Math.min(15, (0.5 * width) / most("x"), (0.6 * height) / most("y"));
+  const most = (key) =>
+    Math.max(
+      ...data.points.titles.map(
+        (_, panel) => new Set(data.points[key].filter((_, id) => data.points.panel[id] === panel)).size,
+      ),
+    );
+  return data.points.scattered.some(Boolean)
+    ? 0
+    : Math.min(15, (0.5 * width) / most("x"), (0.6 * height) / most("y"));
 }
 
 let letters = 0;
@@ -80,7 +94,9 @@ function axisOf(view, name) {
   const size = views.diagram.spec.spec[name === "x" ? "width" : "height"];
   const log = scale.type === "log";
   return {
-    low, high, size,
+    low,
+    high,
+    size,
     to: (value) => (log ? Math.log(value / low) / Math.log(high / low) : (value - low) / (high - low)) * size,
     from: (place) => (log ? low * (high / low) ** (place / size) : low + ((high - low) * place) / size),
   };
@@ -93,7 +109,8 @@ function inPixels(lines, axes) {
     const own = ((found[line.panel] ??= {})[line.words] ??= []);
     own.push([axes.x.to(line.x), axes.y.to(line.y)]);
   }
-  for (const panel of Object.values(found)) for (const own of Object.values(panel)) own.sort(([a], [b]) => a - b);
+  for (const panel of Object.values(found))
+    for (const own of Object.values(panel)) own.sort(([a], [b]) => a - b);
   return found;
 }
 
@@ -112,13 +129,31 @@ function letterPlace(id, drawn, axes) {
   const [left, x, right] = ["x0", "x", "x1"].map((name) => axes.x.to(points[name][id]));
   const [low, y, high] = ["y0", "y", "y1"].map((name) => axes.y.to(points[name][id]));
   const free = ([across, up]) =>
-    Math.min(0.7 * letters, ...lines.map((line) => heightAt(line, across)).filter((at) => at !== null).map((at) => Math.abs(at - up)));
+    Math.min(
+      0.7 * letters,
+      ...lines
+        .map((line) => heightAt(line, across))
+        .filter((at) => at !== null)
+        .map((at) => Math.abs(at - up)),
+    );
   const reach = [Math.max(0, (right - left) / 2 - letters), Math.max(0, (high - low) / 2 - 0.75 * letters)];
-  const tried = [[0, 0], [0, 0.7], [0, -0.7], [0, 1], [0, -1], [-0.7, 0], [0.7, 0], [-0.9, 1], [0.9, -1], [-0.9, -1], [0.9, 1]]
-    .map(([across, up]) => [x + across * reach[0], y + up * reach[1]]);
+  const tried = [
+    [0, 0],
+    [0, 0.7],
+    [0, -0.7],
+    [0, 1],
+    [0, -1],
+    [-0.7, 0],
+    [0.7, 0],
+    [-0.9, 1],
+    [0.9, -1],
+    [-0.9, -1],
+    [0.9, 1],
+  ].map(([across, up]) => [x + across * reach[0], y + up * reach[1]]);
   const best = tried.reduce((one, other) => (free(other) > free(one) + 0.5 ? other : one));
   return best === tried[0]
-    ? { letterX: points.x[id], letterY: points.y[id] } : { letterX: axes.x.from(best[0]), letterY: axes.y.from(best[1]) };
+    ? { letterX: points.x[id], letterY: points.y[id] }
+    : { letterX: axes.x.from(best[0]), letterY: axes.y.from(best[1]) };
 }
 
 function cellRow(point, state, faded) {
@@ -128,10 +163,17 @@ function cellRow(point, state, faded) {
   const measured = state.color !== "regime";
   const mark = state.step === null && flagged(point) ? "*" : "";
   return {
-    kind: "cell", id: point.id, panel: titleOf(points.panel[point.id]), tip: `point:${point.id}`,
-    ...borders(point.id), regime: point.regime, value: point.value, plain: whole ? fill : mixed(fill),
+    kind: "cell",
+    id: point.id,
+    panel: titleOf(points.panel[point.id]),
+    tip: `point:${point.id}`,
+    ...borders(point.id),
+    regime: point.regime,
+    value: point.value,
+    plain: whole ? fill : mixed(fill),
     letter: point.regime ? legend.letters[point.regime] + mark : point.failed ? "!" : "",
-    letterSize: letters < 6 ? 0 : letters, fill: measured ? "#ffffff" : whole ? fill : mixed(fill),
+    letterSize: letters < 6 ? 0 : letters,
+    fill: measured ? "#ffffff" : whole ? fill : mixed(fill),
     ink: measured || !whole || !point.regime ? "#000000" : legend.inks[point.regime],
     fade: faded ? FADED : measured || whole ? 1 : PALE,
   };
@@ -155,13 +197,26 @@ export function linesAt(state) {
 
 function lineRows(state) {
   const rows = linesAt(state).map((line, place) => ({
-    kind: "line", panel: titleOf(line.panel), x: line.x, y: line.place, words: line.words, tip: `line:${place}`,
-    low: line.low ?? line.last, high: line.high ?? line.first,
+    kind: "line",
+    panel: titleOf(line.panel),
+    x: line.x,
+    y: line.place,
+    words: line.words,
+    tip: `line:${place}`,
+    low: line.low ?? line.last,
+    high: line.high ?? line.first,
   }));
   const { theory } = data;
   if (!state.hidden.includes("theory"))
     theory.panel.forEach((panel, i) =>
-      rows.push({ kind: "theory", panel: titleOf(panel), x: theory.x[i], y: theory.y[i], words: theory.words }));
+      rows.push({
+        kind: "theory",
+        panel: titleOf(panel),
+        x: theory.x[i],
+        y: theory.y[i],
+        words: theory.words,
+      }),
+    );
   return rows;
 }
 
@@ -194,7 +249,13 @@ function labelRows(lines, view) {
     const beyond = ends.length ? ends.at(-1).at - height : 0;
     if (beyond > 0) ends.forEach((end) => (end.at = Math.max(0, end.at - beyond)));
     for (const { line, at } of ends)
-      found.push({ kind: "label", panel: title, x: edge, y: from(at), words: narrow ? line.words.split(" ")[0] : line.words });
+      found.push({
+        kind: "label",
+        panel: title,
+        x: edge,
+        y: from(at),
+        words: narrow ? line.words.split(" ")[0] : line.words,
+      });
   }
   return found;
 }
@@ -202,10 +263,18 @@ function labelRows(lines, view) {
 function mapRows(points, state, view) {
   if (state.color === "regime" || data.points.scattered.some(Boolean)) return [];
   const scale = view.scale("color");
-  const logs = { x: view.scale("x").type === "log", y: view.scale("y").type === "log", value: scale.type.includes("log") };
+  const logs = {
+    x: view.scale("x").type === "log",
+    y: view.scale("y").type === "log",
+    value: scale.type.includes("log"),
+  };
   return data.points.titles.flatMap((title, panel) => {
     const own = points.filter((point) => point.cells.length && data.points.panel[point.id] === panel);
-    const rows = own.map((point) => ({ x: data.points.x[point.id], y: data.points.y[point.id], value: point.value }));
+    const rows = own.map((point) => ({
+      x: data.points.x[point.id],
+      y: data.points.y[point.id],
+      value: point.value,
+    }));
     const found = picture(rows, logs, scale);
     return found ? [{ kind: "map", panel: title, ...found }] : [];
   });
@@ -216,11 +285,22 @@ export async function fillDiagram(points, state, brushed, picks, whole) {
   const { view } = views.diagram;
   const visible = points.filter((point) => point.cells.length);
   const cells = visible.map((point) =>
-    cellRow(point, state, brushed && !point.cells.some((cell) => brushed.has(cell))));
+    cellRow(point, state, brushed && !point.cells.some((cell) => brushed.has(cell))),
+  );
   const there = new Set(visible.map(({ id }) => `${data.points.x[id]} ${titleOf(data.points.panel[id])}`));
   const lines = whole ? withEnds(lineRows(state).filter((line) => there.has(`${line.x} ${line.panel}`))) : [];
   const frames = picks.flatMap((id, place) =>
-    id === null ? [] : [{ kind: "pick", panel: titleOf(data.points.panel[id]), ...borders(id), stroke: ["#1a1a1a", "#0072b2"][place] }]);
+    id === null
+      ? []
+      : [
+          {
+            kind: "pick",
+            panel: titleOf(data.points.panel[id]),
+            ...borders(id),
+            stroke: ["#1a1a1a", "#0072b2"][place],
+          },
+        ],
+  );
   const axes = { x: axisOf(view, "x"), y: axisOf(view, "y") };
   const drawn = inPixels(lines, axes);
   for (const cell of cells) Object.assign(cell, letterPlace(cell.id, drawn, axes));
@@ -229,8 +309,9 @@ export async function fillDiagram(points, state, brushed, picks, whole) {
 }
 
 export function lineWords(line) {
-  const interval = line.low === null
-    ? `between ${shown(line.last)} and ${shown(line.first)}${line.reason ? ` (${line.reason})` : ""}`
-    : `[${shown(line.low)}, ${shown(line.high)}]`;
+  const interval =
+    line.low === null
+      ? `between ${shown(line.last)} and ${shown(line.first)}${line.reason ? ` (${line.reason})` : ""}`
+      : `[${shown(line.low)}, ${shown(line.high)}]`;
   return `${shown(line.place)} ${interval}`;
 }

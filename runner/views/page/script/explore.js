@@ -24,12 +24,18 @@ export function scatterAxes(state) {
   const measures = Object.keys(data.cells.measures);
   const first = measures.includes("ntk_change") ? "ntk_change" : measures[0];
   const has = (name) => (names.includes(name) ? name : null);
-  return { a: has(state.a) ?? names[names.length > measures.length ? Math.min(1, names.length - measures.length - 1) : 0], b: has(state.b) ?? first ?? names[0] };
+  return {
+    a:
+      has(state.a) ??
+      names[names.length > measures.length ? Math.min(1, names.length - measures.length - 1) : 0],
+    b: has(state.b) ?? first ?? names[0],
+  };
 }
 
 // -- the brush: {on, x, y}, of the diagram with its panel; which cells it holds -----------------------------------
 
-const within = (value, [from, to]) => value !== null && value >= Math.min(from, to) && value <= Math.max(from, to);
+const within = (value, [from, to]) =>
+  value !== null && value >= Math.min(from, to) && value <= Math.max(from, to);
 
 export function brushedCells(state, kept) {
   const { brush } = state;
@@ -37,14 +43,18 @@ export function brushedCells(state, kept) {
   const holds = {
     diagram: (cell) => {
       const id = data.cells.point[cell];
-      return (brush.panel === undefined || data.points.titles[data.points.panel[id]] === brush.panel)
-        && within(data.points.x[id], brush.x) && within(data.points.y[id], brush.y);
+      return (
+        (brush.panel === undefined || data.points.titles[data.points.panel[id]] === brush.panel) &&
+        within(data.points.x[id], brush.x) &&
+        within(data.points.y[id], brush.y)
+      );
     },
     scatter: (cell) => {
       const { a, b } = scatterAxes(state);
       return within(numberOf(cell, a, state.step), brush.x) && within(numberOf(cell, b, state.step), brush.y);
     },
-    parallel: (cell) => brush.x.some((name) => axisOf(name, state) && within(axisOf(name, state).place(cell), brush.y)),
+    parallel: (cell) =>
+      brush.x.some((name) => axisOf(name, state) && within(axisOf(name, state).place(cell), brush.y)),
   }[brush.on];
   return holds ? new Set(kept.flatMap((is, cell) => (is && holds(cell) ? [cell] : []))) : null;
 }
@@ -63,7 +73,8 @@ function brushOf(id, tuple) {
   const [x, y] = tuple?.values ?? [];
   if (!x?.length || !y?.length) return null;
   const panel = data.points.titles.find((title) => title && tuple.unit.endsWith(`__facet_facet_${title}`));
-  const short = (values) => values.map((value) => (typeof value === "number" ? Number(value.toPrecision(4)) : value));
+  const short = (values) =>
+    values.map((value) => (typeof value === "number" ? Number(value.toPrecision(4)) : value));
   return { on: id, ...(id === "diagram" && panel && { panel }), x: short(x), y: short(y) };
 }
 
@@ -81,29 +92,47 @@ function makeAxis(name, step) {
   if (Object.hasOwn(data.cells.keys, name) && !isNumeric(name)) {
     const { values, at } = data.cells.keys[name];
     const last = Math.max(1, values.length - 1);
-    return { name, place: (cell) => at[cell] / last, ticks: values.map((value, i) => [i / last, shown(value)]) };
+    return {
+      name,
+      place: (cell) => at[cell] / last,
+      ticks: values.map((value, i) => [i / last, shown(value)]),
+    };
   }
   const values = data.cells.id.map((_, cell) => numberOf(cell, name, step)).filter((value) => value !== null);
-  const low = Math.min(...values), high = Math.max(...values);
+  const low = Math.min(...values),
+    high = Math.max(...values);
   if (!(high > low)) return null;
   const log = low > 0 && high > 10 * low;
   const to = (value) => (log ? Math.log(value / low) / Math.log(high / low) : (value - low) / (high - low));
   return {
-    name, place: (cell) => { const value = numberOf(cell, name, step); return value === null ? null : to(value); },
-    ticks: [[0, shown(low)], [1, shown(high)]],
+    name,
+    place: (cell) => {
+      const value = numberOf(cell, name, step);
+      return value === null ? null : to(value);
+    },
+    ticks: [
+      [0, shown(low)],
+      [1, shown(high)],
+    ],
   };
 }
 
 function axesShown(state) {
   const keys = Object.keys(data.cells.keys).filter((key) => data.free.includes(key) && key !== "seed");
   const measures = Object.keys(data.cells.measures);
-  const first = ["train_loss", "test_loss", "ntk_change", "feature_movement"].filter((name) => measures.includes(name));
+  const first = ["train_loss", "test_loss", "ntk_change", "feature_movement"].filter((name) =>
+    measures.includes(name),
+  );
   return [...keys, ...first, ...measures.filter((name) => !first.includes(name))]
-    .map((name) => axisOf(name, state)).filter(Boolean).slice(0, MOST_AXES);
+    .map((name) => axisOf(name, state))
+    .filter(Boolean)
+    .slice(0, MOST_AXES);
 }
 
 function evenly(values, most) {
-  return values.length <= most ? values : Array.from({ length: most }, (_, i) => values[Math.floor((i * values.length) / most)]);
+  return values.length <= most
+    ? values
+    : Array.from({ length: most }, (_, i) => values[Math.floor((i * values.length) / most)]);
 }
 
 // -- rows and drawing --------------------------------------------------------------------------------------------
@@ -115,10 +144,14 @@ export async function drawExplorer(id, state, kept, brushed, tooltip) {
   spec.height = Math.max(230, Math.min(360, 0.6 * spec.width));
   if (id === "scatter") {
     const names = scatterAxes(state);
-    for (const [channel, name] of [["x", names.a], ["y", names.b]]) {
+    for (const [channel, name] of [
+      ["x", names.a],
+      ["y", names.b],
+    ]) {
       const values = data.cells.id.map((_, cell) => numberOf(cell, name, state.step));
       const positive = values.every((value) => value === null || value > 0);
-      if (!positive || state.linear.includes(`scatter.${channel}`)) Object.assign(spec.encoding[channel].scale, { type: "linear", zero: false });
+      if (!positive || state.linear.includes(`scatter.${channel}`))
+        Object.assign(spec.encoding[channel].scale, { type: "linear", zero: false });
       spec.encoding[channel].axis.title = name.replaceAll("_", " ");
     }
   }
@@ -132,16 +165,33 @@ export async function fillExplorer(id, state, kept, brushed) {
 
 function explorerRows(id, state, kept, brushed) {
   const cells = kept.flatMap((is, cell) => (is ? [cell] : []));
-  const base = (cell) => ({ cell, regime: regimeOf(cell, state.step), fade: brushed && !brushed.has(cell) ? FADED : 0.85 });
+  const base = (cell) => ({
+    cell,
+    regime: regimeOf(cell, state.step),
+    fade: brushed && !brushed.has(cell) ? FADED : 0.85,
+  });
   if (id === "scatter") {
     const { a, b } = scatterAxes(state);
-    return cells.map((cell) => ({ ...base(cell), tip: `cell:${cell}`, a: numberOf(cell, a, state.step), b: numberOf(cell, b, state.step) }));
+    return cells.map((cell) => ({
+      ...base(cell),
+      tip: `cell:${cell}`,
+      a: numberOf(cell, a, state.step),
+      b: numberOf(cell, b, state.step),
+    }));
   }
   const axes = axesShown(state);
-  const rows = axes.flatMap(({ name, ticks }) => (ticks.length > 7 ? [ticks[0], ticks.at(-1)] : ticks)
-    .map(([place, text]) => ({ kind: "tick", axis: name, place, text })));
+  const rows = axes.flatMap(({ name, ticks }) =>
+    (ticks.length > 7 ? [ticks[0], ticks.at(-1)] : ticks).map(([place, text]) => ({
+      kind: "tick",
+      axis: name,
+      place,
+      text,
+    })),
+  );
   for (const cell of evenly(cells, MOST_LINES))
-    for (const axis of axes) rows.push({ ...base(cell), kind: "line", axis: axis.name, place: axis.place(cell) });
-  byId("parallel-note").textContent = cells.length > MOST_LINES ? `An even choice of ${MOST_LINES} of ${cells.length} cells is drawn.` : "";
+    for (const axis of axes)
+      rows.push({ ...base(cell), kind: "line", axis: axis.name, place: axis.place(cell) });
+  byId("parallel-note").textContent =
+    cells.length > MOST_LINES ? `An even choice of ${MOST_LINES} of ${cells.length} cells is drawn.` : "";
   return rows;
 }

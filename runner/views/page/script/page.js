@@ -1,12 +1,13 @@
 // The page: one state, which every control changes and every chart follows.
 
 import { byId, data, element, saveText, views } from "./charts.js";
-import { BRUSHED, curveNames, curvesShown, drawCurves, markStep } from "./curves.js";
-import { agreement, boundariesAt, comparison, numbersOf, placeOf, tableOf, tooltipOf } from "./describe.js";
+import { curveNames, curvesShown, drawCurves, markStep } from "./curves.js";
+import { tooltipOf } from "./describe.js";
 import { drawDiagram, fillDiagram } from "./diagram.js";
 import { brushedCells, drawExplorer, fillExplorer, numberNames, onBrush, scatterAxes } from "./explore.js";
 import { drawFilters, filterWords, foundCells } from "./filters.js";
 import { MOVES, moved } from "./keys.js";
+import { curvesOf, describePoints } from "./panel.js";
 import { drawSection, sectionNames, tools, whenNear, whileSeen } from "./sections.js";
 import { fromFragment, toFragment } from "./state.js";
 import { asCsv, atPoints, keptCells } from "./table.js";
@@ -14,7 +15,6 @@ import { asCsv, atPoints, keptCells } from "./table.js";
 const root = document.documentElement;
 const EXPLORERS = ["scatter", "parallel"];
 const PLAY_MS = 500;
-const MOST_CURVES = 40; // of brushed cells
 let state = fromFragment(location.hash);
 let kept, points, brushed, playing;
 
@@ -27,7 +27,8 @@ function picked() {
   const id = pointOf(state.pick);
   if (id !== null && points[id].cells.length) return id;
   const shown = points.filter((point) => point.cells.length);
-  const says = (point) => point.cells.some((cell) => data.regimes[cell].endsWith("R") && data.curves.cells[cell]);
+  const says = (point) =>
+    point.cells.some((cell) => data.regimes[cell].endsWith("R") && data.curves.cells[cell]);
   return (shown.find(says) ?? shown[0])?.id ?? null;
 }
 
@@ -144,30 +145,8 @@ const pick = (point, other = false) => change({ [other ? "other" : "pick"]: firs
 
 // -- the panel beside the diagram --------------------------------------------------------------------------------
 
-// The chosen points, and what is brushed where it is not more than curves can show.
-function compared() {
-  const ids = [picked(), other()].filter((id) => id !== null);
-  const others = brushed && brushed.size <= MOST_CURVES ? [{ name: BRUSHED, members: [...brushed] }] : [];
-  const named = ids.map((id, place) => ({ name: ids.length > 1 ? "AB"[place] : "chosen", members: points[id].cells }));
-  return [...others, ...named];
-}
-
-function describe() {
-  const [id, second] = [picked(), other()];
-  const two = second !== null && second !== id;
-  byId("point").textContent = id === null ? "No cell meets the filter." : `${two ? "A: " : ""}${placeOf(id)}: ${agreement(points[id])}`;
-  byId("other").textContent = two ? `B: ${placeOf(second)}: ${agreement(points[second])}` : "";
-  byId("ends").replaceChildren();
-  byId("numbers").replaceChildren();
-  byId("cells").textContent = id === null ? "" : points[id].cells.map((cell) => data.cells.id[cell]).slice(0, 6).join(" ");
-  if (id === null) return;
-  const lines = boundariesAt(id, state);
-  const head = [data.points.titles[data.points.panel[id]], `at ${data.axes.x} ${data.points.x[id]}`].filter(Boolean).join(", ");
-  if (lines.length) byId("ends").append(tableOf([head, "95 % in brackets"], lines));
-  byId("numbers").append(two
-    ? tableOf(["", "A", "B"], comparison(points[id], points[second], state.step))
-    : tableOf(["measure", "median", "range of seeds"], numbersOf(points[id], state.step)));
-}
+const describe = () => describePoints(picked(), other(), points, state);
+const compared = () => curvesOf(picked(), other(), points, brushed);
 
 // -- controls ----------------------------------------------------------------------------------------------------
 
@@ -181,11 +160,16 @@ function controls() {
   byId("filtered").textContent = words ? `Filter: ${words}` : "Filter";
   const chosen = chosenCells().length;
   const whole = isWhole() ? "" : " The lines are of all seeds and hidden while a filter parts them.";
-  byId("selected").textContent = words || brushed ? `${chosen} of ${data.cells.id.length} cells${brushed ? " brushed" : ""}.${whole}` : `${data.cells.id.length} cells.`;
+  byId("selected").textContent =
+    words || brushed
+      ? `${chosen} of ${data.cells.id.length} cells${brushed ? " brushed" : ""}.${whole}`
+      : `${data.cells.id.length} cells.`;
   byId("clear").disabled = !(words || brushed || state.other);
-  const untimed = state.step !== null && state.color !== "regime" && !data.curves.measures.includes(state.color);
+  const untimed =
+    state.step !== null && state.color !== "regime" && !data.curves.measures.includes(state.color);
   byId("untimed").textContent = untimed ? `${state.color} was measured at the end only.` : "";
-  for (const box of document.querySelectorAll("[data-line]")) box.checked = !state.hidden.includes(box.dataset.line);
+  for (const box of document.querySelectorAll("[data-line]"))
+    box.checked = !state.hidden.includes(box.dataset.line);
   const names = scatterAxes(state);
   for (const axis of ["a", "b"]) byId(axis).value = names[axis];
   byId("swap").disabled = other() === null;
@@ -196,7 +180,8 @@ function controls() {
 function keepFocus(redraw) {
   const { key, value } = document.activeElement?.dataset ?? {};
   redraw();
-  if (key) document.querySelector(`[data-key="${CSS.escape(key)}"][data-value="${CSS.escape(value)}"]`)?.focus();
+  if (key)
+    document.querySelector(`[data-key="${CSS.escape(key)}"][data-value="${CSS.escape(value)}"]`)?.focus();
 }
 
 const toggled = (list, name) => (list.includes(name) ? list.filter((one) => one !== name) : [...list, name]);
@@ -219,7 +204,9 @@ function play() {
 
 function find() {
   const found = foundCells(byId("find").value);
-  byId("found").textContent = byId("find").value.trim() ? `${found.length || "no"} cell${found.length === 1 ? "" : "s"}` : "";
+  byId("found").textContent = byId("find").value.trim()
+    ? `${found.length || "no"} cell${found.length === 1 ? "" : "s"}`
+    : "";
   if (found.length) change({ pick: data.cells.id[found[0]] });
 }
 
@@ -251,18 +238,25 @@ function setTheme(name) {
 }
 
 function wire() {
-  const options = (id, names) => byId(id).replaceChildren(...names.map((name) => new Option(name.replaceAll("_", " "), name)));
+  const options = (id, names) =>
+    byId(id).replaceChildren(...names.map((name) => new Option(name.replaceAll("_", " "), name)));
   options("color", Object.keys(data.colors));
   options("a", numberNames());
   options("b", numberNames());
-  for (const id of ["color", "a", "b"]) byId(id).addEventListener("change", () => change({ [id]: byId(id).value }));
+  for (const id of ["color", "a", "b"])
+    byId(id).addEventListener("change", () => change({ [id]: byId(id).value }));
   byId("step").max = String(Math.max(0, data.steps.length - 1));
   byId("step").addEventListener("input", () => {
     const place = Number(byId("step").value);
     change({ step: place >= data.steps.length - 1 ? null : data.steps[place] });
   });
   byId("time").hidden = data.steps.length < 2;
-  for (const [id, call] of Object.entries({ play, clear, link: copyLink, csv: () => saveText(`${data.name}.csv`, asCsv(data, chosenCells(), state.step), "text/csv") }))
+  for (const [id, call] of Object.entries({
+    play,
+    clear,
+    link: copyLink,
+    csv: () => saveText(`${data.name}.csv`, asCsv(data, chosenCells(), state.step), "text/csv"),
+  }))
     byId(id).addEventListener("click", call);
   byId("compare").addEventListener("click", () => change({ other: firstCell(picked()) }));
   byId("swap").addEventListener("click", () => change({ pick: state.other, other: firstCell(picked()) }));
@@ -271,7 +265,11 @@ function wire() {
   for (const box of document.querySelectorAll("[data-line]"))
     box.addEventListener("change", () => change({ hidden: toggled(state.hidden, box.dataset.line) }));
   const measures = curveNames().map((name) => {
-    const box = element("input", { type: "checkbox", checked: curvesShown(state).includes(name), "data-curve": name });
+    const box = element("input", {
+      type: "checkbox",
+      checked: curvesShown(state).includes(name),
+      "data-curve": name,
+    });
     box.addEventListener("change", () => change({ show: toggled(curvesShown(state), name) }));
     return element("label", {}, box, ` ${name.replaceAll("_", " ")}`);
   });
@@ -280,19 +278,30 @@ function wire() {
     setTheme(root.dataset.theme === "dark" ? "light" : "dark");
     drawAll();
   });
-  const scales = { diagram: { "diagram.x": data.axes.x, "diagram.y": data.axes.y }, curves: { curves: "values", steps: "steps" }, scatter: { "scatter.x": "x", "scatter.y": "y" }, parallel: {} };
+  const scales = {
+    diagram: { "diagram.x": data.axes.x, "diagram.y": data.axes.y },
+    curves: { curves: "values", steps: "steps" },
+    scatter: { "scatter.x": "x", "scatter.y": "y" },
+    parallel: {},
+  };
   for (const id of sectionNames) scales[id] = { [`${id}.x`]: "x", [`${id}.y`]: "y" };
   for (const [id, own] of Object.entries(scales))
-    tools(id, own, () => state, (name) => {
-      change({ linear: toggled(state.linear, name) });
-      if (sectionNames.includes(id)) drawSection(id, state);
-    });
+    tools(
+      id,
+      own,
+      () => state,
+      (name) => {
+        change({ linear: toggled(state.linear, name) });
+        if (sectionNames.includes(id)) drawSection(id, state);
+      },
+    );
   addEventListener("hashchange", () => {
     state = fromFragment(location.hash);
     checked();
     followed([...REDRAWN, "pick", "a"]);
   });
-  let width = innerWidth, timer;
+  let width = innerWidth,
+    timer;
   addEventListener("resize", () => {
     if (innerWidth === width) return;
     width = innerWidth;
@@ -314,7 +323,10 @@ async function drawAll() {
   document.querySelector(".explore").hidden = !numbers;
   const rest = [...(numbers ? EXPLORERS : []), ...sectionNames];
   await Promise.all(rest.filter((id) => views[id]).map(drawNear));
-  whenNear(rest.filter((id) => !views[id]), drawNear);
+  whenNear(
+    rest.filter((id) => !views[id]),
+    drawNear,
+  );
   whileSeen(numbers ? EXPLORERS : [], (id, is) => {
     if (!is) return seen.delete(id);
     seen.add(id);

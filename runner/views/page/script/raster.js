@@ -19,7 +19,10 @@ export function picture(points, logs, color) {
   for (const { x, y, value } of points)
     if (value !== null && !(logs.value && value <= 0))
       table[up.indexOf(y)][across.indexOf(x)] = logs.value ? Math.log(value) : value;
-  const places = { x: across.map((x) => (logs.x ? Math.log(x) : x)), y: up.map((y) => (logs.y ? Math.log(y) : y)) };
+  const places = {
+    x: across.map((x) => (logs.x ? Math.log(x) : x)),
+    y: up.map((y) => (logs.y ? Math.log(y) : y)),
+  };
   const canvas = document.createElement("canvas");
   canvas.width = PIXELS * (across.length - 1);
   canvas.height = PIXELS * (up.length - 1);

@@ -13,30 +13,46 @@ export async function drawSection(id, state) {
 export function tools(id, scales, state, toggle) {
   const buttons = Object.entries(scales).map(([name, title]) => {
     const linear = state().linear.includes(name);
-    const button = element("button", { type: "button", class: "tool", "aria-pressed": String(linear), "data-scale": name }, `linear ${title}`);
+    const button = element(
+      "button",
+      { type: "button", class: "tool", "aria-pressed": String(linear), "data-scale": name },
+      `linear ${title}`,
+    );
     button.addEventListener("click", () => {
       toggle(name);
       button.setAttribute("aria-pressed", String(state().linear.includes(name)));
     });
     return button;
   });
-  const files = ["svg", "png"].map((format) => element("button", {
-    type: "button", class: "tool", "data-file": `${id}.${format}`, "aria-label": `${format.toUpperCase()} of this chart`,
-    onclick: () => views[id] && saveChart(id, format),
-  }, format.toUpperCase()));
+  const files = ["svg", "png"].map((format) =>
+    element(
+      "button",
+      {
+        type: "button",
+        class: "tool",
+        "data-file": `${id}.${format}`,
+        "aria-label": `${format.toUpperCase()} of this chart`,
+        onclick: () => views[id] && saveChart(id, format),
+      },
+      format.toUpperCase(),
+    ),
+  );
   const bar = element("div", { class: "tools" }, ...buttons, ...files);
   byId(id).before(bar);
 }
 
 // Calls once for each node when it comes near the window.
 export function whenNear(ids, call) {
-  const waiting = new IntersectionObserver((entries) => {
-    for (const entry of entries)
-      if (entry.isIntersecting) {
-        waiting.unobserve(entry.target);
-        call(entry.target.id);
-      }
-  }, { rootMargin: "400px" });
+  const waiting = new IntersectionObserver(
+    (entries) => {
+      for (const entry of entries)
+        if (entry.isIntersecting) {
+          waiting.unobserve(entry.target);
+          call(entry.target.id);
+        }
+    },
+    { rootMargin: "400px" },
+  );
   ids.forEach((id) => waiting.observe(byId(id)));
 }
 
@@ -45,6 +61,8 @@ let watching = null;
 
 export function whileSeen(ids, call) {
   watching?.disconnect();
-  watching = new IntersectionObserver((entries) => entries.forEach((entry) => call(entry.target.id, entry.isIntersecting)));
+  watching = new IntersectionObserver((entries) =>
+    entries.forEach((entry) => call(entry.target.id, entry.isIntersecting)),
+  );
   ids.forEach((id) => watching.observe(byId(id)));
 }

@@ -1,8 +1,17 @@
 // What the reader has asked for, and the fragment of the address that restores it.
 
 export const START = {
-  color: "regime", step: null, where: {}, pick: null, other: null, brush: null,
-  linear: [], hidden: [], show: null, a: null, b: null,
+  color: "regime",
+  step: null,
+  where: {},
+  pick: null,
+  other: null,
+  brush: null,
+  linear: [],
+  hidden: [],
+  show: null,
+  a: null,
+  b: null,
 };
 
 const LISTS = ["linear", "hidden", "show"];

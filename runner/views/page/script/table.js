@@ -74,10 +74,14 @@ export function asCsv(data, chosen, step) {
   const names = Object.fromEntries(data.legend.names.map((name) => [data.legend.letters[name], name]));
   const head = ["cell_id", ...keys, "status", "step", "regime", ...measures];
   const rows = chosen.map((cell) => [
-    cells.id[cell], ...keys.map((key) => keyOf(cells, key, cell)), keyOf(cells, "status", cell),
-    step ?? data.steps.at(-1), names[letterAt(data, cell, step)],
+    cells.id[cell],
+    ...keys.map((key) => keyOf(cells, key, cell)),
+    keyOf(cells, "status", cell),
+    step ?? data.steps.at(-1),
+    names[letterAt(data, cell, step)],
     ...measures.map((measure) => valueAt(data, cell, measure, step)),
   ]);
-  const field = (value) => (/[",\n]/.test(String(value ?? "")) ? `"${String(value).replaceAll('"', '""')}"` : (value ?? ""));
+  const field = (value) =>
+    /[",\n]/.test(String(value ?? "")) ? `"${String(value).replaceAll('"', '""')}"` : (value ?? "");
   return [head, ...rows].map((row) => row.map(field).join(",")).join("\n") + "\n";
 }
