@@ -19,6 +19,7 @@ from runner.views.collapse import METRIC, collapsed, exponent_words
 from runner.views.fit import panel
 from runner.views.laws import law_words
 from runner.views.picture import Part, Section
+from runner.views.scales import log_scale
 from runner.views.style import Layout, concat
 from runner.views.terminal import MISSING, short
 
@@ -95,7 +96,8 @@ def _panel(part: pd.DataFrame, laws: pd.DataFrame, axes: Axes, title: str) -> An
     )
     fits = with_series(laws, axes.facets).rename(columns={"slope_low": "low", "slope_high": "high"})
     fits = fits[fits["slope"].notna()]
-    return panel(title, points, fits, list(dict.fromkeys(points["series"])), Layout(), axes.x)
+    across = log_scale(points[axes.x], axes.x)
+    return panel(title, points, fits, list(dict.fromkeys(points["series"])), Layout(), across, axes.x)
 
 
 def _collapse(store: Store, cells: pd.DataFrame, axes: Axes) -> Part | None:

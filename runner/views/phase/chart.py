@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,8 +24,6 @@ from runner.views.style import (
     concat,
     layered,
     legend,
-    parameter,
-    rounded,
     rows_of,
     theme,
 )  # fmt: skip
@@ -33,8 +31,8 @@ from runner.views.style import (
 _PALE = 0.45
 Over = Callable[[tuple[Any, ...], Scale, Scale], "Overlay"]
 """Values of a panel's facets and the scales of its axes -> what is drawn over its points."""
-CELLS, LETTERED, PICKED = "cells", "letters", "picked"
-"""What the names of layers begin with, and the parameter that says which point is chosen: for the page."""
+CELLS, LETTERED = "cells", "letters"
+"""What the names of layers begin with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +52,7 @@ class Overlay:
 
 def phase_chart(
     grid: pd.DataFrame, axes: Axes, title: str, lr_unit: str | None, layout: Layout,
-    measures: Sequence[str] = (), over: Over | None = None,
+    over: Over | None = None,
 ) -> alt.ConcatChart:  # fmt: skip
     """Return the phase diagram: one panel per facet.
 
@@ -67,7 +65,6 @@ def phase_chart(
     Args:
         grid: As returned by :func:`runner.analysis.phase.phase_grid`.
         lr_unit: Unit of ``lr`` in all cells, for the axis titles.
-        measures: Columns of the grid to show when the pointer is over a point.
         over: From the values of a panel's facets and its scales to what is drawn over the points.
     """
     panels = list(groups(grid, [grid[facet] for facet in axes.facets]))
@@ -77,9 +74,7 @@ def phase_chart(
     lines = boundary(grid, axes)
     lines_by_facet = dict(groups(lines, [lines[facet] for facet in axes.facets]))
     flags = [flag for flag in MARKS if (grid[flag] > 0).any()]
-    context = _Context(
-        axes, x, y, _color(axes, grid, layout), layout, [part for _, part in panels], measures, flags
-    )
+    context = _Context(axes, x, y, _color(axes, grid, layout), layout, [part for _, part in panels], flags)
     charts = [
         _panel(
             place, facet_label(axes.facets, values), part, lines_by_facet.get(values), context,
@@ -87,19 +82,7 @@ def phase_chart(
         )
         for place, (values, part) in enumerate(panels)
     ]  # fmt: skip
-    figure = concat(charts, layout, title=title, subtitle=_subtitle(grid, axes))
-    if not layout.paper:
-        figure.params = [*cast(list[Any], figure.params), parameter(PICKED, -1)]
-    return figure
-
-
-def color_channels(grid: pd.DataFrame, measures: Sequence[str]) -> dict[str, Any]:
-    """Return, for each measure, the color channel that shows it in a chart made with these measures."""
-    found = {}
-    for place, measure in enumerate(measures):
-        channel = _numeric_color(grid[measure], f"m{place}", column_title(measure)).to_dict()
-        found[measure] = {"field": f"m{place}", "color": channel}
-    return found
+    return concat(charts, layout, title=title, subtitle=_subtitle(grid, axes))
 
 
 def _subtitle(grid: pd.DataFrame, axes: Axes) -> str:
@@ -121,7 +104,6 @@ class _Context:
     color: Any
     layout: Layout
     parts: Sequence[pd.DataFrame]
-    measures: Sequence[str]
     flags: Sequence[str]
     """Flags that some point has."""
 
@@ -134,7 +116,7 @@ def _panel(
     axes, layout = context.axes, context.layout
     scales = (context.x.encode(alt.X, "x"), context.y.encode(alt.Y, "y"))
     width, height = panel_size(part, axes, layout, context.parts)
-    frame = _rectangles(part, axes, context.measures).assign(panel=title)
+    frame = _rectangles(part, axes).assign(panel=title)
     size = letter_size(part, axes, layout, width, height) if axes.color == "regime" else 0.0
     letters = Letters.of(frame, (context.x, context.y), (width, height), size)
     line, label = critical_lines(part, axes, letters, scales, layout)
@@ -171,7 +153,7 @@ def bordered(part: pd.DataFrame, axes: Axes) -> pd.DataFrame:
     return frame
 
 
-def _rectangles(part: pd.DataFrame, axes: Axes, measures: Sequence[str]) -> pd.DataFrame:
+def _rectangles(part: pd.DataFrame, axes: Axes) -> pd.DataFrame:
     """Return the points of a panel: borders, regime, value."""
     regime = part["regime"].astype(object).where(part["regime"].notna(), None)
     letters = regime.map(LETTERS) + pd.Series(
@@ -194,7 +176,6 @@ def _rectangles(part: pd.DataFrame, axes: Axes, measures: Sequence[str]) -> pd.D
         share=part["share"],
         seeds=part["seeds"],
         value=part["value"],
-        **{f"m{place}": part[measure].map(_short) for place, measure in enumerate(measures)},
     )
 
 
@@ -207,12 +188,6 @@ def _white(frame: pd.DataFrame, scales: tuple[Any, Any], axes: Axes) -> list[Any
     return [
         base.encode(x=renamed(scales[0], "x0"), x2=alt.X2("x1"), y=renamed(scales[1], "y0"), y2=alt.Y2("y1"))
     ]
-
-
-def _short(value: Any) -> Any:
-    """Return a number to the four digits that a reader sees."""
-    value = rounded(value)
-    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def _cells(frame: pd.DataFrame, context: _Context, scales: tuple[Any, Any]) -> Any:
@@ -244,23 +219,16 @@ def _tooltips(context: _Context) -> list[Any]:
     shown += [alt.Tooltip(f"{flag}:Q", title=flag.replace("_", " "), format=".0%") for flag in context.flags]
     if axes.color != "regime":
         shown.append(alt.Tooltip("value:Q", title=axes.color, format=".3~g"))
-    return shown + [
-        alt.Tooltip(f"m{place}:Q", title=measure, format=".3~g")
-        for place, measure in enumerate(context.measures)
-    ]
+    return shown
 
 
 def _on_screen(frame: pd.DataFrame, scales: tuple[Any, Any], context: _Context) -> list[Any]:
-    """Return the frame around the chosen point, and on top what the pointer meets wherever it is over one."""
+    """Return what the pointer meets wherever it is over a point, on top of all."""
     base = alt.Chart(rows_of(frame)).encode(
         x=renamed(scales[0], "x0"), x2=alt.X2("x1"), y=renamed(scales[1], "y0"), y2=alt.Y2("y1")
     )
-    picked = [
-        base.mark_rect(fill=None, stroke=color, strokeWidth=width).transform_filter(f"datum.id === {PICKED}")
-        for color, width in ((PAPER, 5), (INK, 2.5))
-    ]
     target = base.mark_rect(fill="transparent", stroke=None, cursor="pointer")
-    return [*picked, target.encode(tooltip=_tooltips(context))]
+    return [target.encode(tooltip=_tooltips(context))]
 
 
 def _pale(color: str) -> str:
