@@ -235,6 +235,18 @@ def test_says_what_it_leaves_out(store, tmp_path, monkeypatch):
     assert curves.replace("`", "") in page.path.read_text().replace("`", "")
 
 
+def test_flags_are_marked(browser, tmp_path):
+    cells = grid(width=(32, 64), lr=(0.1, 0.3), seed=(0, 1))
+    table, *others = frames(cells)
+    table = table.assign(controlled_divergence=(table["lr"] == 0.3) & (table["width"] == 64)).astype(
+        {"controlled_divergence": "boolean"}
+    )
+    write_cells(tmp_path / "store", cells, tables=(table, *others))
+    page = write_page(load(tmp_path / "store"), tmp_path / "page.html")
+    with Visit(browser, page.path) as visit:
+        assert [key[1:] for key, letter in visit.letters().items() if "*" in letter] == [(64, 0.3)]
+
+
 def test_a_store_of_failed_cells(tmp_path):
     cells = grid(width=(32, 64, 128), lr=(0.1, 0.2, 0.3))
     table, trace, layers = frames(cells)

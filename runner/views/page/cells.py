@@ -5,9 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from runner.analysis.columns import config_columns, distinct, plain
+from runner.analysis.columns import config_columns, distinct, floats, plain
 from runner.analysis.phase import Axes
-from runner.analysis.regime import LETTERS
+from runner.analysis.regime import LETTERS, MARKS
 from runner.analysis.steps import at_steps
 from runner.grid.cell import FIELDS
 from runner.store.keys import SOURCES, is_key
@@ -44,7 +44,8 @@ def cell_table(
 
     Returns:
         ``id``, ``seed``, ``point``, ``status``; ``keys``: of each its sorted ``values`` and for every cell
-        the place (``at``) of its own among them; ``measures``: numbers to four digits, null where unknown.
+        the place (``at``) of its own among them; ``measures``: numbers to four digits, null where unknown;
+        ``marks`` of flags behind the letter of the regime, null where there are none.
     """
     return {
         "id": [str(name) for name in cells["cell_id"]],
@@ -53,7 +54,15 @@ def cell_table(
         "keys": {key: _coded(column) for key, column in keys.items()},
         "status": _coded(cells["status"].astype(object)),
         "measures": {name: short(cells[name]) for name in measures},
+        "marks": _marks(cells),
     }
+
+
+def _marks(cells: pd.DataFrame) -> list[str] | None:
+    """Return the marks of the flags that each cell has, None where none has one."""
+    flags = {mark: floats(cells[flag]) > 0 for flag, mark in MARKS.items() if flag in cells}
+    marks = ["".join(mark for mark in flags if flags[mark].iloc[place]) for place in range(len(cells))]
+    return marks if any(marks) else None
 
 
 def judged_steps(cells: pd.DataFrame, trace: pd.DataFrame, thresholds: Mapping[str, Any]) -> pd.DataFrame:

@@ -161,7 +161,7 @@ function cellRow(point, state, faded) {
   const whole = point.agree === point.cells.length;
   const fill = point.regime ? legend.fills[point.regime] : "#ffffff";
   const measured = state.color !== "regime";
-  const mark = state.step === null && flagged(point) ? "*" : "";
+  const mark = state.step === null ? marksOf(point) : "";
   return {
     kind: "cell",
     id: point.id,
@@ -179,9 +179,12 @@ function cellRow(point, state, faded) {
   };
 }
 
-function flagged(point) {
-  const flags = data.cells.flags;
-  return flags && 2 * point.cells.filter((cell) => flags[cell]).length > point.cells.length;
+// The marks of flags that most seeds of a point have.
+function marksOf(point) {
+  const { marks } = data.cells;
+  const every = marks ? point.cells.map((cell) => marks[cell]) : [];
+  const some = [...new Set(every.join(""))];
+  return some.filter((mark) => 2 * every.filter((own) => own.includes(mark)).length > every.length).join("");
 }
 
 const borders = (id) =>
