@@ -17,7 +17,6 @@ from runner.layers.base import (
     Layer,
     Origin,
     ParameterSpec,
-    gains_in_weights,
     hidden,
     per_cell,
     record,
@@ -30,6 +29,7 @@ from runner.layers.dense import Embedding, Linear
 from runner.layers.derivatives import ChainDerivatives, Direction, is_chain
 from runner.layers.elementwise import LayerNorm, Position
 from runner.layers.factors import factors, factors_by_output
+from runner.layers.gains import gains_in_weights
 from runner.layers.memory import kernel_bytes, kernel_memory
 from runner.layers.opaque import Mark, Opaque
 from runner.layers.population import (

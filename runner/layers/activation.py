@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from runner.errors import unknown
-from runner.layers.base import Layer, gains_are_in_weights, hidden
+from runner.layers.base import Layer, hidden
+from runner.layers.gains import gains_are_in_weights
 
 _ATEN = torch.ops.aten
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from runner.errors import UserError
 from runner.grid.cell import Cell
 from runner.layers.contraction import Pairing
+from runner.layers.gains import gains_are_in_weights
 from runner.layers.symmetry import symmetric
 from runner.numerics.generators import generator
 from runner.numerics.logits import Logits
@@ -96,7 +97,6 @@ class Call:
 
 _tape: list[Call] | None = None
 _factored = True
-_postponing = False
 
 
 @contextmanager
@@ -118,25 +118,6 @@ def record(*, factored: bool = True) -> Iterator[list[Call]]:
 def recording() -> bool:
     """Say whether the present forward pass is recorded."""
     return _tape is not None
-
-
-@contextmanager
-def gains_in_weights() -> Iterator[None]:
-    """Have weights multiplied by the gains of activations that feed them, which is less to multiply.
-
-    For a pass of which nothing but the outputs is asked: features lack their gain.
-    """
-    global _postponing
-    outer, _postponing = _postponing, True
-    try:
-        yield
-    finally:
-        _postponing = outer
-
-
-def gains_are_in_weights() -> bool:
-    """Say whether weights have the gains of activations in the present forward pass."""
-    return _postponing
 
 
 def factoring() -> bool:
@@ -272,7 +253,7 @@ class Layer(nn.Module):
         factor: Tensor | float = 1.0
         if name not in self._in_force:
             factor = per_cell(getattr(self, f"{name}_multiplier"), value.dim())
-        if name == "weight" and _postponing:
+        if name == "weight" and gains_are_in_weights():
             factor = factor * self.gain
         # Times 1 is a pass over memory that changes nothing.
         return value if isinstance(factor, float) and factor == 1.0 else value * factor
