@@ -8,8 +8,8 @@ from cells import make_cell
 from test_engine import CPU, ensemble_of
 
 from runner import layers
+from runner.limits.moments import MOMENTS
 from runner.measures import Snapshot, empirical_ntk, limit_kernels, ntk_limit_distance
-from runner.measures.limit import MOMENTS
 from runner.scaling.parameterization import Scaling
 from runner.training.train import train_pack
 

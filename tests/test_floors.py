@@ -15,8 +15,8 @@ PLUGINS = PACKAGE / "_plugins"
 
 FLOORS = (
     "errors", "preemption", "version", "grid", "numerics", "scaling", "layers", "data", "optim", "models",
-    "measures", "schema", "store", "baselines", "training", "analysis", "planning", "launching", "views",
-    "literature", "coordinates", "export", "commands", "cli", "__main__", "hydra_plugins",
+    "limits", "measures", "schema", "store", "baselines", "training", "analysis", "planning", "launching",
+    "views", "literature", "coordinates", "export", "commands", "cli", "__main__", "hydra_plugins",
 )  # fmt: skip
 """From the ground up: each folder, or file of the top, may import what comes before it."""
 LOOSE = 7

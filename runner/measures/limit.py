@@ -12,12 +12,9 @@ The width enters through the factors alone, so that a parameterization whose ker
 is compared with a limit that grows likewise.
 
 References:
-    Jacot, Gabriel & Hongler (2018), arXiv 1806.07572, theorem 1; Cho & Saul (2009), "Kernel methods for deep
-    learning", eq. 6 (relu); Williams (1997), "Computing with infinite networks", eq. 11 (erf).
+    Jacot, Gabriel & Hongler (2018), arXiv 1806.07572, theorem 1.
 """
 
-import math
-from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -25,6 +22,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from runner.layers import Linear
+from runner.limits.moments import MOMENTS
 from runner.measures.probe_kernel import probe_ntk
 from runner.measures.snapshot import Measurement, Snapshot
 from runner.models import MLP
@@ -102,45 +100,6 @@ def ntk_limit_distance(now: Snapshot, start: Snapshot) -> Measurement:
     expected = limit.ntk.flatten(1)
     distance = (probe_ntk(now).double().flatten(1) - expected).norm(dim=1) / expected.norm(dim=1)
     return Measurement(trace={"ntk_limit_distance": distance})
-
-
-def _relu(q: Kernel) -> tuple[Kernel, Kernel]:
-    """Moments of phi(z) = sqrt(2) max(z, 0)."""
-    norms, cosine = _normalized(q)
-    angle = torch.acos(cosine)
-    rest = math.pi - angle
-    return norms * (torch.sin(angle) + rest * cosine) / math.pi, rest / math.pi
-
-
-def _erf(q: Kernel) -> tuple[Kernel, Kernel]:
-    """Moments of phi(z) = erf(z)."""
-    spread = 1 + 2 * q.diagonal(dim1=1, dim2=2)
-    product = spread[:, :, None] * spread[:, None, :]
-    value = 2 / math.pi * torch.asin(2 * q / product.sqrt())
-    return value, 4 / math.pi / (product - 4 * q**2).sqrt()
-
-
-def _linear(q: Kernel) -> tuple[Kernel, Kernel]:
-    """Moments of phi(z) = z."""
-    return q, torch.ones_like(q)
-
-
-MOMENTS: Mapping[str, Callable[[Kernel], tuple[Kernel, Kernel]]] = {
-    "relu": _relu,
-    "erf": _erf,
-    "linear": _linear,
-}
-"""Activation to (E[phi(u) phi(v)], E[phi'(u) phi'(v)]) for (u, v) ~ N(0, q)."""
-
-
-def _normalized(q: Kernel) -> tuple[Kernel, Kernel]:
-    """Products of the norms, and the cosine, exactly 1 on the diagonal."""
-    norm = q.diagonal(dim1=1, dim2=2).sqrt()
-    norms = norm[:, :, None] * norm[:, None, :]
-    # A sample of norm 0 has any angle: its products vanish.
-    cosine = (q / torch.where(norms > 0, norms, 1.0)).clamp(-1, 1)
-    cosine.diagonal(dim1=1, dim2=2).fill_(1.0)
-    return norms, cosine
 
 
 def _variance(ensemble: Ensemble, layer: Linear, name: str) -> Float64[Tensor, "cell 1 1"]:
