@@ -20,6 +20,7 @@ from runner import store as tables
 from runner.errors import UserError
 from runner.grid.cell import Cell, canonical_json
 from runner.grid.cells import Cells
+from runner.launching.limits import solve_limits
 from runner.launching.shard import PackTrainer
 from runner.launching.sources import changes, sources
 from runner.launching.workers import Progress, cores, train_packs, worker_count
@@ -226,7 +227,9 @@ def run_shard(store: Path, launch: str, shard: int, progress: Progress | None = 
     with stoppable() as stop, shards.shard_state(store, launch, shard, len(todo)) as state:
         try:
             progress.begin(todo, total - len(todo.cells), total)
-            train_packs(todo, trainer, count, _Beating(progress, state), stop)
+            beating = _Beating(progress, state)
+            solve_limits(todo, store, beating.preparing, stop)
+            train_packs(todo, trainer, count, beating, stop)
         except Stopped:
             state.state = "preempted"
         finally:
@@ -243,6 +246,10 @@ class _Beating(Progress):
 
     def begin(self, packs: Sequence[Pack], done: int, total: int) -> None:
         self.progress.begin(packs, done, total)
+
+    def preparing(self, text: str) -> None:
+        self.state.beat()
+        self.progress.preparing(text)
 
     def begin_pack(self, pack: Pack) -> None:
         self.progress.begin_pack(pack)

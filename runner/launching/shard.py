@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from runner import store as tables
@@ -90,6 +91,8 @@ class PackTrainer:
         self, pack: Pack, on_progress: Callable[[int, int], None], stop: Callable[[], object]
     ) -> Counter[str]:
         from runner.layers import kernel_memory
+        from runner.limits import limits_from
+        from runner.store.limits import stored_limit
         from runner.training import train
         from runner.training.checkpoint import Checkpoint
 
@@ -98,7 +101,8 @@ class PackTrainer:
             self.leases.launch, own=self.config.get("retry") == "all",
         )  # fmt: skip
         try:
-            with kernel_memory(self.config.get("kernel_memory_mb")):
+            limits = limits_from(partial(stored_limit, self.leases.store))
+            with kernel_memory(self.config.get("kernel_memory_mb")), limits:
                 result = train.train_pack(pack.cells, self.device, on_progress, checkpoint)
             if len(result.cells) != len(pack.cells):
                 raise RuntimeError(

@@ -67,6 +67,9 @@ class Progress:
     def begin(self, packs: Sequence[Pack], done: int, total: int) -> None:
         """Say what is to be done; ``done`` of ``total`` cells are finished already."""
 
+    def preparing(self, text: str) -> None:
+        """Say how far something is that packs wait for; an empty text once it is there."""
+
     def begin_pack(self, pack: Pack) -> None:
         """Say that a pack starts."""
 

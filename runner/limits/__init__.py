@@ -18,5 +18,6 @@ References:
 from runner.limits.constants import problem_of
 from runner.limits.problem import Problem
 from runner.limits.solver import Limit, Sampling, solve
+from runner.limits.source import limit_of, limits_from
 
-__all__ = ["Limit", "Problem", "Sampling", "problem_of", "solve"]
+__all__ = ["Limit", "Problem", "Sampling", "limit_of", "limits_from", "problem_of", "solve"]

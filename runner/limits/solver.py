@@ -95,11 +95,16 @@ class Limit:
         relative: Tensor = each.flatten(1).norm(dim=1) / self.mean_kernel.flatten(1).norm(dim=1)
         return relative
 
+    @cached_property
+    def errors(self) -> Float64[Tensor, "step"]:
+        """Standard error at each step, the larger of two: of the loss over that at init, of the kernel."""
+        loss = self.loss_error / self._losses(torch.zeros_like(self.mean_outputs[:1]))
+        return torch.maximum(loss, self.kernel_error)
+
     @property
     def error(self) -> float:
-        """The largest standard error at any step: of the loss relative to that at init, and of the kernel."""
-        loss = self.loss_error / self._losses(torch.zeros_like(self.mean_outputs[:1]))
-        return float(torch.maximum(loss, self.kernel_error).max())
+        """The largest of them."""
+        return float(self.errors.max())
 
     def _losses(self, outputs: Float64[Tensor, "*step sample"]) -> Float64[Tensor, "*step"]:
         rest = outputs[..., : self.problem.train] - self.problem.targets

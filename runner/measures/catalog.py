@@ -14,6 +14,7 @@ from runner.measures.requirements import (
     full_batch,
     integrable,
     known_splits,
+    limit_in_width,
     mse,
     one_prediction,
     plain_sgd,
@@ -21,6 +22,7 @@ from runner.measures.requirements import (
     sketch_of_vectors,
     sketch_vectors,
     untied,
+    wide_mlp,
 )
 
 _KERNEL_SEARCH = 13
@@ -249,6 +251,23 @@ MEASURES: tuple[Measure, ...] = (
         trace=columns(
             ntk_limit_distance=("1", "norm_F(Theta_0 - Theta_inf) / norm_F(Theta_inf) on probes at init, "
                 "Theta_inf of infinite width"),
+        ),
+    ),
+    Measure(
+        "limit_distance", "infinite_width",
+        requires=(full_batch, mse, plain_sgd, enough_probes, wide_mlp), requires_cell=(limit_in_width,),
+        cost=_probe_kernel, prepare="infinite_width.prepare", paper="Bordelon & Pehlevan, arXiv 2205.09653",
+        trace=columns(
+            limit_function_distance=("1", "RMS(f - f_inf) / RMS(f_inf) on probes, f_inf of infinite width at "
+                "the same step: mean-field limit, under ntk the lazy one; null at init, where f_inf is 0"),
+            limit_kernel_distance=("1", "norm_F(Theta - Theta_inf) / norm_F(Theta_inf) of the lr-weighted "
+                "kernel on probes, likewise at the same step"),
+            limit_kernel_gap=("1", "<Theta - Theta_inf, Theta_inf> / norm_F(Theta_inf)^2: the same with a "
+                "sign, so that its mean over seeds falls as 1 / width"),
+            limit_train_loss=("loss", "Training loss of infinite width at the same step"),
+            lazy_train_loss=("loss", "The same without richness: gradient descent under the kernel at init"),
+            limit_error=("1", "Standard error of the limit by sampling: of its loss over that at init or of "
+                "its kernel over its norm, the larger; 0 where the limit is exact"),
         ),
     ),
     Measure(

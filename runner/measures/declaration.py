@@ -98,6 +98,7 @@ class Measure:
         in_cells: Whether the last values of ``trace`` columns are in ``cells``.
         of_init: Whether it says something of the init alone, which holds for a cell that diverges, too.
         requires: What a cell must be for the measure to have a meaning; each raises UserError if it is not.
+        requires_cell: The same, called with the measure's name and the cell instead of its groups.
         cost: From sizes and the measure's options to seconds; None if it is small beside a training step on
             all samples.
         rows: From sizes and the measure's options to the rows that a cell gets in ``outputs`` at a measured
@@ -117,6 +118,7 @@ class Measure:
     in_cells: bool = True
     of_init: bool = False
     requires: tuple[Requirement, ...] = ()
+    requires_cell: tuple[Callable[[str, Any], None], ...] = ()
     cost: Callable[[Sizes, Mapping[str, Any]], Cost] | None = None
     rows: Callable[[Any, Mapping[str, Any]], int] | None = None
     prepare: str | Callable[..., object] | None = None

@@ -150,6 +150,35 @@ def integrable(name: str, setting: Setting) -> None:
     integration(f"measure.functions.{name}", *chosen)
 
 
+def wide_mlp(name: str, setting: Setting) -> None:
+    """Ask for an MLP with one output and no biases, and a limit that can be sampled."""
+    from runner.limits import Sampling
+
+    if setting.model.get("_target_") != "runner.models.MLP":
+        raise UserError(
+            f"model must be mlp for the measure {name}, got {setting.model.get('_target_')}; "
+            f"use model=mlp or leave {name} out of measure"
+        )
+    if setting.model.get("bias"):
+        raise UserError(
+            f"model.bias must be false for the measure {name}, got true; "
+            f"leave biases out, or {name} out of measure"
+        )
+    if setting.dataset.outputs != 1:
+        raise UserError(
+            f"data must have one output for the measure {name}, got {setting.dataset.outputs}; "
+            f"use data=xor, say, or leave {name} out of measure"
+        )
+    Sampling(**setting.options).check(f"measure.functions.{name}")
+
+
+def limit_in_width(name: str, cell: Any) -> None:
+    """Ask for a parameterization whose networks have a limit that is not random."""
+    from runner.limits.constants import require_limit
+
+    require_limit(name, cell)
+
+
 def enough_to_split(name: str, setting: Setting) -> None:
     """Ask for a training set that can be split to choose a ridge."""
     from runner.measures.ridge import LEAST_SAMPLES

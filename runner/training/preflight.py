@@ -18,8 +18,8 @@ from runner.grid import instantiate
 from runner.grid.cell import Cell
 from runner.measures.consistency import check_layers
 from runner.measures.requirements import Setting
+from runner.measures.schedule import Scheduled, scheduled
 from runner.measures.schedule import check as check_measures
-from runner.measures.schedule import scheduled
 from runner.models import MLP, TorchModule, build, check
 from runner.models.check import Size
 from runner.models.ensemble import Ensemble
@@ -118,11 +118,19 @@ def inspect(cell: Cell) -> PackShape:
         # Without layers there is nothing to update: this checks the settings against the cell.
         optimizer_of(sections, nn.Module(), [cell], torch.ones(1))
     shape = _inspect(*(getattr(cell, name) for name in ("settings", "width", "depth", "loss", "batch_size")))
+    for name, measure in _measures(cell.settings).items():
+        for require in measure.declared.requires_cell:
+            require(name, cell)
     # Of a network too large to be tried out its own training tells.
     small = shape.parameters < _TRIED
     if cell.symmetric_init and small and not baselines.baseline_of(sections["model"]):
         _require_zero(cell, sections)
     return shape
+
+
+@lru_cache(maxsize=4096)
+def _measures(settings: str) -> dict[str, Scheduled]:
+    return scheduled(json.loads(settings)["measure"])
 
 
 def _require_zero(cell: Cell, sections: dict[str, Any]) -> None:

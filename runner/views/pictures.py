@@ -14,6 +14,7 @@ PICTURES = {
     "curves": "measures over training, in the terminal or as a figure",
     "transfer": "the best learning rate at each width, and its drift",
     "profile": "a measure of the layers against their depth, one line per width",
+    "limit": "finite networks beside the limit of infinite width, lazy or rich",
     "ensemble": "networks of several seeds averaged: variance, bias and loss against width",
 }
 """Name, of the command and of the file, to one line for the list of commands, in its order."""

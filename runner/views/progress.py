@@ -81,6 +81,7 @@ class Tally(Progress):
         self.diverged = 0
         self.failed = 0
         self.running: dict[int, Running] = {}
+        self._preparing = ""
 
     def begin(self, packs: Sequence[Pack], done: int, total: int) -> None:
         """Take note of the work ahead."""
@@ -88,6 +89,12 @@ class Tally(Progress):
         self._left = costs_by_kind(packs)
         self._due = sum(self._left.values())
         self.done, self.total = done, total
+
+    def preparing(self, text: str) -> None:
+        """Take note of how far something is that packs wait for."""
+        self._preparing = text
+        if not text:  # the time that it took says nothing of the packs
+            self._started = self._clock()
 
     def begin_pack(self, pack: Pack) -> None:
         """Take note of a pack that starts."""
@@ -184,7 +191,8 @@ class Tally(Progress):
 
     def current(self) -> list[str]:
         """Return one line for each pack that trains now."""
-        return [now.text() for _, now in sorted(self.running.items())]
+        packs = [now.text() for _, now in sorted(self.running.items())]
+        return [self._preparing, *packs] if self._preparing else packs
 
 
 def clock_text(seconds: float) -> str:
@@ -214,6 +222,12 @@ class LineProgress(Tally):
         self._every = every
         self._said_at = -float("inf")
         self._said = ""
+
+    def preparing(self, text: str) -> None:
+        """Say so, if the last line is old enough."""
+        super().preparing(text)
+        if text:
+            self._say(text)
 
     def step(self, pack: Pack, step: int, diverged: int) -> None:
         """Say so, if the last line is old enough."""

@@ -14,6 +14,7 @@ from runner.views.curves import curves
 from runner.views.ensemble import ensemble
 from runner.views.figures import render
 from runner.views.fit import fit
+from runner.views.limit import limit
 from runner.views.page import Page, write_page
 from runner.views.phase import phase
 from runner.views.picture import conditions
@@ -36,6 +37,7 @@ class Results(Store):
     transfer = transfer
     profile = profile
     ensemble = ensemble
+    limit = limit
     check = check
 
     def report(

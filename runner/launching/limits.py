@@ -1,0 +1,44 @@
+"""Limits of infinite width that cells are measured against: solved before the first of these cells trains."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from runner.planning.packs import Pack
+from runner.preemption import Stopped
+
+
+def solve_limits(
+    packs: Sequence[Pack], store: Path, say: Callable[[str], None], stop: Callable[[], object]
+) -> None:
+    """Solve what some packs need and the store lacks, with all cores.
+
+    Args:
+        say: Told how far it is; an empty text at the end.
+        stop: Says whether to stop.
+
+    Raises:
+        Stopped: Soon after ``stop()`` is true; replicas that were finished are kept.
+    """
+    named = [pack for pack in packs if '"limit_distance"' in pack.cells[0].settings]
+    if not named:
+        return
+    from runner.measures.infinite_width import wanted_limit
+    from runner.store.limits import stored_limit
+
+    wanted = {}
+    for pack in named:
+        for cell in pack.cells:
+            if (asked := wanted_limit(cell)) is not None:
+                wanted[asked[0].key()] = asked
+    for place, (problem, sampling) in enumerate(wanted.values(), 1):
+        of = f"{problem.activation}, depth {problem.depth}, gamma {problem.gamma:g}"
+        what = f"limit {place}/{len(wanted)}: {of}"
+        last = problem.steps[-1]
+
+        def progress(replica: int, step: int, what: str = what, last: int = last) -> None:
+            if stop():
+                raise Stopped
+            say(f"{what}, sample {replica + 1}, step {step}/{last}")
+
+        stored_limit(store, problem, sampling, progress)
+    say("")

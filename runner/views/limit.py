@@ -1,0 +1,170 @@
+"""Finite networks beside the limit of infinite width: losses over training, mean deviation and spread."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+
+from runner.analysis.columns import distinct, groups, plain, records, show
+from runner.analysis.limit import QUANTITIES, approach, curves_of_limit
+from runner.analysis.selection import choose, default_facets, facet_label, with_series
+from runner.store import Store
+from runner.views import alt
+from runner.views.captions import sweep_words
+from runner.views.fit import panel
+from runner.views.laws import slope_lines
+from runner.views.picture import Picture, conditions, names
+from runner.views.scales import value_channel
+from runner.views.style import Layout, concat, layered, rows_of, series_scales, theme
+from runner.views.terminal import plain_table, short
+from runner.views.view import View
+
+_TICKS = [0, 1, 10, 100, 1000, 10_000, 100_000]
+
+
+def limit(
+    store: Store, facet: str | Sequence[str] | None = None, where: str | Sequence[str] = (), all: bool = False
+) -> View:
+    """Return networks of each width beside their limit of infinite width: losses, deviation, spread, slopes.
+
+    Args:
+        facet: One limit per value of these keys, ``none`` for a single one (the config's ``facet``).
+        where: Conditions that choose cells, ``gamma=1`` or ``width=64,128``.
+        all: Whether to take the cells of all launches, not only those of the newest.
+    """
+    where = conditions(where)
+    cells = choose(store, where, all)
+    facets = default_facets(store, ("width",)) if facet is None else names(facet)
+    table, fits = approach(cells, store.trace, facets)
+    curves = curves_of_limit(cells, store.trace, facets)
+    words = sweep_words(cells, store.config, where, ("width", *facets))
+    return View(
+        table,
+        _caption(table, fits, facets, words),
+        lambda layout: chart(table, fits, curves, facets, layout),
+        len(table.drop_duplicates([*facets])) + len(_kinds(table)),
+        lambda out: _print(table, fits, facets, out),
+        {"facets": facets},
+        {"slopes": fits, "curves": curves},
+    )
+
+
+def _kinds(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return the panels against width: quantities, and their mean deviation or spread."""
+    return [
+        (quantity, of)
+        for quantity in QUANTITIES
+        for of in ("mean", "spread")
+        if (table[f"{quantity}_{of}"].abs() > 0).any()
+    ]
+
+
+def chart(
+    table: pd.DataFrame, fits: pd.DataFrame, curves: pd.DataFrame, facets: Sequence[str], layout: Layout
+) -> Any:
+    """Return the losses of each facet, the limit in black, then deviations and spreads against width."""
+    widths = [show(width) for width in distinct(curves["width"])]
+    charts = [
+        _losses(facet_label(facets, values), part, widths, layout)
+        for values, part in groups(curves, [curves[facet] for facet in facets])
+    ]
+    table, fits = (with_series(frame, facets) for frame in (table, fits))
+    series = list(dict.fromkeys(table["series"]))
+    for quantity, of in _kinds(table):
+        value = table[f"{quantity}_{of}"].abs()
+        error = table[f"{quantity}_error"] if of == "mean" else 0.0
+        points = table.assign(value=value, low=value - error, high=value + error)
+        points = points[points["value"] > 0]
+        points["low"] = points["low"].where(points["low"] > 0, points["value"])
+        mine = fits[(fits["quantity"] == quantity) & (fits["of"] == of)]
+        title = f"{quantity}: {'mean deviation' if of == 'mean' else 'spread over seeds'}"
+        charts.append(panel(title, points, mine, series, layout, "width"))
+    return concat(charts, layout, most=3, own=True)
+
+
+def _losses(title: str, curves: pd.DataFrame, widths: Sequence[str], layout: Layout) -> Any:
+    """Return the losses of one facet over steps: a colour per width, black the limit, dashed the lazy one."""
+    scale = series_scales(widths, ordered=True)["color"]
+    rows = curves.assign(series=curves["width"].map(show))
+    log = bool((rows[["value", "limit", "lazy"]] > 0).all(axis=None))
+    x = alt.X(
+        "step:Q", scale=alt.Scale(type="symlog"),
+        axis=alt.Axis(title="step", values=_TICKS, labelExpr="format(datum.value, '~s')"),
+    )  # fmt: skip
+    legend = alt.Legend(title="width", orient="top", columns=3 if layout.paper else 6, symbolType="stroke",
+                        symbolStrokeWidth=2, symbolOpacity=1)  # fmt: skip
+    color = alt.Color("series:N", scale=scale, legend=legend)
+    base = alt.Chart(rows_of(rows[["series", "step", "value", "low", "high"]])).encode(x=x, color=color)
+    infinite = rows.drop_duplicates("step").sort_values("step")
+    layers = [
+        base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", title=None), y2=alt.Y2("high")),
+        base.mark_line(strokeWidth=1.4).encode(y=value_channel(log)),
+    ]
+    dashed: dict[str, Any] = {"strokeDash": [4, 3], "opacity": 0.7}
+    solid: dict[str, Any] = {}
+    for name, style in (("lazy", dashed), ("limit", solid)):
+        line = alt.Chart(rows_of(infinite[["step", name]].rename(columns={name: "value"})))
+        layers.append(
+            line.mark_line(strokeWidth=2, stroke=theme("ink"), **style).encode(x=x, y=value_channel(log))
+        )
+    more: dict[str, Any] = {} if layout.paper else {"subtitle": ["black: infinite width; dashed: lazy"]}
+    return layered(layers, alt.TitleParams(title or "train loss", **more), *layout.size(220, 0.7, 80))
+
+
+def _slopes(fits: pd.DataFrame, facets: Sequence[str]) -> list[str]:
+    """Return the slopes in words, a line for each quantity and facet."""
+    lines = []
+    for (quantity, of), part in groups(with_series(fits, facets), [fits["quantity"], fits["of"]]):
+        if part["slope"].notna().any():
+            lines += [
+                f"{quantity} {of}, {line}" for line in slope_lines(part[part["slope"].notna()], signed=True)
+            ]
+    return lines
+
+
+def _caption(table: pd.DataFrame, fits: pd.DataFrame, facets: Sequence[str], shared: str) -> str:
+    """Return the caption, the slopes included."""
+    return (
+        "Training losses of networks of finite width, mean and range over seeds, beside infinite width "
+        "(black) and its lazy limit (dashed); then the mean deviation and the spread over seeds of the area "
+        "under the loss curve, relative to the limit's, and of the kernel on probes along that of the limit, "
+        f"mean over steps. {shared} Bars are standard errors, lines the fits: of means weighted by their "
+        "errors, 95 % intervals by profile likelihood; of spreads least squares in both logarithms, by a bootstrap over "
+        f"seeds. Dotted lines have theory's slope. Largest standard error of a limit by sampling: "
+        f"{short(plain(table['limit_error'].max()))}. Slopes: {'; '.join(_slopes(fits, facets)) or 'none'}."
+    )
+
+
+def _print(table: pd.DataFrame, fits: pd.DataFrame, facets: Sequence[str], out: Console) -> None:
+    """Print the deviations, one table per facet, and the slopes."""
+    for values, part in groups(table, [table[facet] for facet in facets]):
+        view = plain_table(facet_label(facets, values))
+        for heading in ("width", "loss dev", "+-", "spread", "kernel dev", "+-", "spread", "seeds"):
+            view.add_column(heading, justify="right", no_wrap=True, header_style="dim")
+        for row in records(part):
+            cells = [short(row[f"{one}_{of}"]) for one in QUANTITIES for of in ("mean", "error", "spread")]
+            view.add_row(show(row["width"]), *cells, str(row["seeds"]))
+        out.print(view)
+        out.print()
+    if lines := _slopes(fits, facets):
+        out.print("slopes against width, 95 %:")
+        out.print("\n".join(f"  {line}" for line in lines))
+    notes = [
+        "dev: mean over seeds of (area under the loss curve) / (the limit's) - 1, and of the kernel on "
+        "probes along the limit's; +-: its standard error",
+        f"limit: standard error by sampling up to {short(plain(table['limit_error'].max()))}"
+        if table["limit_error"].max() > 0
+        else "limit: exact",
+    ]
+    out.print("\n".join(notes), style="dim")
+
+
+PICTURE = Picture(
+    limit,
+    (
+        "runner limit outputs/infinite_width",
+        "runner limit --where gamma=1 --facet depth --out limit.pdf",
+        "runner limit outputs/infinite_width --json",
+    ),
+)
