@@ -219,10 +219,32 @@ def depth(sign=1.0):
     return world.tables()
 
 
+def infinite(mean=-1.0, spread=-0.5, left=0.0):
+    """claim_infinite: mean deviations and spreads as powers of the width; ``left`` stays at any width."""
+    world = World()
+    draws = np.sqrt(2) * (np.arange(16) - 7.5) / 7.5  # exact, as in the limit
+    kinds = [("linear", depth, gamma) for depth in (1, 2, 3) for gamma in (1.0, 10.0)] + [("tanh", 1, 1.0)]
+    for activation, depth, gamma in kinds:
+        for n in (64, 128, 256, 512):
+            for seed in range(16):
+                one = cell(
+                    parameterization="mup", width=n, seed=seed, depth=depth, gamma=gamma,
+                    model__activation=activation,
+                )  # fmt: skip
+                gap = 0.2 * (n / 64) ** mean + 0.05 * (n / 64) ** spread * draws[seed] + left
+                trace = [
+                    {"step": step, "train_loss": (1 + gap) * loss, "limit_train_loss": loss,
+                     "limit_kernel_gap": gap, "limit_error": 0.0}
+                    for step, loss in ((0, 0.5), (50, 0.2), (100, 0.1))
+                ]  # fmt: skip
+                world.add(one, regime="rich", trace=trace)
+    return world.tables()
+
+
 def truth():
     """Every experiment, in a world where all claims hold."""
     return {
         "claim_width": width(), "claim_limit": limit(), "claim_kernel": kernel(), "claim_edges": edges(),
         "claim_best_lr": best_lr(), "claim_richness": richness(), "claim_tasks": tasks(),
-        "claim_depth": depth(), "claim_adam": width(),
+        "claim_depth": depth(), "claim_adam": width(), "claim_infinite": infinite(),
     }  # fmt: skip

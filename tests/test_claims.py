@@ -35,6 +35,7 @@ FALSE = {
     "C15": {"claim_tasks": lambda: worlds.tasks(features=-1.0)},
     "C16": {"claim_best_lr": lambda: worlds.best_lr({"mup": -1.0})},
     "C17": {"claim_richness": lambda: worlds.richness(size=1e-5)},
+    "C18": {"claim_infinite": lambda: worlds.infinite(mean=0.0)},
 }
 # Other ways of being false, one for each check that the first way leaves standing.
 ALSO_FALSE = [
@@ -51,6 +52,8 @@ ALSO_FALSE = [
     ("C17", {"claim_richness": lambda: worlds.richness(exponent=1.0)}),
     ("C16", {"claim_best_lr": lambda: worlds.best_lr({"sp": 0.0})}),
     ("C17", {"claim_width": lambda: worlds.width(RICH_IS_LAZY)}),
+    ("C18", {"claim_infinite": lambda: worlds.infinite(spread=0.0)}),
+    ("C18", {"claim_infinite": lambda: worlds.infinite(left=0.1)}),
 ]
 
 
@@ -150,7 +153,7 @@ def test_a_missing_experiment_is_said(name):
 
 
 def test_every_claim_has_a_row_and_its_experiments_exist():
-    assert [f"C{number}" for number in range(1, 18)] == IDS
+    assert [f"C{number}" for number in range(1, 19)] == IDS
     assert set(FALSE) == set(IDS)
     table, checks = judge(CLAIMS, {})
     assert list(table.columns) == list(checks.columns) == list(COLUMNS)
@@ -161,9 +164,9 @@ def test_every_claim_has_a_row_and_its_experiments_exist():
 
 def test_choice_of_claims():
     assert [claim.id for claim in choose_claims(["c3", "C1"])] == ["C1", "C3"]
-    assert len(choose_claims([])) == 17
-    with pytest.raises(UserError, match=r"IDS must be one of C1, .*, got 'C18'; did you mean"):
-        choose_claims(["C18"])
+    assert len(choose_claims([])) == 18
+    with pytest.raises(UserError, match=r"IDS must be one of C1, .*, got 'C19'; did you mean"):
+        choose_claims(["C19"])
 
 
 @pytest.mark.parametrize(

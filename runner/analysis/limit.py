@@ -163,7 +163,10 @@ def _slope(part: pd.DataFrame, rows: Sequence[dict[str, Any]], quantity: str, of
     if of == "mean":
         columns = (np.array([row[name] for row in usable], float)
                    for name in ("width", f"{quantity}_mean", f"{quantity}_error"))  # fmt: skip
-        found = dict(zip(found, mean_slope(*columns), strict=True))
+        slope, low, high = mean_slope(*columns)
+        # An interval that reaches the end of the slopes tried is of means that are lost in their errors.
+        if _SLOPES[0] < low and high < _SLOPES[-1]:
+            found = {"slope": slope, "low": low, "high": high}
     else:
         try:
             estimate = over_seeds(

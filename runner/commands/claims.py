@@ -44,7 +44,7 @@ def _markdown(table: pd.DataFrame, checks: pd.DataFrame, frames: Mapping[str, Ta
 
 
 def _options(parser: Parser) -> None:
-    parser.add_argument("ids", nargs="*", type=_ids, action=Flat, metavar="IDS", help="C1 to C17 (all)")
+    parser.add_argument("ids", nargs="*", type=_ids, action=Flat, metavar="IDS", help="C1 to C18 (all)")
     add_trial_options(parser, OUT, "under 5 minutes")
 
 

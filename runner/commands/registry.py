@@ -12,7 +12,7 @@ COMMANDS = {
     **{name: (STORE, meaning) for name, meaning in PICTURES.items()},
     "report": (STORE, "one HTML page to look at, offline: diagram, curves, fits, provenance"),
     "export": (STORE, "the cells as CSV, or as runs for wandb, mlflow, tensorboard"),
-    "claims": ("[IDS]", "the theory put to the test: 17 claims, measured, with verdicts"),
+    "claims": ("[IDS]", "the theory put to the test: 18 claims, measured, with verdicts"),
     "reproduce": ("[NAMES]", "published figures put to the test: published, measured, verdict"),
     "check": ("[OVERRIDES]", "is this network mu-P? which layer's change depends on the width, and why"),
     "theory": ("[NAME|FILE]", "what follows from a parameterization's exponents, derived, and why"),

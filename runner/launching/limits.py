@@ -1,6 +1,7 @@
 """Limits of infinite width that cells are measured against: solved before the first of these cells trains."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from runner.planning.packs import Pack
@@ -22,6 +23,8 @@ def solve_limits(
     named = [pack for pack in packs if '"limit_distance"' in pack.cells[0].settings]
     if not named:
         return
+    import torch
+
     from runner.measures.infinite_width import wanted_limit
     from runner.store.limits import stored_limit
 
@@ -40,5 +43,20 @@ def solve_limits(
                 raise Stopped
             say(f"{what}, sample {replica + 1}, step {step}/{last}")
 
-        stored_limit(store, problem, sampling, progress)
+        # Of linear networks matrices are small: a second thread would wait at barriers.
+        with _threads(1 if problem.exact else torch.get_num_threads()):
+            stored_limit(store, problem, sampling, progress)
     say("")
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Multiply with so many threads in this block."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -62,17 +62,16 @@ def limit_distance(
     f_inf = torch.stack([limit.mean_outputs[place, train:] for limit in limits]).to(f)
     kernel_inf = torch.stack([limit.mean_kernel[place].flatten() for limit in limits]).to(f)
     size = kernel_inf.norm(dim=1)
-    apart = (f - f_inf).norm(dim=1) / f_inf.norm(dim=1)
-    return Measurement(
-        trace={
-            "limit_function_distance": torch.where(f_inf.norm(dim=1) > 0, apart, torch.nan),
-            "limit_kernel_distance": (kernel - kernel_inf).norm(dim=1) / size,
-            "limit_kernel_gap": ((kernel - kernel_inf) * kernel_inf).sum(1) / size**2,
-            "limit_train_loss": _stacked(limits, "loss", place).to(f),
-            "lazy_train_loss": _stacked(lazy, "loss", place).to(f),
-            "limit_error": _stacked(limits, "errors", place).to(f),
-        }
-    )
+    trace = {
+        "limit_kernel_distance": (kernel - kernel_inf).norm(dim=1) / size,
+        "limit_kernel_gap": ((kernel - kernel_inf) * kernel_inf).sum(1) / size**2,
+        "limit_train_loss": _stacked(limits, "loss", place).to(f),
+        "lazy_train_loss": _stacked(lazy, "loss", place).to(f),
+        "limit_error": _stacked(limits, "errors", place).to(f),
+    }
+    if now.step:  # at init it is 0 but for rounding
+        trace["limit_function_distance"] = (f - f_inf).norm(dim=1) / f_inf.norm(dim=1)
+    return Measurement(trace=trace)
 
 
 def prepare(start: Snapshot, **options: Any) -> None:

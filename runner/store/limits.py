@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -48,7 +49,8 @@ def is_stored(store: Path, problem: Problem, sampling: Sampling) -> bool:
 
 def _read(path: Path, problem: Problem) -> Limit | None:
     """Return the replicas in a file; None where there are none, or it is damaged."""
-    with suppress(OSError, ValueError, KeyError, EOFError), np.load(path, allow_pickle=False) as file:
+    with suppress(OSError, ValueError, KeyError, EOFError, BadZipFile), path.open("rb") as source:
+        file = np.load(source, allow_pickle=False)
         outputs, kernel = (torch.from_numpy(file[name]) for name in ("outputs", "kernel"))
         return Limit(problem, outputs, kernel, float(file["dropped"]))
     return None

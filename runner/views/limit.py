@@ -130,9 +130,10 @@ def _caption(table: pd.DataFrame, fits: pd.DataFrame, facets: Sequence[str], sha
         "(black) and its lazy limit (dashed); then the mean deviation and the spread over seeds of the area "
         "under the loss curve, relative to the limit's, and of the kernel on probes along that of the limit, "
         f"mean over steps. {shared} Bars are standard errors, lines the fits: of means weighted by their "
-        "errors, 95 % intervals by profile likelihood; of spreads least squares in both logarithms, by a bootstrap over "
-        f"seeds. Dotted lines have theory's slope. Largest standard error of a limit by sampling: "
-        f"{short(plain(table['limit_error'].max()))}. Slopes: {'; '.join(_slopes(fits, facets)) or 'none'}."
+        "errors, 95 % intervals by profile likelihood; of spreads least squares in both logarithms, by a "
+        "bootstrap over seeds. Dotted lines have theory's slope. Largest standard error of a limit by "
+        f"sampling: {short(plain(table['limit_error'].max()))}. "
+        f"Slopes: {'; '.join(_slopes(fits, facets)) or 'none'}."
     )
 
 

@@ -1,0 +1,88 @@
+"""The rule on the mean-field limit: C18."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import pandas as pd
+
+from runner.analysis.claims.slopes import part_of, require_widths
+from runner.analysis.claims.verdict import Check, Frames, below, within
+from runner.analysis.columns import column
+from runner.analysis.estimate import Estimate, Tables, Unsupported, over_seeds, require_seeds
+from runner.analysis.limit import gaps, mean_slope, spread_slope
+from runner.errors import UserError
+
+CLOSE = 0.05
+"""Mean deviation of the widest networks from their limit."""
+_LINES = ("depth", "gamma")
+
+
+def mean_field(frames: Frames) -> Sequence[Check]:
+    """C18: the mean deviation falls as 1/width, the spread as 1/sqrt(width), down to a few percent."""
+    data = frames["claim_infinite"]
+    linear, tanh = (part_of(data, model__activation=name) for name in ("linear", "tanh"))
+    mean, spread = (f"slope of the {of}, linear" for of in ("mean deviation of the loss", "spread of the {}"))
+    return [
+        within(mean, partial(_mean_slope, linear), -1.2, -0.8, 0),
+        *(
+            within(spread.format(name), partial(_spread, linear, name), -0.6, -0.4, 0)
+            for name in ("loss", "kernel")
+        ),
+        *(
+            below(f"deviation of the {name}, widest, {of}", partial(_widest, tables, name), CLOSE)
+            for of, tables in (("linear", linear), ("tanh", tanh))
+            for name in ("loss", "kernel")
+        ),
+    ]
+
+
+def _gaps(tables: Tables) -> pd.DataFrame:
+    """Return the gaps of the cells; their lines, widths and seeds beside them."""
+    if tables.cells.empty:
+        raise Unsupported("no cells")
+    try:
+        found = gaps(tables.cells, tables.trace)
+    except UserError as error:
+        raise Unsupported("nothing was measured against a limit") from error
+    require_seeds(found)
+    require_widths(found)
+    keys = {name: column(found, name, "claims").astype(float) for name in _LINES}
+    return found[["seed", "width", "loss_gap", "kernel_gap", "sampling_error"]].assign(**keys)
+
+
+def _mean_slope(tables: Tables) -> Estimate:
+    """Return the slope of the mean deviation of the loss, common to all depths and gammas."""
+
+    def statistic(part: pd.DataFrame) -> float:
+        found = part.groupby([*_LINES, "width"])["loss_gap"].agg(["mean", "std", "size"]).reset_index()
+        found = found[found["std"] > 0]
+        if found["width"].nunique() < 3:
+            return float("nan")
+        error = (found["std"] / found["size"] ** 0.5).to_numpy()
+        line = found.groupby(list(_LINES)).ngroup().to_numpy()
+        slope, *_ = mean_slope(found["width"].to_numpy(float), found["mean"].to_numpy(), error, line)
+        return slope
+
+    rows = _gaps(tables)
+    return replace(over_seeds(rows, statistic, 200), cells=len(rows))
+
+
+def _spread(tables: Tables, name: str) -> Estimate:
+    """Return the slope of the spread over seeds, common to all depths and gammas."""
+    rows = _gaps(tables)
+    found = over_seeds(rows, lambda part: spread_slope(part, f"{name}_gap", _LINES), 200)
+    return replace(found, cells=len(rows))
+
+
+def _widest(tables: Tables, name: str) -> Estimate:
+    """Return how far the mean of the widest networks is from its limit, mean over depths and gammas."""
+    rows = _gaps(tables)
+    rows = rows[rows["width"] == rows["width"].max()]
+
+    def statistic(part: pd.DataFrame) -> float:
+        return float(part.groupby(list(_LINES))[f"{name}_gap"].mean().abs().mean())
+
+    found = over_seeds(rows, statistic, 200)
+    sampled = 2 * float(rows["sampling_error"].max())
+    return replace(found, low=max(0.0, found.low - sampled), high=found.high + sampled, cells=len(rows))
