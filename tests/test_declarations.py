@@ -89,8 +89,9 @@ def test_every_declaration_is_of_a_function_that_keeps_to_it(measure):
     assert declaration_of(function) is measure
     kept = {column.name for column in (*measure.trace, *measure.layers)}
     cell = make_cell(
-        measure=section(x=ours(measure.name)), data={"train_size": 24}, model={"activation": "relu"}, steps=3
-    )
+        measure=section(x=ours(measure.name)), data={"train_size": 24}, model={"activation": "relu"}, steps=3,
+        center_output=True,
+    )  # fmt: skip
     inspect(cell)
     tables = train_pack([cell], CPU)
     plain = train_pack([make_cell(measure=section(), model={"activation": "relu"}, steps=3)], CPU)

@@ -21,9 +21,10 @@ from runner.errors import UserError
 from runner.grid.cell import Cell, canonical_json
 from runner.grid.cells import Cells
 from runner.launching.limits import solve_limits
+from runner.launching.progress import Progress
 from runner.launching.shard import PackTrainer
 from runner.launching.sources import changes, sources
-from runner.launching.workers import Progress, cores, train_packs, worker_count
+from runner.launching.workers import cores, train_packs, worker_count
 from runner.planning.forecast import Forecast, forecast
 from runner.planning.machine import USUAL, Machine, from_record, this_machine
 from runner.planning.packs import Pack

@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from runner.launching.workers import Progress
+from runner.launching.progress import Progress
 from runner.planning.packs import Pack, costs_by_kind
 
 LINE_SECONDS = 5.0
