@@ -60,7 +60,7 @@ def test_help_has_examples(capsys, command):
     [
         (
             ["phse"],
-            "command must be one of boundary, check, claims, curves, ensemble, export, fit, phase, profile, "
+            "command must be one of boundary, check, claims, curves, ensemble, export, fit, limit, phase, profile, "
             "report, reproduce, schema, status, sweep, theory, transfer, verify, got 'phse'; "
             "did you mean 'phase'?",
         ),
