@@ -60,8 +60,8 @@ def test_help_has_examples(capsys, command):
     [
         (
             ["phse"],
-            "command must be one of boundary, check, claims, curves, ensemble, export, fit, limit, phase, profile, "
-            "report, reproduce, schema, status, sweep, theory, transfer, verify, got 'phse'; "
+            "command must be one of boundary, check, claims, curves, ensemble, export, fit, limit, phase, "
+            "profile, report, reproduce, schema, status, sweep, theory, transfer, verify, got 'phse'; "
             "did you mean 'phase'?",
         ),
         (["phase", "--colour", "x"], "unrecognized arguments: --colour; did you mean --color?"),
