@@ -15,7 +15,7 @@ from runner.views.captions import sweep_words
 from runner.views.fit import panel
 from runner.views.laws import slope_lines
 from runner.views.picture import Picture, conditions, names
-from runner.views.scales import value_channel
+from runner.views.scales import value_channel, width_scale
 from runner.views.style import Layout, concat, layered, rows_of, series_scales, theme
 from runner.views.terminal import plain_table, short
 from runner.views.view import View
@@ -71,6 +71,7 @@ def chart(
     ]
     table, fits = (with_series(frame, facets) for frame in (table, fits))
     series = list(dict.fromkeys(table["series"]))
+    across = width_scale(table["width"])
     for quantity, of in _kinds(table):
         value = table[f"{quantity}_{of}"].abs()
         error = table[f"{quantity}_error"] if of == "mean" else 0.0
@@ -79,7 +80,7 @@ def chart(
         points["low"] = points["low"].where(points["low"] > 0, points["value"])
         mine = fits[(fits["quantity"] == quantity) & (fits["of"] == of)]
         title = f"{quantity}: {'mean deviation' if of == 'mean' else 'spread over seeds'}"
-        charts.append(panel(title, points, mine, series, layout, "width"))
+        charts.append(panel(title, points, mine, series, layout, across, "width"))
     return concat(charts, layout, most=3, own=True)
 
 
