@@ -65,12 +65,12 @@ def chart(
 ) -> Any:
     """Return the losses of each facet, the limit in black, then deviations and spreads against width."""
     widths = [show(width) for width in distinct(curves["width"])]
-    charts = [
-        _losses(facet_label(facets, values), part, widths, layout)
-        for values, part in groups(curves, [curves[facet] for facet in facets])
-    ]
     table, fits = (with_series(frame, facets) for frame in (table, fits))
     series = list(dict.fromkeys(table["series"]))
+    charts = [
+        _losses(facet_label(facets, values), part, widths, series, layout)
+        for values, part in groups(curves, [curves[facet] for facet in facets])
+    ]
     across = width_scale(table["width"])
     for quantity, of in _kinds(table):
         value = table[f"{quantity}_{of}"].abs()
@@ -84,9 +84,14 @@ def chart(
     return concat(charts, layout, most=3, own=True)
 
 
-def _losses(title: str, curves: pd.DataFrame, widths: Sequence[str], layout: Layout) -> Any:
+def _losses(
+    title: str, curves: pd.DataFrame, widths: Sequence[str], series: Sequence[str], layout: Layout
+) -> Any:
     """Return the losses of one facet over steps: a colour per width, black the limit, dashed the lazy one."""
     scale = series_scales(widths, ordered=True)["color"]
+    if layout.paper:  # panels share their colours there: those of widths and of facets are told apart
+        others = series_scales(series, ordered=False)["color"]
+        scale = alt.Scale(domain=[*widths, *series], range=[*scale.range, *others.range])
     rows = curves.assign(series=curves["width"].map(show))
     log = bool((rows[["value", "limit", "lazy"]] > 0).all(axis=None))
     x = alt.X(
