@@ -13,6 +13,7 @@ import runner
 from runner import data
 from runner.analysis.limit import approach, mean_slope, spread_slope
 from runner.errors import UserError
+from runner.launching import limits
 from runner.launching.limits import solve_limits
 from runner.limits import Sampling, limits_from, problem_of, solve
 from runner.measures import Snapshot
@@ -200,3 +201,25 @@ def test_a_spread_is_fitted_over_lines():
     ]  # fmt: skip
     assert spread_slope(pd.DataFrame(rows), "gap", ("gamma",)) == pytest.approx(-0.5)
     assert np.isnan(spread_slope(pd.DataFrame(rows[:12]), "gap", ("gamma",)))
+
+
+def test_a_limit_that_was_not_reached_says_so(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(limits._log, "warning", lambda text, *words: said.append(text % words))
+    options = MEASURE["functions"]["limit_distance"] | {
+        "units": 64,
+        "replicas": 2,
+        "error": 1e-6,
+        "tolerance": 1e-6,
+    }
+    cell = small(
+        width=8,
+        depth=2,
+        model={"activation": "tanh"},
+        measure={"every": 2, "functions": {"limit_distance": options}},
+    )
+    solve_limits([type("Pack", (), {"cells": [cell, small(width=8)]})], tmp_path, lambda text: None, bool)
+    (said,) = said
+    assert said.startswith("limit of tanh, depth 2, gamma 1: standard error ")
+    assert "> 1e-06 after 2 samples, " in said
+    assert "of a field left out at 64 units; raise units or replicas" in said

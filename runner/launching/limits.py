@@ -1,11 +1,14 @@
 """Limits of infinite width that cells are measured against: solved before the first of these cells trains."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from runner.planning.packs import Pack
 from runner.preemption import Stopped
+
+_log = logging.getLogger(__name__)
 
 
 def solve_limits(
@@ -45,7 +48,11 @@ def solve_limits(
 
         # Of linear networks matrices are small: a second thread would wait at barriers.
         with _threads(1 if problem.exact else torch.get_num_threads()):
-            stored_limit(store, problem, sampling, progress)
+            limit = stored_limit(store, problem, sampling, progress)
+        if trouble := limit.unreached(sampling):
+            _log.warning(
+                "limit of %s: %s; raise units or replicas of measure.functions.limit_distance", of, trouble
+            )
     say("")
 
 

@@ -106,6 +106,21 @@ class Limit:
         """The largest of them."""
         return float(self.errors.max())
 
+    def unreached(self, sampling: Sampling) -> str:
+        """Return in words what of the sampling was not reached; nothing where all of it was."""
+        found = []
+        if not self.problem.exact and not self.error <= sampling.error:
+            found.append(
+                f"standard error {self.error:.2g} > {sampling.error:g} after {len(self.outputs)} samples"
+                if self.error > sampling.error
+                else "no finite standard error: it diverges, or has one sample"
+            )
+        if not self.problem.exact and self.dropped > sampling.tolerance:
+            found.append(
+                f"{self.dropped:.2g} > {sampling.tolerance:g} of a field left out at {sampling.units} units"
+            )
+        return ", ".join(found)
+
     def _losses(self, outputs: Float64[Tensor, "*step sample"]) -> Float64[Tensor, "*step"]:
         rest = outputs[..., : self.problem.train] - self.problem.targets
         losses: Tensor = rest.square().mean(-1) / 2

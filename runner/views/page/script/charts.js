@@ -17,6 +17,7 @@ export function element(tag, attributes = {}, ...children) {
 
 export function shown(value) {
   if (typeof value !== "number") return String(value ?? "–");
+  if (Number.isInteger(value) && Math.abs(value) < 1e6) return String(value);
   return Number.isFinite(value) ? String(Number(value.toPrecision(3))) : "–";
 }
 

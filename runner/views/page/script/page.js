@@ -163,7 +163,7 @@ function controls() {
   byId("selected").textContent =
     words || brushed
       ? `${chosen} of ${data.cells.id.length} cells${brushed ? " brushed" : ""}.${whole}`
-      : `${data.cells.id.length} cells.`;
+      : `${data.cells.id.length} cell${data.cells.id.length === 1 ? "" : "s"}.`;
   byId("clear").disabled = !(words || brushed || state.other);
   const untimed =
     state.step !== null && state.color !== "regime" && !data.curves.measures.includes(state.color);
