@@ -1,6 +1,7 @@
 """Finite networks beside infinite width: the measure, the limits in a store, the slopes and the picture."""
 
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -13,7 +14,6 @@ import runner
 from runner import data
 from runner.analysis.limit import approach, mean_slope, spread_slope
 from runner.errors import UserError
-from runner.launching import limits
 from runner.launching.limits import solve_limits
 from runner.limits import Sampling, limits_from, problem_of, solve
 from runner.measures import Snapshot
@@ -205,7 +205,11 @@ def test_a_spread_is_fitted_over_lines():
 
 def test_a_limit_that_was_not_reached_says_so(tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr(limits._log, "warning", lambda text, *words: said.append(text % words))
+    monkeypatch.setattr(
+        logging.getLogger("runner.launching.limits"),
+        "warning",
+        lambda text, *words: said.append(text % words),
+    )
     options = MEASURE["functions"]["limit_distance"] | {
         "units": 64,
         "replicas": 2,
