@@ -30,7 +30,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         words.insert(0, "sweep")  # Hydra's completion calls the bare program
     if words[:1] == ["sweep"]:
         try:
-            return main_of("sweep")(words[1:])
+            code = main_of("sweep")(words[1:])
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError:
+            _leave_unread()
+            return 0 if "--dry-run" in words else 1  # of a sweep it is not known how far it came
         except KeyboardInterrupt:  # while it is imported; later it ends in order by itself
             return 130
     debug = "--debug" in words
@@ -44,11 +49,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
-        # The reader, `head` say, has seen enough; keep the interpreter from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_unread()
         return 0
     except KeyboardInterrupt:
         return 130
+
+
+def _leave_unread() -> None:
+    """Keep the interpreter from complaining at exit: the reader, `head` say, has seen enough."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _dispatch(words: list[str]) -> int:

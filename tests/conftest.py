@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import importlib
 import io
 import pickle
 from pathlib import Path
@@ -67,3 +68,21 @@ def as_it_was():
     from runner.numerics.precision import set_cpu_products
 
     set_cpu_products(fast=False)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium; without one, what needs it is skipped."""
+    with importlib.import_module("browsing").chromium() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """A store whose page has every section."""
+    return importlib.import_module("browsing").digits_store(tmp_path_factory.mktemp("outputs"))
+
+
+@pytest.fixture(scope="module")
+def page_file(digits):
+    return importlib.import_module("browsing").checked_page(digits, digits.path / "report.html")

@@ -262,6 +262,11 @@ def _process(*words, pipe="", **environment):
     )
 
 
+def test_closed_pipe_of_a_forecast_is_quiet():
+    done = _process("sweep", "--dry-run", pipe="| python -c 'pass'")  # it reads nothing at all
+    assert "Traceback" not in done.stderr
+
+
 def test_closed_pipe_is_quiet(store):
     done = _process("phase", store, "--json", pipe="| head -n 1")
     assert (done.stdout, done.stderr) == ("{\n", "")

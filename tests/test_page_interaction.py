@@ -7,26 +7,10 @@ from importlib.resources import files
 import numpy as np
 import pandas as pd
 import pytest
-from browsing import Visit, checked_page, chromium, digits_store
+from browsing import Visit
 
 from runner.analysis.regime import LETTERS
 from runner.grid.config import load_thresholds
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return digits_store(tmp_path_factory.mktemp("outputs"))
-
-
-@pytest.fixture(scope="module")
-def page_file(store):
-    return checked_page(store, store.path / "report.html")
 
 
 @pytest.fixture(scope="module")
@@ -100,12 +84,12 @@ def test_a_measure_is_a_map_between_its_points(visit):
     assert visit.items("diagram", "mark-image", "panel") == []
 
 
-def test_letters_and_lines_are_those_of_the_analysis(visit, store):
+def test_letters_and_lines_are_those_of_the_analysis(visit, digits):
     letters = {(row["parameterization"], row["width"], row["lr"]): row["regime"][0].upper()
-               for row in store.phase().table.to_dict("records")}  # fmt: skip
+               for row in digits.phase().table.to_dict("records")}  # fmt: skip
     assert visit.letters() == letters
     limit = load_thresholds("default")["rich"]
-    table = store.boundary(of=f"movement={limit}", along="lr").table.dropna(subset=["place"])
+    table = digits.boundary(of=f"movement={limit}", along="lr").table.dropna(subset=["place"])
     expected = {(row["parameterization"], row["width"]): row["place"] for row in table.to_dict("records")}
     rows = visit.items("diagram", "places_marks", "words", "panel", "x", "y", "low", "high")
     found = {(panel, x): y for words, panel, x, y, *_ in rows if words == "rich from"}
@@ -113,11 +97,11 @@ def test_letters_and_lines_are_those_of_the_analysis(visit, store):
     assert all(low < y < high for *_, y, low, high in rows)
 
 
-def test_the_slider_shows_every_cell_at_its_step(visit, store):
+def test_the_slider_shows_every_cell_at_its_step(visit, digits):
     visit.page.focus("#step")
     visit.page.keyboard.press("Home")
     visit.settle("step=1")
-    then = store.phase(x="width", y="lr", facet="parameterization,step").table
+    then = digits.phase(x="width", y="lr", facet="parameterization,step").table
     first = then[then["step"] == 1]
     letters = {(row["parameterization"], row["width"], row["lr"]): LETTERS.get(row["regime"], "")
                for row in first.to_dict("records")}  # fmt: skip
@@ -163,9 +147,9 @@ def test_filters_choose_cells_by_any_key(visit):
     visit.page.click("#filtered")
 
 
-def test_a_cell_is_found_by_its_id(visit, store):
-    row = store.cells[
-        (store.cells["width"] == 256) & (store.cells["lr"] == 3) & (store.cells["seed"] == 1)
+def test_a_cell_is_found_by_its_id(visit, digits):
+    row = digits.cells[
+        (digits.cells["width"] == 256) & (digits.cells["lr"] == 3) & (digits.cells["seed"] == 1)
     ].iloc[0]
     visit.page.fill("#find", row["cell_id"][3:12])
     visit.settle()
@@ -261,12 +245,12 @@ def test_scales_are_linear_on_demand(visit):
         visit.settle("")
 
 
-def test_what_is_shown_can_be_taken_along(visit, store):
+def test_what_is_shown_can_be_taken_along(visit, digits):
     visit.show("where.width=64&where.parameterization=ntk&where.parameterization=mup")
     with visit.page.expect_download() as download:
         visit.page.click("#csv")
     table = pd.read_csv(download.value.path())
-    cells = store.cells
+    cells = digits.cells
     chosen = cells[(cells["width"] == 64) & cells["parameterization"].isin(["ntk", "mup"])]
     assert download.value.suggested_filename == "digits.csv"
     assert sorted(table["cell_id"]) == sorted(chosen["cell_id"])

@@ -66,6 +66,8 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt as interrupt:
         print(_one_line(interrupt) or "interrupted; the same command runs what is missing", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the reader of what is printed has seen enough: as of any command
+        raise
     except Exception as error:
         message, code = _explain(error)
         if debug or message is None:

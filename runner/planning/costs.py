@@ -58,7 +58,7 @@ class Costs:
         products = shape.flops_per_step / flops_per_second
         self.cell_bytes = width * (shape.parameters + batch * (shape.inputs + shape.activations))
         self._step_call = shape.calls * machine.call
-        # Elementwise operations of autograd come to no more than this, inside the caches, too.
+        # Autograd's elementwise operations are no faster inside the caches: they compute more than they move.
         passes = width * batch * shape.written / machine.uncached
         stretch = 1 + passes / products if products else 1.0
         self._autograd = shape.written > 0
