@@ -66,6 +66,7 @@ PACKS["text"] = {
     "model": PACKS["transformer"]["model"] | {"causal": True, "readout": "every", "tied": True},
     "data": TEXT, "loss": "cross_entropy", "depth": 1,
 }  # fmt: skip
+PACKS["linear"] = {"model": PACKS["mlp"]["model"] | {"activation": "linear"}, "center_output": True}
 BASELINES = [name for name, pack in PACKS.items() if "baselines" in pack["model"].get("_target_", "")]
 OPTIONS = {"flow_distance": {"tolerance": 0.1}}
 """What makes a measure quick."""

@@ -8,6 +8,7 @@ import pytest
 import torch
 from cells import make_cell
 from reference import ABC
+from safetensors import safe_open
 from sweeping import TINY, run_in
 
 import runner
@@ -85,10 +86,10 @@ def test_all_widths_and_seeds_have_one_limit():
 
 
 def test_the_store_keeps_the_limit_and_the_networks_come_to_it(wide):
-    (file,) = [path for path in (wide / "limits").glob("*.npz") if np.load(path)["outputs"].shape[1] > 1][:1]
-    with np.load(file) as kept:
-        assert kept["outputs"].shape == (1, 3, 24)
-        assert json.loads(str(kept["problem"]))["gamma"] == 2
+    (file,) = (wide / "limits").glob("*.safetensors")
+    with safe_open(file, "pt") as kept:
+        assert kept.get_tensor("outputs").shape == (1, 3, 24)
+        assert json.loads(kept.metadata()["problem"])["gamma"] == 2
     trace = runner.load(wide).trace
     assert (trace["limit_error"] == 0).all()
     assert trace["limit_train_loss"].groupby(trace["step"]).nunique().eq(1).all()
@@ -128,7 +129,7 @@ def test_a_limit_goes_on_where_it_was_left(tmp_path):
     limit = stored_limit(tmp_path, problem, sampling, lambda replica, step: seen.add(replica))
     assert seen == {2}
     assert torch.equal(limit.outputs, solve(problem, sampling).outputs)
-    (file,) = (tmp_path / "limits").glob("*.npz")
+    (file,) = (tmp_path / "limits").glob("*.safetensors")
     file.write_bytes(file.read_bytes()[:100])
     assert torch.equal(stored_limit(tmp_path, problem, sampling).outputs, limit.outputs), "damage is mended"
 
@@ -139,7 +140,7 @@ def test_what_packs_need_is_solved_before_they_train(tmp_path):
     solve_limits(packs, tmp_path, said.append, bool)
     assert said[0] == "limit 1/2: linear, depth 2, gamma 1, sample 1, step 0/4"
     assert said[-1] == ""
-    assert len([*(tmp_path / "limits").glob("*.npz")]) == 2
+    assert len([*(tmp_path / "limits").glob("*.safetensors")]) == 2
     with pytest.raises(Stopped):
         solve_limits(packs[:1], tmp_path / "other", said.append, lambda: True)
 
