@@ -7,6 +7,8 @@ import stat
 import struct
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from cells import make_cell
@@ -230,6 +232,53 @@ def test_any_bytes_in_a_store_are_read_or_refused_in_a_line(sound, data):
         for place, whole in files.items():
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(whole)
+
+
+def retyped(path, column, values):
+    """Write a part again with other values in a column, and with the checksums of those."""
+    with pq.ParquetFile(path) as file:
+        rows = file.read()
+    rows = rows.set_column(rows.column_names.index(column), pa.field(column, values.type), values)
+    pq.write_table(rows, path, write_page_checksum=True)
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("lr", pa.array(["x"])),
+        ("cell_id", pa.array([[1]])),
+        ("status", pa.array([[1]])),
+        ("settings", pa.array([1])),
+        ("settings", pa.array(["{"])),
+        ("settings", pa.array(["[]"])),
+        ("width", pa.array([0.5])),
+    ],
+    ids=lambda given: given if isinstance(given, str) else str(given.to_pylist()),
+)
+def test_a_column_of_another_type_is_refused_in_a_line(sound, column, values):
+    """A byte of a footer is enough for it, and no checksum covers those."""
+    folder, _ = sound
+    part = next((folder / "cells").glob("*.parquet"))
+    retyped(part, column, values)
+    for table in ("cells", "trace", "layers"):
+        whole = {"output_rows": [0]} if table == "cells" else {}
+        store.write_part(folder, table, rows(table, ["b"], **whole), "2")
+    for use in (lambda at: store.load(at).cells, store.compact):
+        with pytest.raises(UserError, match=r"parts, got .*part-1\.parquet"):
+            use(folder)
+    assert "set aside cells/part-1.parquet" in "".join(repair(folder))
+    assert list(store.load(folder).cells["cell_id"]) == ["b"]
+
+
+def test_ids_that_another_program_wrote_as_large_text_are_read(sound):
+    folder, files = sound
+    for path in files:
+        if path.suffix == ".parquet" and path.parent.name in {"cells", "trace"}:
+            retyped(path, "cell_id", pa.array(["a"], pa.large_string()))
+    store.write_part(folder, "cells", rows("cells", ["b"]), "2")
+    loaded = store.load(folder)
+    assert sorted(loaded.cells["cell_id"]) == ["a", "b"]
+    assert list(loaded.trace["cell_id"]) == ["a"]
 
 
 @pytest.mark.parametrize("name", DATA_FILES)

@@ -96,8 +96,15 @@ def _coded(rows: pa.Table, name: str) -> pa.DictionaryArray:
 
 
 def _leaves(source: str, text: str | None) -> Iterator[tuple[str, Any]]:
-    """Yield keys and values of a text of one of the ``SOURCES``."""
+    """Yield keys and values of a text of one of the ``SOURCES``.
+
+    Raises:
+        ValueError: It is not a mapping as JSON.
+    """
     # Exponents and factors are real numbers, also where all of one cell are whole.
     whole = int if source == "settings" else float
-    for key, value in leaves(json.loads(text or "{}", parse_int=whole), SOURCES[source]):
+    tree = json.loads(str(text or "{}"), parse_int=whole)
+    if not isinstance(tree, dict):
+        raise ValueError(f"{source} must be a mapping as JSON, got {text}")
+    for key, value in leaves(tree, SOURCES[source]):
         yield key, json.dumps(value) if isinstance(value, list) else value

@@ -209,7 +209,16 @@ def read_columns(
     threads = file.metadata.num_rows > _SMALL_ROWS
     options = {"columns": list(compress(file.schema_arrow.names, wanted)), "use_threads": threads}
     rows = file.read(**options) if group is None else file.read_row_group(group, **options)
-    return rows.rename_columns(list(compress(names, wanted)))
+    rows = rows.rename_columns(list(compress(names, wanted)))
+    return rows if "cell_id" not in rows.column_names else _ids_as_text(rows)
+
+
+def _ids_as_text(rows: pa.Table) -> pa.Table:
+    """Return the rows with ids of Arrow's ``string``, which other programs write as ``large_string``."""
+    ids = rows["cell_id"]
+    if ids.type == pa.string():
+        return rows
+    return rows.set_column(rows.column_names.index("cell_id"), "cell_id", ids.cast(pa.string()))
 
 
 def names_today(names: Sequence[str], table: str, version: int) -> list[str]:
@@ -287,8 +296,21 @@ def read_table(store: Path, table: str, columns: Sequence[str] | None = None) ->
     if columns is not None:
         schema = pa.schema([schema.field(name) for name in columns], metadata=schema.metadata)
     masks = newest_rows(parts)
-    kept = [conform(select(part.rows, mask), schema) for part, mask in zip(parts, masks, strict=True)]
+    kept = [
+        rows_under(schema, part.path, select(part.rows, mask))
+        for part, mask in zip(parts, masks, strict=True)
+    ]
     return pa.concat_tables(kept) if kept else schema.empty_table()
+
+
+def rows_under(schema: pa.Schema, path: Path, rows: pa.Table) -> pa.Table:
+    """Return rows of a part under a schema.
+
+    Raises:
+        UserError: The part holds a column of another type, whose values cannot be converted.
+    """
+    with readable(path):
+        return conform(rows, schema)
 
 
 def select(rows: pa.Table, kept: np.ndarray) -> pa.Table:
@@ -299,6 +321,14 @@ def select(rows: pa.Table, kept: np.ndarray) -> pa.Table:
 def merged_schema(table: str, parts: Sequence[Part], metadata: Mapping[str, Any] | None = None) -> pa.Schema:
     """Return the schema that holds every column of the parts, those of keys where their JSON was read."""
     extras = {column.name: column for part in parts for column in part.extras}
-    read = [part.rows for part in parts if "settings" in part.rows.column_names]
-    columns = [*(extras[name] for name in sorted(extras)), *key_columns(read)]
+    read = [part for part in parts if "settings" in part.rows.column_names]
+    try:
+        keys = key_columns([part.rows for part in read])
+    except ValueError:
+        # Read together, equal texts are parsed once; whose text it is shows one by one.
+        for part in read:
+            with readable(part.path):
+                key_columns([part.rows])
+        raise
+    columns = [*(extras[name] for name in sorted(extras)), *keys]
     return arrow_schema(TABLES[table], columns, metadata)

@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 
 from runner.errors import UserError
 from runner.schema import TABLES
-from runner.store.arrow import conform
 from runner.store.files import atomic, disk_errors, locked, try_lock
 from runner.store.keys import SOURCES
 from runner.store.launches import launch_ids, read_config, read_plan
@@ -30,6 +29,7 @@ from runner.store.parts import (
     newest_rows,
     read_table,
     readable,
+    rows_under,
     scan,
     select,
     write_rows,
@@ -130,7 +130,7 @@ def _merge(parts: Sequence[Part], masks: Sequence[np.ndarray], schema: pa.Schema
     waiting: list[pa.Table] = []
     for part, mask in zip(parts, masks, strict=True):
         for batch in _batches(part, mask):
-            waiting.append(conform(batch, schema))
+            waiting.append(rows_under(schema, part.path, batch))
             if sum(rows.num_rows for rows in waiting) >= ROW_GROUP_ROWS:
                 yield pa.concat_tables(waiting)
                 waiting.clear()
