@@ -11,7 +11,7 @@ from runner import data
 from runner.layers import ACTIVATIONS, chain, parameters_of
 from runner.models import MLP
 from runner.models.descent import AutogradDescent, ChainDescent, GraphedDescent
-from runner.numerics import losses
+from runner.numerics import compiled, losses
 from runner.training.descent import FunctionOfBatch, descent_of
 from runner.training.run import Run
 
@@ -34,6 +34,13 @@ def pack(**changes):
     ]  # fmt: skip
 
 
+@pytest.fixture(params=["compiled", "plain"])
+def products(request, monkeypatch):
+    """Both kinds of chains; without a compiler both are plain."""
+    if request.param == "plain":
+        monkeypatch.setattr(compiled, "LARGEST", 0)
+
+
 NETS = {
     "one hidden layer": {"depth": 1},
     "three hidden layers, bias": {"depth": 3, "model": {"bias": True, "sigma_bias": 0.3}},
@@ -43,6 +50,7 @@ NETS = {
 }
 
 
+@pytest.mark.usefixtures("products")
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("net", NETS)
 @pytest.mark.parametrize("alike", [False, True])
@@ -111,6 +119,7 @@ SETTINGS = {
 }  # fmt: skip
 
 
+@pytest.mark.usefixtures("products")
 @pytest.mark.parametrize("case", SETTINGS)
 def test_steps_equal_autograd(case):
     cells = pack(**SETTINGS[case])

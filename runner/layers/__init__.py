@@ -22,7 +22,7 @@ from runner.layers.base import (
     record,
 )
 from runner.layers.branch import Branch
-from runner.layers.chain import DenseChain, Product
+from runner.layers.chain import CompiledChain, DenseChain, Product
 from runner.layers.contraction import Pairing
 from runner.layers.convolution import Conv2d
 from runner.layers.dense import Embedding, Linear
@@ -53,6 +53,7 @@ __all__ = [
     "Branch",
     "Call",
     "ChainDerivatives",
+    "CompiledChain",
     "Conv2d",
     "DenseChain",
     "Direction",

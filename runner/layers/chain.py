@@ -15,16 +15,18 @@ multipliers of the parameterization, one number per cell::
 Between homogeneous functions and without biases only the product of all m matters: see :func:`postponed`.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from runner.layers.activation import Nonlinearity
+from runner.layers.activation import ACTIVATIONS, Nonlinearity
 from runner.layers.base import per_cell
 from runner.layers.dense import Linear
+from runner.numerics import compiled
+from runner.numerics.compiled import Operation, Program
 
 _MODERATE = 2.0**20
 """Factor by which features may be off while others are kept back: far from what float32 cannot hold."""
@@ -53,6 +55,9 @@ class DenseChain:
         layers: Of an initialized ensemble, from the inputs on.
     """
 
+    _scales_are_free: ClassVar[bool] = False
+    """Whether a product takes the same time with factors of its cells."""
+
     def __init__(self, layers: Sequence[Linear], function: Nonlinearity, samples: int) -> None:
         self._function = function
         self._names = [layer.name for layer in layers]
@@ -67,7 +72,7 @@ class DenseChain:
             return [per_cell(factor * gain, 3) for factor, gain in zip(factors, gains, strict=True)]
 
         scale = scales("weight")
-        if function.homogeneous and not any(layer.has_bias for layer in layers):
+        if function.homogeneous and not any(layer.has_bias for layer in layers) and not self._scales_are_free:
             scale = postponed(scale)
         self._scales = [_common(factor) for factor in scale]
         self._bias_scales = scales("bias")
@@ -119,18 +124,120 @@ class DenseChain:
             factor, scale = self._scales[place]
             right = gradient if scale is None else gradient.mul_(scale)
             if place:
-                weight = self._weights[place].mT
-                gradient = self._gradients[place - 1]
-                if weight.shape[1] == 1:
-                    torch.mul(right if factor == 1 else right * factor, weight, out=gradient)
-                else:
-                    gradient.baddbmm_(right, weight, beta=0, alpha=factor)
-                inputs = self._after[place - 1]
-                self._function.pull(gradient, self._before[place - 1], inputs)
+                gradient, inputs = self._pull(place, right, factor), self._after[place - 1]
             else:
                 assert self._inputs is not None
                 inputs = self._inputs
             yield f"{self._names[place]}.weight", Product(inputs.mT, right, factor)
+
+    def _pull(self, place: int, right: Float[Tensor, "cell sample fan_out"], factor: float) -> Tensor:
+        """Return D of the layer before, given that of a layer."""
+        gradient, weight = self._gradients[place - 1], self._weights[place].mT
+        if weight.shape[1] == 1:
+            torch.mul(right if factor == 1 else right * factor, weight, out=gradient)
+        else:
+            gradient.baddbmm_(right, weight, beta=0, alpha=factor)
+        self._function.pull(gradient, self._before[place - 1], self._after[place - 1])
+        return gradient
+
+
+class CompiledChain(DenseChain):
+    """The same by compiled products, which need no passes for factors, biases, relu and its derivative.
+
+    Between relus, or without a function, one cell goes through all layers before the next begins, and plain
+    gradient descent changes a weight on the way back: what a cell needs stays in the nearest caches.
+    """
+
+    _scales_are_free = True
+
+    @staticmethod
+    def takes(layers: Sequence[Linear]) -> bool:
+        """Say whether all layers are small enough, and the machine can do it."""
+        return all(compiled.takes(layer.weight) for layer in layers)
+
+    def __init__(self, layers: Sequence[Linear], function: Nonlinearity, samples: int) -> None:
+        super().__init__(layers, function, samples)
+        self._relu = function is ACTIVATIONS["relu"]
+        self._on_the_way = self._relu or function is ACTIVATIONS["linear"]
+        self._in_force = [None if bias is None else torch.empty_like(bias) for bias in self._biases]
+        self._forward: list[Program] = []
+        self._descent: Program | None = None
+        self._given: Tensor | None = None
+        self._top = torch.empty_like(self._before[-1])
+
+    def forward(self, x: Float[Tensor, "#cell sample features"]) -> Float[Tensor, "cell sample output"]:
+        """Return the outputs; see :meth:`DenseChain.forward`."""
+        for bias, scale, in_force in zip(self._biases, self._bias_scales, self._in_force, strict=True):
+            if bias is not None and in_force is not None:
+                torch.mul(bias, scale[:, 0], out=in_force)
+        if x is not self._given:
+            self._given = x
+            self._inputs = x.expand(self._before[0].shape[0], -1, -1)
+            if self._forward:
+                self._forward[0].bind(0, left=self._inputs)
+            else:
+                self._forward = self._forward_programs(self._inputs)
+        for place, program in enumerate(self._forward):
+            program.run()
+            if place < len(self._forward) - 1:
+                self._function.write(self._before[place], self._after[place])
+        return self._before[-1]
+
+    def _forward_programs(self, x: Float[Tensor, "#cell sample features"]) -> list[Program]:
+        last = len(self._weights) - 1
+        layers = [
+            Operation(
+                self._before[place], self._after[place - 1] if place else x, weight, *self._scales[place],
+                bias=self._in_force[place], rectify=self._relu and place < last,
+            )
+            for place, weight in enumerate(self._weights)
+        ]  # fmt: skip
+        return [Program(layers)] if self._on_the_way else [Program([layer]) for layer in layers]
+
+    def _pull(self, place: int, right: Float[Tensor, "cell sample fan_out"], factor: float) -> Tensor:
+        gradient, inputs = self._gradients[place - 1], self._after[place - 1]
+        above = inputs if self._relu else None
+        Program([Operation(gradient, right, self._weights[place].mT, factor, above=above)]).run()
+        if not self._relu:
+            self._function.pull(gradient, self._before[place - 1], inputs)
+        return gradient
+
+    def descends(self) -> bool:
+        """Say whether :meth:`descend` may be called."""
+        return self._on_the_way and not any(bias is not None for bias in self._biases)
+
+    def descend(
+        self, gradient: Float[Tensor, "cell sample output"], rates: Mapping[str, Float[Tensor, "cell 1 1"]]
+    ) -> None:
+        """Add to every weight its gradient times a rate, which is negative in descent.
+
+        Args:
+            rates: By the path of each weight; the same memory at every call.
+        """
+        assert self._inputs is not None
+        self._top.copy_(gradient)
+        if self._descent is None:
+            self._descent, self._seen = self._descending(rates), self._inputs
+        elif self._seen is not self._inputs:
+            self._seen = self._inputs
+            self._descent.bind(-1, left=self._seen.mT)
+        self._descent.run()
+
+    def _descending(self, rates: Mapping[str, Float[Tensor, "cell 1 1"]]) -> Program:
+        assert self._inputs is not None
+        operations = []
+        for place in reversed(range(len(self._weights))):
+            weight, scale = self._weights[place], self._scales[place]
+            right = self._gradients[place] if place < len(self._gradients) else self._top
+            inputs = self._after[place - 1] if place else self._inputs
+            if place:
+                above = inputs if self._relu else None
+                operations.append(
+                    Operation(self._gradients[place - 1], right, weight.mT, *scale, above=above)
+                )
+            rate = rates[f"{self._names[place]}.weight"]
+            operations.append(Operation(weight, inputs.mT, right, *scale, also=rate, add=True))
+        return Program(operations)
 
 
 def postponed(scales: Sequence[Float[Tensor, "cell 1 1"]]) -> list[Float[Tensor, "cell 1 1"]]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from runner import layers
 from runner.data.order import Batch
+from runner.layers import CompiledChain
 from runner.models.build import is_built_in
 from runner.models.ensemble import Ensemble, take
 from runner.models.mlp import MLP
@@ -103,9 +104,10 @@ class ChainDescent:
         shape = ensemble.cells[0]
         self._inputs = model.flat(ensemble.inputs["train"])
         # What all cells share would be copied for each of them at every step: oneDNN wants dense batches.
-        if shape.batch_size is None:
-            self._inputs = self._inputs.expand(len(ensemble.cells), -1, -1).contiguous()
         self._chain = model.chain(shape.batch_size or self._inputs.shape[1])
+        if shape.batch_size is None and not isinstance(self._chain, CompiledChain):
+            self._inputs = self._inputs.expand(len(ensemble.cells), -1, -1).contiguous()
+        self._rates = optimizer.rates()
         self._slots = {slot.path: slot for slot in optimizer.slots}
         self._parameters = ensemble.parameters
         self._loss, self._loss_gradient = losses.LOSSES[shape.loss], losses.GRADIENTS[shape.loss]
@@ -117,9 +119,11 @@ class ChainDescent:
         f = self._function(self._chain.forward(x), batch)
         targets = self._ensemble.batch_targets(batch)
         loss = self._loss(f, targets)
-        for path, gradient in self._chain.backward(
-            self._loss_gradient(f, targets).div_(self._ensemble.gamma)
-        ):
+        above = self._loss_gradient(f, targets).div_(self._ensemble.gamma)
+        if self._rates is not None and isinstance(self._chain, CompiledChain) and self._chain.descends():
+            self._chain.descend(above, self._rates)
+            return loss
+        for path, gradient in self._chain.backward(above):
             slot, parameter = self._slots[path], self._parameters[path]
             if isinstance(gradient, Tensor):
                 self._optimizer.apply(slot, parameter, gradient)

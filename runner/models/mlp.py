@@ -5,7 +5,7 @@ import math
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from runner.layers import Activation, DenseChain, Linear
+from runner.layers import Activation, CompiledChain, DenseChain, Linear
 from runner.models.keys import layer_keys
 
 
@@ -46,4 +46,6 @@ class MLP(nn.Module):
 
     def chain(self, samples: int) -> DenseChain:
         """Return the present cells as a chain that trains without autograd, on batches of this size."""
-        return DenseChain([*self.hidden, self.output], self.activation.function, samples)
+        layers = [*self.hidden, self.output]
+        kind = CompiledChain if CompiledChain.takes(layers) else DenseChain
+        return kind(layers, self.activation.function, samples)

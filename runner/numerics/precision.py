@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from runner.numerics import compiled
+from runner.numerics.processor import processor_vendor
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "tf32": torch.float32}
 
@@ -75,13 +77,24 @@ def add_product_(
     left: Float[Tensor, "cell row inner"],
     right: Float[Tensor, "cell inner column"],
     *,
-    beta: float = 1.0,
+    beta: int = 1,
     alpha: float = 1.0,
+    each: Float[Tensor, "cell 1 1"] | None = None,
 ) -> Float[Tensor, "cell row column"]:
-    """Overwrite ``out`` by ``beta * out + alpha * left @ right`` and return it.
+    """Overwrite ``out`` by ``beta * out + alpha * each * left @ right`` and return it.
 
     Of a single column MKL computes the transpose: four times as fast as oneDNN, seven times as MKL itself.
+
+    Args:
+        right: May be overwritten.
+        beta: 0 or 1.
+        each: A factor per cell; 1 by default.
     """
+    if compiled.takes(out):
+        compiled.Program([compiled.Operation(out, left, right, alpha, each, add=beta == 1)]).run()
+        return out
+    if each is not None:
+        right = right.mul_(each)
     if out.shape[2] != 1:
         return out.baddbmm_(left, right, beta=beta, alpha=alpha)
     with vector_products():
@@ -144,11 +157,3 @@ def product_errors() -> list[float]:
                 ):
                     found.append(float((product / truth - 1).abs().max()))
     return found
-
-
-@lru_cache(maxsize=1)
-def processor_vendor() -> str:
-    """Return who made the processor, as Linux names it, or nothing."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text("utf-8").splitlines() if info.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")), "")

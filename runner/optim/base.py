@@ -227,6 +227,13 @@ class Optimizer:
         left, right, factor = gradient
         self.apply(slot, parameter, add_product_(slot.product, left, right, beta=0, alpha=factor))
 
+    def rates(self) -> Mapping[str, Tensor] | None:
+        """Return, by path, the factor of a gradient that is then added, if a step is no more than that.
+
+        The same memory at every step, after :meth:`begin`.
+        """
+        return None
+
     def update(self, slot: Slot, parameter: Tensor, gradient: Tensor) -> None:
         """Update one parameter in place.
 

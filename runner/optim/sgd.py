@@ -1,6 +1,6 @@
 """Gradient descent, plain or with momentum."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,6 +53,11 @@ class SGD(Optimizer):
             gradient = torch.add(gradient, past, alpha=self.momentum, out=slot.scratch) if ahead else past
         parameter.addcmul_(gradient, slot.rate)
 
+    def rates(self) -> Mapping[str, Tensor] | None:
+        """Return the rates of plain descent; see :meth:`runner.optim.Optimizer.rates`."""
+        plain = type(self) is SGD and not (self.momentum or self.weight_decay or self.clip)
+        return {slot.path: slot.rate for slot in self.slots} if plain else None
+
     @torch.no_grad()
     def apply_product(self, slot: Slot, parameter: Tensor, gradient: Product) -> None:
         """Update one parameter in place; plain descent adds the product to it without forming it."""
@@ -60,4 +65,4 @@ class SGD(Optimizer):
             super().apply_product(slot, parameter, gradient)
         else:
             left, right, factor = gradient
-            add_product_(parameter, left, right.mul_(slot.rate), alpha=factor)
+            add_product_(parameter, left, right, alpha=factor, each=slot.rate)

@@ -11,17 +11,16 @@ import itertools
 import json
 import math
 import os
-import platform
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from runner.errors import UserError
+from runner.numerics.processor import cache_folder, processor_name
 from runner.store.files import atomic
 
 if TYPE_CHECKING:
@@ -114,9 +113,9 @@ def this_machine(device: torch.device, threads: int) -> Machine:
     """
     import torch
 
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
     key = f"{name}, {threads} of {os.cpu_count()} cores, torch {torch.__version__}, calibration {VERSION}"
-    path = _cache_folder() / f"{''.join(c if c.isalnum() else '-' for c in key)}.json"
+    path = cache_folder() / f"{''.join(c if c.isalnum() else '-' for c in key)}.json"
     with suppress(OSError, ValueError):
         known = from_record(json.loads(path.read_bytes()))
         if known and known.device == key:
@@ -125,19 +124,6 @@ def this_machine(device: torch.device, threads: int) -> Machine:
     with suppress(OSError, UserError), atomic(path, durable=False) as file:  # then it is measured each time
         file.write(json.dumps(asdict(found), indent=1).encode())
     return found
-
-
-def _cache_folder() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(root).expanduser() / "regime-runner"
-
-
-def _processor() -> str:
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def measure(device: torch.device, threads: int, name: str) -> Machine:

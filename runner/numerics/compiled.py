@@ -1,0 +1,180 @@
+"""Products of small matrices by code of this package, compiled where it runs (``products.c``).
+
+A library takes some microseconds to begin a batch of products, and factors, biases, relu and its derivative
+each take a pass over memory. Here all of it is one call, whose numbers stay in registers and in the nearest
+caches. Without a C compiler, and on processors without AVX2, torch does the same, to rounding.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from runner.numerics.processor import cache_folder, processor_features, processor_name
+
+SWITCH = "RUNNER_COMPILED"
+"""Environment variable: with 0 nothing is compiled."""
+LARGEST = 1 << 16
+"""Numbers in a matrix beyond which torch is as fast, which arranges large ones for the caches."""
+
+_SOURCE = Path(__file__).with_name("products.c")
+_FLAGS = ("-O2", "-march=native", "-shared", "-fPIC")
+_SECONDS = 60
+_NAMES = {torch.float32: "run_float32", torch.float64: "run_float64"}
+
+
+def takes(matrix: Tensor) -> bool:
+    """Say whether products with a matrix per cell are done here: small ones, on a CPU, with a compiler.
+
+    It depends on one cell's matrix and on the machine, not on how many cells there are, so that the numbers
+    of a cell are the same in any pack.
+    """
+    small = matrix.shape[-1] * matrix.shape[-2] <= LARGEST
+    return (
+        small
+        and type(matrix) in _PLAIN
+        and matrix.device.type == "cpu"
+        and _function(matrix.dtype) is not None
+    )
+
+
+class Operation(NamedTuple):
+    """``out = [out +] factor * each * also * left @ right [+ bias]``, then zeros, of every cell.
+
+    Attributes:
+        out: Written; its rows are contiguous, and so are those of ``bias`` and ``above``.
+        left: Any strides.
+        right: Its rows or its columns are contiguous.
+        factor: Of all cells.
+        each: Factor of each cell.
+        also: The same again.
+        bias: Added to every row.
+        add: Whether what is in ``out`` is added.
+        rectify: Whether what is at or below 0 then becomes 0, as by relu.
+        above: Where these are at or below 0 the result is 0: relu's derivative.
+    """
+
+    out: Float[Tensor, "cell row column"]
+    left: Float[Tensor, "cell row inner"]
+    right: Float[Tensor, "cell inner column"]
+    factor: float = 1.0
+    each: Float[Tensor, "cell 1 1"] | None = None
+    also: Float[Tensor, "cell 1 1"] | None = None
+    bias: Float[Tensor, "cell column"] | None = None
+    add: bool = False
+    rectify: bool = False
+    above: Float[Tensor, "cell row column"] | None = None
+
+
+class Program:
+    """Operations in order, one cell after the other: what one writes is in the nearest caches for the next.
+
+    Args:
+        operations: On tensors that stay where they are, and are kept.
+    """
+
+    def __init__(self, operations: Sequence[Operation]) -> None:
+        self._operations = list(operations)
+        out = operations[0].out
+        function = _function(out.dtype)
+        assert function is not None
+        for tensor in (part for operation in operations for part in operation if isinstance(part, Tensor)):
+            assert tensor.dtype == out.dtype
+            assert len(tensor) in {1, len(out)}
+        self._function, self._cells = function, len(out)
+        self._records = (_Record * len(operations))(*map(_record, operations))
+
+    def bind(self, place: int, left: Tensor) -> None:
+        """Have an operation take another ``left``, of the same shape."""
+        self._operations[place] = self._operations[place]._replace(left=left)
+        # A ctypes array counts from its start alone.
+        self._records[place % len(self._operations)] = _record(self._operations[place])
+
+    def run(self) -> None:
+        """Carry all of it out."""
+        self._function(self._records, len(self._records), self._cells)
+
+
+_STRIDES = {"out": 2, "left": 3, "right": 3, "above": 2, "bias": 1, "each": 1, "also": 1}
+"""Operands in the order of their pointers in ``products.c``, and how many strides follow each."""
+
+
+_FIELDS: list[tuple[str, Any]] = [("factor", ctypes.c_double)]
+_FIELDS += [(name, ctypes.c_int64) for name in ("rows", "columns", "inner", "add", "rectify")]
+for _name, _count in _STRIDES.items():
+    _FIELDS += [(_name, ctypes.c_void_p), *((f"{_name}_{axis}", ctypes.c_int64) for axis in range(_count))]
+
+
+class _Record(ctypes.Structure):
+    """An operation as ``products.c`` reads it."""
+
+    _fields_ = _FIELDS
+
+
+def _record(operation: Operation) -> _Record:
+    out = operation.out
+    values: list[Any] = [operation.factor, *out.shape[1:], operation.left.shape[2], operation.add]
+    values.append(operation.rectify)
+    for name, count in _STRIDES.items():
+        tensor = getattr(operation, name)
+        if tensor is None:
+            values += [None, *[0] * count]
+        else:
+            first, *others = tensor.stride()
+            # What all cells share is not moved past.
+            values += [tensor.data_ptr(), *[first if len(tensor) > 1 else 0, *others][:count]]
+    return _Record(*values)
+
+
+@lru_cache(maxsize=4)
+def _function(dtype: torch.dtype) -> Callable[[Any, int, int], None] | None:
+    library = _library()
+    if library is None or dtype not in _NAMES:
+        return None
+    function = getattr(library, _NAMES[dtype])
+    function.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64]
+    function.restype = None
+    return cast("Callable[[Any, int, int], None]", function)
+
+
+@lru_cache(maxsize=1)
+def _library() -> ctypes.CDLL | None:
+    """Return the compiled code, from the cache of this processor or compiled now; null where it cannot be."""
+    compiler = shutil.which(os.environ.get("CC") or "cc")
+    if compiler is None or os.environ.get(SWITCH) == "0" or platform.machine() not in {"x86_64", "AMD64"}:
+        return None
+    with suppress(OSError, subprocess.SubprocessError):
+        key = "\n".join(
+            [_SOURCE.read_text("utf-8"), compiler, *_FLAGS, processor_name(), processor_features()]
+        )
+        path = cache_folder() / f"products-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
+        if not path.is_file():
+            _compile(compiler, path)
+        return ctypes.CDLL(str(path))
+    return None
+
+
+def _compile(compiler: str, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Several processes may compile at once; each replaces the file by the same.
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made = Path(folder) / path.name
+        command = [compiler, *_FLAGS, "-o", str(made), str(_SOURCE)]
+        subprocess.run(command, check=True, capture_output=True, timeout=_SECONDS)
+        made.replace(path)
+
+
+_PLAIN = {Tensor, torch.nn.Parameter}
+"""Types whose numbers lie in memory; a subclass may only pretend."""

@@ -1,0 +1,263 @@
+/* Products of many small matrices, with what follows them done while the numbers are still in registers.
+
+   Libraries take some 20 microseconds to begin a batch of products, and a pass over memory for every factor, bias and
+   nonlinearity. Here a block of the result stays in registers until it is finished. Vectors are those of the compiler
+   (GCC, Clang), of the width that the processor has. NaN and infinities pass through, so it must not be compiled with
+   -ffast-math. The file includes itself once per type. */
+
+#ifndef REAL
+
+#include <stdint.h>
+
+#if !defined(__AVX__) || !defined(__FMA__)
+#error "measured with AVX2 and AVX-512 alone"
+#endif
+
+#if defined(__AVX512F__)
+#define VECTOR_BYTES 64
+#else
+#define VECTOR_BYTES 32
+#endif
+
+#define JOINED(a, b) a##b
+#define JOIN(a, b) JOINED(a, b)
+#define UNROLLED _Pragma("GCC unroll 16")
+#define INLINED static inline __attribute__((always_inline))
+
+#define REAL float
+#define WHOLE int32_t
+#define NAMED(name) JOIN(name, _float32)
+#include "products.c"
+#undef REAL
+#undef WHOLE
+#undef NAMED
+
+#define REAL double
+#define WHOLE int64_t
+#define NAMED(name) JOIN(name, _float64)
+#include "products.c"
+
+#else
+
+#define LANES ((int)(VECTOR_BYTES / sizeof(REAL)))
+#define VECTOR NAMED(vector)
+#define MASK NAMED(mask)
+#define AFTER NAMED(after)
+#define OPERATION NAMED(operation)
+
+typedef REAL VECTOR __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
+typedef WHOLE MASK __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
+
+/* For every cell: out = [out +] factor * each * also * left right [+ bias], then 0 where it, or `above`, is not positive.
+   Strides count numbers. Rows of `out`, `bias` and `above` are contiguous, and so are the rows or the columns of
+   `right`. `each` and `also` are one number per cell. A null pointer leaves that out. */
+typedef struct {
+    double factor;
+    int64_t rows, columns, inner, add, rectify;
+    REAL *out;
+    int64_t out_cell, out_row;
+    const REAL *left;
+    int64_t left_cell, left_row, left_column;
+    const REAL *right;
+    int64_t right_cell, right_row, right_column;
+    const REAL *above;
+    int64_t above_cell, above_row;
+    const REAL *bias;
+    int64_t bias_cell;
+    const REAL *each;
+    int64_t each_cell;
+    const REAL *also;
+    int64_t also_cell;
+} OPERATION;
+
+/* What becomes of a cell's product. */
+typedef struct {
+    REAL scale;
+    const REAL *bias, *above;
+    int64_t above_row;
+    int add, rectify;
+} AFTER;
+
+INLINED VECTOR NAMED(finished)(VECTOR z, const AFTER *after, const REAL *out, int64_t row, int64_t column)
+{
+    z *= after->scale;
+    if (after->bias) z += *(const VECTOR *)(after->bias + column);
+    if (after->add) z += *(const VECTOR *)out;
+    /* As torch does: NaN is not at or below 0, and stays. */
+    if (after->rectify) z = (VECTOR)((MASK)z & ~(MASK)(z <= 0));
+    if (after->above) {
+        VECTOR m = *(const VECTOR *)(after->above + row * after->above_row + column);
+        z = (VECTOR)((MASK)z & ~(MASK)(m <= 0));
+    }
+    return z;
+}
+
+INLINED REAL NAMED(finished_one)(REAL z, const AFTER *after, REAL out, int64_t row, int64_t column)
+{
+    z *= after->scale;
+    if (after->bias) z += after->bias[column];
+    if (after->add) z += out;
+    if (after->rectify && z <= 0) z = 0;
+    if (after->above && after->above[row * after->above_row + column] <= 0) z = 0;
+    return z;
+}
+
+/* ROWS x (COLUMNS vectors) of the result, in registers; `right` has unit stride along columns. */
+#define BLOCK(ROWS, COLUMNS)                                                                                        \
+    INLINED void NAMED(block_##ROWS##_##COLUMNS)(                                                                   \
+        const REAL *left, int64_t left_row, int64_t left_column, const REAL *right, int64_t right_row,              \
+        int64_t inner, VECTOR sums[ROWS][COLUMNS])                                                                  \
+    {                                                                                                               \
+        UNROLLED for (int i = 0; i < ROWS; i++) UNROLLED for (int j = 0; j < COLUMNS; j++) sums[i][j] = (VECTOR){0}; \
+        for (int64_t k = 0; k < inner; k++) {                                                                       \
+            VECTOR b[COLUMNS];                                                                                      \
+            UNROLLED for (int j = 0; j < COLUMNS; j++)                                                              \
+                b[j] = *(const VECTOR *)(right + k * right_row + j * LANES);                                        \
+            UNROLLED for (int i = 0; i < ROWS; i++) {                                                               \
+                REAL a = left[i * left_row + k * left_column];                                                      \
+                UNROLLED for (int j = 0; j < COLUMNS; j++) sums[i][j] += a * b[j];                                  \
+            }                                                                                                       \
+        }                                                                                                           \
+    }                                                                                                               \
+    INLINED void NAMED(tile_##ROWS##_##COLUMNS)(                                                                    \
+        const REAL *left, int64_t left_row, int64_t left_column, const REAL *right, int64_t right_row,              \
+        int64_t inner, REAL *out, int64_t out_row, const AFTER *after, int64_t row, int64_t column)                 \
+    {                                                                                                               \
+        VECTOR sums[ROWS][COLUMNS];                                                                                 \
+        NAMED(block_##ROWS##_##COLUMNS)(left, left_row, left_column, right, right_row, inner, sums);                \
+        UNROLLED for (int i = 0; i < ROWS; i++) UNROLLED for (int j = 0; j < COLUMNS; j++)                          \
+        {                                                                                                           \
+            REAL *place = out + i * out_row + j * LANES;                                                            \
+            *(VECTOR *)place = NAMED(finished)(sums[i][j], after, place, row + i, column + j * LANES);              \
+        }                                                                                                           \
+    }
+
+#if VECTOR_BYTES == 64 /* with 32 registers, else 16 */
+BLOCK(6, 4)
+BLOCK(4, 4)
+BLOCK(1, 4)
+BLOCK(8, 2)
+#else
+BLOCK(6, 2)
+BLOCK(4, 2)
+#endif
+BLOCK(1, 2)
+BLOCK(8, 1)
+BLOCK(1, 1)
+
+#define ROWS_OF(ROWS, COLUMNS)                                                                                   \
+    for (; i + ROWS <= rows; i += ROWS)                                                                          \
+        NAMED(tile_##ROWS##_##COLUMNS)(left + i * left_row, left_row, left_column, b, b_row, inner,              \
+                                       out + i * out_row + j, out_row, &after, i, j);
+
+/* Columns that fill vectors: those of a transposed matrix are gathered first. */
+#define PANELS_OF(COLUMNS, TILES)                                                                                \
+    for (; j + COLUMNS * LANES <= columns; j += COLUMNS * LANES) {                                               \
+        const REAL *b = right + j * right_column;                                                                \
+        int64_t i = 0, b_row = right_row;                                                                        \
+        if (right_column != 1) {                                                                                 \
+            NAMED(transposed)(b, COLUMNS * LANES, inner, right_column, panel);                                   \
+            b = panel;                                                                                           \
+            b_row = COLUMNS * LANES;                                                                             \
+        }                                                                                                        \
+        TILES                                                                                                    \
+    }
+
+/* [rows x columns] from contiguous rows, `row` apart, to [columns x rows]; `rows` fill vectors. */
+static void NAMED(transposed)(const REAL *from, int64_t rows, int64_t columns, int64_t row, REAL *to)
+{
+    int64_t j = 0;
+#if !defined(__clang__)
+    for (; j + LANES <= columns; j += LANES)
+        for (int64_t i = 0; i < rows; i += LANES) {
+            VECTOR r[LANES];
+            UNROLLED for (int a = 0; a < LANES; a++) r[a] = *(const VECTOR *)(from + (i + a) * row + j);
+            /* Squares of side h off the diagonal change places, for h = 1, 2, 4, ... */
+            UNROLLED for (int h = 1; h < LANES; h *= 2) {
+                MASK low, high;
+                for (int e = 0; e < LANES; e++) {
+                    low[e] = e & h ? e - h + LANES : e;
+                    high[e] = e & h ? e + LANES : e + h;
+                }
+                UNROLLED for (int a = 0; a < LANES; a++)
+                    if (!(a & h)) {
+                        VECTOR x = r[a], y = r[a + h];
+                        r[a] = __builtin_shuffle(x, y, low);
+                        r[a + h] = __builtin_shuffle(x, y, high);
+                    }
+            }
+            UNROLLED for (int a = 0; a < LANES; a++) *(VECTOR *)(to + (j + a) * rows + i) = r[a];
+        }
+#endif
+    for (; j < columns; j++)
+        for (int64_t i = 0; i < rows; i++) to[j * rows + i] = from[i * row + j];
+}
+
+/* The columns that fill no vector, as if zeros followed. */
+static void NAMED(remainder)(
+    const REAL *left, int64_t left_row, int64_t left_column, const REAL *right, int64_t right_row,
+    int64_t right_column, int64_t rows, int64_t columns, int64_t inner, REAL *out, int64_t out_row,
+    const AFTER *after, int64_t column, REAL *panel)
+{
+    for (int64_t k = 0; k < inner; k++)
+        for (int j = 0; j < LANES; j++)
+            panel[k * LANES + j] = j < columns ? right[k * right_row + j * right_column] : 0;
+    for (int64_t i = 0; i < rows;) {
+        VECTOR sums[8][1];
+        int count = i + 8 <= rows ? 8 : 1;
+        if (count == 8) NAMED(block_8_1)(left + i * left_row, left_row, left_column, panel, LANES, inner, sums);
+        else NAMED(block_1_1)(left + i * left_row, left_row, left_column, panel, LANES, inner, sums);
+        for (int r = 0; r < count; r++)
+            for (int64_t j = 0; j < columns; j++) {
+                REAL *place = out + (i + r) * out_row + j;
+                *place = NAMED(finished_one)(sums[r][0][j], after, *place, i + r, column + j);
+            }
+        i += count;
+    }
+}
+
+static void NAMED(product)(const OPERATION *does, int64_t cell, REAL *panel)
+{
+    const REAL *left = does->left + cell * does->left_cell, *right = does->right + cell * does->right_cell;
+    REAL *out = does->out + cell * does->out_cell;
+    int64_t left_row = does->left_row, left_column = does->left_column, out_row = does->out_row;
+    int64_t right_row = does->right_row, right_column = does->right_column;
+    int64_t rows = does->rows, columns = does->columns, inner = does->inner, j = 0;
+    AFTER after = {(REAL)does->factor, 0, 0, does->above_row, does->add != 0, does->rectify != 0};
+    if (does->each) after.scale *= does->each[cell * does->each_cell];
+    if (does->also) after.scale *= does->also[cell * does->also_cell];
+    if (does->bias) after.bias = does->bias + cell * does->bias_cell;
+    if (does->above) after.above = does->above + cell * does->above_cell;
+#if VECTOR_BYTES == 64
+    PANELS_OF(4, ROWS_OF(6, 4) ROWS_OF(4, 4) ROWS_OF(1, 4))
+    PANELS_OF(2, ROWS_OF(8, 2) ROWS_OF(1, 2))
+#else
+    PANELS_OF(2, ROWS_OF(6, 2) ROWS_OF(4, 2) ROWS_OF(1, 2))
+#endif
+    PANELS_OF(1, ROWS_OF(8, 1) ROWS_OF(1, 1))
+    if (j < columns)
+        NAMED(remainder)(left, left_row, left_column, right + j * right_column, right_row, right_column, rows,
+                         columns - j, inner, out + j, out_row, &after, j, panel);
+}
+
+/* Cell by cell all operations in order, so that what one has written is still in the caches when the next reads it. */
+void NAMED(run)(const OPERATION *operations, int64_t count, int64_t cells)
+{
+    int64_t inner = 1;
+    for (int64_t i = 0; i < count; i++)
+        if (operations[i].inner > inner) inner = operations[i].inner;
+    REAL panel[inner * 4 * LANES];
+    for (int64_t cell = 0; cell < cells; cell++)
+        for (int64_t i = 0; i < count; i++) NAMED(product)(operations + i, cell, panel);
+}
+
+#undef LANES
+#undef VECTOR
+#undef MASK
+#undef AFTER
+#undef OPERATION
+#undef BLOCK
+#undef ROWS_OF
+#undef PANELS_OF
+
+#endif

@@ -1,0 +1,180 @@
+"""Compiled products: against naive ones in float64, in every layout, and where nothing can be compiled."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from cells import make_cell
+
+from runner import data
+from runner.layers import ACTIVATIONS, CompiledChain, DenseChain
+from runner.models import MLP
+from runner.models.ensemble import Ensemble
+from runner.numerics import compiled
+from runner.numerics.compiled import Operation, Program
+
+TYPES = {torch.float32: 2e-6, torch.float64: 1e-14}
+SHAPES = [
+    (64, 64, 64),
+    (7, 5, 3),
+    (64, 1, 64),
+    (64, 10, 33),
+    (33, 75, 17),
+    (1, 1, 1),
+    (64, 64, 1),
+    (13, 48, 70),
+]
+"""Rows, columns and inner: whole vectors, none, and what is left of them."""
+
+needs_compiler = pytest.mark.skipif(
+    not compiled.takes(torch.empty(1, 1, 1)), reason="no C compiler here, or no AVX2"
+)
+
+
+@pytest.fixture
+def anew(monkeypatch, tmp_path):
+    """Nothing compiled so far, and an empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for cache in (compiled._library, compiled._function):
+        cache.cache_clear()
+    yield tmp_path / "cache" / "regime-runner"
+    monkeypatch.undo()
+    for cache in (compiled._library, compiled._function):
+        cache.cache_clear()
+
+
+def draw(*shape, dtype, transposed=False):
+    if transposed:
+        return torch.randn(*shape[:-2], shape[-1], shape[-2], dtype=dtype).mT
+    return torch.randn(*shape, dtype=dtype)
+
+
+def assert_right(dtype, rows, columns, inner, left_transposed, right_transposed):
+    cells = 3
+    left = draw(cells, rows, inner, dtype=dtype, transposed=left_transposed)
+    right = draw(cells, inner, columns, dtype=dtype, transposed=right_transposed)
+    each, also = draw(cells, 1, 1, dtype=dtype), draw(1, 1, 1, dtype=dtype).expand(cells, 1, 1)
+    bias, above = draw(cells, columns, dtype=dtype), draw(cells, rows, columns, dtype=dtype)
+    before = draw(cells, rows, columns, dtype=dtype)
+    out = before.clone()
+    Program([Operation(out, left, right, 0.5, each, also, bias, add=True, rectify=True, above=above)]).run()
+    product = torch.stack([a.double() @ b.double() for a, b in zip(left, right, strict=True)])
+    exact = before + 0.5 * each.double() * also.double() * product + bias.double()[:, None]
+    exact = torch.where((exact > 0) & (above > 0), exact, 0.0)
+    size = (left.double().abs() @ right.double().abs()).max() + 1
+    assert float((out - exact).abs().max() / size) < TYPES[dtype]
+
+
+@needs_compiler
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_products_equal_naive_ones(dtype, shape):
+    for left in (False, True):
+        for right in (False, True):
+            assert_right(dtype, *shape, left, right)
+
+
+@needs_compiler
+def test_products_of_shorter_vectors_equal_naive_ones(anew, monkeypatch):
+    """What a processor without AVX-512 compiles."""
+    monkeypatch.setattr(compiled, "_FLAGS", ("-O2", "-march=haswell", "-shared", "-fPIC"))
+    for dtype in TYPES:
+        for shape in SHAPES:
+            assert_right(dtype, *shape, False, True)
+
+
+@needs_compiler
+@pytest.mark.parametrize("columns", [3, 64])
+def test_what_is_not_finite_passes_through(columns):
+    """As torch's relu and its derivative do: NaN is not at or below 0."""
+    left, right = torch.eye(columns)[None], torch.zeros(1, columns, columns)
+    right[0, 0, 0], right[0, 1, 1], right[0, 2, 2] = torch.nan, torch.inf, -torch.inf
+    out = torch.empty(1, columns, columns)
+    Program([Operation(out, left, right, rectify=True)]).run()
+    assert bool(out[0, :, 0].isnan().all())
+    assert out[0, 1, 1] == torch.inf
+    # inf * 0 is NaN in the same column; alone it becomes 0.
+    Program([Operation(out, left[:, :, :1], right[:, 2:3], rectify=True)]).run()
+    assert out[0, 0, 2] == 0
+    above = torch.full((1, columns, columns), torch.nan)
+    Program([Operation(out, left, torch.ones(1, columns, columns), above=above)]).run()
+    assert bool((out == 1).all())
+
+
+@needs_compiler
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("function", ACTIVATIONS)
+def test_a_chain_equals_its_plain_form(function, bias):
+    """Outputs and gradients, with factors of each cell's own, on other inputs at every step."""
+    cells = [
+        make_cell(
+            parameterization=name, seed=seed, base_width=4, dtype="float64", depth=3,
+            model={"activation": function, "bias": bias},
+        )
+        for name in ("ntk", "mup") for seed in (0, 1)
+    ]  # fmt: skip
+    sections = json.loads(cells[0].settings)
+    model = Ensemble(cells, sections["model"], data.load(sections["data"]), torch.device("cpu")).model
+    assert isinstance(model, MLP)
+    layers = [*model.hidden, model.output]
+    plain, ours = (kind(layers, model.activation.function, 5) for kind in (DenseChain, CompiledChain))
+    for _ in range(3):
+        x = torch.randn(len(cells), 5, layers[0].weight.shape[1], dtype=torch.float64)
+        torch.testing.assert_close(ours.forward(x), plain.forward(x), rtol=1e-12, atol=1e-13)
+        above = torch.randn(len(cells), 5, 1, dtype=torch.float64)
+        for (path, one), (same, other) in zip(
+            ours.backward(above.clone()), plain.backward(above.clone()), strict=True
+        ):
+            assert path == same
+            formed = [
+                each if isinstance(each, torch.Tensor) else each.factor * each.left @ each.right
+                for each in (one, other)
+            ]
+            torch.testing.assert_close(*formed, rtol=1e-11, atol=1e-13)
+
+
+@needs_compiler
+def test_a_cell_is_the_same_in_any_pack():
+    """To the last bit: the numbers of a cell do not depend on the others."""
+    left, right = torch.randn(9, 64, 48), torch.randn(9, 48, 40)
+    whole, alone = torch.empty(9, 64, 40), torch.empty(1, 64, 40)
+    Program([Operation(whole, left, right)]).run()
+    for cell in range(9):
+        Program([Operation(alone, left[cell : cell + 1], right[cell : cell + 1])]).run()
+        assert torch.equal(alone[0], whole[cell])
+
+
+def test_large_matrices_are_left_to_torch():
+    assert not compiled.takes(torch.empty(1, 257, 256))
+    assert not compiled.takes(torch.empty(1, 4, 4, dtype=torch.bfloat16))
+    assert not compiled.takes(torch.empty(1, 4, 4, device="meta"))
+
+
+@pytest.mark.parametrize("trouble", ["switched off", "no compiler", "a compiler that fails", "no room"])
+def test_without_a_compiler_torch_multiplies(anew, monkeypatch, tmp_path, trouble):
+    if trouble == "switched off":
+        monkeypatch.setenv(compiled.SWITCH, "0")
+    elif trouble == "no compiler":
+        monkeypatch.setenv("CC", "no-such-compiler")
+    elif trouble == "a compiler that fails":
+        fails = shutil.which("false")
+        assert fails
+        monkeypatch.setenv("CC", fails)
+    else:
+        anew.parent.write_text("a file where a folder should be")
+    assert not compiled.takes(torch.empty(1, 4, 4))
+
+
+@needs_compiler
+def test_several_processes_compile_at_once(anew):
+    code = "import torch; from runner.numerics import compiled; print(compiled.takes(torch.empty(1, 4, 4)))"
+    started = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env={**os.environ})
+        for _ in range(2)
+    ]
+    assert [process.communicate()[0].strip() for process in started] == ["True"] * 2
+    assert [path.suffix for path in anew.iterdir()] == [".so"]
