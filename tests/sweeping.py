@@ -76,6 +76,7 @@ def shape_of(cell):
         wrapped=False,
         optimizer_flops=0.0,
         calls=15 * (cell.depth + 1),
+        passes=12,
         written=0,
         evaluations=1.0,
         searched=True,

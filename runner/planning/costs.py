@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 MAX_CELLS = 512
 
 _PACK_SECONDS = 0.05  # of data, regimes and three files that have reached the disk
-_STEP_PASSES = 12  # over weights, and activations without autograd, in a step, beside the products
 _STEP_SHARE = 0.9  # of the speed of square products, that a step's own reach
 _INIT_STEPS = 15  # steps that what all cells do at init is worth: spectral norms, kernels
 _OUTPUT_STEPS = 1  # that outputs on all samples are worth, where no lambda_max is looked for
@@ -57,7 +56,7 @@ class Costs:
         flops_per_second = machine.rate(cell.width, cell.precision)
         products = shape.flops_per_step / flops_per_second
         self.cell_bytes = width * (shape.parameters + batch * (shape.inputs + shape.activations))
-        self._step_call = shape.calls * machine.call
+        self._step_call, self._step_passes = shape.calls * machine.call, shape.passes
         # Autograd's elementwise operations are no faster inside the caches: they compute more than they move.
         passes = width * batch * shape.written / machine.uncached
         stretch = 1 + passes / products if products else 1.0
@@ -99,7 +98,7 @@ class Costs:
         size = np.multiply(counts, self.cell_bytes)
         bandwidth = np.where(size <= self._machine.cache_bytes, self._machine.cached, self._machine.uncached)
         passed = np.multiply(counts, self._passed_bytes) / bandwidth
-        step = self._step_call + counts * self._step_products + _STEP_PASSES * passed
+        step = self._step_call + counts * self._step_products + self._step_passes * passed
         step = self._evaluations * step + starts * self._step_start + counts * self._beside
         calls = (_INIT_CALLS + _POINT_CALLS * self._points) * self._machine.call
         return np.asarray(

@@ -31,8 +31,10 @@ _SOME = 4
 """Samples on which outputs at init are looked at."""
 _TRIED = 1 << 26
 """Parameters of a network that is: a gigabyte for two in float64."""
-_CHAIN_CALLS = 15
-"""Operations of a step without autograd, per weight matrix."""
+_CHAIN_CALLS, _CHAIN_PASSES = 15, 12
+"""Operations of a step without autograd, per weight matrix, and passes over weights and activations."""
+_COMPILED_CALLS, _COMPILED_PASSES = 25, 1
+"""The same of a step by compiled products, whatever its depth."""
 _AUTOGRAD_CALLS, _AUTOGRAD_PASSES = 5, 5
 """What a step of autograd is worth, in dispatched operations and in written numbers of a forward pass.
 Between 3 and 7 in steps of residual, convolutional and attention networks of 1 to 12 cells on a CPU."""
@@ -59,6 +61,7 @@ class PackShape:
         optimizer_flops: Of products of matrices in the optimizer's own part of a step.
         evaluations: Gradients that a step takes.
         calls: Operations that a step dispatches.
+        passes: Over weights in a step, beside the products; without autograd over activations, too.
         written: Numbers that a step of autograd writes for one sample; 0 without autograd.
     """
 
@@ -76,6 +79,7 @@ class PackShape:
     optimizer_flops: float = 0.0
     evaluations: float = 1.0
     calls: int = 15
+    passes: int = 12
     written: int = 0
 
 
@@ -197,9 +201,11 @@ def _inspect(settings: str, width: int, depth: int, loss: str, batch_size: int |
     )  # fmt: skip
 
 
-def _dispatched(model: nn.Module, size: Size) -> tuple[int, int]:
-    """Return the operations of a step, and the numbers that those of autograd write for one sample."""
-    if type(model) is MLP:
-        matrices = sum(spec.role != "vector" for _, spec, _, _ in layers.parameters_of(model))
-        return _CHAIN_CALLS * matrices, 0
-    return _AUTOGRAD_CALLS * size.calls, _AUTOGRAD_PASSES * size.written
+def _dispatched(model: nn.Module, size: Size) -> tuple[int, int, int]:
+    """Return the operations and passes of a step, and what those of autograd write for one sample."""
+    if type(model) is not MLP:
+        return _AUTOGRAD_CALLS * size.calls, _CHAIN_PASSES, _AUTOGRAD_PASSES * size.written
+    if layers.CompiledChain.takes([*model.hidden, model.output]):
+        return _COMPILED_CALLS, _COMPILED_PASSES, 0
+    matrices = sum(spec.role != "vector" for _, spec, _, _ in layers.parameters_of(model))
+    return _CHAIN_CALLS * matrices, _CHAIN_PASSES, 0
