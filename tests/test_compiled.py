@@ -39,11 +39,11 @@ needs_compiler = pytest.mark.skipif(
 def anew(monkeypatch, tmp_path):
     """Nothing compiled so far, and an empty cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for cache in (compiled._library, compiled._function):
+    for cache in (compiled.library, compiled.function_of):
         cache.cache_clear()
     yield tmp_path / "cache" / "regime-runner"
     monkeypatch.undo()
-    for cache in (compiled._library, compiled._function):
+    for cache in (compiled.library, compiled.function_of):
         cache.cache_clear()
 
 
@@ -81,7 +81,7 @@ def test_products_equal_naive_ones(dtype, shape):
 @needs_compiler
 def test_products_of_shorter_vectors_equal_naive_ones(anew, monkeypatch):
     """What a processor without AVX-512 compiles."""
-    monkeypatch.setattr(compiled, "_FLAGS", ("-O2", "-march=haswell", "-shared", "-fPIC"))
+    monkeypatch.setattr(compiled, "FLAGS", ("-O2", "-march=haswell", "-shared", "-fPIC"))
     for dtype in TYPES:
         for shape in SHAPES:
             assert_right(dtype, *shape, False, True)

@@ -30,7 +30,8 @@ LARGEST = 1 << 16
 """Numbers in a matrix beyond which torch is as fast, which arranges large ones for the caches."""
 
 _SOURCE = Path(__file__).with_name("products.c")
-_FLAGS = ("-O2", "-march=native", "-shared", "-fPIC")
+FLAGS = ("-O2", "-march=native", "-shared", "-fPIC")
+"""Of the compiler; without -ffast-math, under which NaN may be lost."""
 _SECONDS = 60
 _NAMES = {torch.float32: "run_float32", torch.float64: "run_float64"}
 
@@ -46,7 +47,7 @@ def takes(matrix: Tensor) -> bool:
         small
         and type(matrix) in _PLAIN
         and matrix.device.type == "cpu"
-        and _function(matrix.dtype) is not None
+        and function_of(matrix.dtype) is not None
     )
 
 
@@ -88,7 +89,7 @@ class Program:
     def __init__(self, operations: Sequence[Operation]) -> None:
         self._operations = list(operations)
         out = operations[0].out
-        function = _function(out.dtype)
+        function = function_of(out.dtype)
         assert function is not None
         for tensor in (part for operation in operations for part in operation if isinstance(part, Tensor)):
             assert tensor.dtype == out.dtype
@@ -139,25 +140,26 @@ def _record(operation: Operation) -> _Record:
 
 
 @lru_cache(maxsize=4)
-def _function(dtype: torch.dtype) -> Callable[[Any, int, int], None] | None:
-    library = _library()
-    if library is None or dtype not in _NAMES:
+def function_of(dtype: torch.dtype) -> Callable[[Any, int, int], None] | None:
+    """Return what carries out operations on numbers of a type, given records, their count and the cells."""
+    code = library()
+    if code is None or dtype not in _NAMES:
         return None
-    function = getattr(library, _NAMES[dtype])
+    function = getattr(code, _NAMES[dtype])
     function.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64]
     function.restype = None
     return cast("Callable[[Any, int, int], None]", function)
 
 
 @lru_cache(maxsize=1)
-def _library() -> ctypes.CDLL | None:
+def library() -> ctypes.CDLL | None:
     """Return the compiled code, from the cache of this processor or compiled now; null where it cannot be."""
     compiler = shutil.which(os.environ.get("CC") or "cc")
     if compiler is None or os.environ.get(SWITCH) == "0" or platform.machine() not in {"x86_64", "AMD64"}:
         return None
     with suppress(OSError, subprocess.SubprocessError):
         key = "\n".join(
-            [_SOURCE.read_text("utf-8"), compiler, *_FLAGS, processor_name(), processor_features()]
+            [_SOURCE.read_text("utf-8"), compiler, *FLAGS, processor_name(), processor_features()]
         )
         path = cache_folder() / f"products-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
         if not path.is_file():
@@ -171,7 +173,7 @@ def _compile(compiler: str, path: Path) -> None:
     # Several processes may compile at once; each replaces the file by the same.
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / path.name
-        command = [compiler, *_FLAGS, "-o", str(made), str(_SOURCE)]
+        command = [compiler, *FLAGS, "-o", str(made), str(_SOURCE)]
         subprocess.run(command, check=True, capture_output=True, timeout=_SECONDS)
         made.replace(path)
 
