@@ -297,11 +297,23 @@ def test_records_have_plain_keys():
     assert all(isinstance(key, str) for key in records(frames(grid(width=32))[0])[0])
 
 
-def test_a_sweep_that_draws_nothing_loads_no_charts():
-    """Half a second of every sweep, were they loaded to print its table."""
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+def test_a_sweep_loads_neither_charts_nor_compilers_before_it_trains(tmp_path, model):
+    """Half a second of every sweep, and two for torch's own compiler."""
+    line = [
+        "sweep",
+        f"model={model}",
+        "data=digits",
+        "width=4",
+        "lr=0.1",
+        "parameterization=ntk",
+        "--dry-run",
+    ]
     code = (
-        "import sys, runner.commands.sweep, runner.launching.launch, runner.views.summary\n"
-        "print(*{name.partition('.')[0] for name in sys.modules})"
+        f"import sys; from runner import cli; assert cli.main({line}) == 0\n"
+        "import runner.views.summary; print(*sys.modules)"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not set(found.stdout.split()) & {"altair", "scipy", "sklearn"}
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert not set(found.stdout.split()) & {"altair", "scipy", "sklearn", "sympy", "torch._dynamo"}
