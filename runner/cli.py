@@ -1,5 +1,7 @@
 """The command line: the first word chooses, and only what that word needs is imported."""
 
+import atexit
+import gc
 import io
 import os
 import sys
@@ -21,6 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Words after ``runner``; those of the process by default.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        # At exit Python looks through all objects for cycles: up to a second once torch is loaded.
+        atexit.register(gc.freeze)
     for stream in (sys.stdout, sys.stderr):  # under an ASCII locale a name is shown escaped, not refused
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

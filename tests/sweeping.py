@@ -72,6 +72,7 @@ def shape_of(cell):
         inputs=64,
         outputs=10,
         activations=cell.depth * cell.width + 10,
+        paired=cell.depth * cell.width + 10,
         positions=1,
         wrapped=False,
         optimizer_flops=0.0,

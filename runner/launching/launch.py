@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -119,7 +120,8 @@ def launch(
     notes = tuple(changes(store, plan.ids, provenance["sources"])) if not config["retry"] else ()
     workers = worker_count(plan.packs, device.type == "cpu", config["workers"])
     with kernel_memory(config.get("kernel_memory_mb")):
-        ahead = forecast(plan, preflight.inspect, machine, workers)
+        # A worker imports what this process has, which is nearly all that either does before it trains.
+        ahead = forecast(plan, preflight.inspect, machine, workers, until_training=time.process_time())
     if not record:
         return Launched("", plan.shards, plan.missing, plan.total, notes, ahead)
     tables.check_writable(store)

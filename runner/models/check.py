@@ -31,12 +31,14 @@ class Size:
         multiplications: Multiplications of a forward pass of one sample, in layers that multiply by a matrix.
         calls: Operations that a forward pass dispatches.
         written: Numbers that those write for one sample.
+        paired: Multiplications that the kernel of a pair of samples takes, of one output.
     """
 
     activations: int
     multiplications: int
     calls: int
     written: int
+    paired: int
 
 
 class _Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -111,7 +113,18 @@ def check(model: nn.Module, dataset: Dataset) -> Size:
         sum(products for _, products in costs),
         counted.calls,
         counted.written,
+        sum(_paired(call.layer, *cost) for call, cost in zip(tape, costs, strict=True)),
     )
+
+
+def _paired(layer: Layer, numbers: int, products: int) -> int:
+    """Return a call's multiplications for the kernel of a pair of samples, of one output.
+
+    At one position gradients of outputs are paired. At several those of the weight are, or the positions,
+    whichever is less; see :mod:`runner.layers.contraction`.
+    """
+    weights = parameter_count(layer)
+    return numbers if products <= weights else min(weights, numbers * products // weights)
 
 
 def cannot_run(shape: tuple[int, ...], error: Exception) -> UserError:

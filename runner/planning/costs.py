@@ -31,7 +31,7 @@ _DECOMPOSITION = 2.1  # n^3 float64 operations, at the speed of products, that a
 _INIT_CALLS = 5_000  # operations before the first step
 _DRAWN_PER_CALL = 100  # numbers of fresh inputs that are drawn while an operation is dispatched
 _POINT_CALLS = 1_500  # operations at a measured step
-_KERNEL_SHARE = 0.9  # of the speed of square products, that kernels reach
+_KERNEL_SHARE = 0.6  # of the speed of square products, that kernels reach: the middle of ten networks
 _LEAST_WRAPPED = 8  # cells of a plain torch module in a pack: alone they pay for batching and have none
 _AUTOGRAD_BYTES = 64 << 20  # of a pack beyond the caches, where dispatch costs more than memory
 NEAR_BEST = 1.05
@@ -75,7 +75,7 @@ class Costs:
         double = machine.rate(cell.width, "float64") / flops_per_second
 
         def kernel(samples: int, columns: int, pairs: float = 1.0) -> float:
-            paired = 2.0 * pairs * samples * columns * outputs * shape.activations
+            paired = 2.0 * pairs * samples * columns * outputs * shape.paired
             return (samples * pulled + paired) / flops_per_second / _KERNEL_SHARE
 
         def decomposition(rows: int) -> float:

@@ -74,11 +74,18 @@ class Forecast(NamedTuple):
         return f"{self.outputs:,} rows, about {_rounded(_ROW_BYTES['outputs'] * self.outputs, _BYTES)}"
 
 
-def forecast(plan: Plan, shape_of: Callable[[Cell], PackShape], machine: Machine, workers: int) -> Forecast:
+def forecast(
+    plan: Plan,
+    shape_of: Callable[[Cell], PackShape],
+    machine: Machine,
+    workers: int,
+    until_training: float = 0.0,
+) -> Forecast:
     """Return what a plan will take.
 
     Args:
         workers: Processes that a job has.
+        until_training: Seconds that a process takes before it trains; with a single one it has passed.
     """
     packs = plan.packs
     gains = np.ones(len(packs))
@@ -91,7 +98,7 @@ def forecast(plan: Plan, shape_of: Callable[[Cell], PackShape], machine: Machine
         costs = packs.costs[(shard == number) & ~alone]
         together = packs.costs[(shard == number) & alone] / gains[(shard == number) & alone]
         shared = max(costs.sum() / workers, costs.max(initial=0.0))
-        longest = max(longest, float(shared + together.sum()))
+        longest = max(longest, float(shared + together.sum()) + until_training * (workers > 1))
     memory = 0
     rows = {"cells": plan.missing, "trace": 0, "layers": 0, "outputs": 0}
     firsts = packs.cells.take(packs.stops - packs.sizes)

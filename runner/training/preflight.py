@@ -55,6 +55,7 @@ class PackShape:
         outputs: Network outputs.
         activations: Numbers that the layers return for one sample.
         flops_per_step: 6 * multiplications * batch: forward, and backward for weights and for inputs.
+        paired: Multiplications that the kernel of a pair of samples takes, of one output.
         positions: Predictions of a sample.
         searched: Whether lambda_max is looked for at init.
         wrapped: Whether the model is a plain torch module.
@@ -73,6 +74,7 @@ class PackShape:
     outputs: int
     activations: int
     flops_per_step: float
+    paired: int = 0
     positions: int = 1
     searched: bool = True
     wrapped: bool = False
@@ -194,7 +196,8 @@ def _inspect(settings: str, width: int, depth: int, loss: str, batch_size: int |
     flops = 6.0 * size.multiplications * (batch_size or train_size)
     return PackShape(
         count, train_size, test_size, probe_size, inputs, dataset.outputs, size.activations, flops,
-        dataset.positions, needs_lambda_max(dataset, family, measures), isinstance(model, TorchModule),
+        size.paired, dataset.positions, needs_lambda_max(dataset, family, measures),
+        isinstance(model, TorchModule),
         sum(of_optimizer(spec) for _, spec, _, _ in layers.parameters_of(model)),
         getattr(optimizer, "evaluations", Optimizer.evaluations),
         *_dispatched(model, size),
