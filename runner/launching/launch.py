@@ -26,6 +26,7 @@ from runner.launching.progress import Progress
 from runner.launching.shard import PackTrainer
 from runner.launching.sources import changes, sources
 from runner.launching.workers import cores, train_packs, worker_count
+from runner.numerics import compiled
 from runner.planning.forecast import Forecast, forecast
 from runner.planning.machine import USUAL, Machine, from_record, this_machine
 from runner.planning.packs import Pack
@@ -111,7 +112,7 @@ def launch(
     alone = config.get("shard") is not None
     damaged = verify.set_aside_unreadable(store) if record and not alone else ()
     machine = _machine(store, device)
-    provenance |= {"machine": asdict(machine), "sources": sources(cells)}
+    provenance |= {"machine": asdict(machine), "sources": sources(cells), "products": compiled.who()}
     if alone and record:
         return _join(make_plan(cells, shards=config["shards"], machine=machine), config, store, provenance)
     finished = tables.finished(store, config["retry"])

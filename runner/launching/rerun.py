@@ -18,6 +18,7 @@ from runner.grid.cells import Cells
 from runner.grid.instantiate import see_working_directory
 from runner.launching.sources import targets_of
 from runner.launching.workers import cores, set_up_torch
+from runner.numerics import compiled
 from runner.schema import KEYS
 from runner.store import launches
 from runner.store.provenance import versions
@@ -143,4 +144,6 @@ def _why(store: Path, launch: str, device: torch.device) -> str:
     ]
     if record.get("device") not in {None, str(device)}:
         changed.append(f"device {record['device']} then, {device} now")
+    if record.get("products") not in {None, compiled.who()}:
+        changed.append(f"small products by {record['products']} then, by {compiled.who()} now")
     return f" ({'; '.join(changed)})" if changed else ""

@@ -36,6 +36,11 @@ _SECONDS = 60
 _NAMES = {torch.float32: "run_float32", torch.float64: "run_float64"}
 
 
+def who() -> str:
+    """Return who multiplies small matrices here, for the record of a launch: ``runner`` or ``torch``."""
+    return "torch" if library() is None else "runner"
+
+
 def takes(matrix: Tensor) -> bool:
     """Say whether products with a matrix per cell are done here: small ones, on a CPU, with a compiler.
 
