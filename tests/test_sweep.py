@@ -129,6 +129,7 @@ def test_a_store_keeps_the_machine_that_its_packs_were_formed_for(engine, monkey
     assert sweep.main([*LINE, "store=other"]) == 0
     records = [launches.read_launch(Path(name), store.load(name).launches[-1]) for name in ("out", "other")]
     assert [record["machine"]["cache_bytes"] for record in records] == [1 << 30, 1 << 10]
+    assert all(record["products"] in {"runner", "torch"} for record in records)
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(3)])
