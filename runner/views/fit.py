@@ -23,7 +23,7 @@ from runner.errors import UserError
 from runner.store import Store
 from runner.views import alt
 from runner.views.captions import sweep_words
-from runner.views.laws import BY_PROFILE, FITTED, THEORY, break_words, law_lines, slope_lines
+from runner.views.laws import BY_PROFILE, FITTED, THEORY, break_words, law_lines, signless, slope_lines
 from runner.views.picture import METRICS, PIECES, THRESHOLDS, Part, Picture, Section, conditions, names
 from runner.views.scales import Scale, log_scale, range_bars, value_scale
 from runner.views.style import Layout, concat, layered, legend, rows_of, series_scales
@@ -214,8 +214,8 @@ def _row(row: dict[str, Any]) -> dict[str, str]:
     return {
         "metric": "" if again else row["metric"],
         "layer": "" if again else layer + role,
-        "slope": "-" if slope is None else f"{slope:.2f}",
-        "95% interval": "-" if low is None else f"[{low:.2f}, {high:.2f}]",
+        "slope": "-" if slope is None else signless(slope),
+        "95% interval": "-" if low is None else f"[{signless(low)}, {signless(high)}]",
         "theory": "" if theory is None else f"{theory:.3g}{'' if why_off(row) is None else '~'}",
         "break": break_words(row),
         "data": "" if again else f"{row['seeds']}x{row['widths' if 'widths' in row else 'values']}",

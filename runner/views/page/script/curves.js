@@ -96,7 +96,7 @@ export async function drawCurves(chosen, state) {
   if (!spec.concat.length) {
     views.curves?.finalize();
     delete views.curves;
-    byId("curves").textContent = "The curves of this point are not on this page.";
+    byId("curves").textContent = chosen.length ? "The curves of this point are not on this page." : "";
     return;
   }
   const channels = state.linear.includes("curves") ? ["y"] : [];
