@@ -8,6 +8,7 @@ import pandas as pd
 from rich.console import Console
 
 from runner.analysis.axes import enough_facets
+from runner.analysis.beside import LOOSE
 from runner.analysis.boundary.collapse import collapse
 from runner.analysis.columns import column, distinct, groups, plain, records, show
 from runner.analysis.selection import default_facets, facet_label
@@ -23,7 +24,6 @@ from runner.views.view import View
 
 METRIC = "ntk_change"
 COLLAPSED = "collapsed"
-LOOSE = 2.0  # times what seeds explain: half a dozen seeds tell their spread to a third or so
 
 
 def collapsed(

@@ -6,11 +6,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from runner.analysis.beside import is_bent
 from runner.analysis.columns import plain, records
 from runner.views.terminal import short
 
 BY_PROFILE = "95 % intervals by profile likelihood, as many pieces as the corrected BIC wants"
 """What is said of the intervals of a law that may break."""
+BENT = "!"
+"""Stands behind a slope where no straight line describes the points."""
+BENT_WORDS = (
+    f"{BENT}: no straight line describes the points: they lie off it by more than twice what seeds explain, "
+    "and the interval knows of seeds alone"
+)
 FITTED = {"strokeWidth": 1.4}
 THEORY = {"strokeDash": [2, 3], "strokeWidth": 1.6, "opacity": 0.75}
 """Marks of the lines."""
@@ -61,6 +68,7 @@ def slope_lines(fits: pd.DataFrame, signed: bool = False) -> list[str]:
             lines[fit["series"]] = f"{fit['series']}: fewer than three values"
             continue
         interval = "" if low is None else f" [{signless(low, form)}, {signless(fit['high'], form)}]"
+        interval += BENT if is_bent(fit) else ""
         text = f"{signless(slope, form)}{interval}" + ("" if theory is None else f", theory {theory:.3g}")
         if plain(fit.get("piece")):
             lines[fit["series"]] += f"; beyond {beyond} {text}"

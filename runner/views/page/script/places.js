@@ -3,7 +3,7 @@
 import { data, views } from "./charts.js";
 
 export const NARROW = 600; // of a window, in pixels: a phone
-const AXIS = 116; // room left of the panels, and around them
+const AXIS = { wide: 116, narrow: 84 }; // room left of the panels, and around them
 const LABELS = { wide: 88, narrow: 60 }; // right of each for the names of its lines
 
 export const titleOf = (panel) => data.points.titles[panel];
@@ -11,10 +11,10 @@ export const titleOf = (panel) => data.points.titles[panel];
 // Panels beside and below each other so that they fill the window.
 export function panelSizes(count, width, height) {
   let best = { score: 0 };
-  const labels = width < NARROW ? LABELS.narrow : LABELS.wide;
+  const size = width < NARROW ? "narrow" : "wide";
   for (let columns = 1; columns <= count; columns++) {
     const rows = Math.ceil(count / columns);
-    const across = (width - AXIS) / columns - labels;
+    const across = (width - AXIS[size]) / columns - LABELS[size];
     const up = Math.max(150, Math.min(640, (height - 70) / rows - 52));
     const score = Math.min(across, 1.5 * up) - 12 * (rows * columns - count);
     if (columns === 1 || score > best.score)
