@@ -6,6 +6,7 @@ python scripts/docs_notebook.py                     # docs/examples/notebook.ipy
 from __future__ import annotations
 
 import ast
+import base64
 import io
 import json
 import os
@@ -13,6 +14,8 @@ import tempfile
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
+
+import vl_convert
 
 from docs_pictures import compact
 
@@ -75,9 +78,14 @@ def _outputs(source: str, names: dict[str, Any], number: int) -> list[dict[str, 
 
 
 def _shown(value: Any) -> dict[str, str]:
-    """Return the forms of a value that the docs can show: a picture, or text."""
+    """Return the forms of a value that the docs can show: a picture, or text.
+
+    Jupyter shows no SVG of a notebook that it was not told to trust, but a PNG.
+    """
     if hasattr(value, "_repr_mimebundle_"):
-        return {"image/svg+xml": compact(value._repr_mimebundle_()["image/svg+xml"])}
+        svg = value._repr_mimebundle_()["image/svg+xml"]
+        png = base64.b64encode(vl_convert.svg_to_png(svg, scale=1)).decode()
+        return {"image/png": png, "image/svg+xml": compact(svg)}
     return {"text/plain": repr(value)}
 
 

@@ -163,6 +163,9 @@ OVERFLOWS = """() => [...document.querySelectorAll("body *")].filter(one => one.
     && getComputedStyle(one).display !== "inline" && one.scrollWidth > one.clientWidth + 1
     && !one.closest(".chart, .scroll, pre, .skip, details:not([open]), script, #vg-tooltip-element")
 ).map(one => one.outerHTML.slice(0, 90))"""
+UNMARKED = """() => [...document.querySelectorAll(".scroll, .chart, pre")].filter(one => one.clientWidth
+    && one.scrollWidth > one.clientWidth + 2 && !(one.dataset.more && one.tabIndex === 0)
+).map(one => one.outerHTML.slice(0, 90))"""
 OVERLAPS = """() => {
     const boxes = (selector) => [...document.querySelectorAll(selector)]
         .filter(one => one.getClientRects().length && one.textContent.trim())
@@ -176,6 +179,8 @@ OVERLAPS = """() => {
         marks.map(name => `#diagram .${name} text`).join(),
         "header h1, header p, header button, .controls > label, .controls > button, .panel .head p,"
         + " .panel button, summary, .status",
+        "#scatter .role-axis-label text", ".chip-button",
+        "#measures label",
         ".tool", "#curves .role-axis-label text", "#curves .role-title text",
     ]) {
         const all = boxes(selector);

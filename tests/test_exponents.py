@@ -6,7 +6,9 @@ import pytest
 from rich.console import Console
 from synthetic import WIDTHS, exponents, frames, grid
 
-from runner.analysis.exponents import DEFAULT_METRICS, fit, fit_points, loglog_slope
+from runner.analysis.beside import is_bent
+from runner.analysis.exponents import DEFAULT_METRICS, fit, fit_points
+from runner.analysis.straight import loglog_slope, scatter
 from runner.analysis.theory import predicted_slope
 from runner.errors import UserError
 from runner.views.fit import chart, print_fit
@@ -25,6 +27,22 @@ def tables():
 def _row(table, metric, parameterization, role=None):
     part = table[(table["metric"] == metric) & (table["parameterization"] == parameterization)]
     return (part[part["role"] == role] if role else part).iloc[0]
+
+
+def test_a_line_that_falls_and_jumps_is_no_line():
+    rng = np.random.default_rng(0)
+    means = {32: 0.5, 64: 0.35, 128: 0.3, 256: 2.0, 512: 2.5}
+    bent = scatter({n: mean * np.exp(0.02 * rng.normal(size=3)) for n, mean in means.items()})
+    x, y = np.log(list(means)), np.log(list(means.values()))
+    line = np.polynomial.Polynomial.fit(x, y, 1)
+    assert bent["residual"] == pytest.approx(np.sqrt(sum((y - line(x)) ** 2) / 3), rel=0.05)
+    assert is_bent(bent)
+    straight = [scatter({n: n**-0.5 * np.exp(0.1 * rng.normal(size=4)) for n in means}) for _ in range(200)]
+    # Both are the standard error of a mean, 0.1 / 2.
+    for name in bent:
+        assert np.sqrt(np.mean([one[name] ** 2 for one in straight])) == pytest.approx(0.05, rel=0.1)
+    assert np.mean([is_bent(one) for one in straight]) < 0.05
+    assert not is_bent(scatter({n: np.full(2, 3.0 * n**-0.7) for n in means}))
 
 
 def test_known_power_laws_are_found(tables):

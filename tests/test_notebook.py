@@ -1,5 +1,6 @@
 """Charts in a notebook, without a network, and the executed notebook of the docs."""
 
+import base64
 import json
 import re
 import shutil
@@ -37,6 +38,11 @@ def test_a_chart_brings_all_that_it_needs(bundle):
     assert bundle["image/svg+xml"].startswith("<svg")
     away = re.findall(r"(?:src|href)\s*=\s*[\"']?https?:[^\"' ]+|cdn\.[\w.]+", bundle["text/html"])
     assert not away
+    # Where scripts may not run, the picture in its place stays.
+    picture = re.search(
+        r'<img alt="runner chart" src="data:image/svg\+xml;base64,([^"]+)">', bundle["text/html"]
+    )[1]
+    assert base64.b64decode(picture).decode() == bundle["image/svg+xml"]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from browsing import CONTRASTS, OVERFLOWS, OVERLAPS, Visit, checked_page
+from browsing import CONTRASTS, OVERFLOWS, OVERLAPS, UNMARKED, Visit, checked_page
 from stores import write_cells
 from synthetic import LRS, WIDTHS, cell, frames, grid
 
@@ -18,6 +18,11 @@ from runner.views.page.packing import pack_curves
 
 EVIL = "</script><script>window.hacked=1</script><img src=x onerror='window.hacked=1'>"
 MEGABYTE = 1_000_000
+BUSY = (
+    "where.parameterization=ntk&where.parameterization=sp&where.seed=0&where.width=64&where.width=128"
+    '&step=20&linear=curves&brush={"on":"diagram","panel":"ntk","x":[40,140],"y":[0.05,2]}'
+)
+"""A view with filters, a step, a linear scale and a brush."""
 
 
 def test_opens_offline_quickly_and_in_silence(browser, page_file):
@@ -44,6 +49,24 @@ def test_nothing_overflows_overlaps_or_is_pale(browser, page_file, scheme):
             room = page.evaluate("document.querySelector('#diagram svg').getBoundingClientRect().width")
             assert room <= page.evaluate("document.querySelector('#diagram').clientWidth")
             assert room >= (0.9 if width < 1000 else 0.6) * width
+            for fragment in (BUSY, "where.lr=0.5&color=ntk_change"):
+                page.evaluate("text => { location.hash = text }", fragment)
+                visit.settle_any()
+                page.evaluate("document.querySelectorAll('details').forEach(one => (one.open = true))")
+                page.evaluate("scrollTo(0, document.body.scrollHeight)")
+                drawn = (
+                    "() => [...document.querySelectorAll('.chart')].every(one => one.querySelector('svg'))"
+                )
+                if fragment == BUSY:
+                    page.wait_for_function(drawn)  # those that nobody sees, too
+                    names = page.locator("#parallel .role-axis-label text").all()
+                    lefts = [name.bounding_box()["x"] for name in names]
+                    assert min(np.diff(lefts)) >= 60  # slanted ones need room beside each other
+                assert page.evaluate("document.documentElement.scrollWidth") <= width
+                assert page.evaluate(OVERFLOWS) == []
+                assert page.evaluate(OVERLAPS) == []
+                assert page.evaluate(CONTRASTS) == []
+                assert page.evaluate(UNMARKED) == []
             assert visit.complaints == []
 
 

@@ -289,6 +289,64 @@ def test_a_link_restores_the_view(browser, page_file, visit):
         assert other.complaints == []
 
 
+def test_the_address_is_copied(visit):
+    visit.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    visit.show("color=ntk_change&step=20")
+    visit.page.click("#link")
+    visit.page.wait_for_function("() => document.querySelector('#link').innerText === 'Copied'")
+    assert visit.page.evaluate("navigator.clipboard.readText()") == visit.page.url
+    assert visit.page.url.endswith("#color=ntk_change&step=20")
+
+
+def test_curves_are_those_that_are_asked_for(visit):
+    def titles():
+        return visit.page.locator("#curves .role-title-text").all_text_contents()
+
+    before = titles()
+    visit.page.click("summary >> text=Which curves")
+    visit.page.uncheck("[data-curve='train_loss']")
+    visit.settle()
+    assert "show=" in visit.page.url
+    assert titles() == [title for title in before if title != "train loss"]
+    visit.page.check("[data-curve='train_loss']")
+    visit.settle()
+    assert sorted(titles()) == sorted(before)
+    visit.show("")
+    assert titles() == before
+    assert visit.page.is_checked("[data-curve='train_loss']")
+    visit.page.click("summary >> text=Which curves")
+
+
+def test_a_filter_of_no_cell_says_so(visit):
+    visit.show("where.width=64&where.lr=0.5")
+    visit.page.locator("#scatter").scroll_into_view_if_needed()
+    visit.page.wait_for_timeout(300)
+    assert visit.page.inner_text("#selected") == "0 of 360 cells: no cell matches the filter."
+    assert visit.letters() == {}
+    assert visit.curves() == []
+    titles = visit.page.locator("#diagram text").all_text_contents()
+    assert {"ntk", "mup", "sp", "mean_field"} <= set(titles)  # panels stay
+    visit.page.click("#clear")
+    visit.settle("")
+    assert len(visit.letters()) == 180
+
+
+def test_where_seeds_disagree_a_corner_tells_the_other_regime(visit, digits):
+    table = digits.phase().table
+    split = {
+        (row["parameterization"], row["width"], row["lr"])
+        for row in table.to_dict("records")
+        if row["share"] < 1
+    }
+    assert split
+    rows = visit.items("diagram", "corners_marks", "kind", "panel", "x1", "y1", "fill")
+    cells = visit.items("diagram", "cells_marks", "kind", "panel", "x", "y", "x1", "y1", "fill")
+    fill = {(panel, x1, y1): (x, y, own) for _, panel, x, y, x1, y1, own in cells}
+    found = {(panel, *fill[panel, x1, y1][:2]) for _, panel, x1, y1, _ in rows}
+    assert found == split
+    assert all(fill[panel, x1, y1][2] != other for _, panel, x1, y1, other in rows)
+
+
 def test_keys_choose_points(visit):
     visit.page.focus("#diagram")
     seen = [visit.point()]

@@ -1,4 +1,4 @@
-"""A measured slope beside theory's: of which piece theory speaks, and why the two may differ."""
+"""A measured slope beside its points and theory's: whether it is one, and why the two may differ."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -11,6 +11,23 @@ CHANGES = ("ntk_change", "kernel_distance", "feature_movement", "linearization_e
 SMALL, NEAR, APART = 0.15, 0.1, 0.5
 """Up to which change theory's slopes hold, how near they must be, and how far apart terms are that ten-fold
 widths set apart."""
+
+LOOSE = 2.0
+"""Times what seeds explain, from which on points do not lie where they should: half a dozen seeds tell their
+spread to a third or so."""
+
+
+def is_bent(row: Mapping[str, Any]) -> bool:
+    """Tell whether points lie off their straight line by far more than seeds differ.
+
+    Args:
+        row: Of :func:`runner.analysis.exponents.fit`.
+
+    Returns:
+        False, too, where nothing tells.
+    """
+    residual, noise = plain(row.get("residual")), plain(row.get("noise"))
+    return residual is not None and noise is not None and bool(residual >= LOOSE * noise)
 
 
 def beside_assumed(rows: Iterable[Mapping[str, Any]]) -> list[str]:

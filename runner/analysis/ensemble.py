@@ -23,10 +23,11 @@ import numpy as np
 import pandas as pd
 
 from runner.analysis.columns import facet_groups, numeric_column, plain, show_values
-from runner.analysis.exponents import LEAST_WIDTHS, counted_as
+from runner.analysis.exponents import counted_as
 from runner.analysis.losses import LOSSES, error_rate
 from runner.analysis.quantiles import student
 from runner.analysis.selection import require_no_other_varying
+from runner.analysis.straight import LEAST_WIDTHS
 from runner.analysis.theory import predicted_variance
 from runner.errors import UserError, unknown
 

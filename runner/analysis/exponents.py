@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from runner.analysis.beside import theory_speaks
-from runner.analysis.broken import LEAST, MOST_PIECES, broken_line
+from runner.analysis.broken import MOST_PIECES, broken_line
 from runner.analysis.columns import (
     facet_groups,
     floats,
@@ -24,6 +24,7 @@ from runner.analysis.columns import (
     show_values,
 )
 from runner.analysis.selection import facet_label, require_no_other_varying
+from runner.analysis.straight import LEAST_WIDTHS, loglog_slope, scatter
 from runner.analysis.theory import next_slope, predicted_slope
 from runner.errors import UserError, unknown
 from runner.grid.cell import FIELDS
@@ -38,24 +39,14 @@ DEFAULT_METRICS = (
     "movement_frobenius",
     "movement_spectral",
 )
-RESAMPLES = 2000
-LEAST_WIDTHS = LEAST
 PIECES = ("1", "2", "3", "auto")
 """How many pieces a line may be asked to have."""
 _PIECE = ("piece", "first", "last", "break", "break_low", "break_high")
+_OFF = ("residual", "noise")
 _NOT_METRICS = {*FIELDS, "step", "layer_index"}
 _LAYER_KEYS = ("layer_index", "layer", "role")
 _OF_LAYERS = ("movement_", "update_", "branch_")
 """How metrics begin of which theory speaks layer by layer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A fitted slope with its bootstrap interval; None where the data do not carry one."""
-
-    slope: float | None
-    low: float | None
-    high: float | None
 
 
 def known_metrics(cells: pd.DataFrame, trace: pd.DataFrame, layers: pd.DataFrame) -> dict[str, str]:
@@ -101,8 +92,10 @@ def fit(
         against width the last is what it speaks of, against gamma the first is lazy and the last rich),
         ``widths`` (``values`` of another key), ``seeds`` (fewest at a value), ``cells`` (used) and
         ``left_out`` (diverged, failed, zero or null), ``largest`` (mean over seeds at a value) and
-        ``next_term`` (slope of the largest term that theory leaves out), which are those of the whole line.
-        Unless one piece is
+        ``next_term`` (slope of the largest term that theory leaves out), which are those of the whole line,
+        ``residual`` (of the points about one straight line, in logarithms) and ``noise`` (what of it the
+        seeds' spread explains; both null where there is no bootstrap interval, which knows of seeds alone:
+        intervals of pieces are as wide as what they leave). Unless one piece is
         asked for, also ``piece`` (from 0), ``first`` and ``last`` (the values on it), ``break`` (where it
         ends), ``break_low`` and ``break_high`` (95 %, null where the data do not bound it); all three null
         for the last piece.
@@ -135,6 +128,8 @@ def fit(
         "left_out",
         "largest",
         "next_term",
+        "residual",
+        "noise",
     ]
     broken = _PIECE if most > 1 else ()
     return pd.DataFrame(rows, columns=[*facets, "metric", "layer", "role", *broken, *measured])
@@ -159,10 +154,12 @@ def _pieces(samples: Mapping[float, np.ndarray], least: int, most: int) -> list[
     """Return slope, interval and place of each piece; one without a slope where there is none."""
     law = None if most == 1 else broken_line(samples, most, least=least)
     if law is None:
-        return [asdict(loglog_slope(samples)) | {"piece": 0}]
+        line = loglog_slope(samples)
+        off = dict.fromkeys(_OFF, np.nan) if line.low is None else scatter(samples)
+        return [asdict(line) | {"piece": 0} | off]
     ends = [{"break": one.place, "break_low": one.low, "break_high": one.high} for one in law.breaks]
     return [
-        asdict(piece) | {"piece": place} | end
+        asdict(piece) | {"piece": place} | end | dict.fromkeys(_OFF, np.nan)
         for place, (piece, end) in enumerate(zip(law.pieces, [*ends, {}], strict=True))
     ]
 
@@ -195,39 +192,6 @@ def fit_points(
     ]
     columns = ["metric", "layer", "role", x, "value", "low", "high", "seeds"]
     return pd.DataFrame(rows, columns=[*facets, *columns])
-
-
-def loglog_slope(
-    samples: Mapping[float, np.ndarray], resamples: int = RESAMPLES, *, late: bool = False
-) -> Line:
-    """Return the least-squares slope of log sample against log x with a 95 % bootstrap interval.
-
-    Args:
-        samples: Positive values of the seeds, by x: the width or another key.
-        resamples: How often the bootstrap draws.
-        late: Whether a value of x weighs as much as it is large, in place of each the same.
-
-    Returns:
-        The slope of the seeds' geometric means. No slope with fewer than three values of x; no interval if
-        one has a single seed, whose spread is unknown.
-    """
-    if len(samples) < LEAST_WIDTHS:
-        return Line(None, None, None)
-    widths = sorted(samples)
-    x = np.log(np.array(widths, float))
-    shares = np.array(widths, float) if late else np.ones(len(widths))
-    centred = x - (shares * x).sum() / shares.sum()
-    weights = shares * centred / (shares * centred**2).sum()
-    logs = [np.log(samples[width]) for width in widths]
-    slope = float(sum(weight * log.mean() for weight, log in zip(weights, logs, strict=True)))
-    if min(len(log) for log in logs) < 2:
-        return Line(slope, None, None)
-    rng = np.random.default_rng(0)  # a fixed stream: the same table gives the same interval
-    spread = np.zeros(resamples)
-    for weight, log in zip(weights, logs, strict=True):
-        spread += weight * log[rng.integers(0, len(log), (resamples, len(log)))].mean(axis=1)
-    low, high = np.percentile(spread, [2.5, 97.5])
-    return Line(slope, float(low), float(high))
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,8 @@ import pandas as pd
 
 from runner.analysis.columns import facet_groups, floats, plain
 from runner.analysis.estimate import Unsupported, over_seeds
-from runner.analysis.exponents import LEAST_WIDTHS
 from runner.analysis.selection import require_no_other_varying
+from runner.analysis.straight import LEAST_WIDTHS
 from runner.errors import UserError
 
 QUANTITIES = ("loss", "kernel")

@@ -14,9 +14,10 @@ import pandas as pd
 
 from runner.analysis.columns import facet_groups, groups, numeric_column, show_values
 from runner.analysis.contour import zero_lines
-from runner.analysis.exponents import LEAST_WIDTHS, counted_as, fit, known_metrics
+from runner.analysis.exponents import counted_as, fit, known_metrics
 from runner.analysis.phase import STEP, Axes, edges, is_log, places_of, with_whole
 from runner.analysis.selection import require_no_other_varying
+from runner.analysis.straight import LEAST_WIDTHS
 from runner.errors import UserError, unknown
 
 FORM = "slope:METRIC[@LAYER]:KEY"

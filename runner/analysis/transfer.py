@@ -9,8 +9,9 @@ import pandas as pd
 from runner.analysis.broken import Broken, broken_line
 from runner.analysis.columns import distinct, facet_groups, floats, groups, numeric_column, show_values
 from runner.analysis.estimate import LEAST_SEEDS, RESAMPLES, Unsupported, numbers
-from runner.analysis.exponents import LEAST_WIDTHS, piece_bounds
+from runner.analysis.exponents import piece_bounds
 from runner.analysis.selection import require_no_other_varying
+from runner.analysis.straight import LEAST_WIDTHS
 from runner.errors import UserError
 
 LEAST_RATES = 3

@@ -11,7 +11,7 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from runner.analysis.exponents import LEAST_WIDTHS
+from runner.analysis.straight import LEAST_WIDTHS
 from runner.commands.command import Command
 from runner.commands.options import Parser, add_figure, add_json
 from runner.commands.quiet import train

@@ -15,7 +15,7 @@ from runner.analysis.regime import thresholds_of
 from runner.analysis.selection import facet_label, with_series
 from runner.errors import UserError
 from runner.store import Store
-from runner.views.collapse import METRIC, collapsed, exponent_words
+from runner.views.collapse import METRIC, collapsed, exponent_words, loose
 from runner.views.fit import panel
 from runner.views.laws import law_words
 from runner.views.picture import Part, Section
@@ -114,6 +114,7 @@ def _collapse(store: Store, cells: pd.DataFrame, axes: Axes) -> Part | None:
             facet_label(axes.facets, [row[facet] for facet in axes.facets]),
             exponent_words(row),
             *(_percent(plain(row[name])) for name in ("residual", "noise")),
+            _one_curve(row),
         ]
         for row in records(view.table)
     ]
@@ -122,9 +123,16 @@ def _collapse(store: Store, cells: pd.DataFrame, axes: Axes) -> Part | None:
         view.chart,
         view.caption,
         f"{command} --facet {','.join(axes.facets) or 'none'}",
-        (", ".join(axes.facets), "exponent, 95 %", "residual", "of which seeds explain"),
+        (", ".join(axes.facets), "exponent, 95 %", "residual", "of which seeds explain", "one curve?"),
         rows,
     )
+
+
+def _one_curve(row: dict[str, Any]) -> str:
+    """Return whether the rescaled curves fall on one; empty where nothing tells."""
+    if plain(row["exponent"]) is None or plain(row["noise"]) is None:
+        return ""
+    return "as far as seeds tell" if loose(row) is None else "no: the curves do not collapse"
 
 
 def _percent(share: float | None) -> str:

@@ -8,6 +8,7 @@ import pandas as pd
 from rich.console import Console
 
 from runner.analysis.axes import enough_facets
+from runner.analysis.beside import LOOSE
 from runner.analysis.boundary.collapse import collapse
 from runner.analysis.columns import column, distinct, groups, plain, records, show
 from runner.analysis.selection import default_facets, facet_label
@@ -23,7 +24,6 @@ from runner.views.view import View
 
 METRIC = "ntk_change"
 COLLAPSED = "collapsed"
-LOOSE = 2.0  # times what seeds explain: half a dozen seeds tell their spread to a third or so
 
 
 def collapsed(
@@ -94,7 +94,7 @@ def loose(row: dict[str, Any]) -> str | None:
     if residual is None or noise is None or residual < LOOSE * noise:
         return None
     return (
-        f"the curves are not one: they differ by {100 * residual:.0f} %, of which seeds explain "
+        f"the curves do not collapse: they differ by {100 * residual:.0f} %, of which seeds explain "
         f"{100 * noise:.0f} %; the exponent is only the best one"
     )
 
@@ -124,7 +124,7 @@ def _chart(
         rescaled = f"{title} \u00d7 {key}^{_number(-row['exponent'])}"
         heading = _number(row["exponent"]) if layout.paper else exponent_words(row)
         scales = (value_scale(part[COLLAPSED], rescaled), up)
-        heading = f"exponent {heading}"
+        heading = f"exponent {heading}" + ("" if loose(row) is None else ", no collapse")
         charts.append(_panel(part, COLLAPSED, scales, of, key, series, heading, layout, False))
     # Whatever the room, the two of a pair stand side by side or below each other.
     columns = layout.columns or 2

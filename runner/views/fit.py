@@ -9,7 +9,7 @@ import pandas as pd
 from rich.console import Console
 
 from runner.analysis.axes import calm_conditions
-from runner.analysis.beside import beside_assumed, why_off
+from runner.analysis.beside import beside_assumed, is_bent, why_off
 from runner.analysis.broken import LEAST
 from runner.analysis.columns import groups, plain, records
 from runner.analysis.exponents import DEFAULT_METRICS, counted_as, fit_points
@@ -23,7 +23,17 @@ from runner.errors import UserError
 from runner.store import Store
 from runner.views import alt
 from runner.views.captions import sweep_words
-from runner.views.laws import BY_PROFILE, FITTED, THEORY, break_words, law_lines, slope_lines
+from runner.views.laws import (
+    BENT,
+    BENT_WORDS,
+    BY_PROFILE,
+    FITTED,
+    THEORY,
+    break_words,
+    law_lines,
+    signless,
+    slope_lines,
+)
 from runner.views.picture import METRICS, PIECES, THRESHOLDS, Part, Picture, Section, conditions, names
 from runner.views.scales import Scale, log_scale, range_bars, value_scale
 from runner.views.style import Layout, concat, layered, legend, rows_of, series_scales
@@ -158,7 +168,7 @@ def _caption(fits: pd.DataFrame, facets: Sequence[str], shared: str, x: str) -> 
         f"Measures against {x}. {shared} Points are geometric means over seeds of cells that trained, bars "
         "reach from the smallest to the largest seed, solid lines are least-squares fits in both logarithms, "
         f"dotted ones have theory's slope. Slopes with {kind}: "
-        f"{'. '.join(slopes)}."
+        f"{'. '.join(slopes)}." + (f" {BENT_WORDS}." if any(map(is_bent, records(fits))) else "")
     )
 
 
@@ -197,6 +207,8 @@ def print_fit(fits: pd.DataFrame, facets: Sequence[str], out: Console, x: str = 
     if fits["slope"].isna().any() or (not broken and fits["low"].isna().any()):
         single = "" if broken else f"no interval with one seed at a {plural[:-1]}, "
         notes.append(f"{single}no slope with fewer than three {plural}")
+    if any(map(is_bent, records(fits))):
+        notes.append(f"{BENT_WORDS}; --pieces auto lets it break")
     if reasons := dict.fromkeys(filter(None, map(why_off, records(fits)))):
         notes.append(f"~: {'; '.join(reasons)}")
     notes += beside_assumed(records(fits))
@@ -214,8 +226,8 @@ def _row(row: dict[str, Any]) -> dict[str, str]:
     return {
         "metric": "" if again else row["metric"],
         "layer": "" if again else layer + role,
-        "slope": "-" if slope is None else f"{slope:.2f}",
-        "95% interval": "-" if low is None else f"[{low:.2f}, {high:.2f}]",
+        "slope": "-" if slope is None else signless(slope) + (BENT if is_bent(row) else ""),
+        "95% interval": "-" if low is None else f"[{signless(low)}, {signless(high)}]",
         "theory": "" if theory is None else f"{theory:.3g}{'' if why_off(row) is None else '~'}",
         "break": break_words(row),
         "data": "" if again else f"{row['seeds']}x{row['widths' if 'widths' in row else 'values']}",
@@ -246,7 +258,8 @@ def _on_page(store: Store, cells: pd.DataFrame, axes: Axes, x: str = "width") ->
     rows = [[row["series"], *(_row(row)[heading] for heading in headings)] for row in records(named)]
     return Part(
         chart(points, fits, facets, Layout(), x),
-        sweep_words(part, store.config, where, (x, *facets)),
+        sweep_words(part, store.config, where, (x, *facets))
+        + (f" {BENT_WORDS}." if any(map(is_bent, records(fits))) else ""),
         " ".join(words),
         (", ".join(facets), *headings),
         rows,

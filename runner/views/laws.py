@@ -6,11 +6,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from runner.analysis.beside import is_bent
 from runner.analysis.columns import plain, records
 from runner.views.terminal import short
 
 BY_PROFILE = "95 % intervals by profile likelihood, as many pieces as the corrected BIC wants"
 """What is said of the intervals of a law that may break."""
+BENT = "!"
+"""Stands behind a slope where no straight line describes the points."""
+BENT_WORDS = (
+    f"{BENT}: no straight line describes the points: they lie off it by more than twice what seeds explain, "
+    "and the interval knows of seeds alone"
+)
 FITTED = {"strokeWidth": 1.4}
 THEORY = {"strokeDash": [2, 3], "strokeWidth": 1.6, "opacity": 0.75}
 """Marks of the lines."""
@@ -60,14 +67,24 @@ def slope_lines(fits: pd.DataFrame, signed: bool = False) -> list[str]:
         if slope is None:
             lines[fit["series"]] = f"{fit['series']}: fewer than three values"
             continue
-        interval = "" if low is None else f" [{low:{form}}, {fit['high']:{form}}]"
-        text = f"{slope:{form}}{interval}" + ("" if theory is None else f", theory {theory:.3g}")
+        interval = "" if low is None else f" [{signless(low, form)}, {signless(fit['high'], form)}]"
+        interval += BENT if is_bent(fit) else ""
+        text = f"{signless(slope, form)}{interval}" + ("" if theory is None else f", theory {theory:.3g}")
         if plain(fit.get("piece")):
             lines[fit["series"]] += f"; beyond {beyond} {text}"
         else:
             lines[fit["series"]] = f"{fit['series']}: {text}"
         beyond = break_words(fit)
     return list(lines.values())
+
+
+def signless(value: float, form: str = ".2f") -> str:
+    """Return a number with two decimals; zero has no minus.
+
+    >>> signless(-0.001), signless(-0.5), signless(-0.001, "+.2f")
+    ('0.00', '-0.50', '+0.00')
+    """
+    return format(round(value, 2) + 0.0, form)
 
 
 def break_words(row: Mapping[str, Any]) -> str:
@@ -88,9 +105,9 @@ def law_words(row: dict[str, Any], x: str) -> str:
     slope, low, theory = (plain(row[key]) for key in ("slope", "slope_low", "theory"))
     if slope is None:
         return f"no slope: {row['reason']}"
-    words = f"{round(slope, 2) + 0.0:.2f}"  # no -0.00
+    words = signless(slope)
     if low is not None and np.isfinite(low):
-        words += f" [{low:.2f}, {row['slope_high']:.2f}]"
+        words += f" [{signless(low)}, {signless(row['slope_high'])}]"
     if theory is not None:
         words += f", theory {theory:.3g}"
     if ends := break_words(row):

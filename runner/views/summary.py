@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from runner.analysis.columns import config_columns, distinct, records, show
-from runner.analysis.exponents import LEAST_WIDTHS
 from runner.analysis.phase import Axes
 from runner.analysis.selection import VaryingError, choose, default_facets
+from runner.analysis.straight import LEAST_WIDTHS
 from runner.errors import UserError
 from runner.store import Store, load
 from runner.views.boundary import boundary

@@ -7,7 +7,8 @@ import pandas as pd
 
 from runner.analysis.columns import column
 from runner.analysis.estimate import Estimate, Tables, Unsupported, numbers, require_seeds, trained
-from runner.analysis.exponents import LEAST_WIDTHS, by_key, loglog_slope
+from runner.analysis.exponents import by_key
+from runner.analysis.straight import LEAST_WIDTHS, loglog_slope
 
 
 def part_of(tables: Tables, **where: Any) -> Tables:

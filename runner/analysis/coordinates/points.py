@@ -9,8 +9,8 @@ import pandas as pd
 from runner.analysis.columns import config_columns, distinct, facet_groups
 from runner.analysis.coordinates.signature import LOGITS
 from runner.analysis.coordinates.slopes import BOUND, COLUMNS, PARTS, PLACES
-from runner.analysis.exponents import LEAST_WIDTHS
 from runner.analysis.selection import facet_label
+from runner.analysis.straight import LEAST_WIDTHS
 from runner.errors import UserError
 from runner.scaling.optimizers import OPTIMIZERS
 

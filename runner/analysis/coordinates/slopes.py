@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from runner.analysis.columns import floats, plain
-from runner.analysis.exponents import LEAST_WIDTHS, Line, loglog_slope
+from runner.analysis.straight import LEAST_WIDTHS, Line, loglog_slope
 
 PARTS = ("update_own", "update_passed", "update_size")
 BOUND = "logits_bound"

@@ -2,7 +2,8 @@
 
 Every layer takes the rows of its ``kind``: ``cell`` (a point with its rectangle), ``map`` (the picture of a
 measure between points), ``line`` (a boundary with its band), ``theory``, ``label`` (of a line, at the right
-border) and ``pick`` (the frame of a chosen point).
+border), ``corner`` (the regime of the next most seeds, where they disagree), ``pick`` (the frame of a chosen
+point) and ``empty`` (a panel that nothing is shown of).
 """
 
 from collections.abc import Sequence
@@ -109,10 +110,13 @@ def _fills(scales: tuple[Any, Any]) -> list[Any]:
     cells = alt.Chart().transform_filter(_of("cell"))
     white = cells.mark_rect(fill=PAPER).encode(**rectangle)
     rects = cells.mark_rect(stroke=theme("paper"), strokeWidth=0.6).encode(**rectangle, opacity=fade)
+    corners = alt.Chart().transform_filter(_of("corner")).mark_rect(stroke=INK, strokeWidth=0.6)
+    corners = corners.encode(**rectangle, fill=alt.Fill("fill:N", scale=None), opacity=fade)
     picture = alt.Chart().transform_filter(_of("map")).mark_image(aspect=False, smooth=True)
     return [
         white.properties(name="white"),
         rects.properties(name="cells"),
+        corners.properties(name="corners"),
         picture.encode(**rectangle, url=alt.Url("url:N")).properties(name="map"),
         cells.mark_point(
             shape="square", filled=True, size=300, opacity=1, stroke=theme("ink"), strokeWidth=0.8

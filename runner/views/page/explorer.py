@@ -68,7 +68,8 @@ def _axis(channel: type, field: str) -> Any:
     return channel(
         f"{field}:Q",
         scale=alt.Scale(type="log", nice=False, padding=8),
-        axis=alt.Axis(title=field, format=".3~g", tickCount=5),
+        # Padded, for the first labels of both axes would meet in the corner.
+        axis=alt.Axis(title=field, format=".3~g", tickCount=5, labelPadding=7),
     )
 
 

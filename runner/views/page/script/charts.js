@@ -48,8 +48,10 @@ export function linearized(spec, channels) {
   const visit = (value) => {
     if (!value || typeof value !== "object") return;
     for (const channel of channels) {
-      const scale = value.encoding?.[channel]?.scale;
-      if (scale?.type === "log") Object.assign(scale, { type: "linear", zero: false });
+      const { scale, axis } = value.encoding?.[channel] ?? {};
+      if (scale?.type !== "log") continue;
+      Object.assign(scale, { type: "linear", zero: false });
+      delete axis?.values; // those of decades, which crowd at the lower end
     }
     Object.values(value).forEach(visit);
   };

@@ -96,13 +96,16 @@ export async function drawCurves(chosen, state) {
   if (!spec.concat.length) {
     views.curves?.finalize();
     delete views.curves;
-    byId("curves").textContent = "The curves of this point are not on this page.";
+    byId("curves").textContent = chosen.length ? "The curves of this point are not on this page." : "";
     return;
   }
   const channels = state.linear.includes("curves") ? ["y"] : [];
   if (state.linear.includes("steps"))
     for (const own of spec.concat)
-      for (const layer of own.layer) if (layer.encoding.x.scale) layer.encoding.x.scale.type = "linear";
+      for (const { encoding } of own.layer) {
+        if (encoding.x.scale) encoding.x.scale.type = "linear";
+        delete encoding.x.axis?.values;
+      }
   arranged(spec, "curves", 66, Math.max(125, byId("curves").clientWidth / 2 - 80), 420); // two at most
   for (const own of spec.concat) own.title = { text: own.title, limit: own.width + 30 };
   data.datasets.now = nowOf(state);

@@ -1,7 +1,7 @@
 // What is said of a point, a line, a cell: the tooltip, and the panel beside the diagram.
 
 import { data, element, shown } from "./charts.js";
-import { lineWords, linesAt } from "./diagram.js";
+import { lineWords, linesAt } from "./lines.js";
 import { keyOf, letterAt, median, valueAt } from "./table.js";
 
 const TOLD = 12; // measures in a tooltip; the panel has all

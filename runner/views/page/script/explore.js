@@ -6,6 +6,7 @@ import { keyOf, valueAt } from "./table.js";
 
 const MOST_LINES = 1500; // of parallel coordinates
 const MOST_AXES = 9;
+const AXIS_ROOM = 64; // pixels of an axis with its names; where there are fewer the chart scrolls
 const FADED = 0.06;
 const RESTS_MS = 120; // a brush is followed when the hand rests
 
@@ -140,8 +141,9 @@ function evenly(values, most) {
 export async function drawExplorer(id, state, kept, brushed, tooltip) {
   const spec = clone(data.charts[id]);
   const room = byId(id).clientWidth;
-  spec.width = Math.max(200, room - (id === "scatter" ? 90 : 50));
-  spec.height = Math.max(230, Math.min(360, 0.6 * spec.width));
+  const least = id === "scatter" ? 200 : AXIS_ROOM * axesShown(state).length;
+  spec.width = Math.max(least, room - (id === "scatter" ? 90 : 50));
+  spec.height = Math.max(230, Math.min(360, 0.6 * room));
   if (id === "scatter") {
     const names = scatterAxes(state);
     for (const [channel, name] of [
@@ -163,6 +165,17 @@ export async function fillExplorer(id, state, kept, brushed) {
   if (views[id]) await views[id].view.data(id, explorerRows(id, state, kept, brushed)).runAsync();
 }
 
+// Where no cell is shown, axes are those of all cells: nothing is drawn at their ends.
+function corners(a, b, state) {
+  const ends = (name) => {
+    const values = data.cells.id.map((_, cell) => numberOf(cell, name, state.step));
+    const known = values.filter((value) => value !== null);
+    return [Math.min(...known), Math.max(...known)];
+  };
+  const [x, y] = [ends(a), ends(b)];
+  return [0, 1].map((end) => ({ a: x[end], b: y[end], fade: 0 }));
+}
+
 function explorerRows(id, state, kept, brushed) {
   const cells = kept.flatMap((is, cell) => (is ? [cell] : []));
   const base = (cell) => ({
@@ -172,6 +185,7 @@ function explorerRows(id, state, kept, brushed) {
   });
   if (id === "scatter") {
     const { a, b } = scatterAxes(state);
+    if (!cells.length) return corners(a, b, state);
     return cells.map((cell) => ({
       ...base(cell),
       tip: `cell:${cell}`,

@@ -1,22 +1,21 @@
 // The page: one state, which every control changes and every chart follows.
 
-import { byId, data, element, saveText, views } from "./charts.js";
-import { curveNames, curvesShown, drawCurves, markStep } from "./curves.js";
+import { byId, data, views } from "./charts.js";
+import { setTheme, showControls, wireControls } from "./controls.js";
+import { drawCurves, markStep } from "./curves.js";
 import { tooltipOf } from "./describe.js";
 import { drawDiagram, fillDiagram } from "./diagram.js";
-import { brushedCells, drawExplorer, fillExplorer, numberNames, onBrush, scatterAxes } from "./explore.js";
-import { drawFilters, filterWords, foundCells } from "./filters.js";
+import { brushedCells, drawExplorer, fillExplorer, numberNames, onBrush } from "./explore.js";
 import { MOVES, moved } from "./keys.js";
 import { curvesOf, describePoints } from "./panel.js";
-import { drawSection, sectionNames, tools, whenNear, whileSeen } from "./sections.js";
+import { markScrolling } from "./scrolling.js";
+import { drawSection, sectionNames, whenNearOrIdle, whileSeen } from "./sections.js";
 import { fromFragment, toFragment } from "./state.js";
-import { asCsv, atPoints, keptCells } from "./table.js";
+import { atPoints, keptCells } from "./table.js";
 
-const root = document.documentElement;
 const EXPLORERS = ["scatter", "parallel"];
-const PLAY_MS = 500;
 let state = fromFragment(location.hash);
-let kept, points, brushed, playing;
+let kept, points, brushed;
 
 // -- the state, read ---------------------------------------------------------------------------------------------
 
@@ -92,7 +91,7 @@ async function followAll() {
 async function follow(changed) {
   const any = (...names) => names.some((name) => changed.includes(name));
   read();
-  controls();
+  showControls(page);
   if (any(...REDRAWN)) await drawMain();
   else await fillMain();
   if (any("a", "b", "linear")) await redrawExplorers(["scatter"]);
@@ -113,9 +112,11 @@ async function drawMain() {
 const seen = new Set();
 const stale = new Set();
 
-function fillSeen() {
-  const ids = EXPLORERS.filter((id) => seen.has(id) && stale.delete(id));
-  return Promise.all(ids.map((id) => fillExplorer(id, state, kept, brushed)));
+const fillSeen = () => fillStale(EXPLORERS.filter((id) => seen.has(id)));
+
+function fillStale(ids) {
+  const old = ids.filter((id) => stale.delete(id));
+  return Promise.all(old.map((id) => fillExplorer(id, state, kept, brushed)));
 }
 
 const fillMain = () => fillDiagram(points, state, brushed, [picked(), other()], isWhole());
@@ -150,65 +151,23 @@ const compared = () => curvesOf(picked(), other(), points, brushed);
 
 // -- controls ----------------------------------------------------------------------------------------------------
 
-function controls() {
-  byId("color").value = state.color;
-  const place = state.step === null ? data.steps.length - 1 : data.steps.indexOf(state.step);
-  byId("step").value = String(place);
-  byId("at").textContent = state.step === null ? `${data.steps.at(-1) ?? ""} (end)` : String(state.step);
-  byId("step").setAttribute("aria-valuetext", byId("at").textContent);
-  const words = filterWords(state);
-  byId("filtered").textContent = words ? `Filter: ${words}` : "Filter";
-  const chosen = chosenCells().length;
-  const whole = isWhole() ? "" : " The lines are of all seeds and hidden while a filter parts them.";
-  byId("selected").textContent =
-    words || brushed
-      ? `${chosen} of ${data.cells.id.length} cells${brushed ? " brushed" : ""}.${whole}`
-      : `${data.cells.id.length} cell${data.cells.id.length === 1 ? "" : "s"}.`;
-  byId("clear").disabled = !(words || brushed || state.other);
-  const untimed =
-    state.step !== null && state.color !== "regime" && !data.curves.measures.includes(state.color);
-  byId("untimed").textContent = untimed ? `${state.color} was measured at the end only.` : "";
-  for (const box of document.querySelectorAll("[data-line]"))
-    box.checked = !state.hidden.includes(box.dataset.line);
-  const names = scatterAxes(state);
-  for (const axis of ["a", "b"]) byId(axis).value = names[axis];
-  byId("swap").disabled = other() === null;
-  byId("compare").disabled = picked() === null;
-  keepFocus(() => drawFilters(state, (key, values) => change({ where: { ...state.where, [key]: values } })));
-}
-
-function keepFocus(redraw) {
-  const { key, value } = document.activeElement?.dataset ?? {};
-  redraw();
-  if (key)
-    document.querySelector(`[data-key="${CSS.escape(key)}"][data-value="${CSS.escape(value)}"]`)?.focus();
-}
-
-const toggled = (list, name) => (list.includes(name) ? list.filter((one) => one !== name) : [...list, name]);
-
-function play() {
-  const going = playing !== undefined;
-  clearInterval(playing);
-  playing = undefined;
-  byId("play").textContent = going ? "Play" : "Pause";
-  if (going) return;
-  let place = state.step === null ? 0 : data.steps.indexOf(state.step) + 1;
-  const next = () => {
-    const last = place >= data.steps.length - 1;
-    change({ step: last ? null : data.steps[place++] });
-    if (last) play();
-  };
-  playing = setInterval(next, PLAY_MS);
-  next();
-}
-
-function find() {
-  const found = foundCells(byId("find").value);
-  byId("found").textContent = byId("find").value.trim()
-    ? `${found.length || "no"} cell${found.length === 1 ? "" : "s"}`
-    : "";
-  if (found.length) change({ pick: data.cells.id[found[0]] });
-}
+const page = {
+  get state() {
+    return state;
+  },
+  get brushed() {
+    return brushed;
+  },
+  picked,
+  other,
+  chosenCells,
+  isWhole,
+  nameOf: firstCell,
+  change,
+  clear,
+  drawAll,
+  drawNear,
+};
 
 function pressed(event) {
   const id = (event.shiftKey ? other() : null) ?? picked();
@@ -226,75 +185,9 @@ async function clear() {
   await redrawExplorers(EXPLORERS);
 }
 
-async function copyLink() {
-  await navigator.clipboard?.writeText(location.href).catch(() => null);
-  byId("link").textContent = "Copied";
-  setTimeout(() => (byId("link").textContent = "Copy link"), 1500);
-}
-
-function setTheme(name) {
-  root.dataset.theme = name;
-  byId("theme").textContent = name === "dark" ? "Light" : "Dark";
-}
-
 function wire() {
-  const options = (id, names) =>
-    byId(id).replaceChildren(...names.map((name) => new Option(name.replaceAll("_", " "), name)));
-  options("color", Object.keys(data.colors));
-  options("a", numberNames());
-  options("b", numberNames());
-  for (const id of ["color", "a", "b"])
-    byId(id).addEventListener("change", () => change({ [id]: byId(id).value }));
-  byId("step").max = String(Math.max(0, data.steps.length - 1));
-  byId("step").addEventListener("input", () => {
-    const place = Number(byId("step").value);
-    change({ step: place >= data.steps.length - 1 ? null : data.steps[place] });
-  });
-  byId("time").hidden = data.steps.length < 2;
-  for (const [id, call] of Object.entries({
-    play,
-    clear,
-    link: copyLink,
-    csv: () => saveText(`${data.name}.csv`, asCsv(data, chosenCells(), state.step), "text/csv"),
-  }))
-    byId(id).addEventListener("click", call);
-  byId("compare").addEventListener("click", () => change({ other: firstCell(picked()) }));
-  byId("swap").addEventListener("click", () => change({ pick: state.other, other: firstCell(picked()) }));
-  byId("find").addEventListener("input", find);
+  wireControls(page);
   byId("diagram").addEventListener("keydown", pressed);
-  for (const box of document.querySelectorAll("[data-line]"))
-    box.addEventListener("change", () => change({ hidden: toggled(state.hidden, box.dataset.line) }));
-  const measures = curveNames().map((name) => {
-    const box = element("input", {
-      type: "checkbox",
-      checked: curvesShown(state).includes(name),
-      "data-curve": name,
-    });
-    box.addEventListener("change", () => change({ show: toggled(curvesShown(state), name) }));
-    return element("label", {}, box, ` ${name.replaceAll("_", " ")}`);
-  });
-  byId("measures").replaceChildren(...measures);
-  byId("theme").addEventListener("click", () => {
-    setTheme(root.dataset.theme === "dark" ? "light" : "dark");
-    drawAll();
-  });
-  const scales = {
-    diagram: { "diagram.x": data.axes.x, "diagram.y": data.axes.y },
-    curves: { curves: "values", steps: "steps" },
-    scatter: { "scatter.x": "x", "scatter.y": "y" },
-    parallel: {},
-  };
-  for (const id of sectionNames) scales[id] = { [`${id}.x`]: "x", [`${id}.y`]: "y" };
-  for (const [id, own] of Object.entries(scales))
-    tools(
-      id,
-      own,
-      () => state,
-      (name) => {
-        change({ linear: toggled(state.linear, name) });
-        if (sectionNames.includes(id)) drawSection(id, state);
-      },
-    );
   addEventListener("hashchange", () => {
     state = fromFragment(location.hash);
     checked();
@@ -308,6 +201,7 @@ function wire() {
     clearTimeout(timer);
     timer = setTimeout(drawAll, 200);
   });
+  addEventListener("beforeprint", () => fillStale(EXPLORERS));
 }
 
 async function drawNear(id) {
@@ -323,7 +217,7 @@ async function drawAll() {
   document.querySelector(".explore").hidden = !numbers;
   const rest = [...(numbers ? EXPLORERS : []), ...sectionNames];
   await Promise.all(rest.filter((id) => views[id]).map(drawNear));
-  whenNear(
+  whenNearOrIdle(
     rest.filter((id) => !views[id]),
     drawNear,
   );
@@ -338,8 +232,9 @@ setTheme(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
 checked();
 wire();
 read();
-controls();
+showControls(page);
 describe();
 await drawAll();
+markScrolling();
 document.body.dataset.shown = toFragment(state);
 document.body.dataset.ready = "yes";

@@ -20,7 +20,7 @@ export function curvesOf(id, second, points, brushed) {
 export function describePoints(id, second, points, state) {
   const two = second !== null && second !== id;
   byId("point").textContent =
-    id === null ? "No cell meets the filter." : `${two ? "A: " : ""}${placeOf(id)}: ${agreement(points[id])}`;
+    id === null ? "" : `${two ? "A: " : ""}${placeOf(id)}: ${agreement(points[id])}`;
   byId("other").textContent = two ? `B: ${placeOf(second)}: ${agreement(points[second])}` : "";
   byId("ends").replaceChildren();
   byId("numbers").replaceChildren();

@@ -41,19 +41,27 @@ export function tools(id, scales, state, toggle) {
   byId(id).before(bar);
 }
 
-// Calls once for each node when it comes near the window.
-export function whenNear(ids, call) {
-  const waiting = new IntersectionObserver(
-    (entries) => {
-      for (const entry of entries)
-        if (entry.isIntersecting) {
-          waiting.unobserve(entry.target);
-          call(entry.target.id);
-        }
-    },
+// Calls once for each node when it comes near the window, and for the rest one by one when the browser is idle:
+// who prints the page, or takes a picture of it, has all of its charts.
+const idle = window.requestIdleCallback ?? ((call) => setTimeout(call, 50));
+let nearing = null;
+
+export function whenNearOrIdle(ids, call) {
+  nearing?.disconnect();
+  const left = new Set(ids);
+  const once = (id) => (left.delete(id) ? call(id) : null);
+  const observer = new IntersectionObserver(
+    (entries) => entries.forEach((entry) => entry.isIntersecting && once(entry.target.id)),
     { rootMargin: "400px" },
   );
-  ids.forEach((id) => waiting.observe(byId(id)));
+  nearing = observer;
+  ids.forEach((id) => observer.observe(byId(id)));
+  const next = async () => {
+    if (nearing !== observer || !left.size) return;
+    await once([...left][0]);
+    idle(next);
+  };
+  idle(next);
 }
 
 // Calls with each node when it comes into view and when it leaves.

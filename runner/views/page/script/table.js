@@ -60,6 +60,9 @@ export function atPoints(data, kept, step, measure) {
     const most = Math.max(...counts);
     point.regime = most ? legend.names[counts.lastIndexOf(most)] : null;
     point.agree = most;
+    const others = counts.map((count, place) => (legend.names[place] === point.regime ? 0 : count));
+    const next = Math.max(...others);
+    point.second = next ? legend.names[others.lastIndexOf(next)] : null;
     point.failed = point.cells.filter((cell) => keyOf(cells, "status", cell) === "failed").length;
     point.value = measure ? median(point.cells.map((cell) => valueAt(data, cell, measure, step))) : null;
   }

@@ -1,0 +1,85 @@
+// The few lines of the diagram: boundaries with their bands, theory's rate, their names, and in words.
+
+import { byId, data, shown } from "./charts.js";
+import { axisOf, NARROW, titleOf } from "./places.js";
+
+// The lines of the step, as rows: those of the end where those of the step are not on the page.
+export function linesAt(state) {
+  const place = state.step === null ? data.lines.length - 1 : data.steps.indexOf(state.step);
+  const table = data.lines[place];
+  if (!table || state.hidden.includes("lines")) return [];
+  return table.panel.map((_, i) => Object.fromEntries(Object.keys(table).map((key) => [key, table[key][i]])));
+}
+
+export function lineRows(state) {
+  const rows = linesAt(state).map((line, place) => ({
+    kind: "line",
+    panel: titleOf(line.panel),
+    x: line.x,
+    y: line.place,
+    words: line.words,
+    tip: `line:${place}`,
+    low: line.low ?? line.last,
+    high: line.high ?? line.first,
+  }));
+  const { theory } = data;
+  if (!state.hidden.includes("theory"))
+    theory.panel.forEach((panel, i) =>
+      rows.push({
+        kind: "theory",
+        panel: titleOf(panel),
+        x: theory.x[i],
+        y: theory.y[i],
+        words: theory.words,
+      }),
+    );
+  return rows;
+}
+
+// A line that has one place in its panel reaches over the rectangle of its points.
+export function withEnds(rows) {
+  const { points } = data;
+  const count = {};
+  for (const row of rows) count[`${row.panel} ${row.words}`] = (count[`${row.panel} ${row.words}`] ?? 0) + 1;
+  return rows.flatMap((row) => {
+    if (count[`${row.panel} ${row.words}`] > 1) return [row];
+    const id = points.x.findIndex((x, one) => x === row.x && titleOf(points.panel[one]) === row.panel);
+    const end = (x) => ({ ...row, x, tip: null });
+    return [end(points.x0[id]), row, end(points.x1[id])];
+  });
+}
+
+// Names of the lines at the right border, pushed apart where they would lie on each other.
+export function labelRows(lines, view) {
+  const found = [];
+  const { low, high, size: height, to, from } = axisOf(view, "y");
+  const edge = view.scale("x").domain()[1];
+  const narrow = byId("diagram").clientWidth < NARROW;
+  for (const title of data.points.titles) {
+    const last = new Map();
+    for (const line of lines)
+      if (line.panel === title && line.y > low && line.y < high && !(last.get(line.words)?.x > line.x))
+        last.set(line.words, line);
+    const ends = [...last.values()].map((line) => ({ line, at: to(line.y) })).sort((a, b) => a.at - b.at);
+    ends.forEach((end, i) => i && (end.at = Math.max(end.at, ends[i - 1].at + 13)));
+    const beyond = ends.length ? ends.at(-1).at - height : 0;
+    if (beyond > 0) ends.forEach((end) => (end.at = Math.max(0, end.at - beyond)));
+    for (const { line, at } of ends)
+      found.push({
+        kind: "label",
+        panel: title,
+        x: edge,
+        y: from(at),
+        words: narrow ? line.words.split(" ")[0] : line.words,
+      });
+  }
+  return found;
+}
+
+export function lineWords(line) {
+  const interval =
+    line.low === null
+      ? `between ${shown(line.last)} and ${shown(line.first)}${line.reason ? ` (${line.reason})` : ""}`
+      : `[${shown(line.low)}, ${shown(line.high)}]`;
+  return `${shown(line.place)} ${interval}`;
+}
