@@ -223,7 +223,7 @@ def infinite(mean=-1.0, spread=-0.5, left=0.0):
     """claim_infinite: mean deviations and spreads as powers of the width; ``left`` stays at any width."""
     world = World()
     draws = np.sqrt(2) * (np.arange(16) - 7.5) / 7.5  # exact, as in the limit
-    kinds = [("linear", depth, gamma) for depth in (1, 2, 3) for gamma in (1.0, 10.0)] + [("tanh", 1, 1.0)]
+    kinds = [("linear", depth, gamma) for depth in (1, 2, 3) for gamma in (0.1, 10.0)] + [("tanh", 1, 1.0)]
     for activation, depth, gamma in kinds:
         for n in (64, 128, 256, 512):
             for seed in range(16):
@@ -231,11 +231,15 @@ def infinite(mean=-1.0, spread=-0.5, left=0.0):
                     parameterization="mup", width=n, seed=seed, depth=depth, gamma=gamma,
                     model__activation=activation,
                 )  # fmt: skip
-                gap = 0.2 * (n / 64) ** mean + 0.05 * (n / 64) ** spread * draws[seed] + left
+                scatter = 0.05 * (n / 64) ** spread * draws[seed]
+                rest = 0.01 * (n / 64) ** spread * draws[(5 * seed) % 16]  # that the start does not explain
+                gap = 0.2 * (n / 64) ** mean + scatter + rest + left
                 trace = [
-                    {"step": step, "train_loss": (1 + gap) * loss, "limit_train_loss": loss,
-                     "limit_kernel_gap": gap, "limit_error": 0.0}
-                    for step, loss in ((0, 0.5), (50, 0.2), (100, 0.1))
+                    {"step": step, "train_loss": (1 + off) * loss, "limit_train_loss": loss,
+                     "limit_kernel_gap": off, "limit_kernel_distance": abs(off), "limit_error": 0.0}
+                    for step, loss, off in (
+                        (0, 0.5, scatter), (1, 1e-9, scatter), (50, 0.2, gap), (100, 0.1, gap),
+                    )
                 ]  # fmt: skip
                 world.add(one, regime="rich", trace=trace)
     return world.tables()

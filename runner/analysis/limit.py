@@ -6,12 +6,18 @@ Of each network two numbers with a sign, over the measured steps after init::
     kernel_gap  mean_t <Theta(t) - Theta_inf(t), Theta_inf(t)> / norm_F(Theta_inf(t))^2
 
 Their mean over seeds falls as 1 / width, their standard deviation as 1 / sqrt(width). A mean is soon lost in
-its own standard error: its slope is fitted to the means themselves, each with the weight of its error, and
-not to logarithms.
+its own standard error, and two things are done about it. Most of the scatter comes from the kernel at init,
+whose mean over seeds is that of infinite width (exactly in linear networks, to order 1 / width in others):
+what the gaps at the start explain of those along training is taken out of each network, by regression within
+widths. And the slope is fitted to the means themselves, each with the weight of its error.
+
+Of the kernel there is a distance in all directions, too, the root mean square of ``limit_kernel_distance``
+over steps and seeds. Its square is V / width, the spread, plus what does not vanish at any width.
 
 References:
     Bordelon & Pehlevan (2023), "Dynamics of finite width kernel and prediction fluctuations in mean field
-    neural networks", arXiv 2304.03408: both exponents.
+    neural networks", arXiv 2304.03408: both exponents. Owen (2013), "Monte Carlo theory, methods and
+    examples", section 8.9: regression on quantities of known mean (control variates).
 """
 
 from collections.abc import Sequence
@@ -29,6 +35,9 @@ from runner.errors import UserError
 QUANTITIES = ("loss", "kernel")
 THEORY = {"mean": -1.0, "spread": -0.5}
 """Slopes against width."""
+CONTROLS = ("loss_start", "kernel_start")
+_LEAST_FREE = 16
+"""Degrees of freedom that a regression on the start leaves at least."""
 _SLOPES = np.linspace(-4.0, 2.0, 601)
 _RESAMPLES = 300
 _RISE = 3.84
@@ -36,7 +45,11 @@ _RISE = 3.84
 
 
 def gaps(cells: pd.DataFrame, trace: pd.DataFrame) -> pd.DataFrame:
-    """Return ``loss_gap``, ``kernel_gap`` and ``sampling_error`` of each network that trained to its end.
+    """Return what sets each network that trained to its end apart from its limit.
+
+    These are ``loss_gap``, ``kernel_gap``, ``kernel_apart`` (root mean square over steps), ``loss_start``
+    (the gap of the loss at the first measured step), ``kernel_start`` (that of the kernel at init) and
+    ``sampling_error``.
 
     Args:
         cells: Chosen rows of ``cells``.
@@ -54,15 +67,47 @@ def gaps(cells: pd.DataFrame, trace: pd.DataFrame) -> pd.DataFrame:
             "sweep with measure=[basic,limit_distance]"
         )
     ok = cells[cells["status"].astype(object) == "ok"]
-    rows = trace[(trace["step"] > 0) & trace["cell_id"].isin(ok["cell_id"])]
-    names = ["train_loss", "limit_train_loss", "limit_kernel_gap", "limit_error"]
-    rows = rows[["cell_id"]].assign(**{name: floats(rows[name]) for name in names}).dropna(subset=names[1:2])
-    each = rows.groupby("cell_id", observed=True).agg(
-        loss=("train_loss", "sum"), limit=("limit_train_loss", "sum"),
-        kernel_gap=("limit_kernel_gap", "mean"), sampling_error=("limit_error", "max"),
+    names = ["train_loss", "limit_train_loss", "limit_kernel_gap", "limit_kernel_distance", "limit_error"]
+    rows = trace[trace["cell_id"].isin(ok["cell_id"])].sort_values("step")
+    rows = rows[["cell_id", "step"]].assign(**{name: floats(rows[name]) for name in names})
+    rows = rows.dropna(subset=["limit_train_loss"])
+    rows["start"] = rows["train_loss"] / rows["limit_train_loss"] - 1
+    rows["square"] = rows["limit_kernel_distance"] ** 2
+    init = rows[rows["step"] == 0].set_index("cell_id")
+    each = rows[rows["step"] > 0].groupby("cell_id", observed=True).agg(
+        loss=("train_loss", "sum"), limit=("limit_train_loss", "sum"), loss_start=("start", "first"),
+        kernel_gap=("limit_kernel_gap", "mean"), square=("square", "mean"),
+        sampling_error=("limit_error", "max"),
     )  # fmt: skip
     each["loss_gap"] = each["loss"] / each["limit"] - 1
-    return ok.merge(each.drop(columns=["loss", "limit"]), left_on="cell_id", right_index=True)
+    each["kernel_apart"] = each["square"] ** 0.5
+    each["kernel_start"] = init["limit_kernel_gap"]
+    return ok.merge(each.drop(columns=["loss", "limit", "square"]), left_on="cell_id", right_index=True)
+
+
+def adjusted(group: pd.DataFrame) -> pd.DataFrame:
+    """Return networks of one limit with their gaps ``_adjusted``: less what the start explains of them.
+
+        gap - b . start,   b by least squares within widths, all widths at equal scale
+
+    Args:
+        group: Rows of :func:`gaps` that differ in width and seed alone.
+
+    Returns:
+        The rows with both columns; the gaps themselves where there are too few networks for a regression.
+    """
+    width = group["width"].to_numpy(float)
+    start = group[[*CONTROLS]].to_numpy(float)
+    found = {f"{one}_adjusted": group[f"{one}_gap"].to_numpy(float) for one in QUANTITIES}
+    free = len(group) - len(np.unique(width)) - len(CONTROLS)
+    if free >= _LEAST_FREE and np.isfinite(start).all():
+        inside = (group[[*CONTROLS]] - group.groupby("width")[[*CONTROLS]].transform("mean")).to_numpy(float)
+        for name, gap in found.items():
+            mean = group.groupby("width")[name.replace("adjusted", "gap")].transform("mean").to_numpy(float)
+            scale = np.sqrt(width)  # the scatter falls as its inverse
+            slope, *_ = np.linalg.lstsq(scale[:, None] * inside, scale * (gap - mean), rcond=None)
+            found[name] = gap - start @ slope
+    return group.assign(**found)
 
 
 def approach(
@@ -78,7 +123,10 @@ def approach(
     Returns:
         One row per facet and width: the facet keys, ``width``, ``seeds``, and of ``loss`` and ``kernel``
         ``_mean`` (of the gaps), ``_error`` (its standard error, that of the limit included), ``_spread``
-        (standard deviation over seeds; both null with one seed); ``limit_error``.
+        (standard deviation over seeds; both null with one seed), ``_adjusted`` and ``_adjusted_error`` (the
+        mean without what the start explains, see :func:`adjusted`); ``loss_worst``, the largest relative
+        deviation of the mean loss at a measured step; ``kernel_apart``, root mean square over steps and
+        seeds; ``kernel_left``, the part of it that the widths do not show to vanish; ``limit_error``.
 
         One row per facet, quantity and ``of`` (``mean``, ``spread``): ``slope``, ``low``, ``high`` (95 %),
         ``theory``, ``widths``. No slope with fewer than three widths or a single seed.
@@ -91,14 +139,21 @@ def approach(
     rows: list[dict[str, Any]] = []
     fits: list[dict[str, Any]] = []
     for facet, part in facet_groups(measured, facets):
-        table = [_row(group) | facet for _, group in part.groupby("width")]
+        part = adjusted(part)
+        worst, left = _worst(curves_of_limit(part, trace, ())), _left(part)
+        table = [
+            _row(group) | facet | {"loss_worst": worst[width], "kernel_left": left}
+            for width, group in part.groupby("width")
+        ]
         rows += table
         for quantity in QUANTITIES:
             for of in THEORY:
                 fits.append(facet | {"quantity": quantity, "of": of} | _slope(part, table, quantity, of))
-    columns = ["width", "seeds", *(f"{one}_{of}" for one in QUANTITIES for of in ("mean", "error", "spread"))]
+    of_each = ("mean", "error", "spread", "adjusted", "adjusted_error")
+    columns = ["width", "seeds", *(f"{one}_{of}" for one in QUANTITIES for of in of_each)]
+    columns += ["loss_worst", "kernel_apart", "kernel_left", "limit_error"]
     return (
-        pd.DataFrame(rows)[[*facets, *columns, "limit_error"]],
+        pd.DataFrame(rows)[[*facets, *columns]],
         pd.DataFrame(fits).astype(dict.fromkeys(("slope", "low", "high"), "float64")),
     )
 
@@ -150,7 +205,32 @@ def _row(group: pd.DataFrame) -> dict[str, Any]:
         spread = float(values.std(ddof=1)) if seeds > 1 else np.nan
         row |= {f"{quantity}_mean": float(values.mean()), f"{quantity}_spread": spread}
         row[f"{quantity}_error"] = float(np.hypot(spread / seeds**0.5, limit))
+        values = group[f"{quantity}_adjusted"].to_numpy(float)
+        error = float(values.std(ddof=1)) / seeds**0.5 if seeds > 1 else np.nan
+        row |= {f"{quantity}_adjusted": float(values.mean())}
+        row[f"{quantity}_adjusted_error"] = float(np.hypot(error, limit))
+    row["kernel_apart"] = float((group["kernel_apart"] ** 2).mean() ** 0.5)
     return row
+
+
+def _worst(curves: pd.DataFrame) -> dict[Any, float]:
+    """Return by width the largest deviation of the mean loss at a step, relative to the limit."""
+    off = (curves["value"] / curves["limit"] - 1).abs()
+    worst: dict[Any, float] = off.groupby(curves["width"]).max().to_dict()
+    return worst
+
+
+def _left(part: pd.DataFrame) -> float:
+    """Return e of distance^2 = e^2 + V / width, widths weighted by their errors; NaN of few widths."""
+    square = part["kernel_apart"] ** 2
+    found = square.groupby(part["width"]).agg(["mean", "sem"])
+    found = found[found["sem"] > 0]
+    if len(found) < LEAST_WIDTHS:
+        return float("nan")
+    width, error = found.index.to_numpy(float), found["sem"].to_numpy()
+    rows = np.stack([1 / error, 1 / width / error], axis=1)
+    (rest, _), *_ = np.linalg.lstsq(rows, found["mean"].to_numpy() / error, rcond=None)
+    return float(max(rest, 0.0) ** 0.5)
 
 
 def _slope(part: pd.DataFrame, rows: Sequence[dict[str, Any]], quantity: str, of: str) -> dict[str, Any]:
@@ -162,7 +242,7 @@ def _slope(part: pd.DataFrame, rows: Sequence[dict[str, Any]], quantity: str, of
         return found | more
     if of == "mean":
         columns = (np.array([row[name] for row in usable], float)
-                   for name in ("width", f"{quantity}_mean", f"{quantity}_error"))  # fmt: skip
+                   for name in ("width", f"{quantity}_adjusted", f"{quantity}_adjusted_error"))  # fmt: skip
         slope, low, high = mean_slope(*columns)
         # An interval that reaches the end of the slopes tried is of means that are lost in their errors.
         if _SLOPES[0] < low and high < _SLOPES[-1]:

@@ -20,6 +20,12 @@ from runner.views.style import Layout, concat, layered, rows_of, series_scales, 
 from runner.views.terminal import plain_table, short
 from runner.views.view import View
 
+_HEADINGS = {
+    "loss_mean": "loss", "loss_adjusted": "adj", "loss_adjusted_error": "+-", "loss_spread": "spread",
+    "loss_worst": "worst", "kernel_adjusted": "kernel adj", "kernel_adjusted_error": "+-",
+    "kernel_spread": "spread", "kernel_apart": "apart",
+}  # fmt: skip
+"""Of the printed table, in percent."""
 _TICKS = [0, 1, 10, 100, 1000, 10_000, 100_000]
 
 
@@ -56,8 +62,13 @@ def _kinds(table: pd.DataFrame) -> list[tuple[str, str]]:
         (quantity, of)
         for quantity in QUANTITIES
         for of in ("mean", "spread")
-        if (table[f"{quantity}_{of}"].abs() > 0).any()
+        if (table[_shown(quantity, of)].abs() > 0).any()
     ]
+
+
+def _shown(quantity: str, of: str) -> str:
+    """Return the column that a panel shows; of means the one that its slope is fitted to."""
+    return f"{quantity}_adjusted" if of == "mean" else f"{quantity}_{of}"
 
 
 def chart(
@@ -73,8 +84,8 @@ def chart(
     ]
     across = width_scale(table["width"])
     for quantity, of in _kinds(table):
-        value = table[f"{quantity}_{of}"].abs()
-        error = table[f"{quantity}_error"] if of == "mean" else 0.0
+        value = table[_shown(quantity, of)].abs()
+        error = table[f"{quantity}_adjusted_error"] if of == "mean" else 0.0
         points = table.assign(value=value, low=value - error, high=value + error)
         points = points[points["value"] > 0]
         points["low"] = points["low"].where(points["low"] > 0, points["value"])
@@ -147,19 +158,23 @@ def _print(table: pd.DataFrame, fits: pd.DataFrame, facets: Sequence[str], out: 
     """Print the deviations, one table per facet, and the slopes."""
     for values, part in groups(table, [table[facet] for facet in facets]):
         view = plain_table(facet_label(facets, values))
-        for heading in ("width", "loss dev", "+-", "spread", "kernel dev", "+-", "spread", "seeds"):
+        for heading in ("width", *_HEADINGS.values(), "seeds"):
             view.add_column(heading, justify="right", no_wrap=True, header_style="dim")
         for row in records(part):
-            cells = [short(row[f"{one}_{of}"]) for one in QUANTITIES for of in ("mean", "error", "spread")]
-            view.add_row(show(row["width"]), *cells, str(row["seeds"]))
+            values_ = (row[name] for name in _HEADINGS)
+            percent = ("-" if value is None else f"{100 * value:.2f}" for value in values_)
+            view.add_row(show(row["width"]), *percent, str(row["seeds"]))
         out.print(view)
+        if (left := plain(part["kernel_left"].iloc[0])) is not None:
+            out.print(f"kernel apart at any width, without the spread: {100 * left:.2f} %", style="dim")
         out.print()
     if lines := _slopes(fits, facets):
         out.print("slopes against width, 95 %:")
         out.print("\n".join(f"  {line}" for line in lines))
     notes = [
-        "dev: mean over seeds of (area under the loss curve) / (the limit's) - 1, and of the kernel on "
-        "probes along the limit's; +-: its standard error",
+        "percent. loss: mean over seeds of (area under the loss curve) / (the limit's) - 1; adj, +-: without "
+        "what the start explains of it, and its standard error; worst: of the mean loss, at a measured step; "
+        "kernel: the same on probes, along the limit's; apart: in all directions, RMS over seeds and steps",
         f"limit: standard error by sampling up to {short(plain(table['limit_error'].max()))}"
         if table["limit_error"].max() > 0
         else "limit: exact",

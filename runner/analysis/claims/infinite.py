@@ -10,11 +10,13 @@ from runner.analysis.claims.slopes import part_of, require_widths
 from runner.analysis.claims.verdict import Check, Frames, below, within
 from runner.analysis.columns import column
 from runner.analysis.estimate import Estimate, Tables, Unsupported, over_seeds, require_seeds
-from runner.analysis.limit import gaps, mean_slope, spread_slope
+from runner.analysis.limit import adjusted, gaps, mean_slope, spread_slope
 from runner.errors import UserError
 
 CLOSE = 0.05
 """Mean deviation of the widest networks from their limit."""
+RICH = 10.0
+"""Richness of the linear networks of which that is asked; the kernel grows four times and more."""
 _LINES = ("depth", "gamma")
 
 
@@ -22,6 +24,7 @@ def mean_field(frames: Frames) -> Sequence[Check]:
     """C18: the mean deviation falls as 1/width, the spread as 1/sqrt(width), down to a few percent."""
     data = frames["claim_infinite"]
     linear, tanh = (part_of(data, model__activation=name) for name in ("linear", "tanh"))
+    rich = part_of(linear, gamma=RICH)
     mean, spread = (f"slope of the {of}, linear" for of in ("mean deviation of the loss", "spread of the {}"))
     return [
         within(mean, partial(_mean_slope, linear), -1.2, -0.8, 0),
@@ -31,7 +34,7 @@ def mean_field(frames: Frames) -> Sequence[Check]:
         ),
         *(
             below(f"deviation of the {name}, widest, {of}", partial(_widest, tables, name), CLOSE)
-            for of, tables in (("linear", linear), ("tanh", tanh))
+            for of, tables in (("linear", rich), ("tanh", tanh))
             for name in ("loss", "kernel")
         ),
     ]
@@ -48,14 +51,19 @@ def _gaps(tables: Tables) -> pd.DataFrame:
     require_seeds(found)
     require_widths(found)
     keys = {name: column(found, name, "claims").astype(float) for name in _LINES}
-    return found[["seed", "width", "loss_gap", "kernel_gap", "sampling_error"]].assign(**keys)
+    names = ["seed", "width", "loss_gap", "kernel_gap", "loss_start", "kernel_start", "sampling_error"]
+    rows = found[names].assign(**keys)
+    return pd.concat([adjusted(part) for _, part in rows.groupby([*_LINES])], ignore_index=True)
 
 
 def _mean_slope(tables: Tables) -> Estimate:
-    """Return the slope of the mean deviation of the loss, common to all depths and gammas."""
+    """Return the slope of the mean deviation of the loss, what the start explains of it taken out.
+
+    It is common to all depths and gammas.
+    """
 
     def statistic(part: pd.DataFrame) -> float:
-        found = part.groupby([*_LINES, "width"])["loss_gap"].agg(["mean", "std", "size"]).reset_index()
+        found = part.groupby([*_LINES, "width"])["loss_adjusted"].agg(["mean", "std", "size"]).reset_index()
         found = found[found["std"] > 0]
         if found["width"].nunique() < 3:
             return float("nan")
@@ -85,4 +93,6 @@ def _widest(tables: Tables, name: str) -> Estimate:
 
     found = over_seeds(rows, statistic, 200)
     sampled = 2 * float(rows["sampling_error"].max())
-    return replace(found, low=max(0.0, found.low - sampled), high=found.high + sampled, cells=len(rows))
+    return replace(
+        found, low=max(0.0, min(found.low, found.value) - sampled), high=found.high + sampled, cells=len(rows)
+    )
