@@ -193,7 +193,8 @@ def _panel(
     names = legend(scale.domain, layout, symbolType="stroke", symbolStrokeWidth=2, symbolOpacity=1)
     color = alt.Color("part:N", scale=scale, legend=names)
     dashes = alt.Scale(domain=list(labels), range=[DASHES[place % 6] for place in range(len(labels))])
-    dash_legend = legend(labels, layout, columns=1) if len(labels) > 1 else None
+    # Long enough for a dash to be one.
+    dash_legend = legend(labels, layout, columns=1, symbolSize=300) if len(labels) > 1 else None
     dash = alt.StrokeDash("group:N", scale=dashes, legend=dash_legend)
     x = scales[0].encode(alt.X, "size")
     base = alt.Chart(rows_of(rows[["group", "part", "size", "value", "low", "high", "seeds"]]))

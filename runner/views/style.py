@@ -171,7 +171,7 @@ def legend(
     if layout.paper:
         lead = text_width(f"{title} ", layout.font) + 4 if title else 0
         columns = fitting(map(str, labels), layout.width - lead - _BESIDE, layout.font)
-        more |= {"titleOrient": "left", "titleAnchor": "middle", "symbolSize": _SYMBOL}
+        more = {"titleOrient": "left", "titleAnchor": "middle", "symbolSize": _SYMBOL} | more
     else:
         more = {"symbolSize": 50} | more
     return alt.Legend(title=title, orient="top", columns=columns, **more)
