@@ -1,7 +1,7 @@
 """Draw the pictures of the docs, small enough to be compared line by line, with their captions.
 
 runner sweep                                        # the phase diagram's store
-sh docs/examples/lr_transfer.sh                     # the tutorial's
+runner sweep ... name=lr_transfer                   # as docs/pages/tutorial.md has it
 runner sweep +experiment=layer_imbalance            # that of the ready experiments
 python scripts/docs_pictures.py [OUTPUTS]           # outputs/ by default
 """

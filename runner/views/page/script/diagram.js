@@ -7,6 +7,7 @@ import { axisOf, NARROW, panelSizes, titleOf } from "./places.js";
 import { picture } from "./raster.js";
 
 const FADED = 0.18;
+const MOST_SPARE = 40;
 const CORNER = 0.36; // of a rectangle's smaller side: that of the corner which tells of another regime
 
 function specification(state) {
@@ -15,7 +16,7 @@ function specification(state) {
   const room = Math.max(320, innerHeight - node.getBoundingClientRect().top - scrollY - 12);
   const size = panelSizes(
     data.points.titles.length,
-    node.clientWidth,
+    node.clientWidth - spare,
     node.clientWidth < NARROW ? 0 : room - (state.color === "regime" ? 0 : 28),
   );
   spec.columns = size.columns;
@@ -45,6 +46,15 @@ function specification(state) {
 }
 
 let letters = 0;
+let spare = 0; // pixels that labels take beyond what is left for them
+
+// Whether the diagram came out wider than its place: drawn again, it is not.
+export function isTooWide() {
+  const beyond = byId("diagram").querySelector("svg").clientWidth - byId("diagram").clientWidth;
+  if (beyond <= 0 || spare + beyond > MOST_SPARE) return false; // what is wider still scrolls
+  spare += beyond;
+  return true;
+}
 
 export async function drawDiagram(state, tooltip) {
   const spec = specification(state);

@@ -4,7 +4,7 @@ import { byId, data, views } from "./charts.js";
 import { setTheme, showControls, wireControls } from "./controls.js";
 import { drawCurves, markStep } from "./curves.js";
 import { tooltipOf } from "./describe.js";
-import { drawDiagram, fillDiagram } from "./diagram.js";
+import { drawDiagram, fillDiagram, isTooWide } from "./diagram.js";
 import { brushedCells, drawExplorer, fillExplorer, numberNames, onBrush } from "./explore.js";
 import { MOVES, moved } from "./keys.js";
 import { curvesOf, describePoints } from "./panel.js";
@@ -103,9 +103,11 @@ async function follow(changed) {
 }
 
 async function drawMain() {
-  await drawDiagram(state, tooltip);
+  do {
+    await drawDiagram(state, tooltip);
+    await fillMain();
+  } while (isTooWide());
   listen();
-  await fillMain();
 }
 
 // Charts of single cells that nobody sees are filled when they come into view.
