@@ -206,7 +206,7 @@ def test_steps_of_the_flow_stand_beside_those_of_descent():
     assert moved[0] == pytest.approx(moved[1], rel=1e-2)
     assert "flow_error" not in rows["sgd"]
     wide = train_pack([make_cell(lr=20.0, optimizer=flow())], CPU).cells[0]
-    assert wide["peak_loss_ratio"] == 1.0
+    assert wide["peak_loss_ratio"] == pytest.approx(1.0, rel=1e-12)  # the steps may sum in another order
 
 
 def test_a_flow_too_stiff_is_diverged_and_its_pack_goes_on():
