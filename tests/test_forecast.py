@@ -9,7 +9,9 @@ from synthetic import grid
 
 import runner.store
 from runner.commands import sweep
+from runner.grid.cells import Cells
 from runner.planning.forecast import forecast
+from runner.planning.limits import limit_seconds
 from runner.planning.machine import USUAL
 from runner.planning.plan import make_plan
 
@@ -85,3 +87,21 @@ def test_the_disk_that_parts_take_is_forecast(tmp_path, capsys, monkeypatch):
     assert sweep.main(line) == 0
     written = sum(file.stat().st_size for table in WRITTEN for file in (tmp_path / "out" / table).iterdir())
     assert expected / 2 < written < 2 * expected
+
+
+def test_limits_are_priced_once_for_all_widths_and_seeds():
+    from cells import make_cell
+
+    measure = {"functions": {"limit_distance": {"_target_": "runner.measures.limit_distance"}}}
+
+    def priced(activation, measure=measure, **changes):
+        keys = {"parameterization": "mup", "model": {"activation": activation}, "measure": measure}
+        return limit_seconds(Cells.of([make_cell(**keys, **one) for one in changes.pop("each")]), USUAL)
+
+    widths = [{"width": n, "seed": seed} for n in (8, 16) for seed in range(3)]
+    one = priced("linear", each=[{}])
+    assert one > 0
+    assert priced("linear", each=widths) == pytest.approx(one)
+    assert priced("linear", each=[{"gamma": 1.0}, {"gamma": 2.0}]) == pytest.approx(2 * one)
+    assert priced("relu", each=[{}]) > priced("tanh", each=[{}]) > one
+    assert priced("linear", {"functions": {}}, each=widths) == 0

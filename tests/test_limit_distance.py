@@ -13,7 +13,7 @@ from sweeping import TINY, run_in
 
 import runner
 from runner import data
-from runner.analysis.limit import approach, mean_slope, spread_slope
+from runner.analysis.limit import adjusted, approach, mean_slope, spread_slope
 from runner.errors import UserError
 from runner.launching.limits import solve_limits
 from runner.limits import Sampling, limits_from, problem_of, solve
@@ -102,6 +102,10 @@ def test_the_store_keeps_the_limit_and_the_networks_come_to_it(wide):
 def test_the_view(wide, tmp_path, capsys):
     view = runner.load(wide).limit()
     assert list(view.table["width"]) == [8, 16, 32]
+    trace = runner.load(wide).trace.merge(runner.load(wide).cells[["cell_id", "width"]], on="cell_id")
+    mean = trace.groupby(["width", "step"])[["train_loss", "limit_train_loss"]].mean()
+    worst = (mean["train_loss"] / mean["limit_train_loss"] - 1).abs().groupby("width").max()
+    assert list(view.table["loss_worst"]) == pytest.approx(list(worst))
     assert set(view.more["slopes"]["of"]) == {"mean", "spread"}
     view.save(tmp_path / "limit.svg")
     assert "infinite width" in (tmp_path / "limit.caption.txt").read_text("utf-8")
@@ -228,3 +232,35 @@ def test_a_limit_that_was_not_reached_says_so(tmp_path, monkeypatch):
     assert said.startswith("limit of tanh, depth 2, gamma 1: standard error ")
     assert "> 1e-06 after 2 samples, " in said
     assert "of a field left out at 64 units; raise units or replicas" in said
+
+
+def gapped(rng, width=(16, 64, 256), seeds=40):
+    """Networks whose gaps are what the start explains, a rest and 3 / width; and distances of kernels."""
+    import pandas as pd
+
+    n = np.repeat(np.array(width, float), seeds)
+    start, rest, apart = (rng.normal(size=len(n)) / n**0.5 for _ in range(3))
+    gap = 1.5 * start + 0.05 * rest + 3 / n
+    square = 0.03**2 + 4 / n * np.abs(1 + 0.3 * apart * n**0.5)
+    return pd.DataFrame({
+        "width": n, "seed": np.tile(np.arange(seeds), len(width)), "loss_gap": gap, "kernel_gap": gap,
+        "loss_start": start, "kernel_start": rng.normal(size=len(n)) / n**0.5, "kernel_apart": square**0.5,
+    })  # fmt: skip
+
+
+def test_what_the_start_explains_is_taken_out_of_a_mean():
+    table = gapped(np.random.default_rng(0))
+    found = adjusted(table).groupby("width")["loss_adjusted"].agg(["mean", "std"])
+    width = found.index.to_numpy()
+    assert (abs(found["mean"] - 3 / width) < 0.05 / width**0.5).all()
+    np.testing.assert_allclose(found["std"], 0.05 / width**0.5, rtol=0.5)
+    few = adjusted(table[table["seed"] < 3])
+    assert (few["loss_adjusted"] == few["loss_gap"]).all(), "too few for a regression"
+
+
+def test_what_is_left_of_a_kernel_distance_at_any_width():
+    from runner.analysis.limit import _left
+
+    table = gapped(np.random.default_rng(1))
+    assert _left(table) == pytest.approx(0.03, rel=0.5)
+    assert np.isnan(_left(table[table["width"] < 100]))

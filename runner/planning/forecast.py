@@ -10,6 +10,7 @@ import numpy as np
 
 from runner.grid.cell import PACK_FIELDS, Cell
 from runner.planning.costs import kept_outputs, measured_points
+from runner.planning.limits import limit_seconds
 from runner.planning.machine import Machine
 from runner.planning.memory import peak_bytes
 from runner.planning.plan import Plan
@@ -36,7 +37,7 @@ class Forecast(NamedTuple):
         packs: That they are trained in.
         jobs: That the packs are divided into.
         workers: Processes of a job, or the cores that it keeps busy.
-        seconds: That the longest job takes.
+        seconds: That the longest job takes, limits of infinite width that it waits for included.
         memory: Bytes that the processes of a job hold together, at most.
         disk: Bytes that the results take.
         outputs: Rows that are kept of the networks' outputs.
@@ -99,6 +100,7 @@ def forecast(
         together = packs.costs[(shard == number) & alone] / gains[(shard == number) & alone]
         shared = max(costs.sum() / workers, costs.max(initial=0.0))
         longest = max(longest, float(shared + together.sum()) + until_training * (workers > 1))
+    longest += limit_seconds(packs.cells, machine)
     memory = 0
     rows = {"cells": plan.missing, "trace": 0, "layers": 0, "outputs": 0}
     firsts = packs.cells.take(packs.stops - packs.sizes)

@@ -1,0 +1,55 @@
+"""What the limits of infinite width cost, in seconds, that cells are measured against."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from runner.grid.cell import Cell
+from runner.grid.cells import Cells
+from runner.planning.machine import Machine
+
+if TYPE_CHECKING:
+    from runner.limits import Problem, Sampling
+
+_SHARED = [field.name for field in fields(Cell) if field.name not in ("width", "seed")]
+_CALLS = 150  # operations of a step in a layer, those of small matrices included
+_PASSES = 25  # over a layer's fields in a step
+_PRODUCTS = 24  # of a frame and a layer's fields in a step, forward and backward together
+_FRAME = 24  # units to a vector of a frame, mean over training
+_KINKED_FRAME = 6  # the same of relu, whose fields keep turning a little
+_REPLICAS = 4  # that usually suffice
+
+
+def limit_seconds(cells: Cells, machine: Machine) -> float:
+    """Return the seconds that the limits of some cells take, each solved once.
+
+    Args:
+        cells: To train; those without the measure ``limit_distance`` cost nothing.
+        machine: Whose speeds it is told for.
+    """
+    if not any('"limit_distance"' in settings for settings in cells.column("settings").values):
+        return 0.0
+    from runner.measures.infinite_width import wanted_limit
+
+    wanted = {}
+    for start in cells.starts(_SHARED).tolist():
+        if (asked := wanted_limit(cells[start])) is not None:
+            wanted[asked[0].key()] = asked
+    return sum(_seconds(problem, sampling, machine) for problem, sampling in wanted.values())
+
+
+def _seconds(problem: Problem, sampling: Sampling, machine: Machine) -> float:
+    samples, steps = len(problem.gram), problem.steps[-1] + 1
+    if problem.gamma == 0:
+        return steps * _CALLS * machine.call
+    if problem.exact:
+        units, vectors, replicas = samples + problem.depth * steps, steps / 2, 1
+    else:
+        each_vector = _KINKED_FRAME if problem.activation == "relu" else _FRAME
+        units, vectors = sampling.units, sampling.units / each_vector
+        replicas = min(sampling.replicas, _REPLICAS)
+    field = float(units * samples)
+    each = problem.depth * (_CALLS * machine.call + _PASSES * 8 * field / machine.bandwidth(8 * field))
+    each += (problem.depth - 1) * _PRODUCTS * 2 * field * vectors / machine.rate(1024, "float64")
+    return replicas * steps * each
