@@ -13,7 +13,7 @@ from sweeping import TINY, run_in
 
 import runner
 from runner import data
-from runner.analysis.limit import adjusted, approach, mean_slope, spread_slope
+from runner.analysis.limit import adjusted, approach, left_of_kernel, mean_slope, spread_slope
 from runner.errors import UserError
 from runner.launching.limits import solve_limits
 from runner.limits import Sampling, limits_from, problem_of, solve
@@ -259,8 +259,6 @@ def test_what_the_start_explains_is_taken_out_of_a_mean():
 
 
 def test_what_is_left_of_a_kernel_distance_at_any_width():
-    from runner.analysis.limit import _left
-
     table = gapped(np.random.default_rng(1))
-    assert _left(table) == pytest.approx(0.03, rel=0.5)
-    assert np.isnan(_left(table[table["width"] < 100]))
+    assert left_of_kernel(table) == pytest.approx(0.03, rel=0.5)
+    assert np.isnan(left_of_kernel(table[table["width"] < 100]))

@@ -140,7 +140,7 @@ def approach(
     fits: list[dict[str, Any]] = []
     for facet, part in facet_groups(measured, facets):
         part = adjusted(part)
-        worst, left = _worst(curves_of_limit(part, trace, ())), _left(part)
+        worst, left = _worst(curves_of_limit(part, trace, ())), left_of_kernel(part)
         table = [
             _row(group) | facet | {"loss_worst": worst[width], "kernel_left": left}
             for width, group in part.groupby("width")
@@ -220,8 +220,17 @@ def _worst(curves: pd.DataFrame) -> dict[Any, float]:
     return worst
 
 
-def _left(part: pd.DataFrame) -> float:
-    """Return e of distance^2 = e^2 + V / width, widths weighted by their errors; NaN of few widths."""
+def left_of_kernel(part: pd.DataFrame) -> float:
+    """Return the distance of kernels from the limit that does not vanish with the width.
+
+    It is e of ``distance^2 = e^2 + V / width``, fitted with widths weighted by their errors.
+
+    Args:
+        part: One row per network, with ``width`` and ``kernel_apart``.
+
+    Returns:
+        e; NaN of few widths.
+    """
     square = part["kernel_apart"] ** 2
     found = square.groupby(part["width"]).agg(["mean", "sem"])
     found = found[found["sem"] > 0]
