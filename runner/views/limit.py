@@ -88,7 +88,7 @@ def chart(
         error = table[f"{quantity}_adjusted_error"] if of == "mean" else 0.0
         points = table.assign(value=value, low=value - error, high=value + error)
         points = points[points["value"] > 0]
-        points["low"] = points["low"].where(points["low"] > 0, points["value"])
+        points["low"] = points["low"].clip(lower=points["value"] / 10)  # a bar to below 0 has no end there
         mine = fits[(fits["quantity"] == quantity) & (fits["of"] == of)]
         title = f"{quantity}: {'mean deviation' if of == 'mean' else 'spread over seeds'}"
         charts.append(panel(title, points, mine, series, layout, across, "width"))
