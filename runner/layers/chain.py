@@ -142,69 +142,52 @@ class DenseChain:
 
 
 class CompiledChain(DenseChain):
-    """The same by compiled products, which need no passes for factors, biases, relu and its derivative.
+    """The same under plain gradient descent, by compiled products that need no passes beside them.
 
-    Between relus, or without a function, one cell goes through all layers before the next begins, and plain
-    gradient descent changes a weight on the way back: what a cell needs stays in the nearest caches.
+    Factors, relu, its derivative and the update of a weight are part of the products. One cell goes through
+    all layers before the next begins: what it needs stays in the nearest caches.
     """
 
     _scales_are_free = True
 
     @staticmethod
-    def takes(layers: Sequence[Linear]) -> bool:
-        """Say whether all layers are small enough, and the machine can do it."""
-        return all(compiled.takes(layer.weight) for layer in layers)
+    def takes(layers: Sequence[Linear], function: Nonlinearity) -> bool:
+        """Say whether products do all of it: small layers without biases, relu or no function between."""
+        known = function in (ACTIVATIONS["relu"], ACTIVATIONS["linear"])
+        return known and all(compiled.takes(layer.weight) and not layer.has_bias for layer in layers)
 
     def __init__(self, layers: Sequence[Linear], function: Nonlinearity, samples: int) -> None:
         super().__init__(layers, function, samples)
         self._relu = function is ACTIVATIONS["relu"]
-        self._on_the_way = self._relu or function is ACTIVATIONS["linear"]
-        self._in_force = [None if bias is None else torch.empty_like(bias) for bias in self._biases]
-        self._forward: list[Program] = []
+        self._forward: Program | None = None
         self._descent: Program | None = None
         self._given: Tensor | None = None
         self._top = torch.empty_like(self._before[-1])
 
     def forward(self, x: Float[Tensor, "#cell sample features"]) -> Float[Tensor, "cell sample output"]:
         """Return the outputs; see :meth:`DenseChain.forward`."""
-        for bias, scale, in_force in zip(self._biases, self._bias_scales, self._in_force, strict=True):
-            if bias is not None and in_force is not None:
-                torch.mul(bias, scale[:, 0], out=in_force)
         if x is not self._given:
-            self._given = x
-            self._inputs = x.expand(self._before[0].shape[0], -1, -1)
+            self._given, inputs = x, x.expand(self._before[0].shape[0], -1, -1)
+            self._inputs = inputs
             if self._forward:
-                self._forward[0].bind(0, left=self._inputs)
+                self._forward.bind(0, left=inputs)
             else:
-                self._forward = self._forward_programs(self._inputs)
-        for place, program in enumerate(self._forward):
-            program.run()
-            if place < len(self._forward) - 1:
-                self._function.write(self._before[place], self._after[place])
+                self._forward = self._forward_program(inputs)
+        assert self._forward is not None
+        self._forward.run()
         return self._before[-1]
 
-    def _forward_programs(self, x: Float[Tensor, "#cell sample features"]) -> list[Program]:
+    def _forward_program(self, inputs: Float[Tensor, "cell sample features"]) -> Program:
         last = len(self._weights) - 1
-        layers = [
-            Operation(
-                self._before[place], self._after[place - 1] if place else x, weight, *self._scales[place],
-                bias=self._in_force[place], rectify=self._relu and place < last,
-            )
-            for place, weight in enumerate(self._weights)
-        ]  # fmt: skip
-        return [Program(layers)] if self._on_the_way else [Program([layer]) for layer in layers]
-
-    def _pull(self, place: int, right: Float[Tensor, "cell sample fan_out"], factor: float) -> Tensor:
-        gradient, inputs = self._gradients[place - 1], self._after[place - 1]
-        above = inputs if self._relu else None
-        Program([Operation(gradient, right, self._weights[place].mT, factor, above=above)]).run()
-        if not self._relu:
-            self._function.pull(gradient, self._before[place - 1], inputs)
-        return gradient
-
-    def descends(self) -> bool:
-        """Say whether :meth:`descend` may be called."""
-        return self._on_the_way and not any(bias is not None for bias in self._biases)
+        return Program(
+            [
+                Operation(
+                    self._before[place], self._after[place - 1] if place else inputs, weight,
+                    *self._scales[place], rectify=self._relu and place < last,
+                )
+                for place, weight in enumerate(self._weights)
+            ]
+        )  # fmt: skip
 
     def descend(
         self, gradient: Float[Tensor, "cell sample output"], rates: Mapping[str, Float[Tensor, "cell 1 1"]]

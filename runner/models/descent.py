@@ -104,10 +104,11 @@ class ChainDescent:
         shape = ensemble.cells[0]
         self._inputs = model.flat(ensemble.inputs["train"])
         # What all cells share would be copied for each of them at every step: oneDNN wants dense batches.
-        self._chain = model.chain(shape.batch_size or self._inputs.shape[1])
+        self._rates = optimizer.rates()
+        samples = shape.batch_size or self._inputs.shape[1]
+        self._chain = model.chain(samples, descends=self._rates is not None)
         if shape.batch_size is None and not isinstance(self._chain, CompiledChain):
             self._inputs = self._inputs.expand(len(ensemble.cells), -1, -1).contiguous()
-        self._rates = optimizer.rates()
         self._slots = {slot.path: slot for slot in optimizer.slots}
         self._parameters = ensemble.parameters
         self._loss, self._loss_gradient = losses.LOSSES[shape.loss], losses.GRADIENTS[shape.loss]
@@ -120,7 +121,7 @@ class ChainDescent:
         targets = self._ensemble.batch_targets(batch)
         loss = self._loss(f, targets)
         above = self._loss_gradient(f, targets).div_(self._ensemble.gamma)
-        if self._rates is not None and isinstance(self._chain, CompiledChain) and self._chain.descends():
+        if self._rates is not None and isinstance(self._chain, CompiledChain):
             self._chain.descend(above, self._rates)
             return loss
         for path, gradient in self._chain.backward(above):

@@ -44,8 +44,12 @@ class MLP(nn.Module):
         """Return what the first layer is given."""
         return x.flatten(2) * self.input_scale
 
-    def chain(self, samples: int) -> DenseChain:
-        """Return the present cells as a chain that trains without autograd, on batches of this size."""
-        layers = [*self.hidden, self.output]
-        kind = CompiledChain if CompiledChain.takes(layers) else DenseChain
-        return kind(layers, self.activation.function, samples)
+    def chain(self, samples: int, *, descends: bool = False) -> DenseChain:
+        """Return the present cells as a chain that trains without autograd, on batches of this size.
+
+        Args:
+            descends: Whether it takes steps of plain gradient descent alone.
+        """
+        layers, function = [*self.hidden, self.output], self.activation.function
+        kind = CompiledChain if descends and CompiledChain.takes(layers, function) else DenseChain
+        return kind(layers, function, samples)

@@ -1,6 +1,6 @@
 """Products of small matrices by code of this package, compiled where it runs (``products.c``).
 
-A library takes some microseconds to begin a batch of products, and factors, biases, relu and its derivative
+A library takes some microseconds to begin a batch of products, and factors, relu and its derivative
 each take a pass over memory. Here all of it is one call, whose numbers stay in registers and in the nearest
 caches. Without a C compiler, and on processors without AVX2, torch does the same, to rounding.
 """
@@ -57,16 +57,15 @@ def takes(matrix: Tensor) -> bool:
 
 
 class Operation(NamedTuple):
-    """``out = [out +] factor * each * also * left @ right [+ bias]``, then zeros, of every cell.
+    """``out = [out +] factor * each * also * left @ right``, then zeros, of every cell.
 
     Attributes:
-        out: Written; its rows are contiguous, and so are those of ``bias`` and ``above``.
+        out: Written; its rows are contiguous, and so are those of ``above``.
         left: Any strides.
         right: Its rows or its columns are contiguous.
         factor: Of all cells.
         each: Factor of each cell.
         also: The same again.
-        bias: Added to every row.
         add: Whether what is in ``out`` is added.
         rectify: Whether what is at or below 0 then becomes 0, as by relu.
         above: Where these are at or below 0 the result is 0: relu's derivative.
@@ -78,7 +77,6 @@ class Operation(NamedTuple):
     factor: float = 1.0
     each: Float[Tensor, "cell 1 1"] | None = None
     also: Float[Tensor, "cell 1 1"] | None = None
-    bias: Float[Tensor, "cell column"] | None = None
     add: bool = False
     rectify: bool = False
     above: Float[Tensor, "cell row column"] | None = None
@@ -113,7 +111,7 @@ class Program:
         self._function(self._records, len(self._records), self._cells)
 
 
-_STRIDES = {"out": 2, "left": 3, "right": 3, "above": 2, "bias": 1, "each": 1, "also": 1}
+_STRIDES = {"out": 2, "left": 3, "right": 3, "above": 2, "each": 1, "also": 1}
 """Operands in the order of their pointers in ``products.c``, and how many strides follow each."""
 
 

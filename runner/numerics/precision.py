@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from runner.numerics import compiled
 from runner.numerics.processor import processor_vendor
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "tf32": torch.float32}
@@ -77,24 +76,13 @@ def add_product_(
     left: Float[Tensor, "cell row inner"],
     right: Float[Tensor, "cell inner column"],
     *,
-    beta: int = 1,
+    beta: float = 1.0,
     alpha: float = 1.0,
-    each: Float[Tensor, "cell 1 1"] | None = None,
 ) -> Float[Tensor, "cell row column"]:
-    """Overwrite ``out`` by ``beta * out + alpha * each * left @ right`` and return it.
+    """Overwrite ``out`` by ``beta * out + alpha * left @ right`` and return it.
 
     Of a single column MKL computes the transpose: four times as fast as oneDNN, seven times as MKL itself.
-
-    Args:
-        right: May be overwritten.
-        beta: 0 or 1.
-        each: A factor per cell; 1 by default.
     """
-    if compiled.takes(out):
-        compiled.Program([compiled.Operation(out, left, right, alpha, each, add=beta == 1)]).run()
-        return out
-    if each is not None:
-        right = right.mul_(each)
     if out.shape[2] != 1:
         return out.baddbmm_(left, right, beta=beta, alpha=alpha)
     with vector_products():

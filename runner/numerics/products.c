@@ -1,6 +1,6 @@
 /* Products of many small matrices, with what follows them done while the numbers are still in registers.
 
-   Libraries take some 20 microseconds to begin a batch of products, and a pass over memory for every factor, bias and
+   Libraries take some 20 microseconds to begin a batch of products, and a pass over memory for every factor and
    nonlinearity. Here a block of the result stays in registers until it is finished. Vectors are those of the compiler
    (GCC, Clang), of the width that the processor has. NaN and infinities pass through, so it must not be compiled with
    -ffast-math. The file includes itself once per type. */
@@ -48,8 +48,8 @@
 typedef REAL VECTOR __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
 typedef WHOLE MASK __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
 
-/* For every cell: out = [out +] factor * each * also * left right [+ bias], then 0 where it, or `above`, is not positive.
-   Strides count numbers. Rows of `out`, `bias` and `above` are contiguous, and so are the rows or the columns of
+/* For every cell: out = [out +] factor * each * also * left right, then 0 where it, or `above`, is not positive.
+   Strides count numbers. Rows of `out` and `above` are contiguous, and so are the rows or the columns of
    `right`. `each` and `also` are one number per cell. A null pointer leaves that out. */
 typedef struct {
     double factor;
@@ -62,8 +62,6 @@ typedef struct {
     int64_t right_cell, right_row, right_column;
     const REAL *above;
     int64_t above_cell, above_row;
-    const REAL *bias;
-    int64_t bias_cell;
     const REAL *each;
     int64_t each_cell;
     const REAL *also;
@@ -73,7 +71,7 @@ typedef struct {
 /* What becomes of a cell's product. */
 typedef struct {
     REAL scale;
-    const REAL *bias, *above;
+    const REAL *above;
     int64_t above_row;
     int add, rectify;
 } AFTER;
@@ -81,7 +79,6 @@ typedef struct {
 INLINED VECTOR NAMED(finished)(VECTOR z, const AFTER *after, const REAL *out, int64_t row, int64_t column)
 {
     z *= after->scale;
-    if (after->bias) z += *(const VECTOR *)(after->bias + column);
     if (after->add) z += *(const VECTOR *)out;
     /* As torch does: NaN is not at or below 0, and stays. */
     if (after->rectify) z = (VECTOR)((MASK)z & ~(MASK)(z <= 0));
@@ -95,7 +92,6 @@ INLINED VECTOR NAMED(finished)(VECTOR z, const AFTER *after, const REAL *out, in
 INLINED REAL NAMED(finished_one)(REAL z, const AFTER *after, REAL out, int64_t row, int64_t column)
 {
     z *= after->scale;
-    if (after->bias) z += after->bias[column];
     if (after->add) z += out;
     if (after->rectify && z <= 0) z = 0;
     if (after->above && after->above[row * after->above_row + column] <= 0) z = 0;
@@ -223,10 +219,9 @@ static void NAMED(product)(const OPERATION *does, int64_t cell, REAL *panel)
     int64_t left_row = does->left_row, left_column = does->left_column, out_row = does->out_row;
     int64_t right_row = does->right_row, right_column = does->right_column;
     int64_t rows = does->rows, columns = does->columns, inner = does->inner, j = 0;
-    AFTER after = {(REAL)does->factor, 0, 0, does->above_row, does->add != 0, does->rectify != 0};
+    AFTER after = {(REAL)does->factor, 0, does->above_row, does->add != 0, does->rectify != 0};
     if (does->each) after.scale *= does->each[cell * does->each_cell];
     if (does->also) after.scale *= does->also[cell * does->also_cell];
-    if (does->bias) after.bias = does->bias + cell * does->bias_cell;
     if (does->above) after.above = does->above + cell * does->above_cell;
 #if VECTOR_BYTES == 64
     PANELS_OF(4, ROWS_OF(6, 4) ROWS_OF(4, 4) ROWS_OF(1, 4))

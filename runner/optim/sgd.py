@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -55,8 +56,13 @@ class SGD(Optimizer):
 
     def rates(self) -> Mapping[str, Tensor] | None:
         """Return the rates of plain descent; see :meth:`runner.optim.Optimizer.rates`."""
-        plain = type(self) is SGD and not (self.momentum or self.weight_decay or self.clip)
+        plain = type(self) is SGD and self.is_plain(vars(self))
         return {slot.path: slot.rate for slot in self.slots} if plain else None
+
+    @staticmethod
+    def is_plain(settings: Mapping[str, Any]) -> bool:
+        """Say whether a step with these settings adds gradients times a rate, and no more."""
+        return not any(settings.get(key) for key in ("momentum", "weight_decay", "clip"))
 
     @torch.no_grad()
     def apply_product(self, slot: Slot, parameter: Tensor, gradient: Product) -> None:
@@ -65,4 +71,4 @@ class SGD(Optimizer):
             super().apply_product(slot, parameter, gradient)
         else:
             left, right, factor = gradient
-            add_product_(parameter, left, right, alpha=factor, each=slot.rate)
+            add_product_(parameter, left, right.mul_(slot.rate), alpha=factor)
