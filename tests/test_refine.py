@@ -191,7 +191,7 @@ def test_toward_a_level_of_a_measure(engine, quiet):
 
 
 def test_along_a_key_of_a_group_and_along_whole_numbers(engine, quiet):
-    sigma = ("model.sigma_weight=0.5,8", "width=8,4096", "refine=edge", "steps=4", "refine.of=ntk_change",
+    sigma = ("model.sigma_weight=0.5,8", "width=8,512", "refine=edge", "steps=4", "refine.of=ntk_change",
              "lr=0.1", "store=out")  # fmt: skip
     assert sweep.main((*sigma, "refine.along=width", "refine.level=1")) == 0
     found = sorted({int(width) for width in runner.load("out").cells["width"]})
