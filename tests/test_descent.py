@@ -94,8 +94,16 @@ def optimizer(name, **keys):
     return {"optimizer": {"_target_": f"runner.optim.{name}", **keys}}
 
 
+RELU = {"model": {"activation": "relu"}}
 SETTINGS = {
     "plain": {},
+    "linear": {"model": {"activation": "linear"}, "center_output": True},
+    "relu": RELU,
+    "relu, warmup": {**RELU, **optimizer("SGD", warmup=5)},
+    "relu, ten classes": {**RELU, "data": DIGITS, "center_output": True},
+    "relu, centred minibatches": {**RELU, "batch_size": 7, "center_output": True},
+    "relu, cross-entropy": {**RELU, "data": DIGITS, "loss": "cross_entropy", "batch_size": 7},
+    "relu, centred fresh samples": {**RELU, "batch_size": 8, "data": {"online": True}, "center_output": True},
     "minibatches": {"batch_size": 8},
     "centred minibatches": {"batch_size": 8, "center_output": True},
     "fresh samples": {"batch_size": 8, "data": {"online": True}},
@@ -128,13 +136,36 @@ def test_steps_equal_autograd(case):
         reference.ensemble, reference.optimizer, FunctionOfBatch(reference.start)
     )
     for step in range(15):
-        chained.advance(step)
         reference.advance(step)
+    taken = 0
+    while taken < 15:
+        taken = chained.advance(taken, min(taken + 4, 15))
     assert isinstance(chained.descent, ChainDescent)
     torch.testing.assert_close(chained.peak, reference.peak, rtol=EXACT, atol=EXACT)
     for path, value in reference.ensemble.parameters.items():
         tolerance = EXACT * value.abs().max().item()
         torch.testing.assert_close(chained.ensemble.parameters[path], value, rtol=EXACT, atol=tolerance)
+
+
+@pytest.mark.parametrize("batch_size", [None, 3])
+def test_steps_in_one_go_are_those_one_by_one(batch_size):
+    """To the last bit, with cells that diverge on the way and rates that change."""
+    runs = []
+    for most in (1, 5):
+        changes = {"batch_size": batch_size, "steps": 40, **RELU, **optimizer("SGD", warmup=7)}
+        cells = [make_cell(lr=lr, seed=seed, **changes) for lr in (0.5, 2.2, 30.0) for seed in (0, 1)]
+        run, step = run_of(cells), 0
+        while step < 40 and run.active:
+            step = run.advance(step, min(step + most, 40))
+            assert run.descent is None or (run.descent.at_once > 1) == (compiled.who() == "runner")
+        run.recorder.peak(run.active, run.peak)
+        runs.append(run)
+    one, several = runs
+    assert one.active == several.active
+    assert 0 < len(one.active) < 6
+    assert one.recorder.tables(0.0, CPU).cells == several.recorder.tables(0.0, CPU).cells
+    for path, value in one.ensemble.parameters.items():
+        assert torch.equal(several.ensemble.parameters[path], value)
 
 
 def test_plain_descent_forms_no_gradient(monkeypatch):

@@ -22,7 +22,7 @@ from runner.layers.base import (
     record,
 )
 from runner.layers.branch import Branch
-from runner.layers.chain import CompiledChain, DenseChain, Product
+from runner.layers.chain import CompiledChain, DenseChain, Product, Task
 from runner.layers.contraction import Pairing
 from runner.layers.convolution import Conv2d
 from runner.layers.dense import Embedding, Linear
@@ -68,6 +68,7 @@ __all__ = [
     "ParameterSpec",
     "Position",
     "Product",
+    "Task",
     "allocate",
     "factors",
     "factors_by_output",

@@ -1,8 +1,7 @@
 """One optimizer step of a pack: the loss of its cells, its gradient and the update."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from runner import layers
 from runner.data.order import Batch
-from runner.layers import CompiledChain
+from runner.layers import CompiledChain, Task
 from runner.models.build import is_built_in
 from runner.models.ensemble import Ensemble, take
 from runner.models.mlp import MLP
@@ -21,9 +20,15 @@ _WARM_UP = 3
 """Steps before one is recorded: libraries choose their kernels and find their memory in the first."""
 
 
-@runtime_checkable
-class Descent(Protocol):
+AT_ONCE = 16
+"""Steps that compiled code takes in one go; losses are followed, and signals heard, after them."""
+
+
+class Descent:
     """Takes steps with the present cells of an ensemble; after a selection, another one must."""
+
+    at_once = 1
+    """How many steps it takes in one go."""
 
     def __call__(self, batch: Batch) -> Float[Tensor, "cell"]:
         """Take one step, which the optimizer has begun.
@@ -34,7 +39,11 @@ class Descent(Protocol):
         Returns:
             Loss of every cell on its batch before the step.
         """
-        ...
+        raise NotImplementedError
+
+    def several(self, batches: Sequence[Batch]) -> Float[Tensor, "step cell"]:
+        """Take a step on each batch, all with the present rates; see :meth:`__call__`."""
+        return torch.stack([self(batch) for batch in batches])
 
 
 Function = Callable[[Float[Tensor, "cell sample output"], Batch], Float[Tensor, "cell sample output"]]
@@ -69,7 +78,7 @@ def descent_on(
     return FlowDescent(ensemble, optimizer, descent) if isinstance(optimizer, Flow) else descent
 
 
-class AutogradDescent:
+class AutogradDescent(Descent):
     """Steps of any model."""
 
     def __init__(self, ensemble: Ensemble, optimizer: Optimizer, function: Function) -> None:
@@ -91,7 +100,7 @@ class AutogradDescent:
         return loss.detach()
 
 
-class ChainDescent:
+class ChainDescent(Descent):
     """Steps of a dense chain, each layer updated as soon as its gradient is known.
 
     Args:
@@ -112,6 +121,11 @@ class ChainDescent:
         self._slots = {slot.path: slot for slot in optimizer.slots}
         self._parameters = ensemble.parameters
         self._loss, self._loss_gradient = losses.LOSSES[shape.loss], losses.GRADIENTS[shape.loss]
+        self._task = None
+        if isinstance(self._chain, CompiledChain) and shape.loss == "mse":
+            self.at_once = AT_ONCE
+            offset = ensemble.offset.get("train")
+            self._task = Task(self._inputs, ensemble.targets["train"], offset, ensemble.gamma)
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Float[Tensor, "cell"]:
@@ -132,8 +146,20 @@ class ChainDescent:
                 self._optimizer.apply_product(slot, parameter, gradient)
         return loss
 
+    @torch.no_grad()
+    def several(self, batches: Sequence[Batch]) -> Float[Tensor, "step cell"]:
+        """Take several steps; see :class:`Descent`."""
+        # Outputs at init of fresh samples are not known before their step.
+        if self._task is None or batches[0].inputs is not None:
+            return super().several(batches)
+        assert isinstance(self._chain, CompiledChain)
+        assert self._rates is not None
+        places = [batch.places for batch in batches if batch.places is not None]
+        chosen = torch.stack(places) if places else None
+        return self._chain.fit(self._task, self._rates, len(batches), chosen)
 
-class GraphedDescent:
+
+class GraphedDescent(Descent):
     """Replays a recording of another descent's step: on a GPU, narrow nets run faster than they launch.
 
     The first steps are taken as they are, on a stream of their own, as a recording asks for; then one is
@@ -173,7 +199,7 @@ class GraphedDescent:
         return self._loss.clone()
 
 
-class FlowDescent:
+class FlowDescent(Descent):
     """Steps along gradient flow: another descent evaluates the gradient, wherever the integrator goes.
 
     Args:

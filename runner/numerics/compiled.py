@@ -1,8 +1,9 @@
-"""Products of small matrices by code of this package, compiled where it runs (``products.c``).
+"""Steps of small networks by code of this package, compiled where it runs (``products.c``).
 
 A library takes some microseconds to begin a batch of products, and factors, relu and its derivative
-each take a pass over memory. Here all of it is one call, whose numbers stay in registers and in the nearest
-caches. Without a C compiler, and on processors without AVX2, torch does the same, to rounding.
+each take a pass over memory. Here all of it is one call for several steps, one cell after the other, whose
+numbers stay in registers and in the nearest caches. Without a C compiler, and on processors without AVX2,
+torch does the same, to rounding.
 """
 
 import ctypes
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from runner.numerics.processor import cache_folder, processor_features, processor_name
@@ -82,6 +83,44 @@ class Operation(NamedTuple):
     above: Float[Tensor, "cell row column"] | None = None
 
 
+class Pick(NamedTuple):
+    """Rows of a table, others at every step.
+
+    Attributes:
+        out: Written.
+        left: The table; its rows are contiguous.
+        places: Of the rows.
+    """
+
+    out: Float[Tensor, "cell row column"]
+    left: Float[Tensor, "#cell table column"]
+    places: Int64[Tensor, "step cell row"]
+
+
+class SquaredLoss(NamedTuple):
+    """The loss of f = (left - right) / each, as :func:`runner.numerics.losses.mse`, and its gradient.
+
+    Attributes:
+        out: The gradient with respect to ``left``.
+        left: Outputs of the network.
+        above: The targets.
+        each: gamma.
+        total: The loss at every step.
+        right: Outputs at init, where they are subtracted.
+    """
+
+    out: Float[Tensor, "cell sample output"]
+    left: Float[Tensor, "cell sample output"]
+    above: Float[Tensor, "#cell sample output"]
+    each: Float[Tensor, "cell 1 1"]
+    total: Float[Tensor, "step cell"]
+    right: Float[Tensor, "#cell sample output"] | None = None
+
+
+_KINDS = (Operation, Pick, SquaredLoss)
+"""In the order of ``kind`` in ``products.c``."""
+
+
 class Program:
     """Operations in order, one cell after the other: what one writes is in the nearest caches for the next.
 
@@ -89,34 +128,38 @@ class Program:
         operations: On tensors that stay where they are, and are kept.
     """
 
-    def __init__(self, operations: Sequence[Operation]) -> None:
+    def __init__(self, operations: Sequence[Operation | Pick | SquaredLoss]) -> None:
         self._operations = list(operations)
         out = operations[0].out
         function = function_of(out.dtype)
         assert function is not None
-        for tensor in (part for operation in operations for part in operation if isinstance(part, Tensor)):
-            assert tensor.dtype == out.dtype
-            assert len(tensor) in {1, len(out)}
+        for operation in operations:
+            for name, value in operation._asdict().items():
+                if isinstance(value, Tensor) and name != "places":
+                    assert value.dtype == out.dtype
+                    assert name == "total" or len(value) in {1, len(out)}
         self._function, self._cells = function, len(out)
         self._records = (_Record * len(operations))(*map(_record, operations))
 
-    def bind(self, place: int, left: Tensor) -> None:
-        """Have an operation take another ``left``, of the same shape."""
-        self._operations[place] = self._operations[place]._replace(left=left)
+    def bind(self, place: int, **operands: Tensor) -> None:
+        """Have an operation take other operands, of the same shape."""
+        self._operations[place] = self._operations[place]._replace(**operands)  # type: ignore[arg-type]
         # A ctypes array counts from its start alone.
         self._records[place % len(self._operations)] = _record(self._operations[place])
 
-    def run(self) -> None:
-        """Carry all of it out."""
-        self._function(self._records, len(self._records), self._cells)
+    def run(self, steps: int = 1) -> None:
+        """Carry all of it out, for every cell as often as there are steps."""
+        self._function(self._records, len(self._records), self._cells, steps)
 
 
-_STRIDES = {"out": 2, "left": 3, "right": 3, "above": 2, "each": 1, "also": 1}
+_STRIDES = {
+    "out": 2, "left": 3, "right": 3, "above": 2, "each": 1, "also": 1, "places": 2, "total": 2,
+}  # fmt: skip
 """Operands in the order of their pointers in ``products.c``, and how many strides follow each."""
 
 
 _FIELDS: list[tuple[str, Any]] = [("factor", ctypes.c_double)]
-_FIELDS += [(name, ctypes.c_int64) for name in ("rows", "columns", "inner", "add", "rectify")]
+_FIELDS += [(name, ctypes.c_int64) for name in ("kind", "rows", "columns", "inner", "add", "rectify")]
 for _name, _count in _STRIDES.items():
     _FIELDS += [(_name, ctypes.c_void_p), *((f"{_name}_{axis}", ctypes.c_int64) for axis in range(_count))]
 
@@ -127,12 +170,14 @@ class _Record(ctypes.Structure):
     _fields_ = _FIELDS
 
 
-def _record(operation: Operation) -> _Record:
-    out = operation.out
-    values: list[Any] = [operation.factor, *out.shape[1:], operation.left.shape[2], operation.add]
-    values.append(operation.rectify)
+def _record(operation: Operation | Pick | SquaredLoss) -> _Record:
+    kind, shape = _KINDS.index(type(operation)), operation.out.shape[1:]
+    values: list[Any] = [1.0, kind, *shape, 1, False, False]
+    if isinstance(operation, Operation):
+        inner = operation.left.shape[2]
+        values = [operation.factor, kind, *shape, inner, operation.add, operation.rectify]
     for name, count in _STRIDES.items():
-        tensor = getattr(operation, name)
+        tensor = getattr(operation, name, None)
         if tensor is None:
             values += [None, *[0] * count]
         else:
@@ -143,15 +188,15 @@ def _record(operation: Operation) -> _Record:
 
 
 @lru_cache(maxsize=4)
-def function_of(dtype: torch.dtype) -> Callable[[Any, int, int], None] | None:
-    """Return what carries out operations on numbers of a type, given records, their count and the cells."""
+def function_of(dtype: torch.dtype) -> Callable[[Any, int, int, int], None] | None:
+    """Return what carries out operations on numbers of a type: records, their count, cells, steps."""
     code = library()
     if code is None or dtype not in _NAMES:
         return None
     function = getattr(code, _NAMES[dtype])
-    function.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64]
+    function.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 3]
     function.restype = None
-    return cast("Callable[[Any, int, int], None]", function)
+    return cast("Callable[[Any, int, int, int], None]", function)
 
 
 @lru_cache(maxsize=1)

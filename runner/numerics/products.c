@@ -1,4 +1,5 @@
-/* Products of many small matrices, with what follows them done while the numbers are still in registers.
+/* Steps of many small networks: products, with what follows them done while the numbers are still in registers, the
+   picking of a batch and the squared loss.
 
    Libraries take some 20 microseconds to begin a batch of products, and a pass over memory for every factor and
    nonlinearity. Here a block of the result stays in registers until it is finished. Vectors are those of the compiler
@@ -8,6 +9,7 @@
 #ifndef REAL
 
 #include <stdint.h>
+#include <string.h>
 
 #if !defined(__AVX__) || !defined(__FMA__)
 #error "measured with AVX2 and AVX-512 alone"
@@ -48,12 +50,19 @@
 typedef REAL VECTOR __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
 typedef WHOLE MASK __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
 
-/* For every cell: out = [out +] factor * each * also * left right, then 0 where it, or `above`, is not positive.
-   Strides count numbers. Rows of `out` and `above` are contiguous, and so are the rows or the columns of
-   `right`. `each` and `also` are one number per cell. A null pointer leaves that out. */
+enum NAMED(kind) { NAMED(PRODUCT), NAMED(PICK), NAMED(LOSS) };
+
+/* What is done for every cell and step; a null pointer leaves that out. Strides count numbers, rows of all but `left` and
+   `right` are contiguous, and `each` and `also` are one number per cell.
+
+   PRODUCT: out = [out +] factor * each * also * left right, then 0 where it, or `above`, is not positive. The rows or
+            the columns of `right` are contiguous.
+   PICK:    rows of `left` (themselves contiguous), at the places of that step.
+   LOSS:    f = (left - right) / each and y = above; the gradient of `total` = sum (f - y)^2 / (2 rows) with respect
+            to left. */
 typedef struct {
     double factor;
-    int64_t rows, columns, inner, add, rectify;
+    int64_t kind, rows, columns, inner, add, rectify;
     REAL *out;
     int64_t out_cell, out_row;
     const REAL *left;
@@ -66,6 +75,10 @@ typedef struct {
     int64_t each_cell;
     const REAL *also;
     int64_t also_cell;
+    const int64_t *places;
+    int64_t places_step, places_cell;
+    REAL *total;
+    int64_t total_step, total_cell;
 } OPERATION;
 
 /* What becomes of a cell's product. */
@@ -212,6 +225,63 @@ static void NAMED(remainder)(
     }
 }
 
+/* A single column would fill one lane: the sums of `count` rows run along `inner`, whose numbers are contiguous, ... */
+INLINED void NAMED(along)(
+    const REAL *left, int64_t left_row, const REAL *right, int64_t inner, int count, REAL *totals)
+{
+    VECTOR sums[4];
+    int64_t k = 0;
+    UNROLLED for (int r = 0; r < count; r++) sums[r] = (VECTOR){0};
+    for (; k + LANES <= inner; k += LANES)
+        UNROLLED for (int r = 0; r < count; r++)
+            sums[r] += *(const VECTOR *)(left + r * left_row + k) * *(const VECTOR *)(right + k);
+    UNROLLED for (int r = 0; r < count; r++) {
+        totals[r] = 0;
+        for (int lane = 0; lane < LANES; lane++) totals[r] += sums[r][lane];
+    }
+    for (; k < inner; k++)
+        UNROLLED for (int r = 0; r < count; r++) totals[r] += left[r * left_row + k] * right[k];
+}
+
+/* ... or those of `count` vectors of contiguous rows run beside one another. */
+INLINED void NAMED(beside)(
+    const REAL *left, int64_t left_column, const REAL *right, int64_t inner, int count, REAL *totals)
+{
+    VECTOR sums[4];
+    UNROLLED for (int r = 0; r < count; r++) sums[r] = (VECTOR){0};
+    for (int64_t k = 0; k < inner; k++)
+        UNROLLED for (int r = 0; r < count; r++)
+            sums[r] += *(const VECTOR *)(left + r * LANES + k * left_column) * right[k];
+    UNROLLED for (int r = 0; r < count; r++) *(VECTOR *)(totals + r * LANES) = sums[r];
+}
+
+static void NAMED(column)(
+    const REAL *left, int64_t left_row, int64_t left_column, const REAL *right, int64_t rows, int64_t inner,
+    REAL *out, int64_t out_row, const AFTER *after)
+{
+    int step;
+    for (int64_t i = 0; i < rows; i += step) {
+        REAL totals[4 * LANES];
+        if (left_column == 1) {
+            step = i + 4 <= rows ? 4 : 1;
+            if (step == 4) NAMED(along)(left + i * left_row, left_row, right, inner, 4, totals);
+            else NAMED(along)(left + i * left_row, left_row, right, inner, 1, totals);
+        } else if (i + LANES <= rows) {
+            step = i + 4 * LANES <= rows ? 4 * LANES : LANES;
+            if (step > LANES) NAMED(beside)(left + i, left_column, right, inner, 4, totals);
+            else NAMED(beside)(left + i, left_column, right, inner, 1, totals);
+        } else {
+            step = 1;
+            totals[0] = 0;
+            for (int64_t k = 0; k < inner; k++) totals[0] += left[i + k * left_column] * right[k];
+        }
+        for (int r = 0; r < step; r++) {
+            REAL *place = out + (i + r) * out_row;
+            *place = NAMED(finished_one)(totals[r], after, *place, i + r, 0);
+        }
+    }
+}
+
 static void NAMED(product)(const OPERATION *does, int64_t cell, REAL *panel)
 {
     const REAL *left = does->left + cell * does->left_cell, *right = does->right + cell * does->right_cell;
@@ -223,6 +293,11 @@ static void NAMED(product)(const OPERATION *does, int64_t cell, REAL *panel)
     if (does->each) after.scale *= does->each[cell * does->each_cell];
     if (does->also) after.scale *= does->also[cell * does->also_cell];
     if (does->above) after.above = does->above + cell * does->above_cell;
+    if (columns == 1 && (left_column == 1 || left_row == 1)) {
+        for (int64_t k = 0; k < inner; k++) panel[k] = right[k * right_row];
+        NAMED(column)(left, left_row, left_column, panel, rows, inner, out, out_row, &after);
+        return;
+    }
 #if VECTOR_BYTES == 64
     PANELS_OF(4, ROWS_OF(6, 4) ROWS_OF(4, 4) ROWS_OF(1, 4))
     PANELS_OF(2, ROWS_OF(8, 2) ROWS_OF(1, 2))
@@ -235,15 +310,44 @@ static void NAMED(product)(const OPERATION *does, int64_t cell, REAL *panel)
                          columns - j, inner, out + j, out_row, &after, j, panel);
 }
 
-/* Cell by cell all operations in order, so that what one has written is still in the caches when the next reads it. */
-void NAMED(run)(const OPERATION *operations, int64_t count, int64_t cells)
+static void NAMED(pick)(const OPERATION *does, int64_t cell, int64_t step)
+{
+    const int64_t *places = does->places + step * does->places_step + cell * does->places_cell;
+    for (int64_t i = 0; i < does->rows; i++) {
+        const REAL *from = does->left + cell * does->left_cell + places[i] * does->left_row;
+        memcpy(does->out + cell * does->out_cell + i * does->out_row, from, does->columns * sizeof(REAL));
+    }
+}
+
+static void NAMED(loss)(const OPERATION *does, int64_t cell, int64_t step)
+{
+    REAL scale = does->each[cell * does->each_cell], samples = (REAL)does->rows;
+    double sum = 0;
+    for (int64_t i = 0; i < does->rows; i++)
+        for (int64_t j = 0; j < does->columns; j++) {
+            REAL f = does->left[cell * does->left_cell + i * does->left_row + j];
+            if (does->right) f -= does->right[cell * does->right_cell + i * does->right_row + j];
+            REAL residual = f / scale - does->above[cell * does->above_cell + i * does->above_row + j];
+            sum += (double)residual * residual;
+            does->out[cell * does->out_cell + i * does->out_row + j] = residual / samples / scale;
+        }
+    does->total[step * does->total_step + cell * does->total_cell] = (REAL)(sum / (2 * samples));
+}
+
+/* Cell by cell all steps, each all operations in order: what one has written is still in the caches for the next. */
+void NAMED(run)(const OPERATION *operations, int64_t count, int64_t cells, int64_t steps)
 {
     int64_t inner = 1;
     for (int64_t i = 0; i < count; i++)
         if (operations[i].inner > inner) inner = operations[i].inner;
     REAL panel[inner * 4 * LANES];
     for (int64_t cell = 0; cell < cells; cell++)
-        for (int64_t i = 0; i < count; i++) NAMED(product)(operations + i, cell, panel);
+        for (int64_t step = 0; step < steps; step++)
+            for (int64_t i = 0; i < count; i++) {
+                if (operations[i].kind == NAMED(PRODUCT)) NAMED(product)(operations + i, cell, panel);
+                else if (operations[i].kind == NAMED(PICK)) NAMED(pick)(operations + i, cell, step);
+                else NAMED(loss)(operations + i, cell, step);
+            }
 }
 
 #undef LANES

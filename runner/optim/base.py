@@ -197,6 +197,12 @@ class Optimizer:
                 torch.mul(slot.minus_lr, factor, out=slot.rate)
                 torch.mul(slot.minus_decay, factor, out=slot.shrink)
 
+    def steady(self, steps: int) -> int:
+        """Return for how many of the next steps the rates stay as the first has them, at most as many."""
+        first = self._schedule.factor(self.taken)
+        others = (n for n in range(1, steps) if self._schedule.factor(self.taken + n) != first)
+        return next(others, steps)
+
     @torch.no_grad()
     def descend(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
         """Update all parameters, after :meth:`begin`; arguments as of :meth:`step`."""

@@ -118,20 +118,31 @@ class Run:
             return FreshBatches(seeds, dataset.fresh, size, device, self.ensemble.dtype)
         return BatchOrder(seeds, len(dataset.train), size, device)
 
-    def advance(self, step: int) -> None:
-        """Take one optimizer step; cells that diverged are retired at it, or soon after on a GPU."""
-        batch = self.batches.next() if self.batches else Batch()
-        self.optimizer.begin()
+    def advance(self, step: int, until: int | None = None) -> int:
+        """Take optimizer steps in one go; cells that diverged are retired after them, or soon after on a GPU.
+
+        Args:
+            step: Steps taken so far.
+            until: Steps to be taken at most, all in all; by default one more.
+
+        Returns:
+            Steps taken by now.
+        """
         if self.descent is None:
             self.descent = descent_of(self.start, self.optimizer)
-        self._unseen.append(self.descent(batch))
-        if len(self._unseen) == self.look_every:
-            self.look(step)
+        count: int = self.optimizer.steady(min(self.descent.at_once, (until or step + 1) - step))
+        batches = [self.batches.next() if self.batches else Batch() for _ in range(count)]
+        for _ in batches:
+            self.optimizer.begin()
+        self._unseen.append(self.descent.several(batches))
+        if sum(map(len, self._unseen)) >= self.look_every:
+            self.look(step + count - 1)
+        return step + count
 
     def look(self, step: int) -> None:
         """Follow the losses of the steps up to this one, and retire the cells that diverged at them."""
         if self._unseen:
-            seen, self._unseen = torch.stack(self._unseen), []
+            seen, self._unseen = torch.cat(self._unseen), []
             self._watch(seen, step)
 
     def measure(self, step: int) -> None:

@@ -32,6 +32,10 @@ class StopRule:
         """Return whether it is looked at before this step."""
         return bool(self.levels) and step % self.every == 0
 
+    def following(self, step: int) -> float:
+        """Return the first step after this one before which it is looked at; infinity if none is."""
+        return (step // self.every + 1) * self.every if self.levels else math.inf
+
     def reached(
         self,
         outputs: Float[Tensor, "cell sample output"],

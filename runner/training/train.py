@@ -2,6 +2,7 @@
 
 import json
 import time
+from bisect import bisect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -48,7 +49,8 @@ def train_pack(
     run, first, before = _begin(cells, sections, dataset, device, checkpoint)
     measured = measuring_steps(cells[0].steps, sections["measure"])
     reported = began
-    for step in range(first, cells[0].steps + 1):
+    step, last = first, cells[0].steps
+    while True:
         if checkpoint:
             checkpoint.visit(step, lambda step=step: run.state(step, before + time.perf_counter() - began))  # type: ignore[misc]
         run.stop(step)
@@ -58,9 +60,10 @@ def train_pack(
         if on_progress and (step in measured or now - reported > _REPORT_SECONDS):
             on_progress(step, run.recorder.count("diverged"))
             reported = now
-        if step == cells[0].steps or not run.active:
+        if step == last or not run.active:
             break
-        run.advance(step)
+        due = min(measured[bisect(measured, step)], run.stops.following(step))
+        step = run.advance(step, int(due))
     run.recorder.peak(run.active, run.peak)
     return run.recorder.tables((before + time.perf_counter() - began) / len(cells), device)
 

@@ -39,7 +39,7 @@ def measure(quick: bool) -> Family:
     return family
 
 
-def _step(optimizer: str, width: int, batch: int, count: int) -> Callable[[], None]:
+def _step(optimizer: str, width: int, batch: int, count: int) -> Callable[[], object]:
     """Return what takes a step of a pack, full batch."""
     one = cell(
         f"width={width}", f"depth={DEPTH}", "lr=1e-3", "steps=100000", "parameterization=mup", "data=xor",
