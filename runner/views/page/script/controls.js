@@ -95,8 +95,8 @@ async function copyLink() {
     () => false,
   );
   byId("refused").hidden = Boolean(copied);
+  byId("link").textContent = copied ? "Copied" : "Copy link";
   if (!copied) return showAddress();
-  byId("link").textContent = "Copied";
   setTimeout(() => (byId("link").textContent = "Copy link"), SAID_MS);
 }
 
