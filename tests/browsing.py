@@ -124,6 +124,11 @@ class Visit:
         self.page.evaluate("text => { location.hash = text || '#' }", fragment)
         self.settle(fragment)
 
+    def go(self, fragment):
+        """Go to a view whose address the page may shorten or write otherwise."""
+        self.page.evaluate("text => { delete document.body.dataset.shown; location.hash = text }", fragment)
+        self.page.wait_for_function("() => 'shown' in document.body.dataset")
+
     def settle(self, fragment=None):
         """Wait until charts are as the address says."""
         self.page.wait_for_timeout(160)  # a brush is told of when the hand rests
@@ -165,6 +170,7 @@ OVERFLOWS = """() => [...document.querySelectorAll("body *")].filter(one => one.
 ).map(one => one.outerHTML.slice(0, 90))"""
 UNMARKED = """() => [...document.querySelectorAll(".scroll, .chart, pre")].filter(one => one.clientWidth
     && one.scrollWidth > one.clientWidth + 2 && !(one.dataset.more && one.tabIndex === 0)
+    && !one.closest("details:not([open])")
 ).map(one => one.outerHTML.slice(0, 90))"""
 OVERLAPS = """() => {
     const boxes = (selector) => [...document.querySelectorAll(selector)]
@@ -181,7 +187,9 @@ OVERLAPS = """() => {
         + " .panel button, summary, .status",
         "#scatter .role-axis-label text", ".chip-button",
         "#measures label",
-        ".tool", "#curves .role-axis-label text", "#curves .role-title text",
+        ".tool", "#curves .role-axis-label text",
+        "#curves .role-title text, #curves .role-legend-label text, #curves .role-legend-title text",
+        "#point, #other, .panel button, #numbers td, #numbers th",
     ]) {
         const all = boxes(selector);
         all.forEach(([text, box], i) => all.slice(i + 1).forEach(([other, there]) =>

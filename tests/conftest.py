@@ -77,12 +77,12 @@ def browser():
         yield opened
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def digits(tmp_path_factory):
     """A store whose page has every section."""
     return importlib.import_module("browsing").digits_store(tmp_path_factory.mktemp("outputs"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def page_file(digits):
     return importlib.import_module("browsing").checked_page(digits, digits.path / "report.html")

@@ -23,6 +23,11 @@ BUSY = (
     '&step=20&linear=curves&brush={"on":"diagram","panel":"ntk","x":[40,140],"y":[0.05,2]}'
 )
 """A view with filters, a step, a linear scale and a brush."""
+ALL_DRAWN = "() => [...document.querySelectorAll('.chart')].every(one => one.querySelector('svg'))"
+COLORS_IN_USE = """() => [...new Set([...document.querySelectorAll("body, body *")].flatMap(one => {
+    const { color, backgroundColor, borderBottomColor, fill, stroke } = getComputedStyle(one);
+    return [color, backgroundColor, borderBottomColor, fill, stroke];
+}))]"""
 
 
 def test_opens_offline_quickly_and_in_silence(browser, page_file):
@@ -37,37 +42,56 @@ def test_opens_offline_quickly_and_in_silence(browser, page_file):
     assert min(visits) < 2.0
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_overflows_overlaps_or_is_pale(browser, page_file, scheme):
-    for width in (390, 1440, 2560):
-        with Visit(browser, page_file.path, width, scheme) as visit:
-            page = visit.page
-            assert page.evaluate("document.documentElement.scrollWidth") <= width
-            assert page.evaluate(OVERFLOWS) == []
-            assert page.evaluate(OVERLAPS) == []
-            assert page.evaluate(CONTRASTS) == []
-            room = page.evaluate("document.querySelector('#diagram svg').getBoundingClientRect().width")
-            assert room <= page.evaluate("document.querySelector('#diagram').clientWidth")
-            assert room >= (0.9 if width < 1000 else 0.6) * width
-            for fragment in (BUSY, "where.lr=0.5&color=ntk_change"):
-                page.evaluate("text => { location.hash = text }", fragment)
-                visit.settle_any()
-                page.evaluate("document.querySelectorAll('details').forEach(one => (one.open = true))")
-                page.evaluate("scrollTo(0, document.body.scrollHeight)")
-                drawn = (
-                    "() => [...document.querySelectorAll('.chart')].every(one => one.querySelector('svg'))"
-                )
-                if fragment == BUSY:
-                    page.wait_for_function(drawn)  # those that nobody sees, too
-                    names = page.locator("#parallel .role-axis-label text").all()
-                    lefts = [name.bounding_box()["x"] for name in names]
-                    assert min(np.diff(lefts)) >= 60  # slanted ones need room beside each other
-                assert page.evaluate("document.documentElement.scrollWidth") <= width
-                assert page.evaluate(OVERFLOWS) == []
-                assert page.evaluate(OVERLAPS) == []
-                assert page.evaluate(CONTRASTS) == []
-                assert page.evaluate(UNMARKED) == []
-            assert visit.complaints == []
+def looked_at(visit, width):
+    """Nothing is wider than its place, on top of another or pale, as the page is now."""
+    # What is new is marked with the next frame.
+    visit.page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
+    for fault in (OVERFLOWS, OVERLAPS, CONTRASTS, UNMARKED):
+        assert visit.page.evaluate(fault) == []
+
+
+@pytest.mark.parametrize("width", [390, 1440, 2560])
+def test_nothing_overflows_overlaps_or_is_pale(browser, page_file, digits, width):
+    of = digits.cells.drop_duplicates(["parameterization", "width", "lr"]).set_index(
+        ["parameterization", "width", "lr"]
+    )["cell_id"]
+    compared = f"pick={of['ntk', 128, 0.3]}&with={of['mean_field', 512, 1.0]}&color=ntk_change"
+    with Visit(browser, page_file.path, width) as visit:
+        page = visit.page
+        room = page.evaluate("document.querySelector('#diagram svg').getBoundingClientRect().width")
+        assert room <= page.evaluate("document.querySelector('#diagram').clientWidth")
+        assert room >= (0.9 if width < 1000 else 0.6) * width
+        looked_at(visit, width)
+        page.evaluate("document.querySelectorAll('details').forEach(one => (one.open = true))")
+        page.evaluate("scrollTo(0, document.body.scrollHeight)")
+        for theme in ("light", "dark"):
+            for fragment in (compared, "where.lr=0.5&color=ntk_change", BUSY):
+                visit.go(fragment)
+                if fragment == compared:
+                    assert page.inner_text("#other").startswith("B: mean_field, width 512")
+                    assert page.is_visible("#curves .role-legend-label text >> text=B")
+                looked_at(visit, width)
+            page.wait_for_function(ALL_DRAWN)  # those that nobody sees, too
+            names = page.locator("#parallel .role-axis-label text").all()
+            lefts = [name.bounding_box()["x"] for name in names]
+            assert min(np.diff(lefts)) >= 60  # slanted ones need room beside each other
+            looked_at(visit, width)
+            if theme == "light":
+                page.click("#theme")
+                page.wait_for_selector("#diagram .role-axis-label text[fill='#e8e6e3']")
+        assert visit.complaints == []
+
+
+def test_a_dark_page_is_printed_light(browser, page_file):
+    """By the colours that a printer gets: none of the dark theme's is left, in the text or in a chart."""
+    with Visit(browser, page_file.path, scheme="dark") as visit:
+        visit.page.wait_for_function(ALL_DRAWN)
+        assert "rgb(232, 230, 227)" in visit.page.evaluate(COLORS_IN_USE)
+        visit.page.emulate_media(media="print", color_scheme="dark")
+        dark = {"rgb(21, 23, 26)", "rgb(232, 230, 227)", "rgb(168, 168, 168)", "rgb(58, 61, 66)"}
+        assert dark.isdisjoint(visit.page.evaluate(COLORS_IN_USE))
+        assert visit.page.evaluate(CONTRASTS) == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

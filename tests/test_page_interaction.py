@@ -298,6 +298,19 @@ def test_the_address_is_copied(visit):
     assert visit.page.url.endswith("#color=ntk_change&step=20")
 
 
+def test_where_the_clipboard_is_refused_the_address_is_shown(visit):
+    visit.page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject() }")
+    visit.show("color=ntk_change&step=20")
+    visit.page.click("#link")
+    visit.page.wait_for_selector("#address")
+    assert "refuses the clipboard" in visit.page.inner_text("#refused")
+    assert visit.page.inner_text("#link") == "Copy link"
+    assert visit.page.evaluate("getSelection().toString()") == visit.page.url
+    visit.show("")
+    assert visit.page.is_hidden("#address")  # the view has changed
+    visit.page.evaluate("delete navigator.clipboard.writeText")
+
+
 def test_curves_are_those_that_are_asked_for(visit):
     def titles():
         return visit.page.locator("#curves .role-title-text").all_text_contents()

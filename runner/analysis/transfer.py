@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from runner.analysis.broken import Broken, broken_line
-from runner.analysis.columns import distinct, facet_groups, floats, groups, numeric_column, show_values
+from runner.analysis.columns import distinct, facet_groups, floats, group_places, numeric_column, show_values
 from runner.analysis.estimate import LEAST_SEEDS, RESAMPLES, Unsupported, numbers
 from runner.analysis.exponents import piece_bounds
 from runner.analysis.selection import require_no_other_varying
@@ -98,6 +98,25 @@ def lr_curves(
         UserError: As :func:`along`, if the metric is not numeric or never measured, or if there are not
             several learning rates.
     """
+    cells = _rated(cells, metric, facets, x)
+    rows = []
+    for facet, part in facet_groups(cells, facets):
+        best = _best(part, metric, x)
+        values, ok = floats(part[metric]).to_numpy(), (part["status"].astype(object) == "ok").to_numpy()
+        for (place, rate), places in group_places([part[x], part["lr"]], len(part)):
+            fine = ok[places]
+            found = values[places][fine & ~np.isnan(values[places])]
+            whole = fine.all() and len(found) and (found > 0).all()
+            value = float(np.exp(np.log(found).mean())) if whole else np.nan
+            rows.append(
+                {**facet, x: place, "lr": rate, "value": value, "seeds": len(places)}
+                | {"diverged": int((~fine).sum()), "best": best.get(place) == rate}
+            )
+    return pd.DataFrame(rows, columns=[*facets, x, "lr", "value", "seeds", "diverged", "best"])
+
+
+def _rated(cells: pd.DataFrame, metric: str, facets: Sequence[str], x: str) -> pd.DataFrame:
+    """Return the cells along a key, with what best rates are of; raises as :func:`lr_curves` says."""
     values = numeric_column(cells, metric, "--metric")
     cells = along(cells, x, facets)
     if cells["lr"].nunique() < LEAST_RATES:
@@ -107,19 +126,8 @@ def lr_curves(
         )
     if values.isna().all():
         raise UserError(f"--metric must have been measured, got {metric}; `runner schema` says what each is")
-    rows = []
-    for facet, part in facet_groups(cells, facets):
-        best = _best(part, metric, x)
-        for (place, rate), point in groups(part, [part[x], part["lr"]]):
-            ok = (point["status"].astype(object) == "ok").to_numpy()
-            found = values[point.index].where(ok).dropna()
-            whole = ok.all() and len(found) and (found > 0).all()
-            value = float(np.exp(np.log(found).mean())) if whole else np.nan
-            rows.append(
-                {**facet, x: place, "lr": rate, "value": value, "seeds": len(point)}
-                | {"diverged": int((~ok).sum()), "best": best.get(place) == rate}
-            )
-    return pd.DataFrame(rows, columns=[*facets, x, "lr", "value", "seeds", "diverged", "best"])
+    # Rows are taken many times, which costs by column.
+    return cells[list(dict.fromkeys([*facets, x, "lr", "seed", "status", metric]))]
 
 
 def transfer(
@@ -154,9 +162,8 @@ def transfer(
         Yang et al., arXiv 2203.03466 (muTransfer).
     """
     least, most = piece_bounds(pieces, x)
-    lr_curves(cells, metric, facets, x)  # called for its errors
     rows = []
-    for facet, part in facet_groups(along(cells, x, facets), facets):
+    for facet, part in facet_groups(_rated(cells, metric, facets, x), facets):
         smallest = _best(part, metric, x)
         best, draws, single = _optima(part, metric, x)
         ends = {float(part["lr"].min()), float(part["lr"].max())}

@@ -1,6 +1,7 @@
 """The cells of the page as columns, packed small: what all of its charts are drawn from."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pandas as pd
@@ -94,7 +95,9 @@ def regimes_at_steps(cells: pd.DataFrame, judged: pd.DataFrame) -> tuple[list[in
     there = judged[["cell_id", "step"]].assign(
         letter=judged["regime"].astype(object).map(LETTERS).fillna(UNKNOWN)
     )
-    table = there.pivot(index="cell_id", columns="step", values="letter").ffill(axis="columns")
+    table = there.pivot(index="cell_id", columns="step", values="letter")
+    for before, step in pairwise(table):  # pandas' own filling along rows takes seconds of thousands
+        table[step] = table[step].fillna(table[before])
     table = table.reindex(index=cells["cell_id"].astype(str), columns=steps).fillna(UNKNOWN)
     rows = ["".join(row[:-1]) for row in table.to_numpy().tolist()]
     return steps, [row + end for row, end in zip(rows, ends, strict=True)]

@@ -1,5 +1,6 @@
 """The page put together: what it shows, what it leaves out, and how large it is."""
 
+import functools
 import html
 import json
 import shlex
@@ -193,7 +194,7 @@ def _document(
         "subtitle": html.escape(common_words(cells, keys)),
         "style": (folder / "page.css").read_text("utf-8"),
         "script": _in_script(script()),
-        "vega": _in_script(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed; window.vega = vega;")),
+        "vega": _vega(),
         # No < in the data: neither the end of the script nor a comment can begin in a name.
         "data": json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
         "pictures": pictures,
@@ -205,6 +206,12 @@ def _document(
     return pieces[0] + "".join(
         parts[name] + rest for name, _, rest in (piece.partition("}}") for piece in pieces[1:])
     )
+
+
+@functools.cache
+def _vega() -> str:
+    """Return Vega, Vega-Lite and their embedding: bundled once in a process, which takes two seconds."""
+    return _in_script(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed; window.vega = vega;"))
 
 
 def _in_script(code: str) -> str:

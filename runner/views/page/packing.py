@@ -136,4 +136,9 @@ class _Sorted:
 
 def short(values: Iterable[Any], digits: int = 4) -> list[float | None]:
     """Return numbers to some digits, what is missing or not finite as null."""
-    return [None if pd.isna(value) or math.isinf(value) else float(f"{value:.{digits}g}") for value in values]
+    if isinstance(values, np.ndarray):
+        values = values.tolist()  # numbers of Python are looked at in half of the time
+    return [
+        None if value is None or value is pd.NA or not math.isfinite(value) else float(f"{value:.{digits}g}")
+        for value in values
+    ]

@@ -22,6 +22,7 @@ export function showControls(page) {
   const words = filterWords(state);
   byId("filtered").textContent = words ? `Filter: ${words}` : "Filter";
   byId("selected").textContent = chosenWords(page, words);
+  byId("refused").hidden = true; // the address was that of the view before
   byId("clear").disabled = !(words || brushed || state.other);
   const untimed =
     state.step !== null && state.color !== "regime" && !data.curves.measures.includes(state.color);
@@ -87,14 +88,22 @@ function find(page) {
   if (found.length) page.change({ pick: data.cells.id[found[0]] });
 }
 
-// A browser may refuse the clipboard: the address is then still to be copied by hand.
+// A browser may refuse the clipboard: the address is then shown, chosen whole, to be copied by hand.
 async function copyLink() {
   const copied = await navigator.clipboard?.writeText(location.href).then(
     () => true,
     () => false,
   );
-  byId("link").textContent = copied ? "Copied" : "Copy the address";
+  byId("refused").hidden = Boolean(copied);
+  byId("link").textContent = copied ? "Copied" : "Copy link";
+  if (!copied) return showAddress();
   setTimeout(() => (byId("link").textContent = "Copy link"), SAID_MS);
+}
+
+function showAddress() {
+  byId("refused").firstElementChild.textContent = "The browser refuses the clipboard; the address of this view:";
+  byId("address").value = location.href;
+  byId("address").select();
 }
 
 export function setTheme(name) {
