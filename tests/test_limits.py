@@ -2,7 +2,10 @@
 
 import json
 import math
+import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from cells import make_cell
@@ -16,6 +19,10 @@ from runner.limits.march import March
 from runner.limits.moments import MOMENTS, quadrature
 from runner.measures import limit_kernels
 from runner.training.train import train_pack
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+
+import linear_networks
 
 EVERY = tuple(range(21))
 
@@ -132,6 +139,21 @@ def test_a_linear_network_of_depth_two_from_the_equations_written_out():
     close(found.outputs, outputs, 1e-9)
     close(found.gradients[-1, 0], gradients, 1e-9)
     assert float((found.outputs[-1] - found.outputs[0]).abs().max()) > 0.3, "it should have moved"
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_linear_networks_of_few_units_per_layer_have_it(depth):
+    """Random matrices in bases of what they are applied to: another way to the same limit, at any depth."""
+    case, inputs = linear_networks.problem_of(depth, 1.0)
+    rng = np.random.default_rng(0)
+    losses, kernels = linear_networks.train(
+        case, inputs, linear_networks.networks(depth, 4, np.inf, 1, rng, rounds=3)
+    )
+    found = solve(case)
+    close(losses[:, 0], found.loss, 1e-8)
+    close(kernels[:, 0], found.mean_kernel, 1e-8)
+    start = linear_networks.gaps(case, inputs, 8, 2000, False, rng)["kernel_start"]
+    assert abs(start.mean()) < 4 * start.sem(), "at init the mean kernel is that of infinite width"
 
 
 @pytest.mark.parametrize(("activation", "depth"), [("linear", 3), ("tanh", 2), ("relu", 1), ("erf", 2)])

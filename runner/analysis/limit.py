@@ -7,7 +7,8 @@ Of each network two numbers with a sign, over the measured steps after init::
 
 Their mean over seeds falls as 1 / width, their standard deviation as 1 / sqrt(width). A mean is soon lost in
 its own standard error, and two things are done about it. Most of the scatter comes from the kernel at init,
-whose mean over seeds is that of infinite width (exactly in linear networks, to order 1 / width in others):
+whose mean over seeds is that of infinite width (exactly in linear networks at one learning rate, else, as
+in units of each network's own lambda_max, to order 1 / width):
 what the gaps at the start explain of those along training is taken out of each network, by regression within
 widths. And the slope is fitted to the means themselves, each with the weight of its error.
 

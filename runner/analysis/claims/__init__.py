@@ -30,7 +30,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim("C15", "Rich features transfer, lazy ones do not", (TASKS,), tasks.transfer),
     Claim("C16", "Under mup the best lr transfers in width", ("claim_best_lr",), rates.best_lr_transfers),
     Claim("C17", "Width alone does not decide", (WIDTH, RICHNESS), regimes.width_does_not_decide),
-    Claim("C18", "Rich nets go to the mean-field limit", ("claim_infinite",), infinite.mean_field),
+    Claim("C18", "Lazy and rich nets go to mean-field limits", ("claim_infinite",), infinite.mean_field),
 )
 COLUMNS = ("claim", "text", "check", "predicted", "measured", "low", "high", "cells", "verdict", "note")
 

@@ -25,7 +25,10 @@ def mean_field(frames: Frames) -> Sequence[Check]:
     data = frames["claim_infinite"]
     linear, tanh = (part_of(data, model__activation=name) for name in ("linear", "tanh"))
     rich = part_of(linear, gamma=RICH)
-    mean, spread = (f"slope of the {of}, linear" for of in ("mean deviation of the loss", "spread of the {}"))
+    gammas = "linear, gamma 0.1 and 10"
+    mean, spread = (
+        f"slope of the {of}, {gammas}" for of in ("mean deviation of the loss", "spread of the {}")
+    )
     return [
         within(mean, partial(_mean_slope, linear), -1.2, -0.8, 0),
         *(
@@ -34,7 +37,7 @@ def mean_field(frames: Frames) -> Sequence[Check]:
         ),
         *(
             below(f"deviation of the {name}, widest, {of}", partial(_widest, tables, name), CLOSE)
-            for of, tables in (("linear", rich), ("tanh", tanh))
+            for of, tables in (("linear, gamma 10", rich), ("tanh, gamma 1", tanh))
             for name in ("loss", "kernel")
         ),
     ]
