@@ -16,7 +16,7 @@ from runner.views.fit import panel
 from runner.views.laws import slope_lines
 from runner.views.picture import Picture, conditions, names
 from runner.views.scales import value_channel, width_scale
-from runner.views.style import Layout, concat, layered, rows_of, series_scales, theme
+from runner.views.style import Layout, concat, layered, legend, rows_of, series_scales, theme
 from runner.views.terminal import plain_table, short
 from runner.views.view import View
 
@@ -109,9 +109,12 @@ def _losses(
         "step:Q", scale=alt.Scale(type="symlog"),
         axis=alt.Axis(title="step", values=_TICKS, labelExpr="format(datum.value, '~s')"),
     )  # fmt: skip
-    legend = alt.Legend(title="width", orient="top", columns=3 if layout.paper else 6, symbolType="stroke",
-                        symbolStrokeWidth=2, symbolOpacity=1)  # fmt: skip
-    color = alt.Color("series:N", scale=scale, legend=legend)
+    shown = [*widths, *series] if layout.paper else widths
+    strokes = legend(
+        shown, layout, None if layout.paper else "width", 6,
+        symbolType="stroke", symbolStrokeWidth=2, symbolOpacity=1,
+    )  # fmt: skip
+    color = alt.Color("series:N", scale=scale, legend=strokes)
     base = alt.Chart(rows_of(rows[["series", "step", "value", "low", "high"]])).encode(x=x, color=color)
     infinite = rows.drop_duplicates("step").sort_values("step")
     layers = [
