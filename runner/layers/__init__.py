@@ -22,7 +22,8 @@ from runner.layers.base import (
     record,
 )
 from runner.layers.branch import Branch
-from runner.layers.chain import CompiledChain, DenseChain, Product, Task
+from runner.layers.chain import DenseChain, Product
+from runner.layers.compiled_chain import CompiledChain, Task
 from runner.layers.contraction import Pairing
 from runner.layers.convolution import Conv2d
 from runner.layers.dense import Embedding, Linear
