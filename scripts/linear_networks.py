@@ -197,21 +197,30 @@ def gaps(
     return pd.concat(parts, ignore_index=True).assign(width=width)
 
 
+def numbers(text: str) -> list[float]:
+    """Return what commas separate."""
+    return [float(part) for part in text.split(",")]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--depth", default="1,2,3")
-    parser.add_argument("--gamma", default="0.1,1,10")
-    parser.add_argument("--widths", default="64,128,256,512,1024")
+    parser.add_argument("--depth", type=numbers, default="1,2,3", help="of hidden layers: %(default)s")
+    parser.add_argument("--gamma", type=numbers, default="0.1,1,10", help="%(default)s")
+    parser.add_argument("--widths", type=numbers, default="64,128,256,512,1024", help="%(default)s")
     parser.add_argument("--networks", type=int, default=20_000, help="of each width (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    if unknown := sorted({*options.depth} - {*RICH}):
+        parser.error(f"--depth must be of {', '.join(map(str, RICH))}, got {unknown[0]:g}")
+    if len(options.widths) < 2 or min(options.widths) < 64 or options.networks < 2:
+        parser.error("--widths must be two or more of at least 64, and --networks at least 2")
     torch.set_num_threads(1)
-    widths = [int(width) for width in options.widths.split(",")]
+    widths = [int(width) for width in options.widths]
     print("width * mean deviation less what the start explains, +- its standard error; slope, 95 % interval")
-    for depth in map(int, options.depth.split(",")):
-        for gamma in map(float, options.gamma.split(",")):
+    for depth in map(int, options.depth):
+        for gamma in options.gamma:
             problem, inputs = problem_of(depth, gamma)
             rng = np.random.default_rng(options.seed)
             losses, _ = train(problem, inputs, networks(depth, inputs.shape[1], np.inf, 1, rng, ROUNDS + 1))
