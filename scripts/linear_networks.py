@@ -40,6 +40,8 @@ RICH = {1: 0.0022, 2: 0.0015, 3: 0.0012}
 """Learning rates of gamma 10, by depth; that of others is 0.007."""
 ROUNDS = 2
 """Times that a random matrix is applied forward and back; more change the limit's loss by 2e-4 at most."""
+LEAST_WIDTH = 64
+"""Well above the vectors that a basis holds, of which a layer must have room for all."""
 BATCH = 1000
 
 
@@ -214,8 +216,8 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := sorted({*options.depth} - {*RICH}):
         parser.error(f"--depth must be of {', '.join(map(str, RICH))}, got {unknown[0]:g}")
-    if len(options.widths) < 2 or min(options.widths) < 64 or options.networks < 2:
-        parser.error("--widths must be two or more of at least 64, and --networks at least 2")
+    if len(options.widths) < 2 or min(options.widths) < LEAST_WIDTH or options.networks < 2:
+        parser.error(f"--widths must be two or more of at least {LEAST_WIDTH}, and --networks at least 2")
     torch.set_num_threads(1)
     widths = [int(width) for width in options.widths]
     print("width * mean deviation less what the start explains, +- its standard error; slope, 95 % interval")

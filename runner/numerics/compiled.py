@@ -138,6 +138,8 @@ class Program:
                 if isinstance(value, Tensor) and name != "places":
                     assert value.dtype == out.dtype
                     assert name == "total" or len(value) in {1, len(out)}
+                    # Only products take strides between columns.
+                    assert isinstance(operation, Operation) or 1 in (value.shape[-1], value.stride(-1))
         self._function, self._cells = function, len(out)
         self._records = (_Record * len(operations))(*map(_record, operations))
 
