@@ -8,13 +8,13 @@ import sys
 
 import pytest
 import torch
-from cells import make_cell
+from cells import DIGITS, make_cell
 
 from runner import data
-from runner.layers import CompiledChain, DenseChain
-from runner.models.ensemble import Ensemble
-from runner.numerics import compiled
-from runner.numerics.compiled import Operation, Program
+from runner.layers import Task
+from runner.models.ensemble import Ensemble, take
+from runner.numerics import compiled, losses
+from runner.numerics.compiled import Loss, Operation, Program
 
 TYPES = {torch.float32: 2e-6, torch.float64: 1e-14}
 SHAPES = [
@@ -106,35 +106,58 @@ def test_what_is_not_finite_passes_through(columns):
 
 @needs_compiler
 @pytest.mark.parametrize("function", ["relu", "linear"])
-def test_a_chain_descends_as_its_plain_form(function):
-    """Outputs and weights, with factors of each cell's own, on other inputs at every step."""
+@pytest.mark.parametrize("loss", losses.LOSSES)
+@pytest.mark.parametrize("task", [{}, DIGITS], ids=["one output", "ten"])
+def test_a_chain_descends_as_its_plain_form(function, loss, task):
+    """Losses and weights, with factors and offsets of each cell's own, on other samples at every step."""
     cells = [
         make_cell(
             parameterization=name, seed=seed, base_width=4, dtype="float64", depth=3,
-            model={"activation": function},
+            model={"activation": function}, data=task,
         )
         for name in ("ntk", "mup") for seed in (0, 1)
     ]  # fmt: skip
     sections = json.loads(cells[0].settings)
     dataset = data.load(sections["data"])
     models = [Ensemble(cells, sections["model"], dataset, torch.device("cpu")).model for _ in range(2)]
-    chains = [
-        model.chain(5, descends=descends) for model, descends in zip(models, (False, True), strict=True)
-    ]
-    assert [type(chain) for chain in chains] == [DenseChain, CompiledChain]
-    plain, ours = chains
+    plain, ours = models[0].chain(5), models[1].compiled_chain(5, loss)
     parameters = dict(models[0].named_parameters())
     rates = {path: -0.1 * torch.rand(len(cells), 1, 1, dtype=torch.float64) for path in parameters}
-    for _ in range(3):
-        x = torch.randn(len(cells), 5, models[0].hidden[0].weight.shape[1], dtype=torch.float64)
-        torch.testing.assert_close(ours.forward(x), plain.forward(x), rtol=1e-12, atol=1e-13)
-        above = torch.randn(len(cells), 5, 1, dtype=torch.float64)
-        ours.descend(above, rates)
-        with torch.no_grad():
-            for path, gradient in plain.backward(above.clone()):
-                parameters[path] += rates[path] * (gradient.factor * gradient.left @ gradient.right)
+    gamma = 0.5 + torch.rand(len(cells), 1, 1, dtype=torch.float64)
+    features, outputs = models[0].hidden[0].weight.shape[1], dataset.outputs
+    for steps in (1, 3):
+        x, y, offset = (
+            torch.randn(len(cells), 9, columns, dtype=torch.float64)
+            for columns in (features, outputs, outputs)
+        )
+        places = torch.stack([torch.randperm(9)[:5] for _ in range(steps * len(cells))])
+        places = places.view(steps, len(cells), 5)
+        found = ours.fit(Task(x, y, offset, gamma), rates, steps, places)
+        for step in range(steps):
+            batch = [take(table, places[step]) for table in (x, y, offset)]
+            f = (plain.forward(batch[0]) - batch[2]) / gamma
+            torch.testing.assert_close(found[step], losses.LOSSES[loss](f, batch[1]), rtol=1e-12, atol=1e-13)
+            with torch.no_grad():
+                for path, gradient in plain.backward(losses.GRADIENTS[loss](f, batch[1]) / gamma):
+                    parameters[path] += rates[path] * (gradient.factor * gradient.left @ gradient.right)
         for path, weight in models[1].named_parameters():
             torch.testing.assert_close(weight, parameters[path], rtol=1e-11, atol=1e-13)
+
+
+@needs_compiler
+def test_cross_entropy_of_large_outputs():
+    """What exponentials alone would not hold: outputs of 1000, and what is not a number."""
+    f = torch.tensor([[[1000.0, 0.0, -1000.0]], [[0.0, -1000.0, 0.0]], [[0.0, torch.nan, 0.0]]])
+    y = torch.tensor([[[0.0, 1.0, 0.0]]])
+    for columns in (3, 1):
+        left, targets = f[..., :columns].contiguous(), y[..., 1 : 1 + columns] if columns == 1 else y
+        above, total = torch.empty_like(left), torch.empty(1, 3)
+        each = torch.ones(3, 1, 1)
+        Program([Loss("cross_entropy", above, left, targets, each, total)]).run()
+        expected = losses.cross_entropy(left, targets)
+        torch.testing.assert_close(total[0], expected, equal_nan=True)
+        gradient = losses.cross_entropy_gradient(left, targets)
+        torch.testing.assert_close(above, gradient, equal_nan=True)
 
 
 def test_what_products_do_not_do_is_left_to_the_plain_form():
@@ -142,7 +165,7 @@ def test_what_products_do_not_do_is_left_to_the_plain_form():
         cell = make_cell(model=model)
         sections = json.loads(cell.settings)
         network = Ensemble([cell], sections["model"], data.load(sections["data"]), torch.device("cpu")).model
-        assert type(network.chain(5, descends=True)) is DenseChain
+        assert not network.is_compilable
 
 
 @needs_compiler

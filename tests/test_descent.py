@@ -10,9 +10,9 @@ from tolerance import TOLERANCE
 from runner import data
 from runner.layers import ACTIVATIONS, chain, parameters_of
 from runner.models import MLP
-from runner.models.descent import AutogradDescent, ChainDescent, GraphedDescent
+from runner.models.descent import AutogradDescent, ChainDescent, CompiledDescent, GraphedDescent
 from runner.numerics import compiled, losses
-from runner.training.descent import FunctionOfBatch, descent_of
+from runner.training.descent import OriginOfBatch, descent_of
 from runner.training.run import Run
 
 CPU = torch.device("cpu")
@@ -106,6 +106,13 @@ SETTINGS = {
     "relu, centred fresh samples": {**RELU, "batch_size": 8, "data": {"online": True}, "center_output": True},
     "minibatches": {"batch_size": 8},
     "centred minibatches": {"batch_size": 8, "center_output": True},
+    "relu, cross-entropy, one output": {
+        **RELU, "data": {"linear": 0.0, "standardize": False}, "loss": "cross_entropy", "center_output": True,
+    },
+    "relu, fresh samples, cross-entropy": {
+        **RELU, "data": {"online": True, "linear": 0.0, "standardize": False}, "loss": "cross_entropy",
+        "batch_size": 8,
+    },
     "fresh samples": {"batch_size": 8, "data": {"online": True}},
     "centred fresh samples": {"batch_size": 8, "data": {"online": True}, "center_output": True},
     "cross-entropy, ten classes": {"data": DIGITS, "loss": "cross_entropy"},
@@ -133,14 +140,14 @@ def test_steps_equal_autograd(case):
     cells = pack(**SETTINGS[case])
     chained, reference = run_of(cells), run_of(cells)
     reference.descent = AutogradDescent(
-        reference.ensemble, reference.optimizer, FunctionOfBatch(reference.start)
+        reference.ensemble, reference.optimizer, OriginOfBatch(reference.start)
     )
     for step in range(15):
         reference.advance(step)
     taken = 0
     while taken < 15:
         taken = chained.advance(taken, min(taken + 4, 15))
-    assert isinstance(chained.descent, ChainDescent)
+    assert isinstance(chained.descent, ChainDescent | CompiledDescent)
     torch.testing.assert_close(chained.peak, reference.peak, rtol=EXACT, atol=EXACT)
     for path, value in reference.ensemble.parameters.items():
         tolerance = EXACT * value.abs().max().item()

@@ -184,7 +184,7 @@ def test_autograd_and_the_chain_are_one_flow():
     cells = [make_cell(lr=lr, optimizer=flow(weight_decay=0.1)) for lr in (0.1, 2.0)]
     runs = followed(cells, 0), followed(cells, 0)
     ensemble, optimizer = runs[1].ensemble, runs[1].optimizer
-    inner = AutogradDescent(ensemble, optimizer, lambda raw, batch: ensemble.function(raw, "train"))
+    inner = AutogradDescent(ensemble, optimizer, ensemble.origin)
     runs[1].descent = FlowDescent(ensemble, optimizer, inner)
     for step in range(10):
         for run in runs:

@@ -1,13 +1,11 @@
-"""A chain of dense layers that takes steps of plain gradient descent by compiled code.
+"""A chain of dense layers that takes whole steps of plain gradient descent by compiled code.
 
-What a batch is and how a loss follows from outputs is known to :mod:`runner.models`; only the squared loss is
-compiled.
+What a batch is, and what is subtracted from outputs, is known to :mod:`runner.models`.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
@@ -15,11 +13,11 @@ from runner.layers.activation import ACTIVATIONS, Nonlinearity
 from runner.layers.chain import DenseChain
 from runner.layers.dense import Linear
 from runner.numerics import compiled
-from runner.numerics.compiled import Operation, Pick, Program, SquaredLoss
+from runner.numerics.compiled import Loss, Operation, Pick, Program
 
 
 class Task(NamedTuple):
-    """What a chain fits, by squared loss: f = (outputs - offset) / gamma to targets.
+    """What a chain fits: f = (outputs - offset) / gamma to targets.
 
     Attributes:
         inputs: Of the first layer.
@@ -36,8 +34,7 @@ class CompiledChain(DenseChain):
     """A dense chain under plain gradient descent, by compiled products that need no passes beside them.
 
     Factors, relu, its derivative and the update of a weight are part of the products. One cell goes through
-    all layers, and where :meth:`fit` can be used through several steps, before the next begins: what it
-    needs stays in the nearest caches.
+    all layers, and through several steps, before the next begins: what it needs stays in the nearest caches.
     """
 
     _scales_are_free = True
@@ -48,97 +45,40 @@ class CompiledChain(DenseChain):
         known = function in (ACTIVATIONS["relu"], ACTIVATIONS["linear"])
         return known and all(compiled.takes(layer.weight) and not layer.has_bias for layer in layers)
 
-    def __init__(self, layers: Sequence[Linear], function: Nonlinearity, samples: int) -> None:
+    def __init__(self, layers: Sequence[Linear], function: Nonlinearity, samples: int, loss: str) -> None:
         super().__init__(layers, function, samples)
+        self._name = loss
         self._relu = function is ACTIVATIONS["relu"]
-        self._forward: Program | None = None
-        self._descent: Program | None = None
-        self._fit: Program | None = None
-        self._given: Tensor | None = None
-        self._top = torch.empty_like(self._before[-1])
-
-    def forward(self, x: Float[Tensor, "#cell sample features"]) -> Float[Tensor, "cell sample output"]:
-        """Return the outputs; see :meth:`DenseChain.forward`."""
-        if x is not self._given:
-            self._given, inputs = x, x.expand(self._before[0].shape[0], -1, -1)
-            self._inputs = inputs
-            if self._forward:
-                self._forward.bind(0, left=inputs)
-            else:
-                self._forward = Program(self._forwards(inputs))
-        assert self._forward is not None
-        self._forward.run()
-        return self._before[-1]
-
-    def _forwards(self, inputs: Float[Tensor, "cell sample features"]) -> list[Operation]:
-        last = len(self._weights) - 1
-        return [
-            Operation(
-                self._before[place], self._after[place - 1] if place else inputs, weight,
-                *self._scales[place], rectify=self._relu and place < last,
-            )
-            for place, weight in enumerate(self._weights)
-        ]  # fmt: skip
-
-    def descend(
-        self, gradient: Float[Tensor, "cell sample output"], rates: Mapping[str, Float[Tensor, "cell 1 1"]]
-    ) -> None:
-        """Add to every weight its gradient times a rate, which is negative in descent.
-
-        Args:
-            rates: By the path of each weight; the same memory at every call.
-        """
-        assert self._inputs is not None
-        self._top.copy_(gradient)
-        if self._descent is None:
-            self._descent, self._seen = Program(self._descents(self._inputs, rates)), self._inputs
-        elif self._seen is not self._inputs:
-            self._seen = self._inputs
-            self._descent.bind(-1, left=self._seen.mT)
-        self._descent.run()
-
-    def _descents(
-        self, first: Float[Tensor, "cell sample features"], rates: Mapping[str, Float[Tensor, "cell 1 1"]]
-    ) -> list[Operation]:
-        operations = []
-        for place in reversed(range(len(self._weights))):
-            weight, scale = self._weights[place], self._scales[place]
-            right = self._gradients[place] if place < len(self._gradients) else self._top
-            inputs = self._after[place - 1] if place else first
-            if place:
-                above = inputs if self._relu else None
-                operations.append(
-                    Operation(self._gradients[place - 1], right, weight.mT, *scale, above=above)
-                )
-            rate = rates[f"{self._names[place]}.weight"]
-            operations.append(Operation(weight, inputs.mT, right, *scale, also=rate, add=True))
-        return operations
+        self._above = self._before[-1].new_empty(self._before[-1].shape)
+        self._program: Program | None = None
 
     def fit(
         self,
         task: Task,
         rates: Mapping[str, Float[Tensor, "cell 1 1"]],
-        steps: int,
+        steps: int = 1,
         places: Int64[Tensor, "step cell sample"] | None = None,
     ) -> Float[Tensor, "step cell"]:
-        """Take several steps of gradient descent on the squared loss.
+        """Take steps of gradient descent.
 
         Args:
-            task: The same at every call.
-            rates: As in :meth:`descend`; the same at all of these steps.
-            places: Of the batch of every step in the samples of the task; all of them by default.
+            task: With ``places`` another one at every call, of any number of samples.
+            rates: What a weight's gradient is added times, negative in descent, by the path of the weight;
+                the same memory at every call.
+            places: Of the batch of every step in the samples of the task; all of them by default, and then
+                at every call.
 
         Returns:
             The loss of every cell before each step.
         """
-        losses = self._top.new_empty(steps, len(self._top))
-        if self._fit is None:
-            self._fit = self._fitting(task, rates, losses, places)
-        self._fit.bind(self._loss, total=losses)
+        losses = self._above.new_empty(steps, len(self._above))
+        if self._program is None:
+            self._program = self._fitting(task, rates, losses, places)
+        self._program.bind(self._loss, total=losses)
         if places is not None:
-            for place in range(self._picks):
-                self._fit.bind(place, places=places.contiguous())
-        self._fit.run(steps)
+            for place, table in enumerate(_tables(task)):
+                self._program.bind(place, left=table, places=places.contiguous())
+        self._program.run(steps)
         return losses
 
     def _fitting(
@@ -148,19 +88,46 @@ class CompiledChain(DenseChain):
         losses: Float[Tensor, "step cell"],
         places: Int64[Tensor, "step cell sample"] | None,
     ) -> Program:
-        cells, samples = self._top.shape[:2]
-        picks: list[Pick] = []
+        cells, samples = self._above.shape[:2]
+        operands, picks = _tables(task), list[Pick]()
+        if places is not None:
+            picks = [
+                Pick(table.new_empty(cells, samples, table.shape[2]), table, places) for table in operands
+            ]
+            operands = [pick.out for pick in picks]
+        inputs, targets, *offset = operands
+        inputs = inputs.expand(cells, -1, -1)
+        forward = self._forward(inputs)
+        self._loss = len(picks) + len(forward)
+        above = Loss(self._name, self._above, self._before[-1], targets, task.gamma, losses, *offset)
+        return Program([*picks, *forward, above, *self._descent(inputs, rates)])
 
-        def of_batch(table: Float[Tensor, "#cell table column"]) -> Float[Tensor, "#cell sample column"]:
-            if places is None:
-                return table
-            picks.append(Pick(table.new_empty(cells, samples, table.shape[2]), table, places))
-            return picks[-1].out
+    def _forward(self, inputs: Float[Tensor, "cell sample features"]) -> list[Operation]:
+        last = len(self._weights) - 1
+        return [
+            Operation(
+                self._before[place], self._after[place - 1] if place else inputs, weight,
+                *self._scales[place], rectify=self._relu and place < last,
+            )
+            for place, weight in enumerate(self._weights)
+        ]  # fmt: skip
 
-        inputs = of_batch(task.inputs).expand(cells, -1, -1)
-        targets = of_batch(task.targets)
-        offset = None if task.offset is None else of_batch(task.offset)
-        forwards = self._forwards(inputs)
-        self._picks, self._loss = len(picks), len(picks) + len(forwards)
-        loss = SquaredLoss(self._top, self._before[-1], targets, task.gamma, losses, offset)
-        return Program([*picks, *forwards, loss, *self._descents(inputs, rates)])
+    def _descent(
+        self, first: Float[Tensor, "cell sample features"], rates: Mapping[str, Float[Tensor, "cell 1 1"]]
+    ) -> list[Operation]:
+        operations = []
+        for place in reversed(range(len(self._weights))):
+            weight, scale = self._weights[place], self._scales[place]
+            right = self._gradients[place] if place < len(self._gradients) else self._above
+            inputs = self._after[place - 1] if place else first
+            if place:
+                mask = inputs if self._relu else None
+                operations.append(Operation(self._gradients[place - 1], right, weight.mT, *scale, above=mask))
+            rate = rates[f"{self._names[place]}.weight"]
+            operations.append(Operation(weight, inputs.mT, right, *scale, also=rate, add=True))
+        return operations
+
+
+def _tables(task: Task) -> list[Float[Tensor, "#cell sample column"]]:
+    """Return what of a task has samples: inputs, targets and, where it is subtracted, the offset."""
+    return [task.inputs, task.targets, *([] if task.offset is None else [task.offset])]

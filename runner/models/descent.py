@@ -1,6 +1,6 @@
 """One optimizer step of a pack: the loss of its cells, its gradient and the update."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from runner import layers
 from runner.data.order import Batch
-from runner.layers import CompiledChain, Task
+from runner.layers import Task
 from runner.models.build import is_built_in
 from runner.models.ensemble import Ensemble, take
 from runner.models.mlp import MLP
@@ -46,12 +46,12 @@ class Descent:
         return torch.stack([self(batch) for batch in batches])
 
 
-Function = Callable[[Float[Tensor, "cell sample output"], Batch], Float[Tensor, "cell sample output"]]
-"""From the raw outputs h on a batch to f = (h - h at init if centred) / gamma."""
+Origin = Callable[[Batch], Float[Tensor, "#cell sample output"] | None]
+"""Raw outputs h_0 at init on a batch, where they are subtracted: f = (h - h_0) / gamma."""
 
 
 def descent_on(
-    ensemble: Ensemble, optimizer: Optimizer, function: Function | None = None, *, graphed: bool = True
+    ensemble: Ensemble, optimizer: Optimizer, origin: Origin | None = None, *, graphed: bool = True
 ) -> Descent:
     """Return the fastest way to take steps: without autograd where the model is a dense chain.
 
@@ -59,18 +59,21 @@ def descent_on(
     GPU, steps of this package's own models and optimizers are recorded and replayed.
 
     Args:
-        function: f on a batch; by default on samples of the training set.
+        origin: On any batch that comes; by default only on samples of the training set.
         graphed: Whether to record where that is possible.
     """
     model = ensemble.model
-    if function is None:
-        function = lambda raw, batch: ensemble.function(raw, "train", batch.places)  # noqa: E731
+    if origin is None:
+        origin = ensemble.origin
     descent: Descent
+    rates = optimizer.rates()
     # A class derived from it may compute something else.
-    if type(model) is MLP and optimizer.clip is None:
-        descent = ChainDescent(ensemble, optimizer, function, model)
+    if type(model) is not MLP or optimizer.clip is not None:
+        descent = AutogradDescent(ensemble, optimizer, origin)
+    elif rates is not None and model.is_compilable:
+        descent = CompiledDescent(ensemble, rates, origin, model)
     else:
-        descent = AutogradDescent(ensemble, optimizer, function)
+        descent = ChainDescent(ensemble, optimizer, origin, model)
     # Code of others may do at a step what a recording would not repeat.
     ours = is_built_in(model) and type(optimizer).__module__.startswith("runner.optim.")
     if graphed and ours and ensemble.device.type == "cuda":
@@ -81,8 +84,8 @@ def descent_on(
 class AutogradDescent(Descent):
     """Steps of any model."""
 
-    def __init__(self, ensemble: Ensemble, optimizer: Optimizer, function: Function) -> None:
-        self._ensemble, self._optimizer, self._function = ensemble, optimizer, function
+    def __init__(self, ensemble: Ensemble, optimizer: Optimizer, origin: Origin) -> None:
+        self._ensemble, self._optimizer, self._origin = ensemble, optimizer, origin
         self._parameters = list(self._ensemble.parameters.values())
         self._loss = losses.LOSSES[self._ensemble.cells[0].loss]
         # A class derived from one of ours may use what an activation returns in another way.
@@ -94,7 +97,7 @@ class AutogradDescent(Descent):
         x = take(ensemble.inputs["train"], batch.places) if batch.inputs is None else batch.inputs
         with layers.gains_in_weights() if self._ours else nullcontext():
             raw = ensemble.model(x)
-        loss = self._loss(self._function(raw, batch), ensemble.batch_targets(batch))
+        loss = self._loss(ensemble.scaled(raw, self._origin(batch)), ensemble.batch_targets(batch))
         # Cells do not interact, so the gradient of the sum is each cell's own.
         self._optimizer.descend(self._parameters, torch.autograd.grad(loss.sum(), self._parameters))
         return loss.detach()
@@ -107,56 +110,76 @@ class ChainDescent(Descent):
         optimizer: Updates one parameter at a time; must not clip.
     """
 
-    def __init__(self, ensemble: Ensemble, optimizer: Optimizer, function: Function, model: MLP) -> None:
-        self._ensemble, self._optimizer, self._function = ensemble, optimizer, function
+    def __init__(self, ensemble: Ensemble, optimizer: Optimizer, origin: Origin, model: MLP) -> None:
+        self._ensemble, self._optimizer, self._origin = ensemble, optimizer, origin
         self._flat = model.flat
         shape = ensemble.cells[0]
         self._inputs = model.flat(ensemble.inputs["train"])
-        # What all cells share would be copied for each of them at every step: oneDNN wants dense batches.
-        self._rates = optimizer.rates()
-        samples = shape.batch_size or self._inputs.shape[1]
-        self._chain = model.chain(samples, descends=self._rates is not None)
-        if shape.batch_size is None and not isinstance(self._chain, CompiledChain):
+        if shape.batch_size is None:
+            # What all cells share would be copied for each of them at every step: oneDNN wants dense batches.
             self._inputs = self._inputs.expand(len(ensemble.cells), -1, -1).contiguous()
+        self._chain = model.chain(shape.batch_size or self._inputs.shape[1])
         self._slots = {slot.path: slot for slot in optimizer.slots}
         self._parameters = ensemble.parameters
         self._loss, self._loss_gradient = losses.LOSSES[shape.loss], losses.GRADIENTS[shape.loss]
-        self._task = None
-        if isinstance(self._chain, CompiledChain) and shape.loss == "mse":
-            self.at_once = AT_ONCE
-            offset = ensemble.offset.get("train")
-            self._task = Task(self._inputs, ensemble.targets["train"], offset, ensemble.gamma)
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Float[Tensor, "cell"]:
         """Take one step; see :class:`Descent`."""
         x = take(self._inputs, batch.places) if batch.inputs is None else self._flat(batch.inputs)
-        f = self._function(self._chain.forward(x), batch)
+        f = self._ensemble.scaled(self._chain.forward(x), self._origin(batch))
         targets = self._ensemble.batch_targets(batch)
-        loss = self._loss(f, targets)
         above = self._loss_gradient(f, targets).div_(self._ensemble.gamma)
-        if self._rates is not None and isinstance(self._chain, CompiledChain):
-            self._chain.descend(above, self._rates)
-            return loss
         for path, gradient in self._chain.backward(above):
             slot, parameter = self._slots[path], self._parameters[path]
             if isinstance(gradient, Tensor):
                 self._optimizer.apply(slot, parameter, gradient)
             else:
                 self._optimizer.apply_product(slot, parameter, gradient)
-        return loss
+        return self._loss(f, targets)
+
+
+class CompiledDescent(Descent):
+    """Steps of plain gradient descent by compiled code, several in one go.
+
+    Args:
+        rates: Of the optimizer; see :meth:`runner.optim.Optimizer.rates`.
+        model: One whose chain can be compiled.
+    """
+
+    at_once = AT_ONCE
+
+    def __init__(self, ensemble: Ensemble, rates: Mapping[str, Tensor], origin: Origin, model: MLP) -> None:
+        self._ensemble, self._rates, self._origin, self._flat = ensemble, rates, origin, model.flat
+        shape = ensemble.cells[0]
+        self._train = self._task(Batch())
+        self._chain = model.compiled_chain(shape.batch_size or self._train.inputs.shape[1], shape.loss)
+
+    def __call__(self, batch: Batch) -> Float[Tensor, "cell"]:
+        """Take one step; see :class:`Descent`."""
+        return self.several([batch])[0]
 
     @torch.no_grad()
     def several(self, batches: Sequence[Batch]) -> Float[Tensor, "step cell"]:
         """Take several steps; see :class:`Descent`."""
-        # Outputs at init of fresh samples are not known before their step.
-        if self._task is None or batches[0].inputs is not None:
-            return super().several(batches)
-        assert isinstance(self._chain, CompiledChain)
-        assert self._rates is not None
         places = [batch.places for batch in batches if batch.places is not None]
+        inputs = [batch.inputs for batch in batches if batch.inputs is not None]
+        scores = [batch.scores for batch in batches if batch.scores is not None]
+        if inputs:
+            # Fresh samples: one table of all steps, of which each takes its own.
+            fresh = Batch(inputs=torch.cat(inputs, 1), scores=torch.cat(scores, 1))
+            cells, size = inputs[0].shape[:2]
+            own = torch.arange(len(batches) * size).view(len(batches), 1, size).expand(-1, cells, -1)
+            return self._chain.fit(self._task(fresh), self._rates, len(batches), own)
         chosen = torch.stack(places) if places else None
-        return self._chain.fit(self._task, self._rates, len(batches), chosen)
+        return self._chain.fit(self._train, self._rates, len(batches), chosen)
+
+    def _task(self, batch: Batch) -> Task:
+        """What is fitted on a batch."""
+        ensemble = self._ensemble
+        inputs = ensemble.inputs["train"] if batch.inputs is None else batch.inputs
+        targets = ensemble.batch_targets(batch)
+        return Task(self._flat(inputs), targets, self._origin(batch), ensemble.gamma)
 
 
 class GraphedDescent(Descent):

@@ -101,20 +101,25 @@ class Ensemble:
         """Subtract these raw outputs, those at init, from now on."""
         self.offset = dict(raw_outputs)
 
+    def origin(self, batch: Batch) -> Float[Tensor, "cell sample output"] | None:
+        """Return h at init on samples of the training set, where it is subtracted."""
+        return take(self.offset["train"], batch.places) if self.offset else None
+
     def function(
-        self,
-        raw: Float[Tensor, "cell sample output"],
-        split: str,
-        index: Int[Tensor, "cell batch"] | None = None,
+        self, raw: Float[Tensor, "cell sample output"], split: str
     ) -> Float[Tensor, "cell sample output"]:
         """Return f = (h - h at init if centred) / gamma.
 
         Args:
-            raw: h on a split, or on some samples of it.
+            raw: h on a split.
         """
-        if self.offset:
-            raw = raw - take(self.offset[split], index)
-        return raw / self.gamma
+        return self.scaled(raw, self.offset[split] if self.offset else None)
+
+    def scaled(
+        self, raw: Float[Tensor, "cell sample output"], origin: Float[Tensor, "#cell sample output"] | None
+    ) -> Float[Tensor, "cell sample output"]:
+        """Return f = (h - h at init if given) / gamma."""
+        return (raw if origin is None else raw - origin) / self.gamma
 
     def select(self, index: Int[Tensor, "kept"], cells: Sequence[Cell] | None = None) -> None:
         """Keep the cells at ``index``, in that order; an index may occur more than once.

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from runner.layers import Activation, CompiledChain, DenseChain, Linear
+from runner.layers.activation import Nonlinearity
 from runner.models.keys import layer_keys
 
 
@@ -44,12 +45,18 @@ class MLP(nn.Module):
         """Return what the first layer is given."""
         return x.flatten(2) * self.input_scale
 
-    def chain(self, samples: int, *, descends: bool = False) -> DenseChain:
-        """Return the present cells as a chain that trains without autograd, on batches of this size.
+    def chain(self, samples: int) -> DenseChain:
+        """Return the present cells as a chain that trains without autograd, on batches of this size."""
+        return DenseChain(*self._dense(), samples)
 
-        Args:
-            descends: Whether it takes steps of plain gradient descent alone.
-        """
-        layers, function = [*self.hidden, self.output], self.activation.function
-        kind = CompiledChain if descends and CompiledChain.takes(layers, function) else DenseChain
-        return kind(layers, function, samples)
+    @property
+    def is_compilable(self) -> bool:
+        """Whether :meth:`compiled_chain` can be had."""
+        return CompiledChain.takes(*self._dense())
+
+    def compiled_chain(self, samples: int, loss: str) -> CompiledChain:
+        """Return the present cells as a chain that takes steps of plain gradient descent on a loss."""
+        return CompiledChain(*self._dense(), samples, loss)
+
+    def _dense(self) -> tuple[list[Linear], Nonlinearity]:
+        return [*self.hidden, self.output], self.activation.function

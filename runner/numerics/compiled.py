@@ -32,6 +32,7 @@ LARGEST = 1 << 16
 
 _SOURCE = Path(__file__).with_name("products.c")
 FLAGS = ("-O2", "-march=native", "-shared", "-fPIC")
+_LIBRARIES = ("-lm",)
 """Of the compiler; without -ffast-math, under which NaN may be lost."""
 _SECONDS = 60
 _NAMES = {torch.float32: "run_float32", torch.float64: "run_float64"}
@@ -97,18 +98,20 @@ class Pick(NamedTuple):
     places: Int64[Tensor, "step cell row"]
 
 
-class SquaredLoss(NamedTuple):
-    """The loss of f = (left - right) / each, as :func:`runner.numerics.losses.mse`, and its gradient.
+class Loss(NamedTuple):
+    """The loss of f = (left - right) / each, as in :mod:`runner.numerics.losses`, and its gradient.
 
     Attributes:
+        name: Of the loss.
         out: The gradient with respect to ``left``.
         left: Outputs of the network.
-        above: The targets.
+        above: The targets, which under cross-entropy mark classes.
         each: gamma.
         total: The loss at every step.
         right: Outputs at init, where they are subtracted.
     """
 
+    name: str
     out: Float[Tensor, "cell sample output"]
     left: Float[Tensor, "cell sample output"]
     above: Float[Tensor, "#cell sample output"]
@@ -117,7 +120,7 @@ class SquaredLoss(NamedTuple):
     right: Float[Tensor, "#cell sample output"] | None = None
 
 
-_KINDS = (Operation, Pick, SquaredLoss)
+_KINDS = (Operation, Pick, "mse", "cross_entropy")
 """In the order of ``kind`` in ``products.c``."""
 
 
@@ -128,7 +131,7 @@ class Program:
         operations: On tensors that stay where they are, and are kept.
     """
 
-    def __init__(self, operations: Sequence[Operation | Pick | SquaredLoss]) -> None:
+    def __init__(self, operations: Sequence[Operation | Pick | Loss]) -> None:
         self._operations = list(operations)
         out = operations[0].out
         function = function_of(out.dtype)
@@ -172,8 +175,9 @@ class _Record(ctypes.Structure):
     _fields_ = _FIELDS
 
 
-def _record(operation: Operation | Pick | SquaredLoss) -> _Record:
-    kind, shape = _KINDS.index(type(operation)), operation.out.shape[1:]
+def _record(operation: Operation | Pick | Loss) -> _Record:
+    kind = _KINDS.index(operation.name if isinstance(operation, Loss) else type(operation))
+    shape = operation.out.shape[1:]
     values: list[Any] = [1.0, kind, *shape, 1, False, False]
     if isinstance(operation, Operation):
         inner = operation.left.shape[2]
@@ -223,7 +227,7 @@ def _compile(compiler: str, path: Path) -> None:
     # Several processes may compile at once; each replaces the file by the same.
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / path.name
-        command = [compiler, *FLAGS, "-o", str(made), str(_SOURCE)]
+        command = [compiler, *FLAGS, "-o", str(made), str(_SOURCE), *_LIBRARIES]
         subprocess.run(command, check=True, capture_output=True, timeout=_SECONDS)
         made.replace(path)
 

@@ -1,5 +1,5 @@
 /* Steps of many small networks: products, with what follows them done while the numbers are still in registers, the
-   picking of a batch and the squared loss.
+   picking of a batch and the loss.
 
    Libraries take some 20 microseconds to begin a batch of products, and a pass over memory for every factor and
    nonlinearity. Here a block of the result stays in registers until it is finished. Vectors are those of the compiler
@@ -10,6 +10,7 @@
 
 #include <stdint.h>
 #include <string.h>
+#include <tgmath.h>
 
 #if !defined(__AVX__) || !defined(__FMA__)
 #error "measured with AVX2 and AVX-512 alone"
@@ -50,7 +51,7 @@
 typedef REAL VECTOR __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
 typedef WHOLE MASK __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
 
-enum NAMED(kind) { NAMED(PRODUCT), NAMED(PICK), NAMED(LOSS) };
+enum NAMED(kind) { NAMED(PRODUCT), NAMED(PICK), NAMED(SQUARED), NAMED(ENTROPY) };
 
 /* What is done for every cell and step; a null pointer leaves that out. Strides count numbers, rows of all but `left` and
    `right` are contiguous, and `each` and `also` are one number per cell.
@@ -58,8 +59,10 @@ enum NAMED(kind) { NAMED(PRODUCT), NAMED(PICK), NAMED(LOSS) };
    PRODUCT: out = [out +] factor * each * also * left right, then 0 where it, or `above`, is not positive. The rows or
             the columns of `right` are contiguous.
    PICK:    rows of `left` (themselves contiguous), at the places of that step.
-   LOSS:    f = (left - right) / each and y = above; the gradient of `total` = sum (f - y)^2 / (2 rows) with respect
-            to left. */
+   SQUARED: f = (left - right) / each and y = above; the gradient of `total` = sum (f - y)^2 / (2 rows) with respect
+            to left.
+   ENTROPY: the same of the mean cross-entropy of a row: of the softmax of f, where the class is that of the largest y,
+            or of the logistic function, where there is one column and the class is the sign of y. */
 typedef struct {
     double factor;
     int64_t kind, rows, columns, inner, add, rectify;
@@ -319,19 +322,50 @@ static void NAMED(pick)(const OPERATION *does, int64_t cell, int64_t step)
     }
 }
 
+/* The loss of a row, and its gradient with respect to f. */
+static double NAMED(squared)(const REAL *f, const REAL *y, int64_t columns, REAL *gradient)
+{
+    double sum = 0;
+    for (int64_t j = 0; j < columns; j++) {
+        gradient[j] = f[j] - y[j];
+        sum += (double)gradient[j] * gradient[j];
+    }
+    return sum / 2;
+}
+
+static double NAMED(entropy)(const REAL *f, const REAL *y, int64_t columns, REAL *gradient)
+{
+    if (columns == 1) {
+        REAL side = y[0] > 0 ? -1 : y[0] < 0, z = side * f[0], small = exp(-fabs(z));
+        gradient[0] = side * (z > 0 ? 1 : small) / (1 + small);
+        return (z > 0 ? z : 0) + log1p(small);
+    }
+    int64_t class = 0;
+    REAL most = f[0], sum = 0;
+    for (int64_t j = 1; j < columns; j++) {
+        if (y[j] > y[class]) class = j;
+        if (f[j] > most) most = f[j];
+    }
+    for (int64_t j = 0; j < columns; j++) sum += gradient[j] = exp(f[j] - most);
+    for (int64_t j = 0; j < columns; j++) gradient[j] = gradient[j] / sum - (j == class);
+    return log(sum) + (most - f[class]);
+}
+
 static void NAMED(loss)(const OPERATION *does, int64_t cell, int64_t step)
 {
-    REAL scale = does->each[cell * does->each_cell], samples = (REAL)does->rows;
+    int64_t columns = does->columns;
+    REAL scale = does->each[cell * does->each_cell], samples = (REAL)does->rows, f[columns];
     double sum = 0;
-    for (int64_t i = 0; i < does->rows; i++)
-        for (int64_t j = 0; j < does->columns; j++) {
-            REAL f = does->left[cell * does->left_cell + i * does->left_row + j];
-            if (does->right) f -= does->right[cell * does->right_cell + i * does->right_row + j];
-            REAL residual = f / scale - does->above[cell * does->above_cell + i * does->above_row + j];
-            sum += (double)residual * residual;
-            does->out[cell * does->out_cell + i * does->out_row + j] = residual / samples / scale;
-        }
-    does->total[step * does->total_step + cell * does->total_cell] = (REAL)(sum / (2 * samples));
+    for (int64_t i = 0; i < does->rows; i++) {
+        const REAL *raw = does->left + cell * does->left_cell + i * does->left_row;
+        const REAL *offset = does->right + cell * does->right_cell + i * does->right_row;
+        const REAL *y = does->above + cell * does->above_cell + i * does->above_row;
+        REAL *out = does->out + cell * does->out_cell + i * does->out_row;
+        for (int64_t j = 0; j < columns; j++) f[j] = (does->right ? raw[j] - offset[j] : raw[j]) / scale;
+        sum += does->kind == NAMED(SQUARED) ? NAMED(squared)(f, y, columns, out) : NAMED(entropy)(f, y, columns, out);
+        for (int64_t j = 0; j < columns; j++) out[j] = out[j] / samples / scale;
+    }
+    does->total[step * does->total_step + cell * does->total_cell] = (REAL)(sum / samples);
 }
 
 /* Cell by cell all steps, each all operations in order: what one has written is still in the caches for the next. */

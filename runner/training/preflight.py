@@ -33,10 +33,8 @@ _TRIED = 1 << 26
 """Parameters of a network that is: a gigabyte for two in float64."""
 _CHAIN_CALLS, _CHAIN_PASSES = 15, 12
 """Operations of a step without autograd, per weight matrix, and passes over weights and activations."""
-_COMPILED_CALLS, _COMPILED_PASSES = 25, 1
-"""The same of a step by compiled products, whatever its depth, ..."""
-_FITTING_CALLS = 3
-"""... and of one of those that compiled code takes many of in one go."""
+_COMPILED_CALLS, _COMPILED_PASSES = 3, 1
+"""The same of one of the steps that compiled code takes in one go, whatever its depth."""
 _AUTOGRAD_CALLS, _AUTOGRAD_PASSES = 5, 5
 """What a step of autograd is worth, in dispatched operations and in written numbers of a forward pass.
 Between 3 and 7 in steps of residual, convolutional and attention networks of 1 to 12 cells on a CPU."""
@@ -203,21 +201,20 @@ def _inspect(settings: str, width: int, depth: int, loss: str, batch_size: int |
         sum(of_optimizer(spec) for _, spec, _, _ in layers.parameters_of(model)),
         getattr(optimizer, "evaluations", Optimizer.evaluations),
         *_dispatched(
-            model, size, optimizer is SGD and SGD.is_plain(sections["optimizer"]), loss == "mse" and not fresh
+            model, size, optimizer is SGD and SGD.is_plain(sections["optimizer"])
         ),
     )  # fmt: skip
 
 
-def _dispatched(model: nn.Module, size: Size, plain: bool, fits: bool) -> tuple[int, int, int]:
+def _dispatched(model: nn.Module, size: Size, plain: bool) -> tuple[int, int, int]:
     """Return the operations and passes of a step, and what those of autograd write for one sample.
 
     Args:
         plain: Whether the optimizer is plain gradient descent.
-        fits: Whether the loss is squared, on samples of the training set.
     """
     if type(model) is not MLP:
         return _AUTOGRAD_CALLS * size.calls, _CHAIN_PASSES, _AUTOGRAD_PASSES * size.written
-    if plain and layers.CompiledChain.takes([*model.hidden, model.output], model.activation.function):
-        return _FITTING_CALLS if fits else _COMPILED_CALLS, _COMPILED_PASSES, 0
+    if plain and model.is_compilable:
+        return _COMPILED_CALLS, _COMPILED_PASSES, 0
     matrices = sum(spec.role != "vector" for _, spec, _, _ in layers.parameters_of(model))
     return _CHAIN_CALLS * matrices, _CHAIN_PASSES, 0
