@@ -14,7 +14,7 @@ from runner import data
 from runner.layers import Task
 from runner.models.ensemble import Ensemble, take
 from runner.numerics import compiled, losses
-from runner.numerics.compiled import Loss, Operation, Program
+from runner.numerics.compiled import Blend, Loss, Operation, Program
 
 TYPES = {torch.float32: 2e-6, torch.float64: 1e-14}
 SHAPES = [
@@ -120,9 +120,13 @@ def test_a_chain_descends_as_its_plain_form(function, loss, task):
     sections = json.loads(cells[0].settings)
     dataset = data.load(sections["data"])
     models = [Ensemble(cells, sections["model"], dataset, torch.device("cpu")).model for _ in range(2)]
-    plain, ours = models[0].chain(5), models[1].compiled_chain(5, loss)
-    parameters = dict(models[0].named_parameters())
+    parameters, others = (dict(model.named_parameters()) for model in models)
     rates = {path: -0.1 * torch.rand(len(cells), 1, 1, dtype=torch.float64) for path in parameters}
+
+    def update(path, gradient):
+        return [gradient._replace(out=others[path].detach(), also=rates[path], now=0, add=True)]
+
+    plain, ours = models[0].chain(5), models[1].compiled_chain(5, loss, update)
     gamma = 0.5 + torch.rand(len(cells), 1, 1, dtype=torch.float64)
     features, outputs = models[0].hidden[0].weight.shape[1], dataset.outputs
     for steps in (1, 3):
@@ -132,16 +136,40 @@ def test_a_chain_descends_as_its_plain_form(function, loss, task):
         )
         places = torch.stack([torch.randperm(9)[:5] for _ in range(steps * len(cells))])
         places = places.view(steps, len(cells), 5)
-        found = ours.fit(Task(x, y, offset, gamma), rates, steps, places)
+        table = 0.5 + torch.rand(steps, 1, dtype=torch.float64)
+        found = ours.fit(Task(x, y, offset, gamma), table, places)
         for step in range(steps):
             batch = [take(table, places[step]) for table in (x, y, offset)]
             f = (plain.forward(batch[0]) - batch[2]) / gamma
             torch.testing.assert_close(found[step], losses.LOSSES[loss](f, batch[1]), rtol=1e-12, atol=1e-13)
             with torch.no_grad():
                 for path, gradient in plain.backward(losses.GRADIENTS[loss](f, batch[1]) / gamma):
-                    parameters[path] += rates[path] * (gradient.factor * gradient.left @ gradient.right)
-        for path, weight in models[1].named_parameters():
+                    parameters[path] += (
+                        table[step] * rates[path] * (gradient.factor * gradient.left @ gradient.right)
+                    )
+        for path, weight in others.items():
             torch.testing.assert_close(weight, parameters[path], rtol=1e-11, atol=1e-13)
+
+
+@needs_compiler
+@pytest.mark.parametrize("keep", [0.0, 0.5])
+@pytest.mark.parametrize("term", ["itself", "square", "sign", "ratio"])
+def test_blends(term, keep):
+    """Number by number, with factors of cells and of steps; what is not kept may be NaN."""
+    out, left, right = torch.rand(3, 2, 5, 7, dtype=torch.float64)
+    left -= 0.5
+    each, eps, table = torch.rand(2, 1, 1).double(), torch.rand(2, 1, 1).double(), torch.rand(1, 3).double()
+    of = {
+        "itself": left,
+        "square": left**2,
+        "sign": left.sign(),
+        "ratio": left / (right.sqrt() + eps * table[0, 2]),
+    }
+    expected = keep * out + 0.3 * each * table[0, 1] * of[term]
+    if not keep:
+        out.fill_(torch.nan)
+    Program([Blend(term, out, left, right, keep, 0.3, each, 1, eps, 2)]).run(1, table)
+    torch.testing.assert_close(out, expected, rtol=1e-14, atol=1e-15)
 
 
 @needs_compiler

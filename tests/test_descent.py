@@ -12,6 +12,7 @@ from runner.layers import ACTIVATIONS, chain, parameters_of
 from runner.models import MLP
 from runner.models.descent import AutogradDescent, ChainDescent, CompiledDescent, GraphedDescent
 from runner.numerics import compiled, losses
+from runner.optim import SGD, AdamW, Muon, has_compiled_steps
 from runner.training.descent import OriginOfBatch, descent_of
 from runner.training.run import Run
 
@@ -132,6 +133,8 @@ SETTINGS = {
     "muon, decay": optimizer("Muon", weight_decay=0.1) | {"lr_unit": "absolute"},
     "bias": {"model": {"bias": True, "activation": "gelu"}},
 }  # fmt: skip
+# The same optimizers where steps can be compiled.
+SETTINGS |= {f"relu, {name}": {**RELU, **keys} for name, keys in SETTINGS.items() if "optimizer" in keys}
 
 
 @pytest.mark.usefixtures("products")
@@ -155,11 +158,17 @@ def test_steps_equal_autograd(case):
 
 
 @pytest.mark.parametrize("batch_size", [None, 3])
-def test_steps_in_one_go_are_those_one_by_one(batch_size):
+@pytest.mark.parametrize("momentum", [0, 0.5])
+def test_steps_in_one_go_are_those_one_by_one(batch_size, momentum):
     """To the last bit, with cells that diverge on the way and rates that change."""
     runs = []
     for most in (1, 5):
-        changes = {"batch_size": batch_size, "steps": 40, **RELU, **optimizer("SGD", warmup=7)}
+        changes = {
+            "batch_size": batch_size,
+            "steps": 40,
+            **RELU,
+            **optimizer("SGD", warmup=7, momentum=momentum),
+        }
         cells = [make_cell(lr=lr, seed=seed, **changes) for lr in (0.5, 2.2, 30.0) for seed in (0, 1)]
         run, step = run_of(cells), 0
         while step < 40 and run.active:
@@ -195,6 +204,20 @@ def test_only_what_is_known_to_be_a_chain_is_trained_as_one():
     clipped = run_of(pack(**optimizer("SGD", clip=0.5)))
     for run in (own, clipped):
         assert isinstance(descent_of(run.start, run.optimizer), AutogradDescent)
+
+
+class OwnSGD(SGD):
+    """May do anything in its update."""
+
+    def update(self, slot, parameter, gradient):
+        parameter.add_(gradient, alpha=-1e-3)
+
+
+def test_only_optimizers_that_say_so_have_compiled_steps():
+    assert not has_compiled_steps(OwnSGD, {})
+    assert not has_compiled_steps(Muon, {})  # whose class of Adam has them
+    assert has_compiled_steps(AdamW, {"weight_decay": 0.1})
+    assert not has_compiled_steps(AdamW, {"clip": 1.0})
 
 
 def test_looking_at_the_losses_later_finds_the_same():

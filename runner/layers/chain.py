@@ -75,13 +75,16 @@ class DenseChain:
         self._scales = [_common(factor) for factor in scale]
         self._bias_scales = scales("bias")
 
-        def room(weight: Tensor) -> Tensor:
-            return weight.new_empty(weight.shape[0], samples, weight.shape[2])
-
-        self._before = [room(weight) for weight in self._weights]
-        self._after = self._before if function.from_value else [room(weight) for weight in self._weights[:-1]]
-        self._gradients = [room(weight) for weight in self._weights[:-1]]
+        self._before = [self._room(weight, samples) for weight in self._weights]
+        inner = self._weights[:-1]
+        self._after = self._before if function.from_value else [self._room(one, samples) for one in inner]
+        self._gradients = [self._room(weight, samples) for weight in inner]
         self._inputs: Tensor | None = None
+
+    @staticmethod
+    def _room(weight: Float[Tensor, "cell fan_in fan_out"], rows: int) -> Float[Tensor, "cell row fan_out"]:
+        """Memory for what a layer returns."""
+        return weight.new_empty(weight.shape[0], rows, weight.shape[2])
 
     def forward(self, x: Float[Tensor, "#cell sample features"]) -> Float[Tensor, "cell sample output"]:
         """Return the outputs, in a buffer that the next call overwrites.

@@ -1,6 +1,6 @@
 """One optimizer step of a pack: the loss of its cells, its gradient and the update."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -14,7 +14,7 @@ from runner.models.build import is_built_in
 from runner.models.ensemble import Ensemble, take
 from runner.models.mlp import MLP
 from runner.numerics import losses
-from runner.optim import Flow, Optimizer
+from runner.optim import Flow, Optimizer, has_compiled_steps
 
 _WARM_UP = 3
 """Steps before one is recorded: libraries choose their kernels and find their memory in the first."""
@@ -29,6 +29,7 @@ class Descent:
 
     at_once = 1
     """How many steps it takes in one go."""
+    optimizer: Optimizer
 
     def __call__(self, batch: Batch) -> Float[Tensor, "cell"]:
         """Take one step, which the optimizer has begun.
@@ -42,8 +43,12 @@ class Descent:
         raise NotImplementedError
 
     def several(self, batches: Sequence[Batch]) -> Float[Tensor, "step cell"]:
-        """Take a step on each batch, all with the present rates; see :meth:`__call__`."""
-        return torch.stack([self(batch) for batch in batches])
+        """Begin and take a step on each batch; returns the losses before each."""
+        found = []
+        for batch in batches:
+            self.optimizer.begin()
+            found.append(self(batch))
+        return torch.stack(found)
 
 
 Origin = Callable[[Batch], Float[Tensor, "#cell sample output"] | None]
@@ -66,12 +71,11 @@ def descent_on(
     if origin is None:
         origin = ensemble.origin
     descent: Descent
-    rates = optimizer.rates()
     # A class derived from it may compute something else.
     if type(model) is not MLP or optimizer.clip is not None:
         descent = AutogradDescent(ensemble, optimizer, origin)
-    elif rates is not None and model.is_compilable:
-        descent = CompiledDescent(ensemble, rates, origin, model)
+    elif model.is_compilable and has_compiled_steps(type(optimizer), vars(optimizer)):
+        descent = CompiledDescent(ensemble, optimizer, origin, model)
     else:
         descent = ChainDescent(ensemble, optimizer, origin, model)
     # Code of others may do at a step what a recording would not repeat.
@@ -85,7 +89,7 @@ class AutogradDescent(Descent):
     """Steps of any model."""
 
     def __init__(self, ensemble: Ensemble, optimizer: Optimizer, origin: Origin) -> None:
-        self._ensemble, self._optimizer, self._origin = ensemble, optimizer, origin
+        self._ensemble, self.optimizer, self._origin = ensemble, optimizer, origin
         self._parameters = list(self._ensemble.parameters.values())
         self._loss = losses.LOSSES[self._ensemble.cells[0].loss]
         # A class derived from one of ours may use what an activation returns in another way.
@@ -99,7 +103,7 @@ class AutogradDescent(Descent):
             raw = ensemble.model(x)
         loss = self._loss(ensemble.scaled(raw, self._origin(batch)), ensemble.batch_targets(batch))
         # Cells do not interact, so the gradient of the sum is each cell's own.
-        self._optimizer.descend(self._parameters, torch.autograd.grad(loss.sum(), self._parameters))
+        self.optimizer.descend(self._parameters, torch.autograd.grad(loss.sum(), self._parameters))
         return loss.detach()
 
 
@@ -111,7 +115,7 @@ class ChainDescent(Descent):
     """
 
     def __init__(self, ensemble: Ensemble, optimizer: Optimizer, origin: Origin, model: MLP) -> None:
-        self._ensemble, self._optimizer, self._origin = ensemble, optimizer, origin
+        self._ensemble, self.optimizer, self._origin = ensemble, optimizer, origin
         self._flat = model.flat
         shape = ensemble.cells[0]
         self._inputs = model.flat(ensemble.inputs["train"])
@@ -133,35 +137,37 @@ class ChainDescent(Descent):
         for path, gradient in self._chain.backward(above):
             slot, parameter = self._slots[path], self._parameters[path]
             if isinstance(gradient, Tensor):
-                self._optimizer.apply(slot, parameter, gradient)
+                self.optimizer.apply(slot, parameter, gradient)
             else:
-                self._optimizer.apply_product(slot, parameter, gradient)
+                self.optimizer.apply_product(slot, parameter, gradient)
         return self._loss(f, targets)
 
 
 class CompiledDescent(Descent):
-    """Steps of plain gradient descent by compiled code, several in one go.
+    """Steps by compiled code, several in one go.
 
     Args:
-        rates: Of the optimizer; see :meth:`runner.optim.Optimizer.rates`.
+        optimizer: One that has compiled steps.
         model: One whose chain can be compiled.
     """
 
     at_once = AT_ONCE
 
-    def __init__(self, ensemble: Ensemble, rates: Mapping[str, Tensor], origin: Origin, model: MLP) -> None:
-        self._ensemble, self._rates, self._origin, self._flat = ensemble, rates, origin, model.flat
-        shape = ensemble.cells[0]
+    def __init__(self, ensemble: Ensemble, optimizer: Optimizer, origin: Origin, model: MLP) -> None:
+        self._ensemble, self.optimizer, self._origin, self._flat = ensemble, optimizer, origin, model.flat
+        shape, parameters = ensemble.cells[0], ensemble.parameters
+        slots = {slot.path: slot for slot in optimizer.slots}
         self._train = self._task(Batch())
-        self._chain = model.compiled_chain(shape.batch_size or self._train.inputs.shape[1], shape.loss)
-
-    def __call__(self, batch: Batch) -> Float[Tensor, "cell"]:
-        """Take one step; see :class:`Descent`."""
-        return self.several([batch])[0]
+        self._chain = model.compiled_chain(
+            shape.batch_size or self._train.inputs.shape[1],
+            shape.loss,
+            lambda path, gradient: optimizer.compiled(slots[path], parameters[path], gradient),
+        )
 
     @torch.no_grad()
     def several(self, batches: Sequence[Batch]) -> Float[Tensor, "step cell"]:
-        """Take several steps; see :class:`Descent`."""
+        """Begin and take steps; see :class:`Descent`."""
+        ahead = self.optimizer.ahead(len(batches))
         places = [batch.places for batch in batches if batch.places is not None]
         inputs = [batch.inputs for batch in batches if batch.inputs is not None]
         scores = [batch.scores for batch in batches if batch.scores is not None]
@@ -170,9 +176,9 @@ class CompiledDescent(Descent):
             fresh = Batch(inputs=torch.cat(inputs, 1), scores=torch.cat(scores, 1))
             cells, size = inputs[0].shape[:2]
             own = torch.arange(len(batches) * size).view(len(batches), 1, size).expand(-1, cells, -1)
-            return self._chain.fit(self._task(fresh), self._rates, len(batches), own)
+            return self._chain.fit(self._task(fresh), ahead, own)
         chosen = torch.stack(places) if places else None
-        return self._chain.fit(self._train, self._rates, len(batches), chosen)
+        return self._chain.fit(self._train, ahead, chosen)
 
     def _task(self, batch: Batch) -> Task:
         """What is fitted on a batch."""
@@ -194,7 +200,7 @@ class GraphedDescent(Descent):
     """
 
     def __init__(self, descent: Descent) -> None:
-        self._descent = descent
+        self._descent, self.optimizer = descent, descent.optimizer
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._left = _WARM_UP
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -230,7 +236,7 @@ class FlowDescent(Descent):
     """
 
     def __init__(self, ensemble: Ensemble, optimizer: Flow, descent: Descent) -> None:
-        self._descent = descent
+        self._descent, self.optimizer = descent, optimizer
         self._solver = optimizer.solver(list(ensemble.parameters.values()))
 
     def __call__(self, batch: Batch) -> Float[Tensor, "cell"]:

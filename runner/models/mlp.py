@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from runner.layers import Activation, CompiledChain, DenseChain, Linear
 from runner.layers.activation import Nonlinearity
+from runner.layers.compiled_chain import Update
 from runner.models.keys import layer_keys
 
 
@@ -54,9 +55,9 @@ class MLP(nn.Module):
         """Whether :meth:`compiled_chain` can be had."""
         return CompiledChain.takes(*self._dense())
 
-    def compiled_chain(self, samples: int, loss: str) -> CompiledChain:
-        """Return the present cells as a chain that takes steps of plain gradient descent on a loss."""
-        return CompiledChain(*self._dense(), samples, loss)
+    def compiled_chain(self, samples: int, loss: str, update: Update) -> CompiledChain:
+        """Return the present cells as a chain that takes whole steps on a loss."""
+        return CompiledChain(*self._dense(), samples, loss, update)
 
     def _dense(self) -> tuple[list[Linear], Nonlinearity]:
         return [*self.hidden, self.output], self.activation.function

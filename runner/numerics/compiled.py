@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from runner.numerics.processor import cache_folder, processor_features, processor_name
@@ -31,7 +31,7 @@ LARGEST = 1 << 16
 """Numbers in a matrix beyond which torch is as fast, which arranges large ones for the caches."""
 
 _SOURCE = Path(__file__).with_name("products.c")
-FLAGS = ("-O2", "-march=native", "-shared", "-fPIC")
+FLAGS = ("-O2", "-march=native", "-fno-math-errno", "-shared", "-fPIC")
 _LIBRARIES = ("-lm",)
 """Of the compiler; without -ffast-math, under which NaN may be lost."""
 _SECONDS = 60
@@ -59,7 +59,7 @@ def takes(matrix: Tensor) -> bool:
 
 
 class Operation(NamedTuple):
-    """``out = [out +] factor * each * also * left @ right``, then zeros, of every cell.
+    """``out = [out +] factor * each * also * now * left @ right``, then zeros, of every cell.
 
     Attributes:
         out: Written; its rows are contiguous, and so are those of ``above``.
@@ -68,6 +68,7 @@ class Operation(NamedTuple):
         factor: Of all cells.
         each: Factor of each cell.
         also: The same again.
+        now: Column of the table of steps that has the factor of each step, if any.
         add: Whether what is in ``out`` is added.
         rectify: Whether what is at or below 0 then becomes 0, as by relu.
         above: Where these are at or below 0 the result is 0: relu's derivative.
@@ -79,6 +80,7 @@ class Operation(NamedTuple):
     factor: float = 1.0
     each: Float[Tensor, "cell 1 1"] | None = None
     also: Float[Tensor, "cell 1 1"] | None = None
+    now: int | None = None
     add: bool = False
     rectify: bool = False
     above: Float[Tensor, "cell row column"] | None = None
@@ -120,7 +122,35 @@ class Loss(NamedTuple):
     right: Float[Tensor, "#cell sample output"] | None = None
 
 
-_KINDS = (Operation, Pick, "mse", "cross_entropy")
+class Blend(NamedTuple):
+    """``out = keep * out + factor * each * now * term``, number by number; all operands are contiguous.
+
+    Attributes:
+        term: ``itself``, ``square`` or ``sign`` of ``left``; ``ratio``: left / (sqrt(right) + also * then).
+        out: Written; may be an operand.
+        keep: What remains of it; with 0 it is not read.
+        factor: Of all cells.
+        each: Factor of each cell.
+        now: Column of the table of steps that has the factor of each step, if any.
+        also: Of each cell.
+        then: Column of the table of steps that has its factor, if any.
+    """
+
+    term: str
+    out: Float[Tensor, "cell row column"]
+    left: Float[Tensor, "cell row column"]
+    right: Float[Tensor, "cell row column"] | None = None
+    keep: float = 1.0
+    factor: float = 1.0
+    each: Float[Tensor, "cell 1 1"] | None = None
+    now: int | None = None
+    also: Float[Tensor, "cell 1 1"] | None = None
+    then: int | None = None
+
+
+Step = Operation | Pick | Loss | Blend
+
+_KINDS = (Operation, Pick, "mse", "cross_entropy", "itself", "square", "sign", "ratio")
 """In the order of ``kind`` in ``products.c``."""
 
 
@@ -131,7 +161,7 @@ class Program:
         operations: On tensors that stay where they are, and are kept.
     """
 
-    def __init__(self, operations: Sequence[Operation | Pick | Loss]) -> None:
+    def __init__(self, operations: Sequence[Step]) -> None:
         self._operations = list(operations)
         out = operations[0].out
         function = function_of(out.dtype)
@@ -143,6 +173,7 @@ class Program:
                     assert name == "total" or len(value) in {1, len(out)}
                     # Only products take strides between columns.
                     assert isinstance(operation, Operation) or 1 in (value.shape[-1], value.stride(-1))
+                    assert not isinstance(operation, Blend) or value[0].is_contiguous()
         self._function, self._cells = function, len(out)
         self._records = (_Record * len(operations))(*map(_record, operations))
 
@@ -152,19 +183,25 @@ class Program:
         # A ctypes array counts from its start alone.
         self._records[place % len(self._operations)] = _record(self._operations[place])
 
-    def run(self, steps: int = 1) -> None:
-        """Carry all of it out, for every cell as often as there are steps."""
-        self._function(self._records, len(self._records), self._cells, steps)
+    def run(self, steps: int = 1, table: Float64[Tensor, "step column"] | None = None) -> None:
+        """Carry all of it out, for every cell as often as there are steps.
+
+        Args:
+            table: What operations multiply by at each step; needed where one names a column.
+        """
+        rows, width = (None, 0) if table is None else (table.data_ptr(), table.shape[1])
+        self._function(self._records, len(self._records), self._cells, steps, rows, width)
 
 
+_WHOLE = ("kind", "rows", "columns", "inner", "add", "rectify", "now", "then")
 _STRIDES = {
     "out": 2, "left": 3, "right": 3, "above": 2, "each": 1, "also": 1, "places": 2, "total": 2,
 }  # fmt: skip
 """Operands in the order of their pointers in ``products.c``, and how many strides follow each."""
 
 
-_FIELDS: list[tuple[str, Any]] = [("factor", ctypes.c_double)]
-_FIELDS += [(name, ctypes.c_int64) for name in ("kind", "rows", "columns", "inner", "add", "rectify")]
+_FIELDS: list[tuple[str, Any]] = [("factor", ctypes.c_double), ("keep", ctypes.c_double)]
+_FIELDS += [(name, ctypes.c_int64) for name in _WHOLE]
 for _name, _count in _STRIDES.items():
     _FIELDS += [(_name, ctypes.c_void_p), *((f"{_name}_{axis}", ctypes.c_int64) for axis in range(_count))]
 
@@ -175,13 +212,15 @@ class _Record(ctypes.Structure):
     _fields_ = _FIELDS
 
 
-def _record(operation: Operation | Pick | Loss) -> _Record:
-    kind = _KINDS.index(operation.name if isinstance(operation, Loss) else type(operation))
-    shape = operation.out.shape[1:]
-    values: list[Any] = [1.0, kind, *shape, 1, False, False]
-    if isinstance(operation, Operation):
-        inner = operation.left.shape[2]
-        values = [operation.factor, kind, *shape, inner, operation.add, operation.rectify]
+def _record(operation: Step) -> _Record:
+    named = {Loss: "name", Blend: "term"}.get(type(operation))
+    kind = _KINDS.index(getattr(operation, named) if named else type(operation))
+    inner = operation.left.shape[2] if isinstance(operation, Operation) else 1
+    values: list[Any] = [getattr(operation, name, 1.0) for name in ("factor", "keep")]
+    values += [kind, *operation.out.shape[1:], inner]
+    values += [getattr(operation, name, False) for name in ("add", "rectify")]
+    columns = [getattr(operation, name, None) for name in ("now", "then")]
+    values += [-1 if column is None else column for column in columns]
     for name, count in _STRIDES.items():
         tensor = getattr(operation, name, None)
         if tensor is None:
@@ -194,15 +233,15 @@ def _record(operation: Operation | Pick | Loss) -> _Record:
 
 
 @lru_cache(maxsize=4)
-def function_of(dtype: torch.dtype) -> Callable[[Any, int, int, int], None] | None:
-    """Return what carries out operations on numbers of a type: records, their count, cells, steps."""
+def function_of(dtype: torch.dtype) -> Callable[..., None] | None:
+    """Return what carries out operations on numbers of a type; its arguments are those of `run` in C."""
     code = library()
     if code is None or dtype not in _NAMES:
         return None
     function = getattr(code, _NAMES[dtype])
-    function.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 3]
+    function.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 3, ctypes.c_void_p, ctypes.c_int64]
     function.restype = None
-    return cast("Callable[[Any, int, int, int], None]", function)
+    return cast("Callable[..., None]", function)
 
 
 @lru_cache(maxsize=1)

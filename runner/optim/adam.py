@@ -10,8 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from runner.grid.cell import Cell
-from runner.optim.base import Optimizer, Slot
+from runner.numerics.compiled import Blend, Operation, Step
+from runner.optim.base import Optimizer
 from runner.optim.checks import positive, two_below_one
+from runner.optim.slot import EPS, RATE, Factors, Slot
 from runner.scaling.parameterization import OptimizerFamily
 
 
@@ -45,13 +47,11 @@ class Adam(Optimizer):
         self.eps = positive("optimizer.eps", self.eps, "a weight without gradient is 0/0 without it")
         super().__post_init__(model, cells, lr)
 
-    def begin(self) -> None:
-        """Begin a step; the bias corrections of m and v are moved into its rate and its eps."""
-        super().begin()
-        first, second = (1 - beta**self.taken for beta in self.betas)
-        for slot in self.slots:
-            torch.mul(slot.minus_lr, self.factor * math.sqrt(second) / first, out=slot.rate)
-            torch.mul(slot.eps, math.sqrt(second), out=slot.eps_now)
+    def factors_of(self, step: int) -> Factors:
+        """Return what a step multiplies by; the bias corrections of m and v are in its rate and its eps."""
+        factor = super().factors_of(step).schedule
+        first, second = (1 - beta ** (step + 1) for beta in self.betas)
+        return Factors(factor, factor * math.sqrt(second) / first, math.sqrt(second))
 
     def update(self, slot: Slot, parameter: Tensor, gradient: Tensor) -> None:
         """Update one parameter in place; see :meth:`runner.optim.Optimizer.update`."""
@@ -59,6 +59,19 @@ class Adam(Optimizer):
         # The gradient is not needed any more, so the scratch is free.
         size = torch.sqrt(square, out=slot.scratch).add_(slot.eps_now)
         parameter.addcmul_(torch.div(mean, size, out=slot.scratch), slot.rate)
+
+    def compiled(self, slot: Slot, parameter: Tensor, gradient: Operation) -> list[Step]:
+        """Return what a compiled step does; see :meth:`runner.optim.Optimizer.compiled`."""
+        (first, second), mean, square = self.betas, slot.state["mean"], slot.state["square"]
+        return [
+            *super().compiled(slot, parameter, gradient),
+            Blend("itself", mean, gradient.out, keep=first, factor=1 - first),
+            Blend("square", square, gradient.out, keep=second, factor=1 - second),
+            Blend(
+                "ratio", parameter.detach(), mean, square,
+                each=slot.minus_lr, now=RATE, also=slot.eps, then=EPS,
+            ),
+        ]  # fmt: skip
 
 
 @dataclass(kw_only=True, eq=False)

@@ -33,69 +33,24 @@ import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, InitVar, dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 
 from runner.errors import UserError
 from runner.grid.cell import Cell
 from runner.layers import ParameterSpec, Product, parameters_of
+from runner.numerics.compiled import Blend, Operation, Step
 from runner.numerics.precision import add_product_
 from runner.optim.checks import flag, not_negative, positive
 from runner.optim.clipping import clip_factor
 from runner.optim.schedule import Schedule
-from runner.scaling.parameterization import Factor, OptimizerFamily, Role, Scaling
+from runner.optim.slot import SCHEDULE, Factors, Slot
+from runner.scaling.parameterization import Factor, OptimizerFamily, Scaling
 
 _GAMMA_POWER: dict[OptimizerFamily, int] = {"sgd": 2, "adam": 1}
-
-
-@dataclass
-class Slot:
-    """What an optimizer holds of one parameter; all tensors start with a ``cell`` axis.
-
-    Attributes:
-        path: Of the parameter.
-        role: Of the parameter.
-        shape: Of the parameter within one cell.
-        minus_lr: Learning rate, negative, shaped to multiply a gradient; so are the next six.
-        rate: What the step at hand multiplies a direction by: ``minus_lr`` and the schedule's factor.
-        ridge: Coefficient of coupled decay.
-        minus_decay: Share of the weight lost in a step to decoupled decay, negative.
-        shrink: The same, for the step at hand.
-        eps: Adam's, in units of this parameter's gradient.
-        eps_now: The same, for the step at hand.
-        root: Weight of the gradient in its norm, ``[cell]``.
-        state: What the update remembers, by name.
-        scratch: Room for one gradient, shared by all slots.
-        product: Room for one gradient that is given as a product, shared by all slots.
-    """
-
-    path: str
-    role: Role
-    shape: tuple[int, ...]
-    minus_lr: Tensor
-    rate: Tensor
-    ridge: Tensor
-    minus_decay: Tensor
-    shrink: Tensor
-    eps: Tensor
-    eps_now: Tensor
-    root: Float[Tensor, "cell"]
-    state: dict[str, Tensor] = field(default_factory=dict)
-    scratch: Tensor = field(default_factory=lambda: torch.empty(0))
-    product: Tensor = field(default_factory=lambda: torch.empty(0))
-
-    def spare(self, gradient: Tensor) -> Tensor:
-        """Return the one of scratch and product that a gradient does not lie in."""
-        return self.product if gradient is self.scratch else self.scratch
-
-    def select(self, index: Int[Tensor, "kept"]) -> None:
-        """Keep the cells at ``index``; scratch and product are the optimizer's to renew."""
-        for name in ("minus_lr", "rate", "ridge", "minus_decay", "shrink", "eps", "eps_now", "root"):
-            setattr(self, name, getattr(self, name)[index])
-        self.state = {name: value[index] for name, value in self.state.items()}
 
 
 @dataclass(eq=False)
@@ -121,7 +76,7 @@ class Optimizer:
         evaluations: Gradients that a step takes, for the planner.
         independent_decay: Whether decoupled decay leaves lr out; a key of those that have it.
         taken: Steps done.
-        factor: Of the learning rate at the step at hand.
+        factors: What the step at hand multiplies by.
 
     Raises:
         UserError: If a setting breaks its rule or does not fit a cell.
@@ -173,7 +128,7 @@ class Optimizer:
                 f"lr_unit must be absolute for {type(self).__name__}, got sharpness; lambda_max is a scale "
                 "for gradient descent only, so sweep lr itself"
             )
-        self.taken, self.factor = 0, 1.0
+        self.taken, self.factors = 0, Factors()
         self.slots = self._slots(model, cells, lr)
         self._renew_scratch()
 
@@ -189,19 +144,24 @@ class Optimizer:
 
     def begin(self) -> None:
         """Begin a step: everything that differs between steps is brought up to date, in place."""
-        factor = self._schedule.factor(self.taken)
+        before, self.factors = self.factors, self.factors_of(self.taken)
         self.taken += 1
-        if factor != self.factor:
-            self.factor = factor
+        if self.factors != before:
             for slot in self.slots:
-                torch.mul(slot.minus_lr, factor, out=slot.rate)
-                torch.mul(slot.minus_decay, factor, out=slot.shrink)
+                torch.mul(slot.minus_lr, self.factors.rate, out=slot.rate)
+                torch.mul(slot.minus_decay, self.factors.schedule, out=slot.shrink)
+                torch.mul(slot.eps, self.factors.eps, out=slot.eps_now)
 
-    def steady(self, steps: int) -> int:
-        """Return for how many of the next steps the rates stay as the first has them, at most as many."""
-        first = self._schedule.factor(self.taken)
-        others = (n for n in range(1, steps) if self._schedule.factor(self.taken + n) != first)
-        return next(others, steps)
+    def factors_of(self, step: int) -> Factors:
+        """Return what a step multiplies by, counted from 0."""
+        factor = self._schedule.factor(step)
+        return Factors(factor, factor)
+
+    def ahead(self, steps: int) -> Float64[Tensor, "step 3"]:
+        """Begin steps that :meth:`compiled` takes; returns the factors of each."""
+        table = [self.factors_of(self.taken + n) for n in range(steps)]
+        self.taken += steps
+        return torch.tensor(table, dtype=torch.float64)
 
     @torch.no_grad()
     def descend(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
@@ -233,12 +193,21 @@ class Optimizer:
         left, right, factor = gradient
         self.apply(slot, parameter, add_product_(slot.product, left, right, beta=0, alpha=factor))
 
-    def rates(self) -> Mapping[str, Tensor] | None:
-        """Return, by path, the factor of a gradient that is then added, if a step is no more than that.
+    def compiled(self, slot: Slot, parameter: Tensor, gradient: Operation) -> list[Step]:
+        """Return what a compiled step does with one parameter, as :meth:`apply` does.
 
-        The same memory at every step, after :meth:`begin`.
+        It multiplies by a row of the table that :meth:`ahead` returns. Whoever overrides :meth:`update` has
+        to override this as well, or has no compiled steps; see :func:`has_compiled_steps`.
+
+        Args:
+            gradient: Writes it, in memory of its own for one cell.
         """
-        return None
+        past = parameter.detach()
+        if not self.weight_decay:
+            return [gradient]
+        if self.decoupled:
+            return [gradient, Blend("itself", past, past, each=slot.minus_decay, now=SCHEDULE)]
+        return [gradient, Blend("itself", gradient.out, past, each=slot.ridge)]
 
     def update(self, slot: Slot, parameter: Tensor, gradient: Tensor) -> None:
         """Update one parameter in place.
@@ -348,3 +317,21 @@ class Optimizer:
         for slot, size in zip(self.slots, sizes, strict=True):
             slot.scratch = scratch[:size].view(count, *slot.shape)
             slot.product = product[:size].view(count, *slot.shape)
+
+
+def has_compiled_steps(optimizer: object, settings: Mapping[str, Any]) -> bool:
+    """Say whether an optimizer says for compiled code what it does, in a class no older than its update.
+
+    Clipping needs all gradients before it changes any parameter.
+
+    Args:
+        optimizer: The class.
+        settings: Its keys.
+    """
+    if not (isinstance(optimizer, type) and issubclass(optimizer, Optimizer)) or settings.get("clip"):
+        return False
+    ours, update, begin, apply = (
+        next(one for one in optimizer.__mro__ if name in vars(one))
+        for name in ("compiled", "update", "begin", "apply")
+    )
+    return ours is not Optimizer and all(issubclass(ours, one) for one in (update, begin, apply))

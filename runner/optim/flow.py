@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from runner.errors import UserError
 from runner.grid.cell import Cell
 from runner.numerics.runge_kutta import EVALUATIONS, DormandPrince, Pace
-from runner.optim.base import Optimizer, Slot
+from runner.optim.base import Optimizer
 from runner.optim.checks import positive
+from runner.optim.slot import Slot
 
 _TF32 = 2.0**-10
 """Unit of rounding of products in TF32."""

@@ -33,8 +33,8 @@ from runner.grid.cell import Cell
 from runner.layers import ParameterSpec
 from runner.layers.contraction import symmetric_product
 from runner.optim.adam import AdamW
-from runner.optim.base import Slot
 from runner.optim.checks import below_one, flag, positive
+from runner.optim.slot import Slot
 from runner.scaling.parameterization import Factor, Scaling
 
 SCALES: dict[str, Callable[[float, float], float]] = {
@@ -122,7 +122,7 @@ class Muon(AdamW):
         super().begin()
         for slot in self.slots:
             if is_hidden_matrix(slot):
-                torch.mul(slot.minus_lr, self.factor, out=slot.rate)
+                torch.mul(slot.minus_lr, self.factors.schedule, out=slot.rate)
 
     def update(self, slot: Slot, parameter: Tensor, gradient: Tensor) -> None:
         """Update one parameter in place; see :meth:`runner.optim.Optimizer.update`."""

@@ -1,8 +1,7 @@
 """Gradient descent, plain or with momentum."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,9 +10,11 @@ from torch import Tensor, nn
 from runner.errors import UserError
 from runner.grid.cell import Cell
 from runner.layers import Product
+from runner.numerics.compiled import Blend, Operation, Step
 from runner.numerics.precision import add_product_
-from runner.optim.base import Optimizer, Slot
+from runner.optim.base import Optimizer
 from runner.optim.checks import below_one, flag
+from runner.optim.slot import RATE, Slot
 
 
 @dataclass(kw_only=True, eq=False)
@@ -54,15 +55,20 @@ class SGD(Optimizer):
             gradient = torch.add(gradient, past, alpha=self.momentum, out=slot.scratch) if ahead else past
         parameter.addcmul_(gradient, slot.rate)
 
-    def rates(self) -> Mapping[str, Tensor] | None:
-        """Return the rates of plain descent; see :meth:`runner.optim.Optimizer.rates`."""
-        plain = type(self) is SGD and self.is_plain(vars(self))
-        return {slot.path: slot.rate for slot in self.slots} if plain else None
-
-    @staticmethod
-    def is_plain(settings: Mapping[str, Any]) -> bool:
-        """Say whether a step with these settings adds gradients times a rate, and no more."""
-        return not any(settings.get(key) for key in ("momentum", "weight_decay", "clip"))
+    def compiled(self, slot: Slot, parameter: Tensor, gradient: Operation) -> list[Step]:
+        """Return what a compiled step does; plain descent adds the product without forming it."""
+        weight, found = parameter.detach(), gradient.out
+        if not self.momentum and not self.weight_decay:
+            return [gradient._replace(out=weight, also=slot.minus_lr, now=RATE, add=True)]
+        steps = super().compiled(slot, parameter, gradient)
+        if self.momentum:
+            past = slot.state["momentum"]
+            steps.append(Blend("itself", past, found, keep=self.momentum))
+            if self.nesterov:
+                steps.append(Blend("itself", found, past, factor=self.momentum))
+            else:
+                found = past
+        return [*steps, Blend("itself", weight, found, each=slot.minus_lr, now=RATE)]
 
     @torch.no_grad()
     def apply_product(self, slot: Slot, parameter: Tensor, gradient: Product) -> None:

@@ -9,8 +9,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from runner.grid.cell import Cell
-from runner.optim.base import Optimizer, Slot
+from runner.numerics.compiled import Blend, Operation, Step
+from runner.optim.base import Optimizer
 from runner.optim.checks import below_one, two_below_one
+from runner.optim.slot import RATE, Slot
 from runner.scaling.parameterization import OptimizerFamily
 
 
@@ -47,6 +49,15 @@ class SignSGD(Optimizer):
             gradient = slot.state["mean"].lerp_(gradient, 1 - self.momentum)
         parameter.addcmul_(torch.sign(gradient, out=slot.scratch), slot.rate)
 
+    def compiled(self, slot: Slot, parameter: Tensor, gradient: Operation) -> list[Step]:
+        """Return what a compiled step does; see :meth:`runner.optim.Optimizer.compiled`."""
+        steps, found = super().compiled(slot, parameter, gradient), gradient.out
+        if self.momentum:
+            mean = slot.state["mean"]
+            steps.append(Blend("itself", mean, found, keep=self.momentum, factor=1 - self.momentum))
+            found = mean
+        return [*steps, Blend("sign", parameter.detach(), found, each=slot.minus_lr, now=RATE)]
+
 
 @dataclass(kw_only=True, eq=False)
 class Lion(Optimizer):
@@ -81,3 +92,15 @@ class Lion(Optimizer):
         ahead = torch.lerp(gradient, mean, first, out=slot.spare(gradient))
         parameter.addcmul_(ahead.sign_(), slot.rate)
         mean.lerp_(gradient, 1 - second)
+
+    def compiled(self, slot: Slot, parameter: Tensor, gradient: Operation) -> list[Step]:
+        """Return what a compiled step does; see :meth:`runner.optim.Optimizer.compiled`."""
+        (first, second), mean, found = self.betas, slot.state["mean"], gradient.out
+        ahead = torch.empty_like(found[:1]).expand_as(found)
+        return [
+            *super().compiled(slot, parameter, gradient),
+            Blend("itself", ahead, found, keep=0.0, factor=1 - first),
+            Blend("itself", ahead, mean, factor=first),
+            Blend("sign", parameter.detach(), ahead, each=slot.minus_lr, now=RATE),
+            Blend("itself", mean, found, keep=second, factor=1 - second),
+        ]

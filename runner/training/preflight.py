@@ -23,7 +23,7 @@ from runner.measures.schedule import check as check_measures
 from runner.models import MLP, TorchModule, build, check
 from runner.models.check import Size
 from runner.models.ensemble import Ensemble
-from runner.optim import SGD, Optimizer
+from runner.optim import Optimizer, has_compiled_steps
 from runner.training import stopping
 from runner.training.run import needs_lambda_max, optimizer_of
 
@@ -201,20 +201,20 @@ def _inspect(settings: str, width: int, depth: int, loss: str, batch_size: int |
         sum(of_optimizer(spec) for _, spec, _, _ in layers.parameters_of(model)),
         getattr(optimizer, "evaluations", Optimizer.evaluations),
         *_dispatched(
-            model, size, optimizer is SGD and SGD.is_plain(sections["optimizer"])
+            model, size, has_compiled_steps(optimizer, sections["optimizer"])
         ),
     )  # fmt: skip
 
 
-def _dispatched(model: nn.Module, size: Size, plain: bool) -> tuple[int, int, int]:
+def _dispatched(model: nn.Module, size: Size, compiled: bool) -> tuple[int, int, int]:
     """Return the operations and passes of a step, and what those of autograd write for one sample.
 
     Args:
-        plain: Whether the optimizer is plain gradient descent.
+        compiled: Whether the optimizer has compiled steps.
     """
     if type(model) is not MLP:
         return _AUTOGRAD_CALLS * size.calls, _CHAIN_PASSES, _AUTOGRAD_PASSES * size.written
-    if plain and model.is_compilable:
+    if compiled and model.is_compilable:
         return _COMPILED_CALLS, _COMPILED_PASSES, 0
     matrices = sum(spec.role != "vector" for _, spec, _, _ in layers.parameters_of(model))
     return _CHAIN_CALLS * matrices, _CHAIN_PASSES, 0

@@ -130,10 +130,8 @@ class Run:
         """
         if self.descent is None:
             self.descent = descent_of(self.start, self.optimizer)
-        count: int = self.optimizer.steady(min(self.descent.at_once, (until or step + 1) - step))
+        count = min(self.descent.at_once, (until or step + 1) - step)
         batches = [self.batches.next() if self.batches else Batch() for _ in range(count)]
-        for _ in batches:
-            self.optimizer.begin()
         self._unseen.append(self.descent.several(batches))
         if sum(map(len, self._unseen)) >= self.look_every:
             self.look(step + count - 1)
