@@ -193,7 +193,7 @@ def test_what_products_do_not_do_is_left_to_the_plain_form():
         cell = make_cell(model=model)
         sections = json.loads(cell.settings)
         network = Ensemble([cell], sections["model"], data.load(sections["data"]), torch.device("cpu")).model
-        assert not network.is_compilable
+        assert not network.is_compilable(5)
 
 
 @needs_compiler
@@ -209,6 +209,7 @@ def test_a_cell_is_the_same_in_any_pack():
 
 def test_large_matrices_are_left_to_torch():
     assert not compiled.takes(torch.empty(1, 257, 256))
+    assert not compiled.takes(torch.empty(1, 256, 256), rows=2048)
     assert not compiled.takes(torch.empty(1, 4, 4, dtype=torch.bfloat16))
     assert not compiled.takes(torch.empty(1, 4, 4, device="meta"))
 

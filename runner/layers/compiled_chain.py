@@ -45,10 +45,10 @@ class CompiledChain(DenseChain):
     _scales_are_free = True
 
     @staticmethod
-    def takes(layers: Sequence[Linear], function: Nonlinearity) -> bool:
+    def takes(layers: Sequence[Linear], function: Nonlinearity, samples: int) -> bool:
         """Say whether products do all of it: small layers without biases, relu or no function between."""
         known = function in (ACTIVATIONS["relu"], ACTIVATIONS["linear"])
-        return known and all(compiled.takes(layer.weight) and not layer.has_bias for layer in layers)
+        return known and all(compiled.takes(layer.weight, samples) and not layer.has_bias for layer in layers)
 
     def __init__(
         self, layers: Sequence[Linear], function: Nonlinearity, samples: int, loss: str, update: Update

@@ -71,10 +71,11 @@ def descent_on(
     if origin is None:
         origin = ensemble.origin
     descent: Descent
+    batch = ensemble.cells[0].batch_size or ensemble.inputs["train"].shape[1]
     # A class derived from it may compute something else.
     if type(model) is not MLP or optimizer.clip is not None:
         descent = AutogradDescent(ensemble, optimizer, origin)
-    elif model.is_compilable and has_compiled_steps(type(optimizer), vars(optimizer)):
+    elif has_compiled_steps(type(optimizer), vars(optimizer)) and model.is_compilable(batch):
         descent = CompiledDescent(ensemble, optimizer, origin, model)
     else:
         descent = ChainDescent(ensemble, optimizer, origin, model)

@@ -50,10 +50,9 @@ class MLP(nn.Module):
         """Return the present cells as a chain that trains without autograd, on batches of this size."""
         return DenseChain(*self._dense(), samples)
 
-    @property
-    def is_compilable(self) -> bool:
-        """Whether :meth:`compiled_chain` can be had."""
-        return CompiledChain.takes(*self._dense())
+    def is_compilable(self, samples: int) -> bool:
+        """Say whether :meth:`compiled_chain` can be had for batches of this size."""
+        return CompiledChain.takes(*self._dense(), samples)
 
     def compiled_chain(self, samples: int, loss: str, update: Update) -> CompiledChain:
         """Return the present cells as a chain that takes whole steps on a loss."""

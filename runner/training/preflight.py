@@ -201,20 +201,21 @@ def _inspect(settings: str, width: int, depth: int, loss: str, batch_size: int |
         sum(of_optimizer(spec) for _, spec, _, _ in layers.parameters_of(model)),
         getattr(optimizer, "evaluations", Optimizer.evaluations),
         *_dispatched(
-            model, size, has_compiled_steps(optimizer, sections["optimizer"])
+            model, size, batch_size or train_size, has_compiled_steps(optimizer, sections["optimizer"])
         ),
     )  # fmt: skip
 
 
-def _dispatched(model: nn.Module, size: Size, compiled: bool) -> tuple[int, int, int]:
+def _dispatched(model: nn.Module, size: Size, samples: int, compiled: bool) -> tuple[int, int, int]:
     """Return the operations and passes of a step, and what those of autograd write for one sample.
 
     Args:
+        samples: Of a batch.
         compiled: Whether the optimizer has compiled steps.
     """
     if type(model) is not MLP:
         return _AUTOGRAD_CALLS * size.calls, _CHAIN_PASSES, _AUTOGRAD_PASSES * size.written
-    if compiled and model.is_compilable:
+    if compiled and model.is_compilable(samples):
         return _COMPILED_CALLS, _COMPILED_PASSES, 0
     matrices = sum(spec.role != "vector" for _, spec, _, _ in layers.parameters_of(model))
     return _CHAIN_CALLS * matrices, _CHAIN_PASSES, 0
