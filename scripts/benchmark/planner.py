@@ -68,7 +68,7 @@ def measure(quick: bool) -> Family:
         f"cells lost when {FITTING} of a pack of {CELLS} fit in memory", "cells", _lost(), at_most(0),
         "torch.OutOfMemoryError is raised for larger packs",
     )  # fmt: skip
-    for model in ("mlp", "transformer") if quick else SWEEPS:
+    for model in () if quick else SWEEPS:
         told, taken = _told_and_taken(f"model={model}", *SWEEPS[model], *_SWEPT)
         family.add(
             f"forecast of a sweep, {model}", "ratio", max(told / taken, taken / told), at_most(1.3),

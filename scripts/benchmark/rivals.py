@@ -87,9 +87,13 @@ def check(one: Cell) -> None:
 
 
 def _contenders(
-    one: Cell, pack: list[Cell], pools: Pools, counts: Sequence[int]
+    one: Cell, pack: list[Cell], pools: Pools, counts: Sequence[int], *, compiled: bool
 ) -> dict[str, tuple[Workers, str]]:
-    """Return who is timed, in which processes and under which name there: of each rival the fastest."""
+    """Return who is timed, in which processes and under which name there: of each rival the fastest.
+
+    Args:
+        compiled: Whether torch.compile is one of them, which takes most of a minute to compile.
+    """
     problem = problem_of(one)
     pools.ours.make("pack", packed, pack)
     pools.plain.make("plain", torch_nets.plain, problem)
@@ -102,7 +106,7 @@ def _contenders(
         _SECONDS / 2,
     )
     found = {"ours": (pools.ours, "pack"), "jax": (pools.jax, fastest), "plain": (pools.plain, "plain")}
-    if shutil.which("g++") or shutil.which("clang++"):
+    if compiled:
         candidates = {
             f"{cells} cells a call": (torch_nets.compiled, problem, cells)
             for cells in sorted({counts[0], counts[-1]})
@@ -113,7 +117,8 @@ def _contenders(
 
 def _lines(family: Family, name: str, model: str, one: Cell, pools: Pools, *, quick: bool) -> None:
     pack, counts = planned(one), _QUICK_CELLS if quick else CELLS
-    timed = _contenders(one, pack, pools, counts)
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    timed = _contenders(one, pack, pools, counts, compiled=bool(compiler) and not quick)
     for workers, what in timed.values():
         workers.rate(what, _SECONDS / 2)
     rates: dict[str, list[float]] = {who: [] for who in timed}
@@ -138,7 +143,8 @@ def _lines(family: Family, name: str, model: str, one: Cell, pools: Pools, *, qu
         f"best of {', '.join(map(str, counts))}: {timed['jax'][1]}",
     )
     family.add(f"{name} in plain torch", unit, rates["plain"], None, "one cell at a time")
-    family.add(
-        f"{name} through torch.compile", unit, rates.get("compiled", math.nan), None,
-        f"one cell or vmap: {timed['compiled'][1]}" if "compiled" in timed else "no C++ compiler here",
-    )  # fmt: skip
+    if not quick:
+        family.add(
+            f"{name} through torch.compile", unit, rates.get("compiled", math.nan), None,
+            f"one cell or vmap: {timed['compiled'][1]}" if "compiled" in timed else "no C++ compiler here",
+        )  # fmt: skip
