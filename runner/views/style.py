@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,8 @@ FONT = "Helvetica, Arial, Liberation Sans, sans-serif"
 SERIES_COLORS = ("#0072B2", "#E69F00", "#56B4E9", "#D55E00", "#CC79A7", "#8C8C8C")
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
 DASHES = ([1, 0], [6, 2], [2, 2], [6, 2, 2, 2], [10, 3], [1, 3])
+OWN = ("color", "shape", "strokeDash")
+"""Channels of series, where every panel has others."""
 LEAST_HEIGHT, LEAST_TYPE = 48.0, 6.0
 """Of a panel and of a text in print, in points."""
 
@@ -84,7 +87,7 @@ def layered(layers: Sequence[Any], title: Any, width: float, height: float) -> A
 
 def concat(
     charts: Sequence[Any], layout: Layout, most: int = 4, title: str = "", subtitle: str = "",
-    own: bool = False,
+    own: Sequence[str] = (),
 ) -> alt.ConcatChart:  # fmt: skip
     """Return panels in rows: type and colours as in a paper's figure, colours of the theme as parameters.
 
@@ -92,7 +95,7 @@ def concat(
 
     Args:
         most: Panels side by side, if the layout does not say.
-        own: Whether a panel has legends of its own on a screen.
+        own: Channels of which every panel has scales and legends of its own on a screen.
     """
     columns = layout.columns_of(len(charts), most)
     figure: alt.ConcatChart = alt.concat(
@@ -105,9 +108,7 @@ def concat(
         more: dict[str, Any] = {"subtitle": subtitle} if subtitle else {}
         figure.title = alt.TitleParams(title, **more)
     if own and not layout.paper:
-        figure.resolve = alt.Resolve(
-            scale=alt.ScaleResolveMap(color="independent", shape="independent", strokeDash="independent")
-        )
+        figure.resolve = alt.Resolve(scale=alt.ScaleResolveMap(**dict.fromkeys(own, "independent")))
     configured(figure, layout)
     return figure
 
@@ -175,6 +176,14 @@ def legend(
     else:
         more = {"symbolSize": 50} | more
     return alt.Legend(title=title, orient="top", columns=columns, **more)
+
+
+def labelled(texts: Mapping[str, str]) -> dict[str, str]:
+    """Return what lets a legend show a text in place of each name."""
+    chosen = "".join(
+        f"datum.label === {json.dumps(name)} ? {json.dumps(text)} : " for name, text in texts.items()
+    )
+    return {"labelExpr": f"{chosen}datum.label"}
 
 
 def rows_of(frame: pd.DataFrame) -> pd.DataFrame:

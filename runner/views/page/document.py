@@ -33,7 +33,7 @@ from runner.views.page.sections import picture_section, sections
 from runner.views.picture import Part, Section
 from runner.views.pictures import sections as picture_sections
 from runner.views.scales import lr_unit
-from runner.views.style import Layout, concat
+from runner.views.style import OWN, Layout, concat
 
 MOST_PANELS = 24
 MOST_CURVE_BYTES = 10_000_000
@@ -145,7 +145,7 @@ def _curves(content: _Content, store: Store, cells: pd.DataFrame, points: pd.Ser
             "here: `runner curves` draws any"
         )
     blank = pd.DataFrame([dict.fromkeys(FIELDS, 1.0) | {"series": "", "line": ""}])
-    content.add("curves", concat([curve_panel(blank, "", "", None, False, Layout())], Layout(), own=True))
+    content.add("curves", concat([curve_panel(blank, "", "", None, False, Layout())], Layout(), own=OWN))
     return packed
 
 
