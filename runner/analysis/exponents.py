@@ -96,11 +96,11 @@ def fit(
         ``next_term`` (slope of the largest term that theory leaves out), which are those of the whole line,
         ``residual`` (of the points about one straight line, in logarithms) and ``noise`` (what of it the
         seeds' spread explains; both null where there is no bootstrap interval, which knows of seeds alone:
-        intervals of pieces are as wide as what they leave), ``verdict`` and ``because`` (null
-        where theory is silent, else as :func:`runner.analysis.agreement.beside_theory` says). Unless one
-        piece is asked for, also ``piece`` (from 0), ``first`` and ``last`` (the values on it), ``break`` (where it
-        ends), ``break_low`` and ``break_high`` (95 %, null where the data do not bound it); all three null
-        for the last piece.
+        intervals of pieces are as wide as what they leave), ``verdict`` and ``because`` (null where theory is
+        silent, else as :func:`runner.analysis.agreement.beside_theory` says). Unless one piece is asked for,
+        also ``piece`` (from 0), ``first`` and ``last`` (the values on it), ``break`` (where it ends),
+        ``break_low`` and ``break_high`` (95 %, null where the data do not bound it); all three null for the
+        last piece.
 
     Raises:
         UserError: If a metric or key is unknown, another key varies, the key has no numbers, or fewer than

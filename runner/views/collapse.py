@@ -180,8 +180,8 @@ def _caption(table: pd.DataFrame, of: str, x: str, key: str, facets: Sequence[st
     return (
         f"{of} against {x}, one curve per {key}: as measured, and against {x} {key}^-exponent with the "
         f"exponent for which the curves come nearest to one. {shared} Points: geometric means over seeds of "
-        f"cells that trained. Exponents with 95 % intervals; residual: root mean square of the relative difference "
-        f"of a point and the other curves. {'; '.join(found)}."
+        "cells that trained. Exponents with 95 % intervals; residual: root mean square of the relative "
+        f"difference of a point and the other curves. {'; '.join(found)}."
     )
 
 
@@ -211,9 +211,9 @@ def _print(table: pd.DataFrame, of: str, x: str, key: str, facets: Sequence[str]
         left = row["left_out"]
         out_of = f"{left} cells left out (diverged, failed, or no positive value)" if left else None
         reason = plain(row["reason"]) if wide or beta is not None else None  # a line says it already
-        doubt, beside = doubts(row), verdict_words(row)
+        doubt, verdict = doubts(row), verdict_words(row)
         reason = None if doubt is not None and str(reason) in doubt else reason
-        beside = f"beside theory's {theory:.3g}: {beside}" if beside else None
+        beside = f"beside theory's {theory:.3g}: {verdict}" if verdict else None
         found = [text for text in (reason, doubt, beside, out_of) if text is not None]
         notes += [f"{label}: {text}" if label else text for text in found]
     if wide:

@@ -39,7 +39,7 @@ from runner.views.laws import (
 )
 from runner.views.picture import METRICS, PIECES, THRESHOLDS, Part, Picture, Section, conditions, names
 from runner.views.scales import Scale, log_scale, range_bars, value_scale
-from runner.views.style import OWN, Layout, concat, labelled, layered, legend, rows_of, series_scales
+from runner.views.style import OWN, Layout, concat, layered, legend, rows_of, series_scales
 from runner.views.terminal import plain_table
 from runner.views.view import View
 
@@ -129,11 +129,8 @@ def panel(
         key: What the slopes are against.
     """
     channels = series_scales(series, ordered=False)
-    # In print the caption says the slopes; on a screen each panel's legend does, and no name stands twice.
-    said = (
-        {} if layout.paper else labelled(dict(zip(fits["series"].unique(), slope_lines(fits), strict=True)))
-    )
-    names = legend(series, layout, symbolOpacity=1, **({"columns": 1} if said else {}), **said)
+    says = dict(zip(fits["series"].unique(), slope_lines(fits), strict=True))
+    names = legend(series, layout, says=says, symbolOpacity=1)
     color = alt.Color("series:N", scale=channels["color"], legend=names)
     points = points.rename(columns={key: "x"})
     fitted, predicted = law_lines(points, fits)

@@ -108,7 +108,8 @@ def concat(
         more: dict[str, Any] = {"subtitle": subtitle} if subtitle else {}
         figure.title = alt.TitleParams(title, **more)
     if own and not layout.paper:
-        figure.resolve = alt.Resolve(scale=alt.ScaleResolveMap(**dict.fromkeys(own, "independent")))
+        apart: dict[str, Any] = dict.fromkeys(own, "independent")
+        figure.resolve = alt.Resolve(scale=alt.ScaleResolveMap(**apart))
     configured(figure, layout)
     return figure
 
@@ -160,14 +161,16 @@ _LEGENDS = "{top: {anchor: 'start', direction: 'vertical', margin: 3}}"
 
 
 def legend(
-    labels: Sequence[Any], layout: Layout, title: str | None = None, columns: int = 4, **more: Any
-) -> Any:
+    labels: Sequence[Any], layout: Layout, title: str | None = None, columns: int = 4,
+    says: Mapping[str, str] | None = None, **more: Any,
+) -> Any:  # fmt: skip
     """Return the legend of a channel of series: above the panels, in print as wide as the figure.
 
     Args:
         labels: What it names.
         title: What they are values of.
         columns: Labels side by side on a screen.
+        says: On a screen, what is said of each in place of its name, one a line. In print the caption does.
     """
     if layout.paper:
         lead = text_width(f"{title} ", layout.font) + 4 if title else 0
@@ -175,15 +178,15 @@ def legend(
         more = {"titleOrient": "left", "titleAnchor": "middle", "symbolSize": _SYMBOL} | more
     else:
         more = {"symbolSize": 50} | more
-    return alt.Legend(title=title, orient="top", columns=columns, **more)
+        if says is not None:
+            columns, more = 1, {"labelExpr": _label_of(says)} | more
+    return alt.Legend(title=title, columns=columns, **{"orient": "top"} | more)
 
 
-def labelled(texts: Mapping[str, str]) -> dict[str, str]:
-    """Return what lets a legend show a text in place of each name."""
-    chosen = "".join(
-        f"datum.label === {json.dumps(name)} ? {json.dumps(text)} : " for name, text in texts.items()
-    )
-    return {"labelExpr": f"{chosen}datum.label"}
+def _label_of(says: Mapping[str, str]) -> str:
+    """Return the expression of the text of a label."""
+    chosen = (f"datum.label === {json.dumps(name)} ? {json.dumps(text)} : " for name, text in says.items())
+    return f"{''.join(chosen)}datum.label"
 
 
 def rows_of(frame: pd.DataFrame) -> pd.DataFrame:

@@ -31,7 +31,7 @@ from runner.views.laws import (
 )
 from runner.views.picture import COLUMN, PIECES, Part, Picture, Section, conditions, names
 from runner.views.scales import Scale, column_title, log_scale, lr_unit, range_bars, value_scale
-from runner.views.style import Layout, concat, labelled, layered, legend, rows_of, series_scales
+from runner.views.style import Layout, concat, layered, legend, rows_of, series_scales
 from runner.views.terminal import MISSING, plain_table, short
 from runner.views.view import View
 
@@ -141,10 +141,9 @@ def _rates(rates: pd.DataFrame, facets: Sequence[str], lr_unit: str | None, layo
     rows = named[["series", "x", "value", "low", "high", "at_end"]]
     series = list(dict.fromkeys(named["series"]))
     channels = series_scales(series, ordered=False)
-    # Below the panel, for titles that stand beside it are as high.
-    said = {} if layout.paper else labelled(_said(rates, facets))
-    more = {"columns": 1, "orient": "bottom", "symbolOpacity": 1, **said} if said else {"columns": 2}
-    names = legend(series, layout, **more)
+    # On a screen below the panel, so that titles side by side are as high.
+    below: dict[str, Any] = {} if layout.paper else {"orient": "bottom", "symbolOpacity": 1}
+    names = legend(series, layout, columns=2, says=_said(rates, facets), **below)
     # Not by the channel of the losses' colours: both legends stand above the panels in print.
     stroke = alt.Stroke("series:N", scale=channels["color"], legend=names)
     fill = alt.Fill("series:N", scale=channels["color"], legend=names)

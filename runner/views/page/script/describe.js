@@ -23,6 +23,11 @@ export function agreement(point) {
   return `${point.regime} (${point.agree} of ${count} seed${count > 1 ? "s" : ""})`;
 }
 
+// A column as people call it; its name and meaning where the pointer rests.
+const wordsOf = (name) => data.words[name]?.[0] ?? name;
+const named = (name) =>
+  data.words[name] ? element("span", { title: `${name}: ${data.words[name][1]}` }, wordsOf(name)) : name;
+
 // [name, median, smallest and largest] of each measure that is known of some cell.
 export function numbersOf(point, step) {
   return Object.keys(data.cells.measures).flatMap((name) => {
@@ -60,7 +65,7 @@ function pointRows(point, state) {
     [axes.y, shown(points.y[point.id])],
     ["regime", agreement(point)],
     ["seeds", seeds.length > 6 ? `${seeds.length}` : seeds.join(", ")],
-    ...told.map(([name, value, range]) => [name, range ? `${value} (${range})` : value]),
+    ...told.map(([name, value, range]) => [wordsOf(name), range ? `${value} (${range})` : value]),
   ];
 }
 
@@ -126,7 +131,7 @@ export function tableOf(head, rows) {
           element(
             "tr",
             {},
-            element("th", { scope: "row" }, first),
+            element("th", { scope: "row" }, named(first)),
             ...rest.map((value) => element("td", {}, value)),
           ),
         ),
