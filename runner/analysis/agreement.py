@@ -171,9 +171,8 @@ def same_networks(cells: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
         if family not in table.get("c", {}):
             continue
         a, b, c = table["a"], table["b"], table["c"][family]
-        sums = {
-            role: (a[role] + b[role], c[role] + shift * a[role]) for role in ("input", "hidden", "output")
-        }
-        kept = [cell["optimizer"], sums, table.get("attention", 0), table.get("depth")]
+        roles = ("input", "hidden", "output")
+        sums = [(float(a[role] + b[role]), float(c[role] + shift * a[role])) for role in roles]
+        kept = [cell["optimizer"], sums, float(table.get("attention", 0)), table.get("depth")]
         found.setdefault(json.dumps(kept, sort_keys=True), {})[str(cell["parameterization"])] = None
     return [tuple(names) for names in found.values() if len(names) > 1]

@@ -139,7 +139,7 @@ SECTIONS = (
         "Where movement passes the thresholds of the regimes and where training diverges. Points: means "
         "over seeds, bars: 95 %. Solid: fitted slopes; dotted: theory's.",
         _boundaries,
-        (105, 190, 330),
+        (105, 260, 380),
     ),
     Section(
         "collapse",

@@ -295,7 +295,7 @@ SECTIONS = [
         "Points: geometric means over seeds, bars: their range. Solid: fitted slopes; dotted: "
         "theory's, through the middle of the points. In brackets, 95 % intervals.",
         partial(_on_page, x=x),
-        (105, 250, 330),
+        (105, 260, 380),
         "No fits",
     )
     for x, title in _ON_PAGE.items()

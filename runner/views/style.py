@@ -179,7 +179,7 @@ def legend(
     else:
         more = {"symbolSize": 50} | more
         if says is not None:
-            columns, more = 1, {"labelExpr": _label_of(says)} | more
+            columns, more = 1, {"labelExpr": _label_of(says), "labelFontSize": layout.font + 1} | more
     return alt.Legend(title=title, columns=columns, **{"orient": "top"} | more)
 
 

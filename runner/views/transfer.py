@@ -346,7 +346,7 @@ SECTIONS = [
         "Where the best learning rate stays put as width grows, it can be tuned on a narrow "
         "network and used on a wide one (muTransfer: Yang et al., arXiv 2203.03466).",
         _on_page,
-        (125, 220, 330),
+        (125, 220, 380),
         "No best learning rates",
     )
 ]
