@@ -19,6 +19,7 @@ from runner.analysis.phase import Axes, phase_grid
 from runner.analysis.regime import COLORS, LETTERS, REGIMES, TEXT_COLORS, thresholds_of
 from runner.analysis.selection import choose, default_facets
 from runner.errors import UserError
+from runner.schema import CELLS
 from runner.store import Store
 from runner.views.captions import common_words
 from runner.views.curves import FIELDS, curve_panel
@@ -137,9 +138,12 @@ def _instrument(content: _Content, store: Store, shown: pd.DataFrame, axes: Axes
 
 def _words(cells: pd.DataFrame, store: Store) -> dict[str, tuple[str, str]]:
     """Return what each measure is called, and what it means."""
+    known = {column.name for column in CELLS}
     meanings = {column.name: column.meaning for column in known_columns(store)}
-    names = measured_columns(cells, least=1)
-    return {name: (column_title(name), meanings.get(name, "")) for name in names}
+    return {
+        name: (column_title(name) if name in known else name.replace("_", " "), meanings.get(name, ""))
+        for name in measured_columns(cells, least=1)
+    }
 
 
 def _curves(content: _Content, store: Store, cells: pd.DataFrame, points: pd.Series) -> dict[str, Any]:

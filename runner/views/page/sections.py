@@ -118,7 +118,7 @@ def known_columns(store: Store) -> list[Column]:
     """Return the columns of a store's cells: the schema's, and those of users as they declare them."""
     own = sorted(set(store.cells.columns) - {column.name for column in CELLS})
     own = [name for name in own if not is_key(name)]
-    return [*CELLS, *(column_of(field) for field in store.table("cells", own).schema if own)]
+    return [*CELLS, *(map(column_of, store.table("cells", own).schema) if own else ())]
 
 
 def _measures(cells: pd.DataFrame, store: Store) -> str:
