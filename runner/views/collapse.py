@@ -128,9 +128,11 @@ def _chart(
             charts.append(_empty(layout))
             continue
         rescaled = f"{title} \u00d7 {key}^{_number(-row['exponent'])}"
-        heading = _number(row["exponent"]) if layout.paper else exponent_words(row)
+        number = _number(row["exponent"]) if layout.paper else exponent_words(row)
         scales = (value_scale(part[COLLAPSED], rescaled), up)
-        heading = f"exponent {heading}{_ABOVE.get(str(plain(row['one_curve'])), '')}"
+        # In print of its facet: a heading that is the one above it would be left out.
+        lead = f"{label}, " if layout.paper and label else ""
+        heading = f"{lead}exponent {number}{_ABOVE.get(str(plain(row['one_curve'])), '')}"
         charts.append(_panel(part, COLLAPSED, scales, of, key, series, heading, layout, False))
     # Whatever the room, the two of a pair stand side by side or below each other.
     columns = layout.columns or 2

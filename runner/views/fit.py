@@ -183,7 +183,8 @@ def print_fit(fits: pd.DataFrame, facets: Sequence[str], out: Console, x: str = 
     wide = 92 + 24 * broken
     ends = ("break",) if broken and fits["break"].notna().any() else ()
     data = ("data", "out") if out.width >= wide else ()
-    headings = ("metric", "layer", "slope", "95% interval", _BESIDE, *ends, *data)
+    layer = ("layer",) if fits["layer"].notna().any() else ()
+    headings = ("metric", *layer, "slope", "95% interval", _BESIDE, *ends, *data)
     for values, part in groups(fits, [fits[facet] for facet in facets]):
         view = plain_table(facet_label(facets, values))
         for heading in headings:
