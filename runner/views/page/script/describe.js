@@ -5,6 +5,7 @@ import { lineWords, linesAt } from "./lines.js";
 import { keyOf, letterAt, median, valueAt } from "./table.js";
 
 const TOLD = 12; // measures in a tooltip; the panel has all
+const OF_CELL = 3; // in that of a cell: those that a reader sees first
 
 export function placeOf(id) {
   const { axes, points } = data;
@@ -85,6 +86,10 @@ function cellRows(cell, state) {
     ["cell", data.cells.id[cell]],
     ...keys.map((key) => [key, shown(keyOf(data.cells, key, cell))]),
     ["regime", regimeOf(cell, state.step)],
+    ...data.curves.measures
+      .slice(0, OF_CELL)
+      .filter((name) => Object.hasOwn(data.cells.measures, name))
+      .map((name) => [wordsOf(name), shown(valueAt(data, cell, name, state.step))]),
   ];
 }
 
