@@ -70,8 +70,9 @@ def slope_lines(fits: pd.DataFrame, signed: bool = False) -> list[str]:
     beyond = ""
     for fit in records(fits):
         slope, low = plain(fit["slope"]), plain(fit["low"])
+        lead = f"{fit['series']}: " if fit["series"] else ""
         if slope is None:
-            lines[fit["series"]] = f"{fit['series']}: fewer than three values"
+            lines[fit["series"]] = f"{lead}fewer than three values"
             continue
         interval = "" if low is None else f" [{signless(low, form)}, {signless(fit['high'], form)}]"
         interval += BENT if is_bent(fit) else ""
@@ -79,7 +80,7 @@ def slope_lines(fits: pd.DataFrame, signed: bool = False) -> list[str]:
         if plain(fit.get("piece")):
             lines[fit["series"]] += f"; beyond {beyond} {text}"
         else:
-            lines[fit["series"]] = f"{fit['series']}: {text}"
+            lines[fit["series"]] = f"{lead}{text}"
         beyond = break_words(fit)
     return list(lines.values())
 

@@ -11,22 +11,19 @@ from runner.analysis.edges import stable_rates
 from runner.analysis.moment import at_level
 from runner.analysis.phase import Axes
 from runner.analysis.selection import choose, default_facets, facet_label, with_series
-from runner.analysis.transfer import lr_curves
+from runner.analysis.transfer import STAYS, lr_curves
 from runner.analysis.transfer import transfer as best_rates
 from runner.store import Store
 from runner.views import alt
 from runner.views.captions import sweep_words
+from runner.views.drift import PUT, drift_laws, drift_lines, drift_table, drift_words, said_of
 from runner.views.laws import (
     AGREEMENT,
     BY_PROFILE,
     FITTED,
     THEORY,
-    break_words,
     law_lines,
     sentence,
-    signless,
-    slope_lines,
-    theory_words,
     verdict_words,
 )
 from runner.views.picture import COLUMN, PIECES, Part, Picture, Section, conditions, names
@@ -38,8 +35,6 @@ from runner.views.view import View
 METRIC = "train_loss"
 _OWN = ("stroke", "fill", "shape")
 """Channels of the panel of rates; colours are those of the losses."""
-_STAYS = ("stays_put", "stays_because")
-_PUT = "stays put: the rate changes by less than a factor of two over all of the range, by its 95 % interval"
 
 
 def transfer(
@@ -143,7 +138,7 @@ def _rates(rates: pd.DataFrame, facets: Sequence[str], lr_unit: str | None, layo
     channels = series_scales(series, ordered=False)
     # On a screen below the panel, so that titles side by side are as high.
     below: dict[str, Any] = {} if layout.paper else {"orient": "bottom", "symbolOpacity": 1}
-    names = legend(series, layout, columns=2, says=_said(rates, facets), **below)
+    names = legend(series, layout, columns=2, says=said_of(rates, facets), **below)
     # Not by the channel of the losses' colours: both legends stand above the panels in print.
     stroke = alt.Stroke("series:N", scale=channels["color"], legend=names)
     fill = alt.Fill("series:N", scale=channels["color"], legend=names)
@@ -161,7 +156,7 @@ def _rates(rates: pd.DataFrame, facets: Sequence[str], lr_unit: str | None, layo
         ],
     )  # fmt: skip
     if "piece" in rates:
-        fitted, predicted = law_lines(rows, _laws(rates, facets))
+        fitted, predicted = law_lines(rows, drift_laws(rates, facets))
         lines = [
             alt.Chart(rows_of(frame)).mark_line(**style).encode(x=x, y=y, stroke=stroke, detail="piece:N")
             for frame, style in ((predicted, THEORY), (fitted, FITTED))
@@ -173,37 +168,13 @@ def _rates(rates: pd.DataFrame, facets: Sequence[str], lr_unit: str | None, layo
     return layered([*bars, *lines, marks], f"{words} learning rate", *layout.size())
 
 
-def _said(rates: pd.DataFrame, facets: Sequence[str]) -> dict[str, str]:
-    """Return what the legend says of each series: its drift, and whether it stays put."""
-    named = with_series(rates, facets)
-    lines = dict(zip(_laws(rates, facets)["series"].unique(), _drifts(rates, facets), strict=True))
-    return {name: lines.get(name, name) for name in dict.fromkeys(named["series"])}
-
-
-def _laws(rates: pd.DataFrame, facets: Sequence[str]) -> pd.DataFrame:
-    """Return the pieces of the drifts as a table of slopes."""
-    slopes = {"drift": "slope", "drift_low": "low", "drift_high": "high"}
-    table = with_series(rates, facets).drop(columns=["low", "high"]).rename(columns=slopes)
-    table = table.assign(piece=0) if "piece" not in table else table
-    table = table.drop_duplicates(["series", "piece"]).dropna(subset=["slope"])
-    return table if "theory" in table else table.assign(theory=None)
-
-
-def _drifts(rates: pd.DataFrame, facets: Sequence[str]) -> list[str]:
-    """Return the drift of each facet that has one, theory beside it, and whether its rate stays put."""
-    laws = _laws(rates, facets)
-    put = {name: part["stays_put"].tolist() for name, part in laws.groupby("series", sort=False)}
-    lines = slope_lines(laws, signed=True)
-    return [f"{line}, stays put: {', then '.join(put[name])}" for name, line in zip(put, lines, strict=True)]
-
-
 def _caption(rates: pd.DataFrame, facets: Sequence[str], metric: str, shared: str, x: str) -> str:
     """Return the caption, the drifts included."""
     rate, words = _rate_of(rates)
     kind = f" with {BY_PROFILE}" if "piece" in rates else ""
-    drifts = [line.removeprefix(": ") for line in _drifts(rates, facets)]
+    drifts = drift_lines(rates, facets)
     drift = f" Doublings of the {words} learning rate per doubling of {_named(x)}{kind}: {'; '.join(drifts)}."
-    drift += f" {sentence(_PUT)}"
+    drift += f" {sentence(PUT)}"
     if rate == "edge":
         method = (
             "Largest stable rates are geometric means over seeds of the middle between the largest rate "
@@ -249,9 +220,9 @@ def _print(rates: pd.DataFrame, facets: Sequence[str], metric: str, out: Console
             view.add_row(name, *texts)
         out.print(view)
     out.print()
-    out.print(_drift_table(rates, rows))
+    out.print(drift_table(rates, rows))
     kind = "by profile likelihood" if "piece" in rates else "over seeds"
-    notes = [f"drift: doublings of the {words} lr per doubling of {_named(x)}, 95 % {kind}", _PUT]
+    notes = [f"drift: doublings of the {words} lr per doubling of {_named(x)}, 95 % {kind}", PUT]
     if "verdict" in rates and rates["verdict"].notna().any():
         notes.append(AGREEMENT)
     if rates["at_end"].any():
@@ -261,36 +232,9 @@ def _print(rates: pd.DataFrame, facets: Sequence[str], metric: str, out: Console
     out.print("\n".join(notes), style="dim")
 
 
-def _drift_table(rates: pd.DataFrame, rows: Sequence[tuple[str, pd.DataFrame]]) -> Any:
-    """Return the drifts as a table, a row for each piece, and whether the rate stays put."""
-    view = plain_table()
-    breaks = "break" in rates and rates["break"].notna().any()
-    headings = ("", "drift", *(("up to",) if breaks else ()), *(("theory",) if "theory" in rates else ()))
-    for heading in (*headings, "stays put?"):
-        view.add_column(heading, no_wrap=heading != "stays put?", header_style="dim")
-    for name, part in rows:
-        pieces = part.drop_duplicates("piece") if "piece" in part else part.head(1)
-        for place, row in enumerate(records(pieces)):
-            cells = {
-                "": "" if place else name, "drift": _drift(row), "up to": break_words(row),
-                "theory": theory_words(row).removeprefix(", theory "),
-            }  # fmt: skip
-            view.add_row(*(cells[heading] for heading in headings), verdict_words(row, *_STAYS))
-    return view
-
-
 def _named(x: str) -> str:
     """Return the key in a sentence."""
     return "the width" if x == "width" else x
-
-
-def _drift(row: Mapping[str, Any]) -> str:
-    """Return the drift with its interval."""
-    drift, low, high = (plain(row[name]) for name in ("drift", "drift_low", "drift_high"))
-    if drift is None:
-        return "-"
-    interval = "" if low is None else f" [{signless(low, '+.2f')}, {signless(high, '+.2f')}]"
-    return f"{signless(drift, '+.2f')}{interval}"
 
 
 def _on_page(store: Store, cells: pd.DataFrame, axes: Axes) -> Part:
@@ -307,13 +251,13 @@ def _on_page(store: Store, cells: pd.DataFrame, axes: Axes) -> Part:
         pieces = records(part.drop_duplicates("piece") if "piece" in part else part.head(1))
         rows.append([
             facet_label(axes.facets, facet), *(_best(found.get(value)) for value in values),
-            "; ".join(map(_drift, pieces)), "; ".join(verdict_words(row, *_STAYS) for row in pieces),
+            "; ".join(map(drift_words, pieces)), "; ".join(verdict_words(row, *STAYS) for row in pieces),
         ])  # fmt: skip
     return Part(
         chart(losses, best, axes.facets, METRIC, lr_unit(cells), Layout(), x),
         f"Best: the smallest {METRIC}, 95 % bootstrap over seeds in brackets. *: at an end of the grid, the "
         f"true best may lie beyond. Drift: doublings of the best rate per doubling of {_named(x)}. "
-        f"{sentence(_PUT)}",
+        f"{sentence(PUT)}",
         words,
         (", ".join(axes.facets), *(f"{x} {show(value)}" for value in values), "drift", "stays put?"),
         rows,
