@@ -284,7 +284,7 @@ def test_the_diagram_says_in_words_how_its_boundaries_scale(store, capsys):
     assert len(lines) == 2
     assert lines[0].startswith("ntk: diverges from unknown lr: nowhere from 0.01 to 10; rich from")
     assert lines[1].startswith("sp: diverges from lr ~ width^-1.0")
-    assert ", theory -1; rich from" in lines[1]
+    assert ", theory -1 (agrees); rich from" in lines[1]
     assert main(["phase", str(store), "--color", "ntk_change"]) == 0
     assert "diverges from" not in capsys.readouterr().out
 

@@ -212,7 +212,7 @@ def test_a_narrow_terminal_has_whole_numbers(store, capsys, monkeypatch):
     assert out.isascii()
     assert max(map(len, out.splitlines())) <= 40
     assert "ntk: 0.50 [0." in out
-    assert "theory 0.5, residual" in " ".join(out.split())
+    assert "theory 0.5 (agrees), residual" in " ".join(out.split())
 
 
 def test_json_csv_and_python_say_the_same(store, capsys):
@@ -282,7 +282,7 @@ def test_the_figure_shows_both(store, tmp_path):
     assert titles[3] == "gamma \u00d7 width^-0.50"
     view.save(tmp_path / "c.svg")
     caption = (tmp_path / "c.caption.txt").read_text()
-    assert "theory 0.5, residual" in caption
+    assert "theory 0.5 (agrees), residual" in caption
     assert "Exponents with 95 % intervals" in caption
 
 

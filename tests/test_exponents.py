@@ -370,5 +370,6 @@ def test_table_fits_a_plain_terminal(tables):
         line for line in text[text.index("\nntk ") :].splitlines() if "movement_frobenius  layer1" in line
     )
     assert "(hidden)" in hidden
-    assert hidden.split()[-1] == "3x5"
+    assert hidden.split()[-1] == "agrees"
+    assert "data: seeds x widths, 3x5" in text
     assert "-1" in hidden.split()

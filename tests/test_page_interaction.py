@@ -43,7 +43,7 @@ def test_a_click_shows_the_curves_of_the_point(visit):
     assert visit.curves()
     assert visit.curves() != before
     numbers = visit.page.inner_text("#numbers")
-    assert re.search(r"ntk_change\s+0\.0\d+\s+0\.0\d+ . 0\.0\d+", numbers)
+    assert re.search(r"ntk change\s+0\.0\d+\s+0\.0\d+ . 0\.0\d+", numbers)
 
 
 def test_the_pointer_shows_the_point_and_the_line(visit):
@@ -52,7 +52,7 @@ def test_the_pointer_shows_the_point_and_the_line(visit):
     assert re.search(r"parameterization\W+mup", tooltip)
     assert re.search(r"width\W+64", tooltip)
     assert re.search(r"seeds\W+0 crossover, 1 crossover", tooltip)
-    assert re.search(r"ntk_change\W+0\.\d+ \(0\.\d+ . 0\.\d+\)", tooltip)
+    assert re.search(r"ntk change\W+0\.\d+ \(0\.\d+ . 0\.\d+\)", tooltip)
     place = visit.page.evaluate(
         """() => {
             const wanted = ({ words, panel }) => words === "diverges from" && panel === "ntk";

@@ -98,7 +98,7 @@ def test_the_best_rate_against_gamma_breaks():
     straight = transfer(planted(), facets=(), x="gamma", pieces=1)
     assert list(straight.columns) == [
         "gamma", "best_lr", "low", "high", "at_end",
-        "drift", "drift_low", "drift_high", "too_coarse", "seeds",
+        "drift", "drift_low", "drift_high", "too_coarse", "stays_put", "stays_because", "seeds",
     ]  # fmt: skip
     assert straight["drift"].nunique() == 1
 

@@ -196,11 +196,14 @@ def test_a_grid_too_coarse_for_a_drift_says_so():
     assert not transfer(_losses({32: 0, 64: 1, 128: 2, 256: 3}, range(-4, 9))).iloc[0]["too_coarse"]
 
 
-def test_transfer_says_that_the_grid_is_too_coarse(store, capsys):
+def test_transfer_says_whether_the_rate_stays_put(store, capsys):
     assert main(["transfer", str(store.path)]) == 0
     out = capsys.readouterr().out
     assert "95 % over seeds" in out
-    assert ("?: grid too coarse" in out) == bool(store.transfer().table["too_coarse"].any())
+    table = store.transfer().table.drop_duplicates("parameterization").set_index("parameterization")
+    assert table["stays_put"].notna().all()
+    for name, word in table["stays_put"].items():
+        assert re.search(rf"{name} .*\] +{word}", out)
 
 
 @pytest.mark.parametrize(

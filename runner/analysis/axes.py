@@ -45,7 +45,8 @@ def enough_facets(cells: pd.DataFrame, axes: Sequence[str], facets: Sequence[str
 
 def measured_columns(cells: pd.DataFrame, least: int = 2) -> list[str]:
     """Return the numeric results of which cells have at least so many values, in the schema's order."""
-    keys = {column.name for column in CELLS if not column.nullable} | {"batch_size", "parameters"}
+    keys = {column.name for column in CELLS if not column.nullable or column.unit == "rows"}
+    keys |= {"batch_size", "parameters"}
     numbers = cells.select_dtypes("number").columns
     return [
         str(name) for name in numbers if not (name in keys or is_key(name)) and cells[name].nunique() >= least

@@ -9,8 +9,8 @@ from runner.scaling.alignment import assumed_alignment
 CHANGES = ("ntk_change", "kernel_distance", "feature_movement", "linearization_error", "pattern_change")
 """Measures that are one where all has changed."""
 SMALL, NEAR, APART = 0.15, 0.1, 0.5
-"""Up to which change theory's slopes hold, how near they must be, and how far apart terms are that ten-fold
-widths set apart."""
+"""Up to which change theory's slopes hold, how near measured ones must be, and how far apart terms are that
+ten-fold widths set apart."""
 
 LOOSE = 2.0
 """Times what seeds explain, from which on points do not lie where they should: half a dozen seeds tell their
@@ -26,6 +26,11 @@ def is_bent(row: Mapping[str, Any]) -> bool:
     Returns:
         False, too, where nothing tells.
     """
+    return is_loose(row)
+
+
+def is_loose(row: Mapping[str, Any]) -> bool:
+    """Tell whether what is left, ``residual``, is far more than the seeds explain, ``noise``."""
     residual, noise = plain(row.get("residual")), plain(row.get("noise"))
     return residual is not None and noise is not None and bool(residual >= LOOSE * noise)
 

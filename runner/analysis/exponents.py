@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from runner.analysis.beside import theory_speaks
+from runner.analysis.agreement import VERDICTS, Verdict, beside_theory, rivals_of
+from runner.analysis.beside import is_bent, theory_speaks, why_off
 from runner.analysis.broken import MOST_PIECES, broken_line
 from runner.analysis.columns import (
     facet_groups,
@@ -95,10 +96,11 @@ def fit(
         ``next_term`` (slope of the largest term that theory leaves out), which are those of the whole line,
         ``residual`` (of the points about one straight line, in logarithms) and ``noise`` (what of it the
         seeds' spread explains; both null where there is no bootstrap interval, which knows of seeds alone:
-        intervals of pieces are as wide as what they leave). Unless one piece is
-        asked for, also ``piece`` (from 0), ``first`` and ``last`` (the values on it), ``break`` (where it
-        ends), ``break_low`` and ``break_high`` (95 %, null where the data do not bound it); all three null
-        for the last piece.
+        intervals of pieces are as wide as what they leave), ``verdict`` and ``because`` (null where theory is
+        silent, else as :func:`runner.analysis.agreement.beside_theory` says). Unless one piece is asked for,
+        also ``piece`` (from 0), ``first`` and ``last`` (the values on it), ``break`` (where it ends),
+        ``break_low`` and ``break_high`` (95 %, null where the data do not bound it); all three null for the
+        last piece.
 
     Raises:
         UserError: If a metric or key is unknown, another key varies, the key has no numbers, or fewer than
@@ -114,9 +116,8 @@ def fit(
         counts |= {"cells": sum(found.seeds), "left_out": found.left_out}
         bounds = {"largest": max(means, default=np.nan), "next_term": found.next(x)}
         for place, line in enumerate(lines):
-            rows.append(
-                {**found.keys, **line, "theory": found.theory(x, place, len(lines)), **counts, **bounds}
-            )
+            row = {**found.keys, **line, "theory": found.theory(x, place, len(lines)), **counts, **bounds}
+            rows.append(row | found.judge(row, x, place)._asdict())
     measured = [
         "slope",
         "low",
@@ -130,6 +131,7 @@ def fit(
         "next_term",
         "residual",
         "noise",
+        *VERDICTS,
     ]
     broken = _PIECE if most > 1 else ()
     return pd.DataFrame(rows, columns=[*facets, "metric", "layer", "role", *broken, *measured])
@@ -212,7 +214,17 @@ class _Samples:
         """Return the slope of a piece that theory predicts, which speaks of limits: the outer pieces."""
         if self.metric is None or not theory_speaks(x, place, pieces):
             return None
-        return predicted_slope(self.metric, self.keys["role"], self.cell, x, rich=place > 0)
+        return self._predicted(self.cell, x, place)
+
+    def judge(self, row: Mapping[str, Any], x: str, place: int) -> Verdict:
+        """Return whether the slope of a piece is theory's."""
+        rivals = rivals_of(row["theory"], self.cell, lambda cell: self._predicted(cell, x, place))
+        bent = "no straight line describes the points" if is_bent(row) else None
+        return beside_theory(row, rivals, bent or why_off(row))
+
+    def _predicted(self, cell: dict[str, Any], x: str, place: int) -> float | None:
+        assert self.metric is not None, "theory is asked about metrics that it knows"
+        return predicted_slope(self.metric, self.keys["role"], cell, x, rich=place > 0)
 
     def next(self, x: str) -> float | None:
         """Return the slope of the largest term that theory leaves out."""

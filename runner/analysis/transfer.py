@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from runner.analysis.agreement import stays_put
 from runner.analysis.broken import Broken, broken_line
 from runner.analysis.columns import distinct, facet_groups, floats, group_places, numeric_column, show_values
 from runner.analysis.estimate import LEAST_SEEDS, RESAMPLES, Unsupported, numbers
@@ -15,6 +16,8 @@ from runner.analysis.straight import LEAST_WIDTHS
 from runner.errors import UserError
 
 LEAST_RATES = 3
+STAYS = ("stays_put", "stays_because")
+"""Columns that say whether a rate stays put, and why."""
 LAW = ("break", "break_low", "break_high")
 """Columns of a drift that may break, after ``piece`` and its drift."""
 
@@ -154,16 +157,19 @@ def transfer(
         seed), ``at_end`` (whether the best is an end of the grid, the true one may lie beyond), ``drift``
         (doublings of the best lr per doubling of the key, the same in each row of a facet; null with fewer
         than three values), ``drift_low``, ``drift_high``, ``too_coarse`` (whether that interval is wider than
-        the drift: the grid cannot measure it) and ``seeds``. Unless one piece is asked for, the drift is that
-        of the ``piece`` on which the value lies, through the best rates of single seeds, those at an end
-        left out, and ``break``, ``break_low``, ``break_high`` say where it ends (null for the last).
+        the drift: the grid cannot measure it), ``stays_put`` (``yes``, ``no`` or ``cannot tell``) and
+        ``stays_because``, as :func:`runner.analysis.agreement.stays_put` says, and ``seeds``. Unless one
+        piece is asked for, the drift is that of the ``piece`` on which the value lies, through the best rates
+        of single seeds, those at an end left out, and ``break``, ``break_low``, ``break_high`` say where it
+        ends (null for the last).
 
     References:
         Yang et al., arXiv 2203.03466 (muTransfer).
     """
     least, most = piece_bounds(pieces, x)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for facet, part in facet_groups(_rated(cells, metric, facets, x), facets):
+        own: list[dict[str, Any]] = []
         smallest = _best(part, metric, x)
         best, draws, single = _optima(part, metric, x)
         ends = {float(part["lr"].min()), float(part["lr"].max())}
@@ -181,14 +187,30 @@ def transfer(
         for place, rate in zip(distinct(best.index), best, strict=True):
             low, high = _percentiles(draws[place].to_numpy() if place in draws else np.array([]))
             drift = drifts[place]
-            rows.append(
+            own.append(
                 {**facet, x: place, "best_lr": rate, "low": low, "high": high}
                 | {"at_end": smallest.get(place) in ends, **drift}
                 | {"too_coarse": bool(drift["drift_high"] - drift["drift_low"] > abs(drift["drift"]))}
                 | {"seeds": part["seed"].nunique()}
             )
-    columns = [x, "best_lr", "low", "high", "at_end", *drift_columns(most), "too_coarse", "seeds"]
+        rows += with_stays(own, x, "best_lr")
+    columns = [x, "best_lr", "low", "high", "at_end", *drift_columns(most), "too_coarse", *STAYS, "seeds"]
     return pd.DataFrame(rows, columns=[*facets, *columns])
+
+
+def with_stays(rows: Sequence[dict[str, Any]], x: str, rate: str) -> list[dict[str, Any]]:
+    """Return the rows of a facet with :data:`STAYS`, which every piece of the drift has of its own."""
+    found = []
+    for row in rows:
+        known = [
+            one for one in rows if one.get("piece") == row.get("piece") and np.isfinite(float(one[rate]))
+        ]
+        places = [float(one[x]) for one in known]
+        doublings = float(np.log2(max(places) / min(places))) if places else 0.0
+        # An edge beyond the grid has no rate; a best rate at its end has one, which may not be the best.
+        verdict = stays_put(row, doublings, any(one["at_end"] for one in known))
+        found.append(row | dict(zip(STAYS, verdict, strict=True)))
+    return found
 
 
 def drift_columns(most: int) -> tuple[str, ...]:

@@ -15,12 +15,12 @@ from runner.analysis.regime import thresholds_of
 from runner.analysis.selection import facet_label, with_series
 from runner.errors import UserError
 from runner.store import Store
-from runner.views.collapse import METRIC, collapsed, exponent_words, loose
+from runner.views.collapse import METRIC, collapsed, exponent_words
 from runner.views.fit import panel
-from runner.views.laws import law_words
+from runner.views.laws import AGREEMENT, law_words, sentence, verdict_words
 from runner.views.picture import Part, Section
 from runner.views.scales import log_scale
-from runner.views.style import Layout, concat
+from runner.views.style import OWN, Layout, concat
 from runner.views.terminal import MISSING, short
 
 
@@ -55,10 +55,10 @@ def _boundaries(store: Store, cells: pd.DataFrame, axes: Axes) -> Part | None:
     if not rows:
         return None
     return Part(
-        concat(charts, Layout(), own=True) if charts else None,
+        concat(charts, Layout(), own=OWN) if charts else None,
         f"{axes.y} at the boundary, mean over seeds; in brackets 95 %: the spread of seeds and half of the "
         "bracket of the grid, or, where there is one seed, the bracket itself. The slope is of log "
-        f"{axes.y} against log {axes.x}, with theory's beside it where it speaks.",
+        f"{axes.y} against log {axes.x}, with theory's beside it where it speaks. {sentence(AGREEMENT)}",
         "\n".join(commands),
         (", ".join(axes.facets), "boundary", *(f"{axes.x} {show(value)}" for value in values), "slope"),
         rows,
@@ -114,7 +114,7 @@ def _collapse(store: Store, cells: pd.DataFrame, axes: Axes) -> Part | None:
             facet_label(axes.facets, [row[facet] for facet in axes.facets]),
             exponent_words(row),
             *(_percent(plain(row[name])) for name in ("residual", "noise")),
-            _one_curve(row),
+            verdict_words(row, "one_curve", "one_because"),
         ]
         for row in records(view.table)
     ]
@@ -128,13 +128,6 @@ def _collapse(store: Store, cells: pd.DataFrame, axes: Axes) -> Part | None:
     )
 
 
-def _one_curve(row: dict[str, Any]) -> str:
-    """Return whether the rescaled curves fall on one; empty where nothing tells."""
-    if plain(row["exponent"]) is None or plain(row["noise"]) is None:
-        return ""
-    return "as far as seeds tell" if loose(row) is None else "no: the curves do not collapse"
-
-
 def _percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.1f} %"
 
@@ -146,13 +139,13 @@ SECTIONS = (
         "Where movement passes the thresholds of the regimes and where training diverges. Points: means "
         "over seeds, bars: 95 %. Solid: fitted slopes; dotted: theory's.",
         _boundaries,
-        (105, 190, 330),
+        (105, 260, 380),
     ),
     Section(
         "collapse",
         "Collapse",
-        f"Curves of {METRIC}, as measured and with the abscissa rescaled by the power for which they are "
-        "one.",
+        f"Curves of {METRIC}, as measured and with the abscissa rescaled by the power for which they come "
+        "nearest to one curve. Whether they are one, the table says.",
         _collapse,
         (110, 200, 330),
     ),

@@ -5,7 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from runner.analysis.columns import config_columns, distinct, show, show_values
+from runner.analysis.agreement import same_networks
+from runner.analysis.columns import config_columns, distinct, records, show, show_values
 from runner.analysis.phase import STEP, Axes
 from runner.analysis.regime import REGIMES
 from runner.analysis.selection import tied_keys
@@ -59,11 +60,22 @@ def sweep_words(
         + (f"; {lost}." if lost else "."),
     ]
     parts += [f"{' and '.join(keys)} run together." for keys in tied_keys(config)]
+    parts += filter(None, [same_words(cells)])
     if at := config.get("at"):
         parts.append(f"Measures {at}.")
     if where:
         parts.append(f"Only cells with {' and '.join(where)}.")
     return " ".join(parts)
+
+
+def same_words(cells: pd.DataFrame) -> str:
+    """Return why cells of some parameterizations coincide; empty where none do."""
+    kinds = cells.drop_duplicates(["parameterization", "exponents", "optimizer"])
+    return " ".join(
+        f"{' and '.join(names)} are the same networks: their exponents differ by a shift in each layer that "
+        "leaves every step as it was (Yang & Hu, arXiv 2011.14522), so their cells coincide up to rounding."
+        for names in same_networks(records(kinds))
+    )
 
 
 def step_words(axes: Axes) -> str:

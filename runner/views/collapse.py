@@ -8,7 +8,6 @@ import pandas as pd
 from rich.console import Console
 
 from runner.analysis.axes import enough_facets
-from runner.analysis.beside import LOOSE
 from runner.analysis.boundary.collapse import collapse
 from runner.analysis.columns import column, distinct, groups, plain, records, show
 from runner.analysis.selection import default_facets, facet_label
@@ -16,6 +15,7 @@ from runner.errors import UserError
 from runner.store import Store
 from runner.views import alt
 from runner.views.captions import sweep_words
+from runner.views.laws import theory_words, verdict_words
 from runner.views.picture import names
 from runner.views.scales import Scale, column_title, lr_unit, value_scale
 from runner.views.style import Layout, concat, layered, legend, rows_of, series_scales, theme
@@ -69,11 +69,11 @@ def collapsed(
 
 def exponent_words(row: dict[str, Any]) -> str:
     """Return an exponent with its interval and theory, or why there is none."""
-    beta, low, theory = (plain(row[name]) for name in ("exponent", "low", "theory"))
+    beta, low = plain(row["exponent"]), plain(row["low"])
     if beta is None:
         return f"no exponent: {row['reason']}"
     interval = "" if low is None else f" [{_number(low)}, {_number(row['high'])}]"
-    return f"{_number(beta)}{interval}" + ("" if theory is None else f", theory {theory:.3g}")
+    return f"{_number(beta)}{interval}{theory_words(row)}"
 
 
 def _line(row: dict[str, Any], facets: Sequence[str]) -> str:
@@ -88,15 +88,21 @@ def _number(value: float, digits: int = 2) -> str:
     return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
-def loose(row: dict[str, Any]) -> str | None:
-    """Return what must be said where curves differ by far more than seeds do, None elsewhere."""
-    residual, noise = plain(row["residual"]), plain(row["noise"])
-    if residual is None or noise is None or residual < LOOSE * noise:
-        return None
-    return (
-        f"the curves do not collapse: they differ by {100 * residual:.0f} %, of which seeds explain "
-        f"{100 * noise:.0f} %; the exponent is only the best one"
-    )
+def doubts(row: dict[str, Any]) -> str | None:
+    """Return what must be said where the curves are not seen to be one, None elsewhere."""
+    one = plain(row["one_curve"])
+    if one == "no":
+        return (
+            f"the curves do not collapse: they differ by {100 * row['residual']:.0f} %, of which seeds "
+            f"explain {100 * row['noise']:.0f} %; the exponent is only the best one"
+        )
+    if one == "cannot tell":
+        return f"whether the curves are one cannot be told: {row['one_because']}"
+    return None
+
+
+_ABOVE = {"no": ", no collapse", "cannot tell": ", cannot tell"}
+"""What stands above the panel of curves that are not seen to be one."""
 
 
 def _chart(
@@ -122,9 +128,11 @@ def _chart(
             charts.append(_empty(layout))
             continue
         rescaled = f"{title} \u00d7 {key}^{_number(-row['exponent'])}"
-        heading = _number(row["exponent"]) if layout.paper else exponent_words(row)
+        number = _number(row["exponent"]) if layout.paper else exponent_words(row)
         scales = (value_scale(part[COLLAPSED], rescaled), up)
-        heading = f"exponent {heading}" + ("" if loose(row) is None else ", no collapse")
+        # In print of its facet: a heading that is the one above it would be left out.
+        lead = f"{label}, " if layout.paper and label else ""
+        heading = f"{lead}exponent {number}{_ABOVE.get(str(plain(row['one_curve'])), '')}"
         charts.append(_panel(part, COLLAPSED, scales, of, key, series, heading, layout, False))
     # Whatever the room, the two of a pair stand side by side or below each other.
     columns = layout.columns or 2
@@ -169,13 +177,13 @@ def _caption(table: pd.DataFrame, of: str, x: str, key: str, facets: Sequence[st
     """Return the caption, exponents and residuals included."""
     found = []
     for row in records(table):
-        rest = "" if loose(row) is None else f" ({loose(row)})"
+        rest = "" if doubts(row) is None else f" ({doubts(row)})"
         found.append(_line(row, facets) + rest)
     return (
         f"{of} against {x}, one curve per {key}: as measured, and against {x} {key}^-exponent with the "
-        f"exponent for which the curves fall on one. {shared} Points: geometric means over seeds of cells "
-        f"that trained. Exponents with 95 % intervals; residual: root mean square of the relative difference "
-        f"of a point and the other curves. {'; '.join(found)}."
+        f"exponent for which the curves come nearest to one. {shared} Points: geometric means over seeds of "
+        "cells that trained. Exponents with 95 % intervals; residual: root mean square of the relative "
+        f"difference of a point and the other curves. {'; '.join(found)}."
     )
 
 
@@ -205,7 +213,10 @@ def _print(table: pd.DataFrame, of: str, x: str, key: str, facets: Sequence[str]
         left = row["left_out"]
         out_of = f"{left} cells left out (diverged, failed, or no positive value)" if left else None
         reason = plain(row["reason"]) if wide or beta is not None else None  # a line says it already
-        found = [text for text in (reason, loose(row), out_of) if text is not None]
+        doubt, verdict = doubts(row), verdict_words(row)
+        reason = None if doubt is not None and str(reason) in doubt else reason
+        beside = f"beside theory's {theory:.3g}: {verdict}" if verdict else None
+        found = [text for text in (reason, doubt, beside, out_of) if text is not None]
         notes += [f"{label}: {text}" if label else text for text in found]
     if wide:
         out.print(view)

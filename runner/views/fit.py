@@ -9,7 +9,7 @@ import pandas as pd
 from rich.console import Console
 
 from runner.analysis.axes import calm_conditions
-from runner.analysis.beside import beside_assumed, is_bent, why_off
+from runner.analysis.beside import beside_assumed, is_bent
 from runner.analysis.broken import LEAST
 from runner.analysis.columns import groups, plain, records
 from runner.analysis.exponents import DEFAULT_METRICS, counted_as, fit_points
@@ -24,6 +24,7 @@ from runner.store import Store
 from runner.views import alt
 from runner.views.captions import sweep_words
 from runner.views.laws import (
+    AGREEMENT,
     BENT,
     BENT_WORDS,
     BY_PROFILE,
@@ -31,14 +32,19 @@ from runner.views.laws import (
     THEORY,
     break_words,
     law_lines,
+    sentence,
     signless,
     slope_lines,
+    verdict_words,
 )
 from runner.views.picture import METRICS, PIECES, THRESHOLDS, Part, Picture, Section, conditions, names
 from runner.views.scales import Scale, log_scale, range_bars, value_scale
-from runner.views.style import Layout, concat, layered, legend, rows_of, series_scales
+from runner.views.style import OWN, Layout, concat, layered, legend, rows_of, series_scales
 from runner.views.terminal import plain_table
 from runner.views.view import View
+
+_BESIDE = "theory, agrees?"
+"""Heading of theory's slope with the verdict behind it."""
 
 
 def fit(
@@ -102,7 +108,7 @@ def chart(
             metric, role, layer = key
             name = f"{metric}, {layer} ({role})" if layer is not None else str(metric)
             charts.append(panel(name, part, same, series, layout, across, x))
-    return concat(charts, layout, most=3)
+    return concat(charts, layout, most=3, own=OWN)
 
 
 def _panel_keys(frame: pd.DataFrame) -> list[tuple[Any, ...]]:
@@ -123,7 +129,8 @@ def panel(
         key: What the slopes are against.
     """
     channels = series_scales(series, ordered=False)
-    names = legend(series, layout, symbolOpacity=1)
+    says = dict(zip(fits["series"].unique(), slope_lines(fits), strict=True))
+    names = legend(series, layout, says=says, symbolOpacity=1)
     color = alt.Color("series:N", scale=channels["color"], legend=names)
     points = points.rename(columns={key: "x"})
     fitted, predicted = law_lines(points, fits)
@@ -145,10 +152,7 @@ def panel(
         if len(frame):
             lines = alt.Chart(rows_of(frame)).mark_line(**style)
             layers.append(lines.encode(x=x, y=y, color=color, detail="piece:N"))
-    # In print the caption says the slopes.
-    slopes: dict[str, Any] = {} if layout.paper else {"subtitle": slope_lines(fits)}
-    heading = alt.TitleParams(name.replace("_", " "), **slopes)
-    return layered([*layers, marks], heading, *layout.size())
+    return layered([*layers, marks], name.replace("_", " "), *layout.size())
 
 
 def _heights(*lines: pd.DataFrame) -> list[pd.Series]:
@@ -176,14 +180,15 @@ def print_fit(fits: pd.DataFrame, facets: Sequence[str], out: Console, x: str = 
     """Print the exponents, one table per facet, theory beside measurement; a narrow one has no counts."""
     broken = "piece" in fits
     # A narrow terminal has no counts, and the break stands in their place.
-    wide = 64 + 24 * broken
+    wide = 92 + 24 * broken
     ends = ("break",) if broken and fits["break"].notna().any() else ()
     data = ("data", "out") if out.width >= wide else ()
-    headings = ("metric", "layer", "slope", "95% interval", "theory", *ends, *data)
+    layer = ("layer",) if fits["layer"].notna().any() else ()
+    headings = ("metric", *layer, "slope", "95% interval", _BESIDE, *ends, *data)
     for values, part in groups(fits, [fits[facet] for facet in facets]):
         view = plain_table(facet_label(facets, values))
         for heading in headings:
-            named = heading in ("metric", "layer")
+            named = heading in ("metric", "layer", _BESIDE)
             view.add_column(
                 heading,
                 justify="left" if named else "right",
@@ -200,8 +205,10 @@ def print_fit(fits: pd.DataFrame, facets: Sequence[str], out: Console, x: str = 
     plural = counted_as(x)
     kind = "profile likelihood" if broken else "bootstrap over seeds"
     notes = [f"slope of log metric against log {x}; interval: {kind}"]
-    if data:
-        notes.append(f"data: seeds x {plural}")
+    counts = dict.fromkeys(_row(row)["data"] for row in records(fits[fits["cells"] > 0]))
+    notes.append(f"data: seeds x {plural}" + ("" if data else f", {', '.join(filter(None, counts))}"))
+    if fits["verdict"].notna().any():
+        notes.append(AGREEMENT)
     if ends:
         notes.append(f"break: {x} where a piece of the line ends, 95 %; the next row is the next piece")
     if fits["slope"].isna().any() or (not broken and fits["low"].isna().any()):
@@ -209,8 +216,9 @@ def print_fit(fits: pd.DataFrame, facets: Sequence[str], out: Console, x: str = 
         notes.append(f"{single}no slope with fewer than three {plural}")
     if any(map(is_bent, records(fits))):
         notes.append(f"{BENT_WORDS}; --pieces auto lets it break")
-    if reasons := dict.fromkeys(filter(None, map(why_off, records(fits)))):
-        notes.append(f"~: {'; '.join(reasons)}")
+    doubtful = [row for row in records(fits) if row["verdict"] == "cannot tell"]
+    if reasons := dict.fromkeys(row["because"] for row in doubtful):
+        notes.append(f"cannot tell: {'; '.join(reasons)}")
     notes += beside_assumed(records(fits))
     if (fits["left_out"] > 0).any():
         notes.append("out: cells left out (diverged, failed, or a value that is zero or null)")
@@ -228,7 +236,9 @@ def _row(row: dict[str, Any]) -> dict[str, str]:
         "layer": "" if again else layer + role,
         "slope": "-" if slope is None else signless(slope) + (BENT if is_bent(row) else ""),
         "95% interval": "-" if low is None else f"[{signless(low)}, {signless(high)}]",
-        "theory": "" if theory is None else f"{theory:.3g}{'' if why_off(row) is None else '~'}",
+        "theory": "" if theory is None else f"{theory:.3g}",
+        _BESIDE: "" if theory is None else f"{theory:.3g} {plain(row['verdict']) or ''}".strip(),
+        "verdict": verdict_words(row),
         "break": break_words(row),
         "data": "" if again else f"{row['seeds']}x{row['widths' if 'widths' in row else 'values']}",
         "out": "" if again else str(row["left_out"] or ""),
@@ -252,13 +262,14 @@ def _on_page(store: Store, cells: pd.DataFrame, axes: Axes, x: str = "width") ->
     words += [f"--where {condition}" for condition in where]
     if facets != default_facets(store, (x,)):
         words.append(f"--facet {','.join(facets) or 'none'}")
-    headings = ["metric", "layer", "slope", "95% interval", "theory"]
+    headings = ["metric", "layer", "slope", "95% interval", "theory", "verdict"]
     headings += ["break"] if "break" in fits and fits["break"].notna().any() else []
     named = with_series(fits, facets)
     rows = [[row["series"], *(_row(row)[heading] for heading in headings)] for row in records(named)]
     return Part(
         chart(points, fits, facets, Layout(), x),
         sweep_words(part, store.config, where, (x, *facets))
+        + f" {sentence(AGREEMENT)}"
         + (f" {BENT_WORDS}." if any(map(is_bent, records(fits))) else ""),
         " ".join(words),
         (", ".join(facets), *headings),
@@ -285,7 +296,7 @@ SECTIONS = [
         "Points: geometric means over seeds, bars: their range. Solid: fitted slopes; dotted: "
         "theory's, through the middle of the points. In brackets, 95 % intervals.",
         partial(_on_page, x=x),
-        (105, 190, 290),
+        (105, 260, 380),
         "No fits",
     )
     for x, title in _ON_PAGE.items()

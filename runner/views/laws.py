@@ -6,12 +6,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from runner.analysis.beside import is_bent
+from runner.analysis.beside import NEAR, is_bent
 from runner.analysis.columns import plain, records
 from runner.views.terminal import short
 
 BY_PROFILE = "95 % intervals by profile likelihood, as many pieces as the corrected BIC wants"
 """What is said of the intervals of a law that may break."""
+AGREEMENT = (
+    f"agrees: the 95 % interval comes within {NEAR:g} of theory's slope, which is that of a limit, and holds "
+    "none of another regime; disagrees: it stays further off; cannot tell: both lie in it, or the points "
+    "give no single slope"
+)
+"""What is said of verdicts beside theory."""
 BENT = "!"
 """Stands behind a slope where no straight line describes the points."""
 BENT_WORDS = (
@@ -63,19 +69,43 @@ def slope_lines(fits: pd.DataFrame, signed: bool = False) -> list[str]:
     lines: dict[str, str] = {}
     beyond = ""
     for fit in records(fits):
-        slope, low, theory = plain(fit["slope"]), plain(fit["low"]), plain(fit["theory"])
+        slope, low = plain(fit["slope"]), plain(fit["low"])
+        lead = f"{fit['series']}: " if fit["series"] else ""
         if slope is None:
-            lines[fit["series"]] = f"{fit['series']}: fewer than three values"
+            lines[fit["series"]] = f"{lead}fewer than three values"
             continue
         interval = "" if low is None else f" [{signless(low, form)}, {signless(fit['high'], form)}]"
         interval += BENT if is_bent(fit) else ""
-        text = f"{signless(slope, form)}{interval}" + ("" if theory is None else f", theory {theory:.3g}")
+        text = f"{signless(slope, form)}{interval}{theory_words(fit)}"
         if plain(fit.get("piece")):
             lines[fit["series"]] += f"; beyond {beyond} {text}"
         else:
-            lines[fit["series"]] = f"{fit['series']}: {text}"
+            lines[fit["series"]] = f"{lead}{text}"
         beyond = break_words(fit)
     return list(lines.values())
+
+
+def theory_words(row: Mapping[str, Any]) -> str:
+    """Return theory's slope behind a measured one, and whether they agree; empty where theory is silent."""
+    theory, verdict = plain(row.get("theory")), plain(row.get("verdict"))
+    if theory is None:
+        return ""
+    return f", theory {theory:.3g}" + ("" if verdict is None else f" ({verdict})")
+
+
+def sentence(words: str) -> str:
+    """Return a note of a table as a sentence of a caption.
+
+    >>> sentence("agrees: both")
+    'Agrees: both.'
+    """
+    return f"{words[:1].upper()}{words[1:]}."
+
+
+def verdict_words(row: Mapping[str, Any], verdict: str = "verdict", because: str = "because") -> str:
+    """Return a verdict with its reason; empty where nothing was asked."""
+    word, why = plain(row.get(verdict)), plain(row.get(because))
+    return "" if word is None else word + ("" if why is None else f": {why}")
 
 
 def signless(value: float, form: str = ".2f") -> str:
@@ -102,14 +132,13 @@ def law_words(row: dict[str, Any], x: str) -> str:
         row: Of the exponents.
         x: The key that the slope is against.
     """
-    slope, low, theory = (plain(row[key]) for key in ("slope", "slope_low", "theory"))
+    slope, low = plain(row["slope"]), plain(row["slope_low"])
     if slope is None:
         return f"no slope: {row['reason']}"
     words = signless(slope)
     if low is not None and np.isfinite(low):
         words += f" [{signless(low)}, {signless(row['slope_high'])}]"
-    if theory is not None:
-        words += f", theory {theory:.3g}"
+    words += theory_words(row)
     if ends := break_words(row):
         words += f", up to {x} {ends}"
     elif row["piece"]:

@@ -16,7 +16,7 @@ from runner.views.fit import panel
 from runner.views.laws import slope_lines
 from runner.views.picture import Picture, conditions, names
 from runner.views.scales import value_channel, width_scale
-from runner.views.style import Layout, concat, layered, legend, rows_of, series_scales, theme
+from runner.views.style import OWN, Layout, concat, layered, legend, rows_of, series_scales, theme
 from runner.views.terminal import plain_table, short
 from runner.views.view import View
 
@@ -92,7 +92,7 @@ def chart(
         mine = fits[(fits["quantity"] == quantity) & (fits["of"] == of)]
         title = f"{quantity}: {'mean deviation' if of == 'mean' else 'spread over seeds'}"
         charts.append(panel(title, points, mine, series, layout, across, "width"))
-    return concat(charts, layout, most=3, own=True)
+    return concat(charts, layout, most=3, own=OWN)
 
 
 def _losses(

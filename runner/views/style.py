@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,8 @@ FONT = "Helvetica, Arial, Liberation Sans, sans-serif"
 SERIES_COLORS = ("#0072B2", "#E69F00", "#56B4E9", "#D55E00", "#CC79A7", "#8C8C8C")
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
 DASHES = ([1, 0], [6, 2], [2, 2], [6, 2, 2, 2], [10, 3], [1, 3])
+OWN = ("color", "shape", "strokeDash")
+"""Channels of series, where every panel has others."""
 LEAST_HEIGHT, LEAST_TYPE = 48.0, 6.0
 """Of a panel and of a text in print, in points."""
 
@@ -84,7 +87,7 @@ def layered(layers: Sequence[Any], title: Any, width: float, height: float) -> A
 
 def concat(
     charts: Sequence[Any], layout: Layout, most: int = 4, title: str = "", subtitle: str = "",
-    own: bool = False,
+    own: Sequence[str] = (),
 ) -> alt.ConcatChart:  # fmt: skip
     """Return panels in rows: type and colours as in a paper's figure, colours of the theme as parameters.
 
@@ -92,7 +95,7 @@ def concat(
 
     Args:
         most: Panels side by side, if the layout does not say.
-        own: Whether a panel has legends of its own on a screen.
+        own: Channels of which every panel has scales and legends of its own on a screen.
     """
     columns = layout.columns_of(len(charts), most)
     figure: alt.ConcatChart = alt.concat(
@@ -105,9 +108,8 @@ def concat(
         more: dict[str, Any] = {"subtitle": subtitle} if subtitle else {}
         figure.title = alt.TitleParams(title, **more)
     if own and not layout.paper:
-        figure.resolve = alt.Resolve(
-            scale=alt.ScaleResolveMap(color="independent", shape="independent", strokeDash="independent")
-        )
+        apart: dict[str, Any] = dict.fromkeys(own, "independent")
+        figure.resolve = alt.Resolve(scale=alt.ScaleResolveMap(**apart))
     configured(figure, layout)
     return figure
 
@@ -159,14 +161,16 @@ _LEGENDS = "{top: {anchor: 'start', direction: 'vertical', margin: 3}}"
 
 
 def legend(
-    labels: Sequence[Any], layout: Layout, title: str | None = None, columns: int = 4, **more: Any
-) -> Any:
+    labels: Sequence[Any], layout: Layout, title: str | None = None, columns: int = 4,
+    says: Mapping[str, str] | None = None, **more: Any,
+) -> Any:  # fmt: skip
     """Return the legend of a channel of series: above the panels, in print as wide as the figure.
 
     Args:
         labels: What it names.
         title: What they are values of.
         columns: Labels side by side on a screen.
+        says: On a screen, what is said of each in place of its name, one a line. In print the caption does.
     """
     if layout.paper:
         lead = text_width(f"{title} ", layout.font) + 4 if title else 0
@@ -174,7 +178,15 @@ def legend(
         more = {"titleOrient": "left", "titleAnchor": "middle", "symbolSize": _SYMBOL} | more
     else:
         more = {"symbolSize": 50} | more
-    return alt.Legend(title=title, orient="top", columns=columns, **more)
+        if says is not None:
+            columns, more = 1, {"labelExpr": _label_of(says), "labelFontSize": layout.font + 1} | more
+    return alt.Legend(title=title, columns=columns, **{"orient": "top"} | more)
+
+
+def _label_of(says: Mapping[str, str]) -> str:
+    """Return the expression of the text of a label."""
+    chosen = (f"datum.label === {json.dumps(name)} ? {json.dumps(text)} : " for name, text in says.items())
+    return f"{''.join(chosen)}datum.label"
 
 
 def rows_of(frame: pd.DataFrame) -> pd.DataFrame:

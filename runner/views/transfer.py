@@ -11,12 +11,21 @@ from runner.analysis.edges import stable_rates
 from runner.analysis.moment import at_level
 from runner.analysis.phase import Axes
 from runner.analysis.selection import choose, default_facets, facet_label, with_series
-from runner.analysis.transfer import lr_curves
+from runner.analysis.transfer import STAYS, lr_curves
 from runner.analysis.transfer import transfer as best_rates
 from runner.store import Store
 from runner.views import alt
 from runner.views.captions import sweep_words
-from runner.views.laws import BY_PROFILE, FITTED, THEORY, law_lines, slope_lines
+from runner.views.drift import PUT, drift_laws, drift_lines, drift_table, drift_words, said_of
+from runner.views.laws import (
+    AGREEMENT,
+    BY_PROFILE,
+    FITTED,
+    THEORY,
+    law_lines,
+    sentence,
+    verdict_words,
+)
 from runner.views.picture import COLUMN, PIECES, Part, Picture, Section, conditions, names
 from runner.views.scales import Scale, column_title, log_scale, lr_unit, range_bars, value_scale
 from runner.views.style import Layout, concat, layered, legend, rows_of, series_scales
@@ -24,6 +33,8 @@ from runner.views.terminal import MISSING, plain_table, short
 from runner.views.view import View
 
 METRIC = "train_loss"
+_OWN = ("stroke", "fill", "shape")
+"""Channels of the panel of rates; colours are those of the losses."""
 
 
 def transfer(
@@ -79,10 +90,10 @@ def chart(
         value_scale(found["value"], metric.replace("_", " "), positive),
     )
     charts = [
-        _losses(part, facet_label(facets, found), values, metric, scales, layout, x, named=place == 0)
-        for place, (found, part) in enumerate(groups(losses, [losses[facet] for facet in facets]))
+        _losses(part, facet_label(facets, found), values, metric, scales, layout, x)
+        for found, part in groups(losses, [losses[facet] for facet in facets])
     ]
-    return concat([*charts, _rates(rates, facets, lr_unit, layout, x)], layout, most=3, own=True)
+    return concat([*charts, _rates(rates, facets, lr_unit, layout, x)], layout, most=3, own=_OWN)
 
 
 def _rate_of(rates: pd.DataFrame) -> tuple[str, str]:
@@ -92,7 +103,7 @@ def _rate_of(rates: pd.DataFrame) -> tuple[str, str]:
 
 def _losses(
     part: pd.DataFrame, title: str, values: Sequence[str], metric: str, scales: tuple[Scale, Scale],
-    layout: Layout, key: str, named: bool,
+    layout: Layout, key: str,
 ) -> Any:  # fmt: skip
     """Return the panel of one facet: loss along lr, its smallest marked."""
     rows = part.dropna(subset=["value"]).assign(series=part[key].map(show))
@@ -101,7 +112,7 @@ def _losses(
     color = alt.Color(
         "series:N",
         scale=series_scales(values, ordered=True)["color"],
-        legend=names if named or layout.paper else None,
+        legend=names,
     )
     x, y = scales[0].encode(alt.X, "lr"), scales[1].encode(alt.Y, "value")
     base = alt.Chart(rows_of(rows)).encode(x=x, y=y, color=color)
@@ -125,7 +136,9 @@ def _rates(rates: pd.DataFrame, facets: Sequence[str], lr_unit: str | None, layo
     rows = named[["series", "x", "value", "low", "high", "at_end"]]
     series = list(dict.fromkeys(named["series"]))
     channels = series_scales(series, ordered=False)
-    names = legend(series, layout, columns=2)
+    # On a screen below the panel, so that titles side by side are as high.
+    below: dict[str, Any] = {} if layout.paper else {"orient": "bottom", "symbolOpacity": 1}
+    names = legend(series, layout, columns=2, says=said_of(rates, facets), **below)
     # Not by the channel of the losses' colours: both legends stand above the panels in print.
     stroke = alt.Stroke("series:N", scale=channels["color"], legend=names)
     fill = alt.Fill("series:N", scale=channels["color"], legend=names)
@@ -143,7 +156,7 @@ def _rates(rates: pd.DataFrame, facets: Sequence[str], lr_unit: str | None, layo
         ],
     )  # fmt: skip
     if "piece" in rates:
-        fitted, predicted = law_lines(rows, _laws(rates, facets))
+        fitted, predicted = law_lines(rows, drift_laws(rates, facets))
         lines = [
             alt.Chart(rows_of(frame)).mark_line(**style).encode(x=x, y=y, stroke=stroke, detail="piece:N")
             for frame, style in ((predicted, THEORY), (fitted, FITTED))
@@ -151,44 +164,17 @@ def _rates(rates: pd.DataFrame, facets: Sequence[str], lr_unit: str | None, layo
         ]
     else:
         lines = [base.mark_line(strokeWidth=1.4).encode(x=x, y=y, stroke=stroke)]
-    heading: Any = f"{words} learning rate"
-    shown = _drifts(rates, facets)
-    if shown and not layout.paper:
-        heading = alt.TitleParams(heading, subtitle=shown)
     bars = [range_bars(known, x, up, stroke=stroke)] if rows["low"].notna().any() else []
-    return layered([*bars, *lines, marks], heading, *layout.size())
-
-
-def _laws(rates: pd.DataFrame, facets: Sequence[str]) -> pd.DataFrame:
-    """Return the pieces of the drifts as a table of slopes."""
-    slopes = {"drift": "slope", "drift_low": "low", "drift_high": "high"}
-    table = with_series(rates, facets).drop(columns=["low", "high"]).rename(columns=slopes)
-    table = table.drop_duplicates(["series", "piece"]).dropna(subset=["slope"])
-    return table if "theory" in table else table.assign(theory=None)
-
-
-def _drifts(rates: pd.DataFrame, facets: Sequence[str]) -> list[str]:
-    """Return the drift of each facet that has one, theory beside it."""
-    if "piece" in rates:
-        return slope_lines(_laws(rates, facets), signed=True)
-    return [
-        f"{row['series']}: {_drift(row)} doublings per doubling"
-        for row in records(with_series(rates, facets).drop_duplicates("series"))
-        if plain(row["drift"]) is not None
-    ]
+    return layered([*bars, *lines, marks], f"{words} learning rate", *layout.size())
 
 
 def _caption(rates: pd.DataFrame, facets: Sequence[str], metric: str, shared: str, x: str) -> str:
     """Return the caption, the drifts included."""
     rate, words = _rate_of(rates)
-    broken = "piece" in rates
-    drifts = _drifts(rates, facets) if broken else [
-        f"{row['series'] or 'all'} {_drift(row)}"
-        for row in records(with_series(rates, facets).drop_duplicates("series"))
-        if plain(row["drift"]) is not None
-    ]  # fmt: skip
-    kind = f" with {BY_PROFILE}" if broken else ""
-    drift = f" Doublings of the {words} learning rate per doubling of {_named(x)}{kind}: {', '.join(drifts)}."
+    kind = f" with {BY_PROFILE}" if "piece" in rates else ""
+    drifts = drift_lines(rates, facets)
+    drift = f" Doublings of the {words} learning rate per doubling of {_named(x)}{kind}: {'; '.join(drifts)}."
+    drift += f" {sentence(PUT)}"
     if rate == "edge":
         method = (
             "Largest stable rates are geometric means over seeds of the middle between the largest rate "
@@ -201,8 +187,6 @@ def _caption(rates: pd.DataFrame, facets: Sequence[str], metric: str, shared: st
             "Best rates lie at the vertex of a parabola through the smallest loss and its neighbours. Bars: "
             "95 % bootstrap over seeds."
         )
-        coarse = not broken and rates["too_coarse"].any()
-        drift += " A question mark: the grid is too coarse to tell." if coarse else ""
         ends = " Some best learning rates lie at an end of the grid." if rates["at_end"].any() else ""
     return (
         f"{metric} along the learning rate, and the {words} learning rate against {x}. {shared} Losses are "
@@ -214,19 +198,18 @@ def _caption(rates: pd.DataFrame, facets: Sequence[str], metric: str, shared: st
 def _print(rates: pd.DataFrame, facets: Sequence[str], metric: str, out: Console, x: str) -> None:
     """Print the learning rates, one row per facet, in as many tables as the terminal asks for."""
     rate, words = _rate_of(rates)
-    broken = "piece" in rates
     rows = [
         (facet_label(facets, values), part)
         for values, part in groups(rates, [rates[facet] for facet in facets])
     ]
     values = distinct(rates[x])
     named = max(len(x), *(len(name) for name, _ in rows))
-    each = max(1, (out.width - named - (0 if broken else 22)) // 10)
+    each = max(1, (out.width - named) // 10)
     for start in range(0, len(values), each):
         piece = values[start : start + each]
         title = f"lr of the smallest {metric}" if rate == "best_lr" else "largest stable lr"
         view = plain_table("(continued)" if start else title)
-        for heading in (x, *map(show, piece), *(() if broken else ("drift",))):
+        for heading in (x, *map(show, piece)):
             view.add_column(heading, justify="left" if heading == x else "right", no_wrap=True)
         for name, part in rows:
             found = {row[x]: row for row in records(part)}
@@ -234,14 +217,14 @@ def _print(rates: pd.DataFrame, facets: Sequence[str], metric: str, out: Console
                 short(found[n][rate]) + ("*" if found[n]["at_end"] else "") if n in found else MISSING
                 for n in piece
             ]
-            view.add_row(name, *texts, *(() if broken else (_drift(part.iloc[0]),)))
+            view.add_row(name, *texts)
         out.print(view)
-    if broken:
-        out.print("\n".join(["", *(f"drift, {line}" for line in _drifts(rates, facets))]))
-    interval = "" if broken else " over seeds"
-    notes = [f"drift: doublings of the {words} lr per doubling of {_named(x)}, 95 %{interval}; 0 is transfer"]
-    if not broken and rates["too_coarse"].any():
-        notes.append("?: grid too coarse, the interval is wider than the drift")
+    out.print()
+    out.print(drift_table(rates, rows))
+    kind = "by profile likelihood" if "piece" in rates else "over seeds"
+    notes = [f"drift: doublings of the {words} lr per doubling of {_named(x)}, 95 % {kind}", PUT]
+    if "verdict" in rates and rates["verdict"].notna().any():
+        notes.append(AGREEMENT)
     if rates["at_end"].any():
         beyond = "a seed diverged nowhere or everywhere, the edge lies beyond the grid"
         ends = "an end of the grid, the true best may lie beyond"
@@ -252,15 +235,6 @@ def _print(rates: pd.DataFrame, facets: Sequence[str], metric: str, out: Console
 def _named(x: str) -> str:
     """Return the key in a sentence."""
     return "the width" if x == "width" else x
-
-
-def _drift(row: Mapping[str, Any] | pd.Series) -> str:
-    """Return the drift with its interval, and a question mark where that is wider than the drift."""
-    drift, low, high = (plain(row[name]) for name in ("drift", "drift_low", "drift_high"))
-    if drift is None:
-        return "-"
-    interval = "" if low is None else f" [{low:+.2f}, {high:+.2f}]"
-    return f"{drift:+.2f}{interval}{'?' if row['too_coarse'] else ''}"
 
 
 def _on_page(store: Store, cells: pd.DataFrame, axes: Axes) -> Part:
@@ -274,18 +248,18 @@ def _on_page(store: Store, cells: pd.DataFrame, axes: Axes) -> Part:
     rows = []
     for facet, part in groups(best, [best[key] for key in axes.facets]):
         found = {row[x]: row for row in records(part)}
-        drift = slope_lines(_laws(part, ()), signed=True) if "piece" in part else [_drift(part.iloc[0])]
+        pieces = records(part.drop_duplicates("piece") if "piece" in part else part.head(1))
         rows.append([
             facet_label(axes.facets, facet), *(_best(found.get(value)) for value in values),
-            "; ".join(drift).removeprefix(": "),
+            "; ".join(map(drift_words, pieces)), "; ".join(verdict_words(row, *STAYS) for row in pieces),
         ])  # fmt: skip
     return Part(
         chart(losses, best, axes.facets, METRIC, lr_unit(cells), Layout(), x),
         f"Best: the smallest {METRIC}, 95 % bootstrap over seeds in brackets. *: at an end of the grid, the "
-        f"true best may lie beyond. Drift: doublings of the best rate per doubling of {_named(x)}; 0 is "
-        "transfer, and a question mark says that the grid is too coarse to tell.",
+        f"true best may lie beyond. Drift: doublings of the best rate per doubling of {_named(x)}. "
+        f"{sentence(PUT)}",
         words,
-        (", ".join(axes.facets), *(f"{x} {show(value)}" for value in values), "drift"),
+        (", ".join(axes.facets), *(f"{x} {show(value)}" for value in values), "drift", "stays put?"),
         rows,
     )
 
@@ -316,7 +290,7 @@ SECTIONS = [
         "Where the best learning rate stays put as width grows, it can be tuned on a narrow "
         "network and used on a wide one (muTransfer: Yang et al., arXiv 2203.03466).",
         _on_page,
-        (125, 180, 290),
+        (125, 220, 380),
         "No best learning rates",
     )
 ]

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from runner.analysis.agreement import VERDICTS, beside_theory, one_curve, rivals_of
+from runner.analysis.beside import is_loose
 from runner.analysis.boundary.overlap import LEAST_POINTS, Points, search
 from runner.analysis.boundary.properties import MOVEMENT, values_of
 from runner.analysis.boundary.scaling import predicted
@@ -56,7 +58,9 @@ def collapse(
         ``theory``, ``residual`` (root mean square of the difference of logarithms of a point and of what the
         other curves say there), ``noise`` (what of it the seeds' spread explains), ``curves``, ``points``,
         ``compared`` (points that other curves reach), ``seeds``, ``left_out`` (cells that diverged, failed or
-        have no positive value), ``reason`` (why there is no exponent or no interval); and one row per point:
+        have no positive value), ``reason`` (why there is no exponent or no interval), ``one_curve`` and
+        ``one_because`` (whether they are one, :func:`runner.analysis.agreement.one_curve`), ``verdict`` and
+        ``because`` (the exponent beside theory's); and one row per point:
         ``keys``, key, x, ``value``, ``seeds`` and ``collapsed`` (the rescaled x; null without an exponent).
 
     Raises:
@@ -87,12 +91,22 @@ def collapse(
         found = of_seeds(logs)
         cell = records(part.head(1))[0]
         theory = predicted(cell, "lazy_rich", x, key) if of in _MOVING else None
-        rows.append({**values, "theory": theory, "left_out": len(part) - len(there), **found})
+        row = {**dict.fromkeys(_COLUMNS), **found, "theory": theory, "left_out": len(part) - len(there)}
+        rows.append({**values, **row, **_judged(row, cell, x, key)})
         points.append(_table(logs, x, key, found.get("exponent", np.nan)).assign(**values))
     table = pd.DataFrame(rows, columns=[*keys, *_COLUMNS])
-    table = table.astype(dict.fromkeys(_COLUMNS[:6], float) | {"reason": object})
+    table = table.astype(dict.fromkeys(_COLUMNS[:6], float) | dict.fromkeys(_COLUMNS[11:], object))
     found_points = pd.concat(points, ignore_index=True)
     return table, found_points[[*keys, *found_points.columns.drop(list(keys))]]
+
+
+def _judged(row: dict[str, Any], cell: dict[str, Any], x: str, key: str) -> dict[str, Any]:
+    """Return whether curves are one, and whether their exponent is theory's."""
+    one = one_curve(row, is_loose(row))
+    rivals = rivals_of(row["theory"], cell, lambda other: predicted(other, "lazy_rich", x, key))
+    doubt = "the curves do not collapse" if one.verdict == "no" else None
+    beside = beside_theory(row | {"slope": row["exponent"]}, rivals, doubt)
+    return {"one_curve": one.verdict, "one_because": one.because, **beside._asdict()}
 
 
 def _table(logs: pd.DataFrame, x: str, key: str, beta: float) -> pd.DataFrame:
@@ -110,7 +124,7 @@ def _table(logs: pd.DataFrame, x: str, key: str, beta: float) -> pd.DataFrame:
 
 
 _COLUMNS = ("exponent", "low", "high", "theory", "residual", "noise", "curves", "points", "compared", "seeds",
-    "left_out", "reason")  # fmt: skip
+    "left_out", "reason", "one_curve", "one_because", *VERDICTS)  # fmt: skip
 _MOVING = (MOVEMENT, "ntk_change", "kernel_distance", "feature_movement")
 """Metrics that say how far features have formed: functions of the richness over that of the crossover."""
 

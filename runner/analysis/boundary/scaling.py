@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from runner.analysis.agreement import VERDICTS, Verdict, beside_theory, rivals_of
 from runner.analysis.beside import theory_speaks
 from runner.analysis.boundary.places import bracket_widths
 from runner.analysis.broken import LEAST, MOST_PIECES, broken_line
@@ -45,7 +46,7 @@ def exponents(
         One row per combination, end and piece: ``keys``, ``change``, ``piece`` (from 0), ``slope``,
         ``slope_low``, ``slope_high`` (95 %), ``theory``, ``first`` and ``last`` (the range of x), ``break``
         (where the piece ends; null for the last), ``break_low``, ``break_high``, ``values`` (of x), ``seeds``
-        (fewest at one) and ``reason``, where there is no slope.
+        (fewest at one), ``reason``, where there is no slope, ``verdict`` and ``because``, beside theory.
     """
     rows: list[dict[str, Any]] = []
     for values, part in facet_groups(seeds, keys):
@@ -75,8 +76,9 @@ def exponents(
                 if number < len(law.breaks):
                     end = law.breaks[number]
                     row |= {"break": end.place, "break_low": end.low, "break_high": end.high}
-                row["theory"] = predicted(config, of, along, x, number, len(law.pieces), change)
-                rows.append(row)
+                asked = (of, along, x, number, len(law.pieces), change)
+                row["theory"] = predicted(config, *asked)
+                rows.append(row | _judged(row, config, asked)._asdict())
     columns = [
         "change",
         "piece",
@@ -92,9 +94,16 @@ def exponents(
         "values",
         "seeds",
         "reason",
+        *VERDICTS,
     ]
     table = pd.DataFrame(rows, columns=[*keys, *columns])
-    return table.astype(dict.fromkeys(columns[2:11], float) | {"reason": object})
+    return table.astype(dict.fromkeys(columns[2:11], float) | dict.fromkeys(("reason", *VERDICTS), object))
+
+
+def _judged(row: dict[str, Any], config: dict[str, Any], asked: tuple[Any, ...]) -> Verdict:
+    """Return whether the slope of a piece is theory's, of :func:`predicted`."""
+    rivals = rivals_of(row["theory"], config, lambda cell: predicted(cell, *asked))
+    return beside_theory(row | {"low": row["slope_low"], "high": row["slope_high"]}, rivals)
 
 
 def inside(seeds: pd.DataFrame, change: str, x: str) -> pd.DataFrame:

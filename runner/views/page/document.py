@@ -19,6 +19,7 @@ from runner.analysis.phase import Axes, phase_grid
 from runner.analysis.regime import COLORS, LETTERS, REGIMES, TEXT_COLORS, thresholds_of
 from runner.analysis.selection import choose, default_facets
 from runner.errors import UserError
+from runner.schema import CELLS
 from runner.store import Store
 from runner.views.captions import common_words
 from runner.views.curves import FIELDS, curve_panel
@@ -29,11 +30,11 @@ from runner.views.page.explorer import parallel, scatter
 from runner.views.page.lines import BEST_BY, best_rates, critical_lines, lines_at_steps
 from runner.views.page.packing import pack_curves
 from runner.views.page.script import script
-from runner.views.page.sections import picture_section, sections
+from runner.views.page.sections import known_columns, picture_section, sections
 from runner.views.picture import Part, Section
 from runner.views.pictures import sections as picture_sections
-from runner.views.scales import lr_unit
-from runner.views.style import Layout, concat
+from runner.views.scales import column_title, lr_unit
+from runner.views.style import OWN, Layout, concat
 
 MOST_PANELS = 24
 MOST_CURVE_BYTES = 10_000_000
@@ -127,11 +128,22 @@ def _instrument(content: _Content, store: Store, shown: pd.DataFrame, axes: Axes
         "legend": {"names": list(REGIMES), "letters": LETTERS, "fills": COLORS, "inks": TEXT_COLORS},
         "lines": lines_at_steps(store, cells, judged, steps, axes, thresholds, panels),
         "theory": critical_lines(grid, axes, panels),
+        "words": _words(cells, store),
         "best": list(best_rates(cells, axes, panels)),
         "bestBy": BEST_BY,
         "colors": {"regime": regime_channel(), **color_channels(cells, measured_columns(cells))},
         "curves": _curves(content, store, cells, points),
     }  # fmt: skip
+
+
+def _words(cells: pd.DataFrame, store: Store) -> dict[str, tuple[str, str]]:
+    """Return what each measure is called, and what it means."""
+    known = {column.name for column in CELLS}
+    meanings = {column.name: column.meaning for column in known_columns(store)}
+    return {
+        name: (column_title(name) if name in known else name.replace("_", " "), meanings.get(name, ""))
+        for name in measured_columns(cells, least=1)
+    }
 
 
 def _curves(content: _Content, store: Store, cells: pd.DataFrame, points: pd.Series) -> dict[str, Any]:
@@ -145,7 +157,7 @@ def _curves(content: _Content, store: Store, cells: pd.DataFrame, points: pd.Ser
             "here: `runner curves` draws any"
         )
     blank = pd.DataFrame([dict.fromkeys(FIELDS, 1.0) | {"series": "", "line": ""}])
-    content.add("curves", concat([curve_panel(blank, "", "", None, False, Layout())], Layout(), own=True))
+    content.add("curves", concat([curve_panel(blank, "", "", None, False, Layout())], Layout(), own=OWN))
     return packed
 
 

@@ -41,7 +41,17 @@ def parallel() -> Any:
     brush = alt.selection_interval(name=BRUSH, encodings=["x", "y"], mark=_mark())
     data = alt.NamedData(PARALLEL)
     # An axis is a band as wide as its brush may be; lines pass through its middle.
-    x = alt.X("axis:N", sort=None, axis=alt.Axis(title=None, labelAngle=-20, labelLimit=140, orient="top"))
+    x = alt.X(
+        "axis:N",
+        sort=None,
+        axis=alt.Axis(
+            title=None,
+            labelAngle=-20,
+            labelLimit=140,
+            orient="top",
+            labelExpr="replace(datum.label, /_/g, ' ')",
+        ),
+    )
     y = alt.Y("place:Q", scale=alt.Scale(domain=[-0.03, 1.03], nice=False), axis=None)
     base = alt.Chart(data).encode(x=x, y=y)
     lines = base.transform_filter("datum.kind == 'line'").mark_line(strokeWidth=1.2).encode(

@@ -22,12 +22,12 @@ from runner.analysis.regime import (
 )
 from runner.analysis.regime_table import regime_table
 from runner.measures.catalog import MEASURES
-from runner.schema import CELLS
+from runner.schema import CELLS, Column
 from runner.store import Store
 from runner.store.arrow import column_of
 from runner.store.keys import is_key
 from runner.store.launches import read_launch
-from runner.views.captions import count_line
+from runner.views.captions import count_line, same_words
 from runner.views.claims import HEADINGS, claim_rows, paper_rows
 from runner.views.picture import Part, Section
 
@@ -48,6 +48,8 @@ def sections(
         "counts": _text(f"{count_line(cells)}; {seeds} seed{'s' if seeds > 1 else ''}{scope}"),
         "left_out": "".join(f"<p class=note>Not on this page: {_text(line)}</p>" for line in left_out),
         "axes": _text(f"{axes.y} over {axes.x}" + (f", by {', '.join(axes.facets)}" if axes.facets else "")),
+        "same": f"<p class=note>{_text(same)}</p>" if (same := same_words(cells)) else "",
+        "chips": " ".join(f"<span class=named>{_chip(name)} {name}</span>" for name in REGIMES),
         "regimes": _regimes(thresholds_of(store.config)),
         "measures": _measures(cells, store),
         "beside": _beside(cells, store),
@@ -87,7 +89,7 @@ def picture_section(section: Section, part: Part, asked: str = "") -> str:
     chart = f'<div class=chart id="{section.name}"></div>' if part.chart is not None else ""
     note = f"<p class=note>{_text(part.note)}</p>" if part.note else ""
     lines = "\n".join(f"{line} {asked}".strip() for line in part.command.splitlines())
-    command = f"<pre>{_text(lines)}</pre>" if lines else ""
+    command = f"<p class=note>The same in a terminal:</p><pre>{_text(lines)}</pre>" if lines else ""
     words = f"<h2>{_text(section.title)}</h2>\n<p>{_text(section.text)}</p>"
     table = html_table(part.head, part.rows) if part.rows else ""
     if len(part.rows) > _MOST_OPEN:
@@ -98,11 +100,7 @@ def picture_section(section: Section, part: Part, asked: str = "") -> str:
 def _regimes(thresholds: Mapping[str, Any]) -> str:
     """Return what the regimes are, by the thresholds that judged the newest launch."""
     texts = regime_texts(thresholds)
-    items = [
-        f'<dt><span class=chip style="background:{COLORS[name]};color:{TEXT_COLORS[name]}">{LETTERS[name]}'
-        f"</span> {name}</dt><dd>{_text(texts[name])}</dd>"
-        for name in REGIMES
-    ]
+    items = [f"<dt>{_chip(name)} {name}</dt><dd>{_text(texts[name])}</dd>" for name in REGIMES]
     flags = [
         f"<dt><span class=chip>{MARKS[name]}</span> {name.replace('_', ' ')}</dt><dd>{_text(text)}</dd>"
         for name, text in flag_texts(thresholds).items()
@@ -110,15 +108,25 @@ def _regimes(thresholds: Mapping[str, Any]) -> str:
     return f"<dl>{''.join([*items, *flags])}</dl>"
 
 
-def _measures(cells: pd.DataFrame, store: Store) -> str:
-    """Return the measures that some cell has, each in a sentence; those of users as they declare them."""
-    keys = {column.name for column in CELLS if not column.nullable}
-    own = sorted(set(cells.columns) - {column.name for column in CELLS})
+def _chip(regime: str) -> str:
+    """Return the letter of a regime on its colour."""
+    style = f"background:{COLORS[regime]};color:{TEXT_COLORS[regime]}"
+    return f'<span class=chip style="{style}">{LETTERS[regime]}</span>'
+
+
+def known_columns(store: Store) -> list[Column]:
+    """Return the columns of a store's cells: the schema's, and those of users as they declare them."""
+    own = sorted(set(store.cells.columns) - {column.name for column in CELLS})
     own = [name for name in own if not is_key(name)]
-    extras = [column_of(field) for field in store.table("cells", own).schema] if own else []
+    return [*CELLS, *(map(column_of, store.table("cells", own).schema) if own else ())]
+
+
+def _measures(cells: pd.DataFrame, store: Store) -> str:
+    """Return the measures that some cell has, each in a sentence."""
+    keys = {column.name for column in CELLS if not column.nullable}
     rows = [
         (column.name, column.meaning, column.unit, PAPERS.get(column.name, ""))
-        for column in (*CELLS, *extras)
+        for column in known_columns(store)
         if column.type == "float64" and column.name not in keys
         if column.name in cells and cells[column.name].notna().any()
     ]

@@ -33,7 +33,9 @@ function themed(spec) {
 // Panels side by side as the place allows: `around` is the room of axes and labels.
 export function arranged(spec, id, around, least, most) {
   const room = byId(id).clientWidth - 16;
-  const columns = Math.max(1, Math.min(spec.concat.length, Math.floor(room / (least + around))));
+  const panels = spec.concat.length;
+  const fitting = Math.max(1, Math.min(panels, Math.floor(room / (least + around))));
+  const columns = Math.ceil(panels / Math.ceil(panels / fitting)); // three and two rather than four and one
   const width = Math.max(60, Math.min(most, Math.floor(room / columns - around)));
   spec.columns = columns;
   for (const panel of spec.concat) {

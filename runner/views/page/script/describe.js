@@ -5,6 +5,7 @@ import { lineWords, linesAt } from "./lines.js";
 import { keyOf, letterAt, median, valueAt } from "./table.js";
 
 const TOLD = 12; // measures in a tooltip; the panel has all
+const OF_CELL = 3; // in that of a cell: those that a reader sees first
 
 export function placeOf(id) {
   const { axes, points } = data;
@@ -22,6 +23,11 @@ export function agreement(point) {
   if (!point.regime) return point.failed ? `${point.failed} of ${count} failed` : "no regime";
   return `${point.regime} (${point.agree} of ${count} seed${count > 1 ? "s" : ""})`;
 }
+
+// A column as people call it; its name and meaning where the pointer rests.
+const wordsOf = (name) => data.words[name]?.[0] ?? name;
+const named = (name) =>
+  data.words[name] ? element("span", { title: `${name}: ${data.words[name][1]}` }, wordsOf(name)) : name;
 
 // [name, median, smallest and largest] of each measure that is known of some cell.
 export function numbersOf(point, step) {
@@ -60,7 +66,7 @@ function pointRows(point, state) {
     [axes.y, shown(points.y[point.id])],
     ["regime", agreement(point)],
     ["seeds", seeds.length > 6 ? `${seeds.length}` : seeds.join(", ")],
-    ...told.map(([name, value, range]) => [name, range ? `${value} (${range})` : value]),
+    ...told.map(([name, value, range]) => [wordsOf(name), range ? `${value} (${range})` : value]),
   ];
 }
 
@@ -80,6 +86,10 @@ function cellRows(cell, state) {
     ["cell", data.cells.id[cell]],
     ...keys.map((key) => [key, shown(keyOf(data.cells, key, cell))]),
     ["regime", regimeOf(cell, state.step)],
+    ...data.curves.measures
+      .slice(0, OF_CELL)
+      .filter((name) => Object.hasOwn(data.cells.measures, name))
+      .map((name) => [wordsOf(name), shown(valueAt(data, cell, name, state.step))]),
   ];
 }
 
@@ -126,7 +136,7 @@ export function tableOf(head, rows) {
           element(
             "tr",
             {},
-            element("th", { scope: "row" }, first),
+            element("th", { scope: "row" }, named(first)),
             ...rest.map((value) => element("td", {}, value)),
           ),
         ),

@@ -78,7 +78,6 @@ function cellRow(point, state, faded) {
     value: point.value,
     plain: fill,
     letter: point.regime ? legend.letters[point.regime] + mark : point.failed ? "!" : "",
-    letterSize: letters < 6 ? 0 : letters,
     fill: measured ? "#ffffff" : fill,
     ink: measured || !point.regime ? "#000000" : legend.inks[point.regime],
     fade: faded ? FADED : 1,

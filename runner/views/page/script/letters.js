@@ -36,8 +36,17 @@ function heightAt(line, x) {
   return x1 > x0 ? y0 + ((y1 - y0) * (x - x0)) / (x1 - x0) : y1;
 }
 
-// Where the letter of a point stands: in the middle, or off it where a line passes through the middle.
+const SMALLER = [1, 0.85, 0.7]; // sizes of a letter that are tried where lines leave no room
+
+// Where the letter of a point stands, and how large it is: in the middle, or off it where a line passes through the
+// middle, and smaller where lines pass everywhere.
 export function letterPlace(id, drawn, axes, letters) {
+  const tried = SMALLER.map((share) => placed(id, drawn, axes, share * letters));
+  const { free, ...place } = tried.find((one) => one.free >= 0.95) ?? tried.at(-1);
+  return place;
+}
+
+function placed(id, drawn, axes, letters) {
   const { points } = data;
   const lines = Object.values(drawn[titleOf(points.panel[id])] ?? {});
   const [left, x, right] = ["x0", "x", "x1"].map((name) => axes.x.to(points[name][id]));
@@ -65,7 +74,8 @@ export function letterPlace(id, drawn, axes, letters) {
     [0.9, 1],
   ].map(([across, up]) => [x + across * reach[0], y + up * reach[1]]);
   const best = tried.reduce((one, other) => (free(other) > free(one) + 0.5 ? other : one));
+  const found = { letterSize: letters < 6 ? 0 : letters, free: free(best) / (0.7 * letters) };
   return best === tried[0]
-    ? { letterX: points.x[id], letterY: points.y[id] }
-    : { letterX: axes.x.from(best[0]), letterY: axes.y.from(best[1]) };
+    ? { ...found, letterX: points.x[id], letterY: points.y[id] }
+    : { ...found, letterX: axes.x.from(best[0]), letterY: axes.y.from(best[1]) };
 }

@@ -1,0 +1,66 @@
+"""The drift of a learning rate in words: its interval, theory beside it, and whether the rate stays put."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from runner.analysis.columns import plain, records
+from runner.analysis.selection import with_series
+from runner.analysis.transfer import STAYS
+from runner.views.laws import break_words, signless, slope_lines, theory_words, verdict_words
+from runner.views.terminal import plain_table
+
+PUT = "stays put: the rate changes by less than a factor of two over all of the range, by its 95 % interval"
+"""What it means that a rate stays put."""
+
+
+def drift_laws(rates: pd.DataFrame, facets: Sequence[str]) -> pd.DataFrame:
+    """Return the pieces of the drifts as a table of slopes."""
+    slopes = {"drift": "slope", "drift_low": "low", "drift_high": "high"}
+    table = with_series(rates, facets).drop(columns=["low", "high"]).rename(columns=slopes)
+    table = table.assign(piece=0) if "piece" not in table else table
+    table = table.drop_duplicates(["series", "piece"]).dropna(subset=["slope"])
+    return table if "theory" in table else table.assign(theory=None)
+
+
+def drift_lines(rates: pd.DataFrame, facets: Sequence[str]) -> list[str]:
+    """Return the drift of each facet that has one, theory beside it, and whether its rate stays put."""
+    laws = drift_laws(rates, facets)
+    put = {name: part["stays_put"].tolist() for name, part in laws.groupby("series", sort=False)}
+    lines = slope_lines(laws, signed=True)
+    return [f"{line}, stays put: {', then '.join(put[name])}" for name, line in zip(put, lines, strict=True)]
+
+
+def said_of(rates: pd.DataFrame, facets: Sequence[str]) -> dict[str, str]:
+    """Return what the legend says of each series: its drift, and whether it stays put."""
+    named = with_series(rates, facets)
+    lines = dict(zip(drift_laws(rates, facets)["series"].unique(), drift_lines(rates, facets), strict=True))
+    return {name: lines.get(name, name) for name in dict.fromkeys(named["series"])}
+
+
+def drift_table(rates: pd.DataFrame, rows: Sequence[tuple[str, pd.DataFrame]]) -> Any:
+    """Return the drifts as a table, a row for each piece, and whether the rate stays put."""
+    view = plain_table()
+    breaks = "break" in rates and rates["break"].notna().any()
+    headings = ("", "drift", *(("up to",) if breaks else ()), *(("theory",) if "theory" in rates else ()))
+    for heading in (*headings, "stays put?"):
+        view.add_column(heading, no_wrap=heading != "stays put?", header_style="dim")
+    for name, part in rows:
+        pieces = part.drop_duplicates("piece") if "piece" in part else part.head(1)
+        for place, row in enumerate(records(pieces)):
+            cells = {
+                "": "" if place else name, "drift": drift_words(row), "up to": break_words(row),
+                "theory": theory_words(row).removeprefix(", theory "),
+            }  # fmt: skip
+            view.add_row(*(cells[heading] for heading in headings), verdict_words(row, *STAYS))
+    return view
+
+
+def drift_words(row: Mapping[str, Any]) -> str:
+    """Return the drift with its interval."""
+    drift, low, high = (plain(row[name]) for name in ("drift", "drift_low", "drift_high"))
+    if drift is None:
+        return "-"
+    interval = "" if low is None else f" [{signless(low, '+.2f')}, {signless(high, '+.2f')}]"
+    return f"{signless(drift, '+.2f')}{interval}"
