@@ -113,6 +113,24 @@ def test_the_view(wide, tmp_path, capsys):
     assert "limit: exact" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("size", [0.5, 12.0, 1e30])
+def test_a_table_of_large_deviations_fits_into_80_columns(wide, monkeypatch, capsys, size):
+    def far(*args):
+        table, fits = approach(*args)
+        gaps = [name for name in table if name.startswith(("loss", "kernel"))]
+        signs = [-1 if name.endswith("_adjusted") else 1 for name in gaps]
+        rows = np.tile(size * np.array(signs), (len(table), 1))
+        return table.assign(width=16384, seeds=1536, **dict(zip(gaps, rows.T, strict=True))), fits
+
+    monkeypatch.setattr("runner.views.limit.approach", far)
+    assert run_in(wide.parents[1], "limit", "outputs/wide") == 0
+    lines = capsys.readouterr().out.splitlines()
+    top = next(place for place, line in enumerate(lines) if "seeds" in line)
+    assert lines[top].split() == "width loss adj +- spread worst adj +- spread apart seeds".split()
+    assert [len(line.split()) for line in lines[top + 1 : top + 4]] == [11] * 3
+    assert max(map(len, lines)) <= 80
+
+
 def test_a_store_without_it_is_told_how(wide):
     store = runner.load(wide)
     with pytest.raises(UserError, match=r"sweep with measure=\[basic,limit_distance\]"):
@@ -262,3 +280,4 @@ def test_what_is_left_of_a_kernel_distance_at_any_width():
     table = gapped(np.random.default_rng(1))
     assert left_of_kernel(table) == pytest.approx(0.03, rel=0.5)
     assert np.isnan(left_of_kernel(table[table["width"] < 100]))
+

@@ -122,7 +122,7 @@ def launch(
     workers = worker_count(plan.packs, device.type == "cpu", config["workers"])
     with kernel_memory(config.get("kernel_memory_mb")):
         # A worker imports what this process has, which is nearly all that either does before it trains.
-        ahead = forecast(plan, preflight.inspect, machine, workers, until_training=time.process_time())
+        ahead = forecast(plan, preflight.inspect, machine, workers, time.process_time(), store)
     if not record:
         return Launched("", plan.shards, plan.missing, plan.total, notes, ahead)
     tables.check_writable(store)

@@ -1,8 +1,7 @@
 """Limits of infinite width that cells are measured against: solved before the first of these cells trains."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from runner.planning.packs import Pack
@@ -29,6 +28,7 @@ def solve_limits(
     import torch
 
     from runner.measures.infinite_width import wanted_limit
+    from runner.numerics.threads import threads
     from runner.store.limits import stored_limit
 
     wanted = {}
@@ -47,23 +47,10 @@ def solve_limits(
             say(f"{what}, sample {replica + 1}, step {step}/{last}")
 
         # Of linear networks matrices are small: a second thread would wait at barriers.
-        with _threads(1 if problem.exact else torch.get_num_threads()):
+        with threads(1 if problem.exact else torch.get_num_threads()):
             limit = stored_limit(store, problem, sampling, progress)
         if trouble := limit.unreached(sampling):
             _log.warning(
                 "limit of %s: %s; raise units or replicas of measure.functions.limit_distance", of, trouble
             )
     say("")
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Multiply with so many threads in this block."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

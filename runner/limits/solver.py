@@ -106,6 +106,14 @@ class Limit:
         """The largest of them."""
         return float(self.errors.max())
 
+    def suffices(self, sampling: Sampling) -> bool:
+        """Return whether no more replicas are asked for."""
+        done = len(self.outputs)
+        if self.problem.exact or done >= sampling.replicas:
+            return True
+        # Where it diverges, more replicas do not make it finite.
+        return done >= LEAST and not self.error > sampling.error
+
     def unreached(self, sampling: Sampling) -> str:
         """Return in words what of the sampling was not reached; nothing where all of it was."""
         found = []
@@ -151,25 +159,14 @@ def solve(
         kept = _probes(problem, kernel.expand(len(outputs), -1, -1))
         return Limit(problem, outputs[None], kept[None], 0.0)
     found = before
-    while not _enough(found, sampling):
+    while found is None or not found.suffices(sampling):
         done = 0 if found is None else len(found.outputs)
         march = March(problem, sampling.units, sampling.tolerance, done)
         one = march.run(partial(progress, done))
         limit = Limit(problem, one.outputs[None], _probes(problem, one.kernel(problem))[None], one.dropped)
         found = limit if found is None else _joined([found, limit])
         after_replica(found)
-    assert found is not None
     return found
-
-
-def _enough(found: Limit | None, sampling: Sampling) -> bool:
-    if found is None:
-        return False
-    done = len(found.outputs)
-    if found.problem.exact or done >= sampling.replicas:
-        return True
-    # Where it diverges, more replicas do not make it finite.
-    return done >= LEAST and not found.error > sampling.error
 
 
 def _joined(limits: Sequence[Limit]) -> Limit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.grid.cell import Cell
@@ -21,12 +22,13 @@ _KINKED_FRAME = 6  # the same of relu, whose fields keep turning a little
 _REPLICAS = 4  # that usually suffice
 
 
-def limit_seconds(cells: Cells, machine: Machine) -> float:
+def limit_seconds(cells: Cells, machine: Machine, store: Path | None = None) -> float:
     """Return the seconds that the limits of some cells take, each solved once.
 
     Args:
         cells: To train; those without the measure ``limit_distance`` cost nothing.
         machine: Whose speeds it is told for.
+        store: Folder of a store: samples that it has of a limit cost nothing.
     """
     if not any('"limit_distance"' in settings for settings in cells.column("settings").values):
         return 0.0
@@ -36,20 +38,34 @@ def limit_seconds(cells: Cells, machine: Machine) -> float:
     for start in cells.starts(_SHARED).tolist():
         if (asked := wanted_limit(cells[start])) is not None:
             wanted[asked[0].key()] = asked
-    return sum(_seconds(problem, sampling, machine) for problem, sampling in wanted.values())
+    return sum(
+        _missing(problem, sampling, store) * _seconds(problem, sampling, machine)
+        for problem, sampling in wanted.values()
+    )
+
+
+def _missing(problem: Problem, sampling: Sampling, store: Path | None) -> int:
+    """Return how many samples are still to be drawn."""
+    from runner.store.limits import kept_limit
+
+    kept = kept_limit(store, problem, sampling) if store else None
+    if kept is not None and kept.suffices(sampling):
+        return 0
+    usual = 1 if problem.exact else min(sampling.replicas, _REPLICAS)
+    return max(1, usual - (0 if kept is None else len(kept.outputs)))
 
 
 def _seconds(problem: Problem, sampling: Sampling, machine: Machine) -> float:
+    """Return the seconds of one sample."""
     samples, steps = len(problem.gram), problem.steps[-1] + 1
     if problem.gamma == 0:
         return steps * _CALLS * machine.call
     if problem.exact:
-        units, vectors, replicas = samples + problem.depth * steps, steps / 2, 1
+        units, vectors = samples + problem.depth * steps, steps / 2
     else:
         each_vector = _KINKED_FRAME if problem.activation == "relu" else _FRAME
         units, vectors = sampling.units, sampling.units / each_vector
-        replicas = min(sampling.replicas, _REPLICAS)
     field = float(units * samples)
     each = problem.depth * (_CALLS * machine.call + _PASSES * 8 * field / machine.bandwidth(8 * field))
     each += (problem.depth - 1) * _PRODUCTS * 2 * field * vectors / machine.rate(1024, "float64")
-    return replicas * steps * each
+    return steps * each
