@@ -232,7 +232,7 @@ def run_shard(store: Path, launch: str, shard: int, progress: Progress | None = 
         try:
             progress.begin(todo, total - len(todo.cells), total)
             beating = _Beating(progress, state)
-            solve_limits(todo, store, beating.preparing, stop)
+            solve_limits(todo, store, beating, stop)
             train_packs(todo, trainer, count, beating, stop)
         except Stopped:
             state.state = "preempted"
@@ -254,6 +254,9 @@ class _Beating(Progress):
     def preparing(self, text: str) -> None:
         self.state.beat()
         self.progress.preparing(text)
+
+    def note(self, text: str) -> None:
+        self.progress.note(text)
 
     def begin_pack(self, pack: Pack) -> None:
         self.progress.begin_pack(pack)

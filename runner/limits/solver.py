@@ -115,19 +115,24 @@ class Limit:
         return done >= LEAST and not self.error > sampling.error
 
     def unreached(self, sampling: Sampling) -> str:
-        """Return in words what of the sampling was not reached; nothing where all of it was."""
+        """Return in words what of the limit was not reached, and what to do; nothing where all of it was."""
+        finite = self.outputs.isfinite().all(-1).all(0)
+        if not bool(finite.all()):
+            first = self.problem.steps[int(finite.logical_not().nonzero()[0])]
+            return f"it diverges, by step {first}; lower lr"
         found = []
         if not self.problem.exact and not self.error <= sampling.error:
             found.append(
-                f"standard error {self.error:.2g} > {sampling.error:g} after {len(self.outputs)} samples"
-                if self.error > sampling.error
-                else "no finite standard error: it diverges, or has one sample"
+                "no standard error of one sample"
+                if len(self.outputs) == 1
+                else f"standard error {self.error:.2g} > {sampling.error:g} after {len(self.outputs)} samples"
             )
         if not self.problem.exact and self.dropped > sampling.tolerance:
             found.append(
                 f"{self.dropped:.2g} > {sampling.tolerance:g} of a field left out at {sampling.units} units"
             )
-        return ", ".join(found)
+        more = "; raise units or replicas of measure.functions.limit_distance"
+        return ", ".join(found) + more if found else ""
 
     def _losses(self, outputs: Float64[Tensor, "*step sample"]) -> Float64[Tensor, "*step"]:
         rest = outputs[..., : self.problem.train] - self.problem.targets

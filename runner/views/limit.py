@@ -162,9 +162,7 @@ def _print(table: pd.DataFrame, fits: pd.DataFrame, facets: Sequence[str], out: 
     for values, part in groups(table, [table[facet] for facet in facets]):
         view = plain_table(facet_label(facets, values))
         for heading in ("width", *_HEADINGS.values(), "seeds"):
-            view.add_column(
-                heading, justify="right", no_wrap=True, header_style="dim", vertical="bottom"
-            )
+            view.add_column(heading, justify="right", no_wrap=True, header_style="dim", vertical="bottom")
         for row in records(part):
             values_ = (row[name] for name in _HEADINGS)
             view.add_row(show(row["width"]), *map(_percent, values_), str(row["seeds"]))
