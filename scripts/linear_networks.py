@@ -281,10 +281,15 @@ def tell(unit: str, width: np.ndarray, found: Sequence[tuple[np.ndarray, np.ndar
         mean, error = (np.array([each[of][place] for each in found]) for of in (0, 1))
         slope, low, high = mean_slope(width, mean, error)
         law = f"{slope:.2f} [{low:.2f}, {high:.2f}]" if high - low < 2 else "none"
-        each = "  ".join(f"{m:+.4f} +- {e:.4f}" for m, e in zip(width * mean, width * error, strict=True))
+        each = "  ".join(_with_error(*pair) for pair in zip(width * mean, width * error, strict=True))
         (a, b), (of_a, of_b), chi = orders(width, mean, error)
         print(f"  lr_unit={unit:9} {quantity:6}  {each}", flush=True)
-        print(f"    slope {law}; a {a:+.4f} +- {of_a:.4f}, b {b:+.2f} +- {of_b:.2f}, chi^2 {chi:.1f} a width")
+        print(f"    slope {law}; a {_with_error(a, of_a)}, b {_with_error(b, of_b)}, chi^2 {chi:.1f} a width")
+
+
+def _with_error(value: float, error: float) -> str:
+    digits = max(0, 1 - int(np.floor(np.log10(error))))  # two of the error
+    return f"{value:+.{digits}f} +- {error:.{digits}f}"
 
 
 if __name__ == "__main__":
