@@ -105,3 +105,32 @@ def test_limits_are_priced_once_for_all_widths_and_seeds():
     assert priced("linear", each=[{"gamma": 1.0}, {"gamma": 2.0}]) == pytest.approx(2 * one)
     assert priced("relu", each=[{}]) > priced("tanh", each=[{}]) > one
     assert priced("linear", {"functions": {}}, each=widths) == 0
+
+
+def test_limits_that_the_store_has_cost_nothing(tmp_path):
+    from cells import make_cell
+
+    from runner.limits import Sampling
+    from runner.measures.infinite_width import problem_for
+    from runner.store.limits import stored_limit
+
+    options = {"_target_": "runner.measures.limit_distance", "units": 64, "error": 1e-9}
+    measure = {"functions": {"limit_distance": options}}
+
+    def cells_of(**changes):
+        model = {"activation": changes.pop("activation", "tanh")}
+        return Cells.of([make_cell(parameterization="mup", model=model, measure=measure, **changes)])
+
+    exact, sampled = cells_of(activation="linear"), cells_of()
+    assert limit_seconds(exact, USUAL, tmp_path) == limit_seconds(exact, USUAL) > 0
+    stored_limit(tmp_path, problem_for(exact[0]), Sampling(64, error=1e-9))
+    assert limit_seconds(exact, USUAL, tmp_path) == 0
+    whole = limit_seconds(sampled, USUAL, tmp_path)
+
+    def stop(replica, step):
+        if replica == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stored_limit(tmp_path, problem_for(sampled[0]), Sampling(64, error=1e-9), stop)
+    assert limit_seconds(sampled, USUAL, tmp_path) == pytest.approx(3 / 4 * whole), "one sample of four"

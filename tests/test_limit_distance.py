@@ -1,7 +1,6 @@
 """Finite networks beside infinite width: the measure, the limits in a store, the slopes and the picture."""
 
 import json
-import logging
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from runner import data
 from runner.analysis.limit import adjusted, approach, left_of_kernel, mean_slope, spread_slope
 from runner.errors import UserError
 from runner.launching.limits import solve_limits
+from runner.launching.progress import Progress
 from runner.limits import Sampling, limits_from, problem_of, solve
 from runner.measures import Snapshot
 from runner.measures.infinite_width import limit_distance, problem_for, wanted_limit
@@ -113,10 +113,36 @@ def test_the_view(wide, tmp_path, capsys):
     assert "limit: exact" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("size", [0.5, 12.0, 1e30])
+def test_a_table_of_large_deviations_fits_into_80_columns(wide, monkeypatch, capsys, size):
+    def far(*args):
+        table, fits = approach(*args)
+        gaps = [name for name in table if name.startswith(("loss", "kernel"))]
+        signs = [-1 if name.endswith("_adjusted") else 1 for name in gaps]
+        rows = np.tile(size * np.array(signs), (len(table), 1))
+        return table.assign(width=16384, seeds=1536, **dict(zip(gaps, rows.T, strict=True))), fits
+
+    monkeypatch.setattr("runner.views.limit.approach", far)
+    assert run_in(wide.parents[1], "limit", "outputs/wide") == 0
+    lines = capsys.readouterr().out.splitlines()
+    top = next(place for place, line in enumerate(lines) if "seeds" in line)
+    assert " ".join(lines[top].split()) == "width loss adj +- spread worst adj +- spread apart seeds"
+    assert [len(line.split()) for line in lines[top + 1 : top + 4]] == [11] * 3
+    assert max(map(len, lines)) <= 80
+
+
 def test_a_store_without_it_is_told_how(wide):
     store = runner.load(wide)
     with pytest.raises(UserError, match=r"sweep with measure=\[basic,limit_distance\]"):
         approach(store.cells, store.trace.drop(columns="limit_train_loss"), ("gamma",))
+
+
+def test_networks_that_diverged_are_not_set_beside_it(wide):
+    store = runner.load(wide)
+    with pytest.raises(
+        UserError, match="must hold networks that trained beside a finite limit, got none of 12"
+    ):
+        approach(store.cells.assign(status="diverged"), store.trace, ("gamma",))
 
 
 def test_a_limit_goes_on_where_it_was_left(tmp_path):
@@ -140,13 +166,14 @@ def test_a_limit_goes_on_where_it_was_left(tmp_path):
 
 def test_what_packs_need_is_solved_before_they_train(tmp_path):
     packs = [type("Pack", (), {"cells": [small(width=8, gamma=g), make_cell()]}) for g in (1.0, 2.0)]
-    said = []
-    solve_limits(packs, tmp_path, said.append, bool)
+    said, watching = [], Progress()
+    watching.preparing = said.append
+    solve_limits(packs, tmp_path, watching, bool)
     assert said[0] == "limit 1/2: linear, depth 2, gamma 1, sample 1, step 0/4"
     assert said[-1] == ""
     assert len([*(tmp_path / "limits").glob("*.safetensors")]) == 2
     with pytest.raises(Stopped):
-        solve_limits(packs[:1], tmp_path / "other", said.append, lambda: True)
+        solve_limits(packs[:1], tmp_path / "other", watching, lambda: True)
 
 
 def test_limits_come_from_the_source_that_is_set():
@@ -208,28 +235,14 @@ def test_a_spread_is_fitted_over_lines():
     assert np.isnan(spread_slope(pd.DataFrame(rows[:12]), "gap", ("gamma",)))
 
 
-def test_a_limit_that_was_not_reached_says_so(tmp_path, monkeypatch):
-    said = []
-    monkeypatch.setattr(
-        logging.getLogger("runner.launching.limits"),
-        "warning",
-        lambda text, *words: said.append(text % words),
-    )
-    options = MEASURE["functions"]["limit_distance"] | {
-        "units": 64,
-        "replicas": 2,
-        "error": 1e-6,
-        "tolerance": 1e-6,
-    }
-    cell = small(
-        width=8,
-        depth=2,
-        model={"activation": "tanh"},
-        measure={"every": 2, "functions": {"limit_distance": options}},
-    )
-    solve_limits([type("Pack", (), {"cells": [cell, small(width=8)]})], tmp_path, lambda text: None, bool)
-    (said,) = said
-    assert said.startswith("limit of tanh, depth 2, gamma 1: standard error ")
+def test_a_limit_that_was_not_reached_says_so(tmp_path, capsys):
+    """In a sweep itself: Hydra had switched off what was said through a logger."""
+    words = [word for word in WORDS if not word.startswith(("width", "seed", "model", "name"))]
+    options = {"units": 64, "replicas": 2, "error": 1e-6, "tolerance": 1e-6}
+    words += [f"measure.functions.limit_distance.{name}={value}" for name, value in options.items()]
+    assert run_in(tmp_path, "sweep", *words, "width=8", "model.activation=tanh", "workers=1") == 0
+    (said,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("note:"))
+    assert said.startswith("note: limit of tanh, depth 2, gamma 2: standard error ")
     assert "> 1e-06 after 2 samples, " in said
     assert "of a field left out at 64 units; raise units or replicas" in said
 

@@ -18,6 +18,7 @@ from runner.limits.lazy import initial_kernel, kernel_descent
 from runner.limits.march import March
 from runner.limits.moments import MOMENTS, quadrature
 from runner.measures import limit_kernels
+from runner.numerics.threads import threads
 from runner.training.train import train_pack
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
@@ -152,20 +153,45 @@ def test_linear_networks_of_few_units_per_layer_have_it(depth):
     found = solve(case)
     close(losses[:, 0], found.loss, 1e-8)
     close(kernels[:, 0], found.mean_kernel, 1e-8)
-    start = linear_networks.gaps(case, inputs, 8, 2000, False, rng)["kernel_start"]
-    assert abs(start.mean()) < 4 * start.sem(), "at init the mean kernel is that of infinite width"
+    _, start = linear_networks.gaps(case, inputs, 8, 1000, False, rng)
+    off = start.mean(0) / (start.std(0) / len(start) ** 0.5)
+    assert (abs(off) < 4).all(), "at init the mean kernel is that of infinite width"
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_the_mean_deviation_of_a_kernel_vanishes_as_the_square_of_gamma(depth):
+    """Output weights of either sign are as likely: no odd order. Lazy networks keep the kernel of init."""
+    kernels = []
+    for gamma in (0.05, 0.1):
+        rng = np.random.default_rng(0)
+        values, start = linear_networks.gaps(*linear_networks.problem_of(depth, gamma), 64, 100, False, rng)
+        kernels.append(linear_networks.without(start, values)[0][1])
+    assert kernels[1] / kernels[0] == pytest.approx(4, rel=0.05)
+
+
+def test_means_without_controls_and_their_two_orders():
+    rng = np.random.default_rng(0)
+    controls = rng.standard_normal((4000, 3))
+    values = 0.25 + controls @ [[2.0], [0.0], [-1.0]] + 0.1 * rng.standard_normal((4000, 1))
+    mean, error = linear_networks.without(controls, values)
+    assert error[0] == pytest.approx(0.1 / 4000**0.5, rel=0.1)
+    assert abs(mean[0] - 0.25) < 4 * error[0]
+    width = np.array([64.0, 128, 256])
+    (a, b), errors, chi = linear_networks.orders(width, 0.3 / width - 5 / width**2, 0.01 / width)
+    assert (a, b, chi) == pytest.approx((0.3, -5, 0), abs=1e-9)
+    assert (errors > 0).all()
 
 
 @pytest.mark.parametrize(("activation", "depth"), [("linear", 3), ("tanh", 2), ("relu", 1), ("erf", 2)])
 def test_wide_networks_come_to_it(activation, depth):
     """The loss of 8 networks: their mean is off by their scatter, the sampling error and some 1 / width."""
-    common = {"depth": depth, "width": 512, "gamma": 2.0, "lr": 0.1, "steps": 20}
+    common = {"depth": depth, "width": 256, "gamma": 2.0, "lr": 0.1, "steps": 20}
     common |= {"model": {"activation": activation}, "measure": {"every": 1, "functions": {}}}
     one, dataset = cell_and_data(**common)
     cells = [cell_and_data(**common, seed=seed)[0] for seed in range(8)]
     tables = train_pack(cells, CPU)
     loss = torch.tensor(tables.trace["train_loss"], dtype=torch.float64).view(-1, 8)
-    found = solve(problem_of(one, dataset, EVERY), Sampling(units=2048, replicas=4, error=0.001))
+    found = solve(problem_of(one, dataset, EVERY), Sampling(units=1024, replicas=4, error=0.001))
     error = (loss.var(1) / 8 + found.loss_error**2).sqrt() / loss[0].mean()
     gap = (loss.mean(1) - found.loss) / loss[0].mean()
     assert float((gap.abs() - 3 * error).max()) < 0.01
@@ -263,6 +289,16 @@ def test_a_limit_that_diverges_is_data():
     assert len(found.outputs) == 4
 
 
+@pytest.mark.parametrize(("activation", "depth"), [("linear", 2), ("relu", 3)])
+def test_fields_beyond_what_floats_hold_end_it(activation, depth):
+    sampling = Sampling(units=64, replicas=1)
+    found = solve(problem(activation, depth, gamma=1e6, steps=(0, 1, 50)), sampling)
+    assert found.loss[0].isfinite()
+    assert found.loss[-1].isnan()
+    assert found.mean_kernel[-1].isnan().all()
+    assert found.unreached(sampling) == "it diverges, by step 50; lower lr"
+
+
 def test_what_is_left_out_is_said():
     found = March(problem("relu", 2, steps=(0, 20)), 64, 0.01, 0).run()
     assert found.dropped > 0.01
@@ -275,6 +311,19 @@ def test_what_is_left_out_is_said():
 def test_what_has_no_limit(changes, message):
     with pytest.raises(UserError, match=message):
         problem_of(*cell_and_data(**changes), (0,))
+
+
+def test_keys_do_not_depend_on_the_number_of_threads():
+    """Workers, which have one, look for what a process with many has solved."""
+    cell, dataset = cell_and_data(
+        lr_unit="sharpness", model={"activation": "erf"},
+        data={"dim": 30, "train_size": 128, "probe_size": 64, "test_size": 4},
+    )  # fmt: skip
+    keys = set()
+    for count in (1, 2):
+        with threads(count):
+            keys.add(problem_of(cell, dataset, (0, 10)).key())
+    assert len(keys) == 1
 
 
 def test_keys_name_all_that_numbers_depend_on():

@@ -60,7 +60,7 @@ def gaps(cells: pd.DataFrame, trace: pd.DataFrame) -> pd.DataFrame:
         The rows of ``cells`` that have them, with these columns.
 
     Raises:
-        UserError: If nothing was measured against a limit.
+        UserError: If nothing was measured against a limit, or all that was has diverged.
     """
     if "limit_train_loss" not in trace or not trace["limit_train_loss"].notna().any():
         raise UserError(
@@ -83,7 +83,12 @@ def gaps(cells: pd.DataFrame, trace: pd.DataFrame) -> pd.DataFrame:
     each["loss_gap"] = each["loss"] / each["limit"] - 1
     each["kernel_apart"] = each["square"] ** 0.5
     each["kernel_start"] = init["limit_kernel_gap"]
-    return ok.merge(each.drop(columns=["loss", "limit", "square"]), left_on="cell_id", right_index=True)
+    found = ok.merge(each.drop(columns=["loss", "limit", "square"]), left_on="cell_id", right_index=True)
+    if found.empty:
+        raise UserError(
+            f"STORE must hold networks that trained beside a finite limit, got none of {len(cells)}; lower lr"
+        )
+    return found
 
 
 def adjusted(group: pd.DataFrame) -> pd.DataFrame:

@@ -122,7 +122,7 @@ def launch(
     workers = worker_count(plan.packs, device.type == "cpu", config["workers"])
     with kernel_memory(config.get("kernel_memory_mb")):
         # A worker imports what this process has, which is nearly all that either does before it trains.
-        ahead = forecast(plan, preflight.inspect, machine, workers, until_training=time.process_time())
+        ahead = forecast(plan, preflight.inspect, machine, workers, time.process_time(), store)
     if not record:
         return Launched("", plan.shards, plan.missing, plan.total, notes, ahead)
     tables.check_writable(store)
@@ -232,7 +232,7 @@ def run_shard(store: Path, launch: str, shard: int, progress: Progress | None = 
         try:
             progress.begin(todo, total - len(todo.cells), total)
             beating = _Beating(progress, state)
-            solve_limits(todo, store, beating.preparing, stop)
+            solve_limits(todo, store, beating, stop)
             train_packs(todo, trainer, count, beating, stop)
         except Stopped:
             state.state = "preempted"
@@ -254,6 +254,9 @@ class _Beating(Progress):
     def preparing(self, text: str) -> None:
         self.state.beat()
         self.progress.preparing(text)
+
+    def note(self, text: str) -> None:
+        self.progress.note(text)
 
     def begin_pack(self, pack: Pack) -> None:
         self.progress.begin_pack(pack)

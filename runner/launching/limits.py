@@ -1,23 +1,18 @@
 """Limits of infinite width that cells are measured against: solved before the first of these cells trains."""
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from runner.launching.progress import Progress
 from runner.planning.packs import Pack
 from runner.preemption import Stopped
 
-_log = logging.getLogger(__name__)
 
-
-def solve_limits(
-    packs: Sequence[Pack], store: Path, say: Callable[[str], None], stop: Callable[[], object]
-) -> None:
+def solve_limits(packs: Sequence[Pack], store: Path, progress: Progress, stop: Callable[[], object]) -> None:
     """Solve what some packs need and the store lacks, with all cores.
 
     Args:
-        say: Told how far it is; an empty text at the end.
+        progress: Told how far it is, and what of a limit was not reached.
         stop: Says whether to stop.
 
     Raises:
@@ -29,6 +24,7 @@ def solve_limits(
     import torch
 
     from runner.measures.infinite_width import wanted_limit
+    from runner.numerics.threads import threads
     from runner.store.limits import stored_limit
 
     wanted = {}
@@ -41,29 +37,14 @@ def solve_limits(
         what = f"limit {place}/{len(wanted)}: {of}"
         last = problem.steps[-1]
 
-        def progress(replica: int, step: int, what: str = what, last: int = last) -> None:
+        def before_step(replica: int, step: int, what: str = what, last: int = last) -> None:
             if stop():
                 raise Stopped
-            say(f"{what}, sample {replica + 1}, step {step}/{last}")
+            progress.preparing(f"{what}, sample {replica + 1}, step {step}/{last}")
 
         # Of linear networks matrices are small: a second thread would wait at barriers.
-        with _threads(1 if problem.exact else torch.get_num_threads()):
-            limit = stored_limit(store, problem, sampling, progress)
+        with threads(1 if problem.exact else torch.get_num_threads()):
+            limit = stored_limit(store, problem, sampling, before_step)
         if trouble := limit.unreached(sampling):
-            _log.warning(
-                "limit of %s: %s; raise units or replicas of measure.functions.limit_distance", of, trouble
-            )
-    say("")
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Multiply with so many threads in this block."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+            progress.note(f"note: limit of {of}: {trouble}")
+    progress.preparing("")

@@ -14,6 +14,9 @@ class Progress:
     def preparing(self, text: str) -> None:
         """Say how far something is that packs wait for; an empty text once it is there."""
 
+    def note(self, text: str) -> None:
+        """Say what whoever watches should know."""
+
     def begin_pack(self, pack: Pack) -> None:
         """Say that a pack starts."""
 

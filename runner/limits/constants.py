@@ -29,6 +29,7 @@ from runner.errors import UserError
 from runner.grid.cell import Cell
 from runner.limits.lazy import initial_kernel
 from runner.limits.problem import Problem
+from runner.numerics.threads import threads
 from runner.scaling.parameterization import Role, Scaling
 
 
@@ -74,6 +75,7 @@ def require_limit(name: str, cell: Cell) -> None:
         )
 
 
+@threads(1)  # of as many the last bits are others, and with them the name under which a limit is kept
 def problem_of(cell: Cell, dataset: Dataset, steps: tuple[int, ...]) -> Problem:
     """Return the limit that a cell's networks go to as their width grows.
 

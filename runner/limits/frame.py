@@ -82,13 +82,16 @@ class Frame:
 
         Returns:
             Coordinates of the vectors in the frame, and the rows that are new in it.
+
+        Raises:
+            OverflowError: If their products are not finite.
         """
         before, units = len(self.basis), vectors.shape[1]
-        size = float(vectors.square().mean().sqrt())
+        size = float(_finite(vectors.square().mean()).sqrt())
         found = [self.basis.rows @ vectors.mT / units]
         rest = vectors - found[0].mT @ self.basis.rows
         while size > 0:
-            values, directions = torch.linalg.eigh(rest @ rest.mT / units)
+            values, directions = torch.linalg.eigh(_finite(rest @ rest.mT / units))
             left = float(values.clamp_min(0).mean().sqrt()) / size
             keep = values > max((self.tolerance * size) ** 2, _RANGE * float(values[-1]))
             keep[: max(0, len(keep) - (self.most - len(self.basis)))] = False
@@ -103,6 +106,13 @@ class Frame:
             found.append(new @ vectors.mT / units)
             rest = rest - (rest @ new.mT / units) @ new
         return torch.cat(found), self.basis.rows[before:]
+
+
+def _finite(products: Tensor) -> Tensor:
+    """Return products, unless fields have grown beyond what floats hold."""
+    if not bool(products.isfinite().all()):
+        raise OverflowError
+    return products
 
 
 def orthonormal(vectors: Vectors, basis: Vectors, passes: int = 2) -> Vectors:

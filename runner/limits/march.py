@@ -148,7 +148,10 @@ class March:
         kernels = torch.full((2, steps, layers, count, count), torch.nan, dtype=torch.float64)
         for step in range(problem.steps[-1] + 1):
             progress(step)
-            features, gradients, f = self._fields()
+            try:
+                features, gradients, f = self._fields()
+            except OverflowError:
+                break
             if not bool(f.isfinite().all()):
                 break
             if step in problem.steps:

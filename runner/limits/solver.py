@@ -106,20 +106,33 @@ class Limit:
         """The largest of them."""
         return float(self.errors.max())
 
+    def suffices(self, sampling: Sampling) -> bool:
+        """Return whether no more replicas are asked for."""
+        done = len(self.outputs)
+        if self.problem.exact or done >= sampling.replicas:
+            return True
+        # Where it diverges, more replicas do not make it finite.
+        return done >= LEAST and not self.error > sampling.error
+
     def unreached(self, sampling: Sampling) -> str:
-        """Return in words what of the sampling was not reached; nothing where all of it was."""
+        """Return in words what of the limit was not reached, and what to do; nothing where all of it was."""
+        finite = self.outputs.isfinite().all(-1).all(0)
+        if not bool(finite.all()):
+            first = self.problem.steps[int(finite.logical_not().nonzero()[0])]
+            return f"it diverges, by step {first}; lower lr"
         found = []
         if not self.problem.exact and not self.error <= sampling.error:
             found.append(
-                f"standard error {self.error:.2g} > {sampling.error:g} after {len(self.outputs)} samples"
-                if self.error > sampling.error
-                else "no finite standard error: it diverges, or has one sample"
+                "no standard error of one sample"
+                if len(self.outputs) == 1
+                else f"standard error {self.error:.2g} > {sampling.error:g} after {len(self.outputs)} samples"
             )
         if not self.problem.exact and self.dropped > sampling.tolerance:
             found.append(
                 f"{self.dropped:.2g} > {sampling.tolerance:g} of a field left out at {sampling.units} units"
             )
-        return ", ".join(found)
+        more = "; raise units or replicas of measure.functions.limit_distance"
+        return ", ".join(found) + more if found else ""
 
     def _losses(self, outputs: Float64[Tensor, "*step sample"]) -> Float64[Tensor, "*step"]:
         rest = outputs[..., : self.problem.train] - self.problem.targets
@@ -151,25 +164,14 @@ def solve(
         kept = _probes(problem, kernel.expand(len(outputs), -1, -1))
         return Limit(problem, outputs[None], kept[None], 0.0)
     found = before
-    while not _enough(found, sampling):
+    while found is None or not found.suffices(sampling):
         done = 0 if found is None else len(found.outputs)
         march = March(problem, sampling.units, sampling.tolerance, done)
         one = march.run(partial(progress, done))
         limit = Limit(problem, one.outputs[None], _probes(problem, one.kernel(problem))[None], one.dropped)
         found = limit if found is None else _joined([found, limit])
         after_replica(found)
-    assert found is not None
     return found
-
-
-def _enough(found: Limit | None, sampling: Sampling) -> bool:
-    if found is None:
-        return False
-    done = len(found.outputs)
-    if found.problem.exact or done >= sampling.replicas:
-        return True
-    # Where it diverges, more replicas do not make it finite.
-    return done >= LEAST and not found.error > sampling.error
 
 
 def _joined(limits: Sequence[Limit]) -> Limit:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -81,12 +82,14 @@ def forecast(
     machine: Machine,
     workers: int,
     until_training: float = 0.0,
+    store: Path | None = None,
 ) -> Forecast:
     """Return what a plan will take.
 
     Args:
         workers: Processes that a job has.
         until_training: Seconds that a process takes before it trains; with a single one it has passed.
+        store: Folder of the store, which may have limits of infinite width.
     """
     packs = plan.packs
     gains = np.ones(len(packs))
@@ -100,7 +103,7 @@ def forecast(
         together = packs.costs[(shard == number) & alone] / gains[(shard == number) & alone]
         shared = max(costs.sum() / workers, costs.max(initial=0.0))
         longest = max(longest, float(shared + together.sum()) + until_training * (workers > 1))
-    longest += limit_seconds(packs.cells, machine)
+    longest += limit_seconds(packs.cells, machine, store)
     memory = 0
     rows = {"cells": plan.missing, "trace": 0, "layers": 0, "outputs": 0}
     firsts = packs.cells.take(packs.stops - packs.sizes)

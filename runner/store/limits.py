@@ -37,22 +37,22 @@ def stored_limit(
     Raises:
         UserError: If the store cannot be written.
     """
-    path = store / FOLDER / f"{problem.key(asdict(sampling))}.safetensors"
-    with locked(store / FOLDER, f".{path.stem}.lock"):
-        return solve(problem, sampling, _read(path, problem), lambda limit: _write(path, limit), progress)
+    path = _path(store, problem, sampling)
+    with locked(path.parent, f".{path.stem}.lock"):
+        found = kept_limit(store, problem, sampling)
+        return solve(problem, sampling, found, lambda limit: _write(path, limit), progress)
 
 
-def is_stored(store: Path, problem: Problem, sampling: Sampling) -> bool:
-    """Return whether a store has something of a limit."""
-    return (store / FOLDER / f"{problem.key(asdict(sampling))}.safetensors").exists()
-
-
-def _read(path: Path, problem: Problem) -> Limit | None:
-    """Return the replicas in a file; None where there are none, or it is damaged."""
+def kept_limit(store: Path, problem: Problem, sampling: Sampling) -> Limit | None:
+    """Return the replicas that a store has of a limit; None where there are none, or they are damaged."""
     with suppress(OSError, SafetensorError, KeyError):
-        held = load_file(path)
+        held = load_file(_path(store, problem, sampling))
         return Limit(problem, held["outputs"], held["kernel"], float(held["dropped"]))
     return None
+
+
+def _path(store: Path, problem: Problem, sampling: Sampling) -> Path:
+    return store / FOLDER / f"{problem.key(asdict(sampling))}.safetensors"
 
 
 def _write(path: Path, limit: Limit) -> None:

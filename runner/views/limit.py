@@ -22,7 +22,7 @@ from runner.views.view import View
 
 _HEADINGS = {
     "loss_mean": "loss", "loss_adjusted": "adj", "loss_adjusted_error": "+-", "loss_spread": "spread",
-    "loss_worst": "worst", "kernel_adjusted": "kernel adj", "kernel_adjusted_error": "+-",
+    "loss_worst": "worst", "kernel_adjusted": "kernel\nadj", "kernel_adjusted_error": "+-",
     "kernel_spread": "spread", "kernel_apart": "apart",
 }  # fmt: skip
 """Of the printed table, in percent."""
@@ -162,11 +162,10 @@ def _print(table: pd.DataFrame, fits: pd.DataFrame, facets: Sequence[str], out: 
     for values, part in groups(table, [table[facet] for facet in facets]):
         view = plain_table(facet_label(facets, values))
         for heading in ("width", *_HEADINGS.values(), "seeds"):
-            view.add_column(heading, justify="right", no_wrap=True, header_style="dim")
+            view.add_column(heading, justify="right", no_wrap=True, header_style="dim", vertical="bottom")
         for row in records(part):
             values_ = (row[name] for name in _HEADINGS)
-            percent = ("-" if value is None else f"{100 * value:.2f}" for value in values_)
-            view.add_row(show(row["width"]), *percent, str(row["seeds"]))
+            view.add_row(show(row["width"]), *map(_percent, values_), str(row["seeds"]))
         out.print(view)
         if (left := plain(part["kernel_left"].iloc[0])) is not None:
             out.print(f"kernel apart at any width, without the spread: {100 * left:.2f} %", style="dim")
@@ -183,6 +182,14 @@ def _print(table: pd.DataFrame, fits: pd.DataFrame, facets: Sequence[str], out: 
         else "limit: exact",
     ]
     out.print("\n".join(notes), style="dim")
+
+
+def _percent(share: float | None) -> str:
+    """Return a share in percent, in six characters at most: eleven columns fit into a line of 80."""
+    if share is None:
+        return "-"
+    digits = ".2f" if abs(share) < 0.9999 else ".0f" if abs(share) < 999 else ".0e"
+    return f"{100 * share:{digits}}"
 
 
 PICTURE = Picture(
