@@ -12,6 +12,7 @@ SMALL, NEAR, APART = 0.15, 0.1, 0.5
 """Up to which change theory's slopes hold, how near measured ones must be, and how far apart terms are that
 ten-fold widths set apart."""
 
+NOT_STRAIGHT = "no straight line describes the points"
 LOOSE = 2.0
 """Times what seeds explain, from which on points do not lie where they should: half a dozen seeds tell their
 spread to a third or so."""

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from runner.analysis.agreement import VERDICTS, Verdict, beside_theory, rivals_of
-from runner.analysis.beside import is_bent, theory_speaks, why_off
+from runner.analysis.beside import NOT_STRAIGHT, is_bent, theory_speaks, why_off
 from runner.analysis.broken import MOST_PIECES, broken_line
 from runner.analysis.columns import (
     facet_groups,
@@ -219,7 +219,7 @@ class _Samples:
     def judge(self, row: Mapping[str, Any], x: str, place: int) -> Verdict:
         """Return whether the slope of a piece is theory's."""
         rivals = rivals_of(row["theory"], self.cell, lambda cell: self._predicted(cell, x, place))
-        bent = "no straight line describes the points" if is_bent(row) else None
+        bent = NOT_STRAIGHT if is_bent(row) else None
         return beside_theory(row, rivals, bent or why_off(row))
 
     def _predicted(self, cell: dict[str, Any], x: str, place: int) -> float | None:

@@ -38,6 +38,29 @@ def best_lr(cells: pd.DataFrame, metric: str = "train_loss", x: str = "width") -
     return best.where(np.isfinite(table.min(axis=1)))
 
 
+def grid_neighbours(cells: pd.DataFrame, best: pd.Series, x: str) -> pd.DataFrame:
+    """Return the rates of the grid on both sides of the smallest loss, and whether the upper one diverged.
+
+    Args:
+        cells: Those that :func:`best_lr` took.
+        best: What it returned.
+
+    Returns:
+        By the key ``last`` and ``first`` (NaN at an end of the grid) and ``at_edge``: whether the next larger
+        rate diverged with some seed, so that the best may lie anywhere up to it.
+    """
+    lost = cells["status"].astype(object) == "diverged"
+    rows = {}
+    for place, rate in best.items():
+        here = cells[x] == place
+        rates = np.sort(cells.loc[here, "lr"].astype(float).unique())
+        below, above = rates[rates < rate], rates[rates > rate]
+        last, first = (float(one[0]) if len(one) else np.nan for one in (below[::-1], above))
+        edge = bool((lost & here & (cells["lr"].astype(float) == first)).any())
+        rows[place] = {"last": last, "first": first, "at_edge": edge}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
 def require_inside(best: pd.Series, cells: pd.DataFrame) -> None:
     """Refuse a best lr at an end of the grid: the true one may lie beyond.
 
@@ -154,7 +177,9 @@ def transfer(
     Returns:
         The facet keys, the key, ``best_lr`` (null where every lr diverged), ``low``, ``high`` (95 %,
         resampling the seeds, and anywhere in its interval where the rate is known no better; null with one
-        seed), ``at_end`` (whether the best is an end of the grid, the true one may lie beyond), ``drift``
+        seed), ``last`` and ``first`` (the rates of the grid beside the smallest loss), ``at_end`` (whether
+        the best is an end of the grid, the true one may lie beyond), ``at_edge`` (whether the next larger
+        rate diverged, a bound likewise), ``drift``
         (doublings of the best lr per doubling of the key, the same in each row of a facet; null with fewer
         than three values), ``drift_low``, ``drift_high``, ``too_coarse`` (whether that interval is wider than
         the drift: the grid cannot measure it), ``stays_put`` (``yes``, ``no`` or ``cannot tell``) and
@@ -171,6 +196,7 @@ def transfer(
     for facet, part in facet_groups(_rated(cells, metric, facets, x), facets):
         own: list[dict[str, Any]] = []
         smallest = _best(part, metric, x)
+        beside = grid_neighbours(part, smallest, x)
         best, draws, single = _optima(part, metric, x)
         ends = {float(part["lr"].min()), float(part["lr"].max())}
         if most == 1:
@@ -189,12 +215,18 @@ def transfer(
             drift = drifts[place]
             own.append(
                 {**facet, x: place, "best_lr": rate, "low": low, "high": high}
-                | {"at_end": smallest.get(place) in ends, **drift}
+                | {name: beside.at[place, name] for name in ("last", "first")}
+                | {
+                    "at_end": smallest.get(place) in ends,
+                    "at_edge": bool(beside.at[place, "at_edge"]),
+                    **drift,
+                }
                 | {"too_coarse": bool(drift["drift_high"] - drift["drift_low"] > abs(drift["drift"]))}
                 | {"seeds": part["seed"].nunique()}
             )
         rows += with_stays(own, x, "best_lr")
-    columns = [x, "best_lr", "low", "high", "at_end", *drift_columns(most), "too_coarse", *STAYS, "seeds"]
+    columns = [x, "best_lr", "low", "high", "last", "first", "at_end", "at_edge"]
+    columns += [*drift_columns(most), "too_coarse", *STAYS, "seeds"]
     return pd.DataFrame(rows, columns=[*facets, *columns])
 
 
@@ -209,6 +241,10 @@ def with_stays(rows: Sequence[dict[str, Any]], x: str, rate: str) -> list[dict[s
         doublings = float(np.log2(max(places) / min(places))) if places else 0.0
         # An edge beyond the grid has no rate; a best rate at its end has one, which may not be the best.
         verdict = stays_put(row, doublings, any(one["at_end"] for one in known))
+        edges = sum(bool(one.get("at_edge")) for one in known)
+        if edges and not any(one["at_end"] for one in known):
+            words = f"at {edges} of {len(known)} it is the last rate before divergence, a bound"
+            verdict = verdict._replace(because="; ".join(filter(None, (verdict.because, words))))
         found.append(row | dict(zip(STAYS, verdict, strict=True)))
     return found
 

@@ -19,7 +19,7 @@ from runner.analysis.selection import choose, default_facets, facet_label
 from runner.errors import UserError
 from runner.store import Store
 from runner.views import alt
-from runner.views.captions import sweep_words
+from runner.views.captions import INTERVAL, sweep_words
 from runner.views.collapse import METRIC, collapsed
 from runner.views.laws import law_words
 from runner.views.phase.chart import Overlay, phase_chart
@@ -155,8 +155,7 @@ def _caption(table: pd.DataFrame, laws: pd.DataFrame, what: Property, axes: Axes
     found = f" Slopes of log {axes.y} against log {axes.x}: {'; '.join(slopes)}." if slopes else ""
     return (
         f"Where {what.name} begins or ends along {axes.y} ({what.meaning}), over the regimes. {shared} Line: "
-        "mean over seeds; band: 95 % interval, which holds the spread of the seeds and half of the bracket "
-        f"between the two cells around each place.{found}"
+        f"mean over seeds; band: 95 % interval. {INTERVAL}{found}"
     )
 
 

@@ -1,6 +1,6 @@
 """How the boundaries of a diagram scale: sections of the page, places and exponents beside theory."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pandas as pd
@@ -15,6 +15,7 @@ from runner.analysis.regime import thresholds_of
 from runner.analysis.selection import facet_label, with_series
 from runner.errors import UserError
 from runner.store import Store
+from runner.views.captions import INTERVAL, hollow_words, repeated, same_words, twin_series
 from runner.views.collapse import METRIC, collapsed, exponent_words
 from runner.views.fit import panel
 from runner.views.laws import AGREEMENT, law_words, sentence, verdict_words
@@ -47,21 +48,24 @@ def _boundaries(store: Store, cells: pd.DataFrame, axes: Axes) -> Part | None:
         for change, part in found.groupby("change"):
             own = laws[laws["change"] == change]
             words = WORDS[name, str(change)]
+            # Not every parameterization need have a cell in the regime that the threshold is of.
+            level = "" if name == "diverged" else f" (movement {what.level:.3g})"
+            title, words = f"{words} {axes.y}{level}", f"{words}{level}"
             rows += _rows(part, own, axes, values, words)
             if fit and part[axes.x].nunique() > 1:
-                charts.append(_panel(part, own, axes, f"{words} {axes.y}"))
+                charts.append(_panel(part, own, axes, title, repeated(cells)))
         facet = f" --facet {','.join(axes.facets) or 'none'}"
         commands.append(f"runner boundary {store.path} --of {of} --along {axes.y} --x {axes.x}{facet}")
     if not rows:
         return None
     return Part(
         concat(charts, Layout(), own=OWN) if charts else None,
-        f"{axes.y} at the boundary, mean over seeds; in brackets 95 %: the spread of seeds and half of the "
-        "bracket of the grid, or, where there is one seed, the bracket itself. The slope is of log "
-        f"{axes.y} against log {axes.x}, with theory's beside it where it speaks. {sentence(AGREEMENT)}",
+        f"{axes.y} at the boundary, mean over {cells['seed'].nunique()} seeds; in brackets 95 %, or, where "
+        f"there is one seed, what was measured around it. {INTERVAL} The slope is of log {axes.y} against log {axes.x}, with theory's beside it where it speaks. {sentence(AGREEMENT)}",
         "\n".join(commands),
         (", ".join(axes.facets), "boundary", *(f"{axes.x} {show(value)}" for value in values), "slope"),
         rows,
+        lead=f"{same_words(cells)} {hollow_words(cells)}",
     )
 
 
@@ -88,7 +92,7 @@ def _place(row: dict[str, Any] | None) -> str:
     return short(row["place"]) + ("" if low is None else f" [{short(low)}, {short(high)}]")
 
 
-def _panel(part: pd.DataFrame, laws: pd.DataFrame, axes: Axes, title: str) -> Any:
+def _panel(part: pd.DataFrame, laws: pd.DataFrame, axes: Axes, title: str, same: Collection[str]) -> Any:
     """Return one boundary's places against x, with the lines that are fitted and theory's."""
     points = with_series(part, axes.facets).rename(columns={"place": "value"})
     points = points.assign(
@@ -97,7 +101,16 @@ def _panel(part: pd.DataFrame, laws: pd.DataFrame, axes: Axes, title: str) -> An
     fits = with_series(laws, axes.facets).rename(columns={"slope_low": "low", "slope_high": "high"})
     fits = fits[fits["slope"].notna()]
     across = log_scale(points[axes.x], axes.x)
-    return panel(title, points, fits, list(dict.fromkeys(points["series"])), Layout(), across, axes.x)
+    return panel(
+        title,
+        points,
+        fits,
+        list(dict.fromkeys(points["series"])),
+        Layout(),
+        across,
+        axes.x,
+        twin_series(points, same),
+    )
 
 
 def _collapse(store: Store, cells: pd.DataFrame, axes: Axes) -> Part | None:

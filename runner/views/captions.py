@@ -1,6 +1,6 @@
 """Words that captions, the page and the terminal share: the sweep, its cells and seeds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -73,9 +73,57 @@ def same_words(cells: pd.DataFrame) -> str:
     kinds = cells.drop_duplicates(["parameterization", "exponents", "optimizer"])
     return " ".join(
         f"{' and '.join(names)} are the same networks: their exponents differ by a shift in each layer that "
-        "leaves every step as it was (Yang & Hu, arXiv 2011.14522), so their cells coincide up to rounding."
+        "leaves every step as it was (Yang & Hu, arXiv 2011.14522), so their cells coincide up to rounding, "
+        "which training near divergence amplifies."
         for names in same_networks(records(kinds))
     )
+
+
+def repeated(cells: pd.DataFrame) -> frozenset[str]:
+    """Return the parameterizations whose networks are those of another one before, by name."""
+    kinds = cells.drop_duplicates(["parameterization", "exponents", "optimizer"])
+    return frozenset(name for names in same_networks(records(kinds)) for name in sorted(names)[1:])
+
+
+def twin_series(named: pd.DataFrame, same: Collection[str]) -> list[str]:
+    """Return the series of parameterizations whose networks are those of one before.
+
+    Args:
+        named: Rows with ``series``, and ``parameterization`` where it is a facet.
+        same: As :func:`repeated` gives them.
+    """
+    if "parameterization" not in named:
+        return []
+    return list(dict.fromkeys(named.loc[named["parameterization"].isin(list(same)), "series"]))
+
+
+def hollow_words(cells: pd.DataFrame) -> str:
+    """Return whose marks are larger for lying on others, as a sentence; empty where none do."""
+    names = sorted(repeated(cells))
+    return f"The larger marks around others are those of {' and '.join(names)}." if names else ""
+
+
+INTERVAL = (
+    "The interval is of the mean over seeds (Student's t, the spread of seeds pooled over the places of a line), "
+    "joined with half of the step of the grid where a place is only known to lie between two cells. Where a "
+    "place was interpolated between them it has the spread of seeds alone, not the error of the interpolation: "
+    "it may be narrower than the grid."
+)
+"""Of what the 95 % interval of a boundary is."""
+BEST_INTERVAL = (
+    "Best rates lie at the vertex of a parabola through the smallest loss and its neighbours on the grid; their "
+    "95 % intervals resample the seeds of each {x}, not pooled, and do not hold the error of the parabola: "
+    "without it a best rate is known to lie between these neighbours"
+)
+"""Of what the interval of a best rate is."""
+AT_EDGE = "the last rate before training diverges: a bound, the best may lie up to the rate that diverged"
+"""What it means that a best rate is at the edge of divergence."""
+
+
+def step_of(cells: pd.DataFrame) -> list[str]:
+    """Return after how many steps cells ended, as a condition, where all have as many."""
+    steps = distinct(cells["steps"])
+    return [f"after {steps[0]} steps"] if len(steps) == 1 else []
 
 
 def step_words(axes: Axes) -> str:

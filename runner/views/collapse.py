@@ -17,7 +17,7 @@ from runner.views import alt
 from runner.views.captions import sweep_words
 from runner.views.laws import theory_words, verdict_words
 from runner.views.picture import names
-from runner.views.scales import Scale, column_title, lr_unit, value_scale
+from runner.views.scales import Scale, column_title, column_words, lr_unit, value_scale
 from runner.views.style import Layout, concat, layered, legend, rows_of, series_scales, theme
 from runner.views.terminal import MISSING, plain_table
 from runner.views.view import View
@@ -114,7 +114,7 @@ def _chart(
     rows = points.assign(series=points[key].map(show))
     parts = dict(groups(rows, [column(rows, facet, "--facet") for facet in facets]))
     title = column_title(x, unit)
-    up = value_scale(points["value"], of.replace("_", " "))
+    up = value_scale(points["value"], column_words(of))
     charts: list[Any] = []
     for row in records(table):
         values = tuple(plain(row[facet]) for facet in facets)

@@ -20,7 +20,7 @@ from runner.views.braille import LEAST_WIDTH, Line, chart
 from runner.views.captions import sweep_words
 from runner.views.lettering import wrapped
 from runner.views.picture import METRICS, Picture, conditions, names
-from runner.views.scales import Scale, value_channel, value_scale
+from runner.views.scales import Scale, column_words, value_channel, value_scale
 from runner.views.style import DASHES, Layout, concat, layered, legend, rows_of, series_scales, turned
 from runner.views.terminal import drawable, plain_table, short, some
 from runner.views.view import View
@@ -82,7 +82,7 @@ def _chart(table: pd.DataFrame, facets: Sequence[str], by: str, layout: Layout) 
         panels = [(label, words) for words in shared for label in parts]
     charts = []
     for label, words in panels:
-        name, up = " ".join(words).replace("_", " "), shared[words]
+        name, up = " ".join((column_words(words[0]), *words[1:])).replace("_", " "), shared[words]
         heading = ", ".join(word for word in (label, name) if word)
         if layout.paper and len(parts) > 1:
             up = replace(up, title=wrapped(name, _size(layout)[1] * 1.15, layout.font + 1))

@@ -8,7 +8,7 @@ import pandas as pd
 from runner.analysis.columns import plain, records
 from runner.analysis.selection import with_series
 from runner.analysis.transfer import STAYS
-from runner.views.laws import break_words, signless, slope_lines, theory_words, verdict_words
+from runner.views.laws import break_words, folded, signless, slope_lines, theory_words, verdict_words
 from runner.views.terminal import plain_table
 
 PUT = "stays put: the rate changes by less than a factor of two over all of the range, by its 95 % interval"
@@ -32,11 +32,16 @@ def drift_lines(rates: pd.DataFrame, facets: Sequence[str]) -> list[str]:
     return [f"{line}, stays put: {', then '.join(put[name])}" for name, line in zip(put, lines, strict=True)]
 
 
-def said_of(rates: pd.DataFrame, facets: Sequence[str]) -> dict[str, str]:
-    """Return what the legend says of each series: its drift, and whether it stays put."""
-    named = with_series(rates, facets)
-    lines = dict(zip(drift_laws(rates, facets)["series"].unique(), drift_lines(rates, facets), strict=True))
-    return {name: lines.get(name, name) for name in dict.fromkeys(named["series"])}
+def said_of(rates: pd.DataFrame, facets: Sequence[str]) -> dict[str, list[str]]:
+    """Return what the legend says of each series: its drift, whether it stays put, and below that why."""
+    named, laws = with_series(rates, facets), drift_laws(rates, facets)
+    lines = dict(zip(laws["series"].unique(), drift_lines(rates, facets), strict=True))
+    why = {
+        name: "; ".join(part["stays_because"].dropna()) for name, part in laws.groupby("series", sort=False)
+    }
+    return {
+        name: [lines.get(name, name), *folded(why.get(name, ""))] for name in dict.fromkeys(named["series"])
+    }
 
 
 def drift_table(rates: pd.DataFrame, rows: Sequence[tuple[str, pd.DataFrame]]) -> Any:

@@ -1,6 +1,6 @@
 """Exponents: measures against width, with their fits, their seeds' range and the slope that theory gives."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,25 +22,28 @@ from runner.analysis.steps import with_derived
 from runner.errors import UserError
 from runner.store import Store
 from runner.views import alt
-from runner.views.captions import sweep_words
+from runner.views.captions import hollow_words, repeated, step_of, sweep_words, twin_series
 from runner.views.laws import (
     AGREEMENT,
     BENT,
     BENT_WORDS,
     BY_PROFILE,
     FITTED,
+    NO_FIT,
+    SCALING_RULE,
     THEORY,
     break_words,
     law_lines,
+    legend_lines,
     sentence,
     signless,
     slope_lines,
     verdict_words,
 )
 from runner.views.picture import METRICS, PIECES, THRESHOLDS, Part, Picture, Section, conditions, names
-from runner.views.scales import Scale, log_scale, range_bars, value_scale
-from runner.views.style import OWN, Layout, concat, layered, legend, rows_of, series_scales
-from runner.views.terminal import plain_table
+from runner.views.scales import Scale, column_words, log_scale, range_bars, value_scale
+from runner.views.style import OWN, Layout, concat, layered, legend, point_marks, rows_of, series_scales
+from runner.views.terminal import plain_table, short
 from runner.views.view import View
 
 _BESIDE = "theory, agrees?"
@@ -79,10 +82,11 @@ def fit(
     cells = with_derived(store, cells, thresholds_of(store.config, regime), (*chosen, x))
     fits = exponents(cells, store.trace, store.layers, chosen, facets, x, pieces)
     points = fit_points(cells, store.trace, store.layers, chosen, facets, x)
+    shared = f"{sweep_words(cells, store.config, where, (x, *facets))} {hollow_words(cells)}".strip()
     return View(
         fits,
-        _caption(fits[fits["cells"] > 0], facets, sweep_words(cells, store.config, where, (x, *facets)), x),
-        lambda layout: chart(points, fits, facets, layout, x),
+        _caption(fits[fits["cells"] > 0], facets, shared, x),
+        lambda layout: chart(points, fits, facets, layout, x, repeated(cells)),
         len(points.drop_duplicates(["metric", "layer", "role"])),
         lambda out: print_fit(fits, facets, out, x),
         {"x": x, "facets": facets, "at": store.config.get("at")},
@@ -90,24 +94,31 @@ def fit(
 
 
 def chart(
-    points: pd.DataFrame, fits: pd.DataFrame, facets: Sequence[str], layout: Layout, x: str = "width"
-) -> Any:
+    points: pd.DataFrame, fits: pd.DataFrame, facets: Sequence[str], layout: Layout, x: str = "width",
+    same: Collection[str] = (),
+) -> Any:  # fmt: skip
     """Return one log-log panel per metric (and role of a layer): points, fitted lines, theory's slopes.
 
     A point is the geometric mean of the seeds, its bar their range; the line is the fit, its legend the
-    slope; dotted is theory's slope, drawn through the middle of the fit, or of its piece.
+    slope; dotted is theory's slope, drawn through the middle of the fit, or of its piece; grey is a fit where
+    no straight line describes the points.
+
+    Args:
+        same: Parameterizations whose networks are those of one before, :func:`repeated`.
     """
     points, fits = with_series(points, facets), with_series(fits, facets)
+    twins = twin_series(fits, same)
     series = list(dict.fromkeys(fits["series"]))
     across = log_scale(points[x], x)
     charts = []
     for key in dict.fromkeys(_panel_keys(fits)):  # in the order asked for, which sorting would lose
         part = points[[found == key for found in _panel_keys(points)]]
         if len(part):
-            same = fits[[found == key for found in _panel_keys(fits)]]
+            own = fits[[found == key for found in _panel_keys(fits)]]
             metric, role, layer = key
-            name = f"{metric}, {layer} ({role})" if layer is not None else str(metric)
-            charts.append(panel(name, part, same, series, layout, across, x))
+            name = column_words(str(metric))
+            name += "" if layer is None else f", {layer} ({role})"
+            charts.append(panel(name, part, own, series, layout, across, x, twins))
     return concat(charts, layout, most=3, own=OWN)
 
 
@@ -118,7 +129,7 @@ def _panel_keys(frame: pd.DataFrame) -> list[tuple[Any, ...]]:
 
 def panel(
     name: str, points: pd.DataFrame, fits: pd.DataFrame, series: Sequence[str], layout: Layout, across: Scale,
-    key: str,
+    key: str, twins: Sequence[str] = (),
 ) -> Any:  # fmt: skip
     """Return the panel of one metric: points with their bars, fitted lines and theory's.
 
@@ -127,32 +138,36 @@ def panel(
         fits: Columns ``series``, ``slope``, ``low``, ``high`` and ``theory``.
         across: Axis of the key, which all panels share.
         key: What the slopes are against.
+        twins: Series that lie on another: their points are hollow and larger, so that both are seen.
     """
     channels = series_scales(series, ordered=False)
-    says = dict(zip(fits["series"].unique(), slope_lines(fits), strict=True))
-    names = legend(series, layout, says=says, symbolOpacity=1)
+    names = legend(series, layout, says=legend_lines(fits), symbolOpacity=1)
     color = alt.Color("series:N", scale=channels["color"], legend=names)
     points = points.rename(columns={key: "x"})
     fitted, predicted = law_lines(points, fits)
     up = value_scale(pd.concat([points[["value", "low", "high"]].stack(), *_heights(fitted, predicted)]))
     x, y = across.encode(alt.X, "x"), up.encode(alt.Y, "value")
     base = alt.Chart(rows_of(points[["x", "value", "low", "high", "seeds", "series"]]))
-    marks = base.mark_point(filled=True, size=20 if layout.paper else 36, opacity=1).encode(
+    marks = [mark.encode(
         x=x, y=y, color=color, shape=alt.Shape("series:N", scale=channels["shape"], legend=names),
         tooltip=[
             alt.Tooltip("series:N"), alt.Tooltip("x:Q", title=key, format=".3~g"),
             alt.Tooltip("value:Q", format=".3~g"), alt.Tooltip("seeds:Q"),
         ],
-    )  # fmt: skip
+    ) for mark in point_marks(base, twins, 20 if layout.paper else 36)]  # fmt: skip
     layers = [range_bars(base, x, up, color=color)]
-    for frame, style in (
-        (predicted, THEORY),
-        (fitted, FITTED),
-    ):
-        if len(frame):
-            lines = alt.Chart(rows_of(frame)).mark_line(**style)
-            layers.append(lines.encode(x=x, y=y, color=color, detail="piece:N"))
-    return layered([*layers, marks], name.replace("_", " "), *layout.size())
+    for frame, style in ((predicted, THEORY), (fitted, FITTED)):
+        if not len(frame):
+            continue
+        lines = alt.Chart(rows_of(frame)).mark_line(**style).encode(x=x, y=y, detail=["piece:N", "series:N"])
+        if style is THEORY or not frame["bent"].any():
+            layers.append(lines.encode(color=color))
+        else:
+            layers += [
+                lines.transform_filter("datum.bent").encode(color=alt.ColorValue(NO_FIT)),
+                lines.transform_filter("!datum.bent").encode(color=color),
+            ]
+    return layered([*layers, *marks], name.replace("_", " "), *layout.size())
 
 
 def _heights(*lines: pd.DataFrame) -> list[pd.Series]:
@@ -171,6 +186,7 @@ def _caption(fits: pd.DataFrame, facets: Sequence[str], shared: str, x: str) -> 
     return (
         f"Measures against {x}. {shared} Points are geometric means over seeds of cells that trained, bars "
         "reach from the smallest to the largest seed, solid lines are least-squares fits in both logarithms, "
+        "grey where no straight line describes the points, "
         f"dotted ones have theory's slope. Slopes with {kind}: "
         f"{'. '.join(slopes)}." + (f" {BENT_WORDS}." if any(map(is_bent, records(fits))) else "")
     )
@@ -245,6 +261,16 @@ def _row(row: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def _said(condition: str) -> str:
+    """Return a condition as a heading has it, numbers to three digits.
+
+    >>> _said("lr=0.0316228"), _said("data=digits")
+    ('lr 0.0316', 'data digits')
+    """
+    key, _, value = condition.partition("=")
+    return f"{key} {short(float(value)) if value.replace('.', '').isdigit() else value}"
+
+
 def _on_page(store: Store, cells: pd.DataFrame, axes: Axes, x: str = "width") -> Part | None:
     """Return the exponents against a key at the learning rate that most cells survived."""
     if x != "width" and (x not in cells or cells[x][cells[x] > 0].nunique() < LEAST):
@@ -267,13 +293,13 @@ def _on_page(store: Store, cells: pd.DataFrame, axes: Axes, x: str = "width") ->
     named = with_series(fits, facets)
     rows = [[row["series"], *(_row(row)[heading] for heading in headings)] for row in records(named)]
     return Part(
-        chart(points, fits, facets, Layout(), x),
-        sweep_words(part, store.config, where, (x, *facets))
-        + f" {sentence(AGREEMENT)}"
-        + (f" {BENT_WORDS}." if any(map(is_bent, records(fits))) else ""),
+        chart(points, fits, facets, Layout(), x, repeated(part)),
+        sentence(AGREEMENT) + (f" {BENT_WORDS}." if any(map(is_bent, records(fits))) else ""),
         " ".join(words),
         (", ".join(facets), *headings),
         rows,
+        f"{', '.join((*map(_said, where), *step_of(part)))}. {sentence(SCALING_RULE)}",
+        f"{sweep_words(part, store.config, where, (x, *facets))} {hollow_words(part)}",
     )
 
 
@@ -293,8 +319,9 @@ SECTIONS = [
     Section(
         "scaling" if x == "width" else f"scaling-{x}",
         title,
-        "Points: geometric means over seeds, bars: their range. Solid: fitted slopes; dotted: "
-        "theory's, through the middle of the points. In brackets, 95 % intervals.",
+        "Points: geometric means over seeds, bars: their range. Solid: fitted slopes, grey where no straight "
+        "line describes the points; dotted: theory's, through the middle of the points. In brackets, 95 % "
+        "intervals, of the seeds alone.",
         partial(_on_page, x=x),
         (105, 260, 380),
         "No fits",

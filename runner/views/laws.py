@@ -1,12 +1,13 @@
 """Power laws whose line may break, as lines of a figure and in words: beside each piece what theory says."""
 
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from runner.analysis.beside import NEAR, is_bent
+from runner.analysis.beside import NEAR, NOT_STRAIGHT, is_bent
 from runner.analysis.columns import plain, records
 from runner.views.terminal import short
 
@@ -21,12 +22,21 @@ AGREEMENT = (
 BENT = "!"
 """Stands behind a slope where no straight line describes the points."""
 BENT_WORDS = (
-    f"{BENT}: no straight line describes the points: they lie off it by more than twice what seeds explain, "
+    f"{BENT}: {NOT_STRAIGHT}: they lie off it by more than twice what seeds explain, "
     "and the interval knows of seeds alone"
 )
+SCALING_RULE = (
+    f"agrees: the 95 % interval comes within {NEAR:g} of theory's slope and holds no other regime's; {BENT}: "
+    f"{NOT_STRAIGHT}"
+)
+"""The same in short, for a heading that stays in view."""
 FITTED = {"strokeWidth": 1.4}
+NO_FIT = "#9A9A9A"
+"""Of a straight line through points that lie on none."""
 THEORY = {"strokeDash": [2, 3], "strokeWidth": 1.6, "opacity": 0.75}
 """Marks of the lines."""
+_LEGEND = 56
+"""Letters of a line of a legend."""
 
 
 def law_lines(points: pd.DataFrame, fits: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -43,7 +53,7 @@ def law_lines(points: pd.DataFrame, fits: pd.DataFrame) -> tuple[pd.DataFrame, p
         rises = np.concatenate([[0.0], np.cumsum([row["slope"] for row in own] * np.diff(ends))])
         # As high as leaves the points as far above as below.
         heights = rises + (logs - np.interp(places, ends, rises)).mean()
-        fitted += _line_of(ends, heights, series)
+        fitted += [row | {"bent": any(map(is_bent, own))} for row in _line_of(ends, heights, series)]
         for place, (row, left, right) in enumerate(zip(own, ends, ends[1:], strict=False)):
             theory, middle = plain(row["theory"]), (left + right) / 2
             if len(own) == 1:
@@ -83,6 +93,28 @@ def slope_lines(fits: pd.DataFrame, signed: bool = False) -> list[str]:
             lines[fit["series"]] = f"{lead}{text}"
         beyond = break_words(fit)
     return list(lines.values())
+
+
+def legend_lines(fits: pd.DataFrame) -> dict[str, list[str]]:
+    """Return what a legend says of each series: its slopes, and below them why a verdict is not plain."""
+    lines = dict(zip(fits["series"].unique(), slope_lines(fits), strict=True))
+    return {name: [lines[name], *_reasons(records(fits[fits["series"] == name]))] for name in lines}
+
+
+def _reasons(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return why slopes are not what they should be, in lines of a legend."""
+    found: list[str] = []
+    for row in rows:
+        if plain(row.get("verdict")) in ("cannot tell", "disagrees") and plain(row["because"]):
+            found.append(str(row["because"]))
+        elif is_bent(row):
+            found.append(NOT_STRAIGHT)
+    return [line for reason in dict.fromkeys(found) for line in folded(reason)]
+
+
+def folded(reason: str) -> list[str]:
+    """Return a reason in lines of a legend."""
+    return textwrap.wrap(reason, _LEGEND)
 
 
 def theory_words(row: Mapping[str, Any]) -> str:

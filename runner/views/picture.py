@@ -50,10 +50,12 @@ class Part:
 
     Attributes:
         chart: The chart; None where a table says all.
-        note: What must be known of it: which cells it shows.
+        note: What must be known of its numbers, below it.
         command: What draws it in a terminal; one a line, where there are several.
         head: Headings of its numbers as a table.
         rows: The numbers, each with its interval, as text.
+        at: What must stay in view beside the heading: of which cells the chart is, and how verdicts are made.
+        lead: What must be read before the chart: of which cells it is, and which of them are the same.
     """
 
     chart: Any
@@ -61,6 +63,8 @@ class Part:
     command: str = ""
     head: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
+    at: str = ""
+    lead: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from runner.store import Store
 from runner.views import alt
 from runner.views.captions import sweep_words
 from runner.views.picture import COLUMN, Part, Picture, Section, conditions, names
-from runner.views.scales import Scale, value_scale
+from runner.views.scales import Scale, column_words, value_scale
 from runner.views.style import Layout, concat, layered, legend, rows_of, series_scales
 from runner.views.terminal import MISSING, plain_table, short, some
 from runner.views.view import View
@@ -111,7 +111,7 @@ def _chart(table: pd.DataFrame, metric: str, by: str, facets: Sequence[str], lay
     """Return one panel per facet, with a line and its range per value of ``by``."""
     values = distinct(table[by])
     x = "place" if table.groupby("layer")["place"].nunique().max() > 1 else "layer_index"
-    up = value_scale(table[["value", "low", "high"]].stack(), metric.replace("_", " "))
+    up = value_scale(table[["value", "low", "high"]].stack(), column_words(metric))
     scales = (_across(table, x), up)
     panels = [
         _panel(part, facet_label(facets, facet), scales, by, values, x, layout)

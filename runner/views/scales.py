@@ -159,15 +159,28 @@ def _ticks(values: list[float], log: bool) -> list[float]:
     return values[:: math.ceil(len(values) / _MOST_TICKS)]
 
 
+_WORDS = {
+    "lr": "learning rate η",
+    "lr_absolute": "learning rate η",
+    "lr_sharpness": "learning rate times λmax at init",
+    "param_movement": "relative parameter movement",
+}
+"""What columns are called where their names do not say it."""
+
+
+def column_words(name: str) -> str:
+    """Return what people call a column of any table, or a measure of one's own.
+
+    >>> column_words("ntk_change"), column_words("param_movement"), column_words("optimizer.momentum")
+    ('ntk change', 'relative parameter movement', 'momentum')
+    """
+    return _WORDS.get(name, name.rpartition(".")[2].replace("_", " "))
+
+
 def column_title(key: str, lr_unit: str | None = None) -> str:
     """Return the axis title of a key: its words and its unit."""
     if key == "lr" and lr_unit == "sharpness":
         return "learning rate times λmax at init"
-    words = {
-        "lr": "learning rate η",
-        "lr_absolute": "learning rate η",
-        "lr_sharpness": "learning rate times λmax at init",
-    }
     unit = next((column.unit for column in CELLS if column.name == key), "")
     named = f" ({unit})" if unit not in ("", "1", "lr", "lr_unit", "fraction", "loss", "JSON") else ""
     if is_exponent(key):
@@ -175,7 +188,7 @@ def column_title(key: str, lr_unit: str | None = None) -> str:
         return f"exponent {exponent} of {role.replace('.', ' ')}"
     if key.startswith("model.sigma."):
         return f"init std of {key.rpartition('.')[2]} weights, factor"
-    return words.get(key, key.rpartition(".")[2].replace("_", " ")) + named
+    return column_words(key) + named
 
 
 def lr_unit(cells: pd.DataFrame) -> str | None:

@@ -12,7 +12,7 @@ from runner.analysis.selection import with_series
 from runner.store import Store
 from runner.views import alt
 from runner.views.picture import Part, Section
-from runner.views.scales import column_title, number_scale, value_channel, width_scale
+from runner.views.scales import column_title, column_words, number_scale, value_channel, width_scale
 from runner.views.style import Layout, concat, layered, rows_of, series_scales, theme
 
 SPECTRUM = ("lambda_max_init", "lambda_min_init", "condition_number_init", "effective_rank")
@@ -69,7 +69,7 @@ def _against_width(part: pd.DataFrame, measure: str, series: Sequence[str]) -> A
         )
     )
     width, height = Layout().size()
-    return marks.properties(title=measure.replace("_", " "), width=width, height=height)
+    return marks.properties(title=column_words(measure), width=width, height=height)
 
 
 def _against_change(part: pd.DataFrame, measure: str) -> Any:
@@ -93,7 +93,7 @@ def _against_change(part: pd.DataFrame, measure: str) -> Any:
     zero = alt.Chart(rows_of(pd.DataFrame({"value": [0.0]}))).mark_rule(
         strokeDash=[2, 2], color=theme("muted")
     )
-    return layered([zero.encode(y=y), points], measure.replace("_", " "), *Layout().size())
+    return layered([zero.encode(y=y), points], column_words(measure), *Layout().size())
 
 
 SECTIONS = (

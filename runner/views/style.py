@@ -162,7 +162,7 @@ _LEGENDS = "{top: {anchor: 'start', direction: 'vertical', margin: 3}}"
 
 def legend(
     labels: Sequence[Any], layout: Layout, title: str | None = None, columns: int = 4,
-    says: Mapping[str, str] | None = None, **more: Any,
+    says: Mapping[str, str | list[str]] | None = None, **more: Any,
 ) -> Any:  # fmt: skip
     """Return the legend of a channel of series: above the panels, in print as wide as the figure.
 
@@ -170,7 +170,8 @@ def legend(
         labels: What it names.
         title: What they are values of.
         columns: Labels side by side on a screen.
-        says: On a screen, what is said of each in place of its name, one a line. In print the caption does.
+        says: On a screen, what is said of each in place of its name, in one line or several. In print the
+            caption does.
     """
     if layout.paper:
         lead = text_width(f"{title} ", layout.font) + 4 if title else 0
@@ -183,7 +184,7 @@ def legend(
     return alt.Legend(title=title, columns=columns, **{"orient": "top"} | more)
 
 
-def _label_of(says: Mapping[str, str]) -> str:
+def _label_of(says: Mapping[str, str | list[str]]) -> str:
     """Return the expression of the text of a label."""
     chosen = (f"datum.label === {json.dumps(name)} ? {json.dumps(text)} : " for name, text in says.items())
     return f"{''.join(chosen)}datum.label"
@@ -207,6 +208,26 @@ def rounded(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.9g}") if math.isfinite(value) else None
     return value
+
+
+def point_marks(base: Any, twins: Sequence[str], size: float) -> list[Any]:
+    """Return the points of series as marks, those of twins around those of the series that they lie on.
+
+    Args:
+        base: A chart with the field ``series``.
+        twins: Series that are drawn hollow and larger.
+        size: Of a point, in square pixels.
+    """
+    if not twins:
+        return [base.mark_point(filled=True, size=size, opacity=1)]
+    there = alt.FieldOneOfPredicate(field="series", oneOf=list(twins))
+    around = base.mark_point(filled=False, size=3.5 * size, opacity=1, strokeWidth=1.3)
+    return [
+        base.mark_point(filled=True, size=size, opacity=1).transform_filter(
+            alt.LogicalNotPredicate(**{"not": there})
+        ),
+        around.transform_filter(there),
+    ]
 
 
 def series_scales(values: Sequence[Any], ordered: bool) -> dict[str, Any]:

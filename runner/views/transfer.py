@@ -1,8 +1,9 @@
 """Whether the best learning rate transfers across width, or along another key, and where training breaks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich.console import Console
 
@@ -15,7 +16,15 @@ from runner.analysis.transfer import STAYS, lr_curves
 from runner.analysis.transfer import transfer as best_rates
 from runner.store import Store
 from runner.views import alt
-from runner.views.captions import sweep_words
+from runner.views.captions import (
+    AT_EDGE,
+    BEST_INTERVAL,
+    hollow_words,
+    repeated,
+    same_words,
+    sweep_words,
+    twin_series,
+)
 from runner.views.drift import PUT, drift_laws, drift_lines, drift_table, drift_words, said_of
 from runner.views.laws import (
     AGREEMENT,
@@ -27,7 +36,7 @@ from runner.views.laws import (
     verdict_words,
 )
 from runner.views.picture import COLUMN, PIECES, Part, Picture, Section, conditions, names
-from runner.views.scales import Scale, column_title, log_scale, lr_unit, range_bars, value_scale
+from runner.views.scales import Scale, column_title, column_words, log_scale, lr_unit, range_bars, value_scale
 from runner.views.style import Layout, concat, layered, legend, rows_of, series_scales
 from runner.views.terminal import MISSING, plain_table, short
 from runner.views.view import View
@@ -66,11 +75,11 @@ def transfer(
     facets = default_facets(store, (x, "lr")) if facet is None else names(facet)
     losses = lr_curves(cells, metric, facets, x)
     rates = stable_rates(cells, facets, x, pieces) if edge else best_rates(cells, metric, facets, x, pieces)
-    shared = sweep_words(cells, store.config, where, (x, "lr", *facets))
+    shared = f"{sweep_words(cells, store.config, where, (x, 'lr', *facets))} {hollow_words(cells)}".strip()
     return View(
         rates,
         _caption(rates, facets, metric, shared, x),
-        lambda layout: chart(losses, rates, facets, metric, lr_unit(cells), layout, x),
+        lambda layout: chart(losses, rates, facets, metric, lr_unit(cells), layout, x, repeated(cells)),
         1 + (len(losses.drop_duplicates(list(facets))) if facets else 1),
         lambda out: _print(rates, facets, metric, out, x),
         {"facets": facets, "metric": metric, "at": store.config.get("at"), "x": x},
@@ -79,21 +88,30 @@ def transfer(
 
 def chart(
     losses: pd.DataFrame, rates: pd.DataFrame, facets: Sequence[str], metric: str, lr_unit: str | None,
-    layout: Layout, x: str = "width",
+    layout: Layout, x: str = "width", same: Collection[str] = (),
 ) -> Any:  # fmt: skip
-    """Return the loss along the learning rate, a curve per value of the key, and the rate against the key."""
+    """Return the loss along the learning rate, a curve per value of the key, and the rate against the key.
+
+    Args:
+        same: Parameterizations whose networks are those of one before.
+    """
     values = [show(value) for value in distinct(losses[x])]
     found = losses.dropna(subset=["value"])
     positive = bool((found["value"] > 0).all())
     scales = (
         value_scale(found["lr"], column_title("lr", lr_unit)),
-        value_scale(found["value"], metric.replace("_", " "), positive),
+        value_scale(found["value"], column_words(metric), positive),
     )
     charts = [
         _losses(part, facet_label(facets, found), values, metric, scales, layout, x)
         for found, part in groups(losses, [losses[facet] for facet in facets])
     ]
-    return concat([*charts, _rates(rates, facets, lr_unit, layout, x)], layout, most=3, own=_OWN)
+    return concat([*charts, _rates(rates, facets, lr_unit, layout, x, same)], layout, most=3, own=_OWN)
+
+
+def is_bound(rates: pd.DataFrame) -> pd.Series:
+    """Tell of which best rates only a bound is known: at an end of the grid, or of what does not diverge."""
+    return rates["at_end"] | rates.get("at_edge", False)
 
 
 def _rate_of(rates: pd.DataFrame) -> tuple[str, str]:
@@ -129,16 +147,26 @@ def _losses(
     return layered(layers, title, *layout.size())
 
 
-def _rates(rates: pd.DataFrame, facets: Sequence[str], lr_unit: str | None, layout: Layout, key: str) -> Any:
-    """Return the panel of learning rates: flat is transfer."""
+def _rates(
+    rates: pd.DataFrame, facets: Sequence[str], lr_unit: str | None, layout: Layout, key: str,
+    same: Collection[str],
+) -> Any:  # fmt: skip
+    """Return the panel of learning rates: flat is transfer, and open marks without bars are bounds."""
     rate, words = _rate_of(rates)
+    rates = rates.assign(bound=is_bound(rates))
     named = with_series(rates, facets).dropna(subset=[rate]).rename(columns={key: "x", rate: "value"})
-    rows = named[["series", "x", "value", "low", "high", "at_end"]]
+    rows = named[["series", "x", "value", "low", "high", "bound"]]
+    twin, size = named["series"].isin(twin_series(named, same)), 30.0 if layout.paper else 40.0
+    # Of twins the one in front is larger and pale, so that both are seen.
+    rows = rows.assign(
+        filled=np.where(rows["bound"], 0.0, np.where(twin, 0.3, 1.0)), size=np.where(twin, 3.5, 1.0) * size
+    )
     series = list(dict.fromkeys(named["series"]))
     channels = series_scales(series, ordered=False)
     # On a screen below the panel, so that titles side by side are as high.
     below: dict[str, Any] = {} if layout.paper else {"orient": "bottom", "symbolOpacity": 1}
-    names = legend(series, layout, columns=2, says=said_of(rates, facets), **below)
+    unit = None if layout.paper else f"drift: doublings of the rate per doubling of {_named(key)}, 95 %"
+    names = legend(series, layout, unit, columns=2, says=said_of(rates, facets), **below)
     # Not by the channel of the losses' colours: both legends stand above the panels in print.
     stroke = alt.Stroke("series:N", scale=channels["color"], legend=names)
     fill = alt.Fill("series:N", scale=channels["color"], legend=names)
@@ -147,12 +175,15 @@ def _rates(rates: pd.DataFrame, facets: Sequence[str], lr_unit: str | None, layo
     title = column_title("lr", lr_unit)
     up = value_scale(rows[["value", "low", "high"]].stack(), f"best {title}" if rate == "best_lr" else title)
     y = up.encode(alt.Y, "value")
-    base, known = (alt.Chart(rows_of(part)) for part in (rows, rows.dropna(subset=["low"])))
-    marks = base.mark_point(size=30 if layout.paper else 40, opacity=1, strokeWidth=0).encode(
-        x=x, y=y, fill=fill, shape=alt.Shape("series:N", scale=channels["shape"], legend=names),
+    sure = rows[rows["low"].notna() & ~rows["bound"]]
+    base, known = (alt.Chart(rows_of(part)) for part in (rows, sure))
+    marks = base.mark_point(opacity=1, strokeWidth=1.4).encode(
+        x=x, y=y, fill=fill, stroke=stroke,
+        fillOpacity=alt.FillOpacity("filled:Q", scale=None), size=alt.Size("size:Q", scale=None),
+        shape=alt.Shape("series:N", scale=channels["shape"], legend=names),
         tooltip=[
             alt.Tooltip("series:N"), alt.Tooltip("x:Q", title=key),
-            alt.Tooltip("value:Q", title=rate, format=".3~g"), alt.Tooltip("at_end:N"),
+            alt.Tooltip("value:Q", title=rate, format=".3~g"), alt.Tooltip("bound:N"),
         ],
     )  # fmt: skip
     if "piece" in rates:
@@ -164,7 +195,7 @@ def _rates(rates: pd.DataFrame, facets: Sequence[str], lr_unit: str | None, layo
         ]
     else:
         lines = [base.mark_line(strokeWidth=1.4).encode(x=x, y=y, stroke=stroke)]
-    bars = [range_bars(known, x, up, stroke=stroke)] if rows["low"].notna().any() else []
+    bars = [range_bars(known, x, up, stroke=stroke)] if len(sure) else []
     return layered([*bars, *lines, marks], f"{words} learning rate", *layout.size())
 
 
@@ -184,8 +215,8 @@ def _caption(rates: pd.DataFrame, facets: Sequence[str], metric: str, shared: st
         ends = " Where a seed diverged nowhere or everywhere, there is none." if rates["at_end"].any() else ""
     else:
         method = (
-            "Best rates lie at the vertex of a parabola through the smallest loss and its neighbours. Bars: "
-            "95 % bootstrap over seeds."
+            f"{BEST_INTERVAL.format(x=x)}. Open marks without bars are bounds: the last rate before "
+            "divergence, or an end of the grid."
         )
         ends = " Some best learning rates lie at an end of the grid." if rates["at_end"].any() else ""
     return (
@@ -213,10 +244,7 @@ def _print(rates: pd.DataFrame, facets: Sequence[str], metric: str, out: Console
             view.add_column(heading, justify="left" if heading == x else "right", no_wrap=True)
         for name, part in rows:
             found = {row[x]: row for row in records(part)}
-            texts = [
-                short(found[n][rate]) + ("*" if found[n]["at_end"] else "") if n in found else MISSING
-                for n in piece
-            ]
+            texts = [short(found[n][rate]) + _mark(found[n]) if n in found else MISSING for n in piece]
             view.add_row(name, *texts)
         out.print(view)
     out.print()
@@ -229,7 +257,18 @@ def _print(rates: pd.DataFrame, facets: Sequence[str], metric: str, out: Console
         beyond = "a seed diverged nowhere or everywhere, the edge lies beyond the grid"
         ends = "an end of the grid, the true best may lie beyond"
         notes.append(f"*: {beyond if rate == 'edge' else ends}")
+    if rates.get("at_edge", pd.Series(dtype=bool)).any():
+        notes.append(f"{_EDGE}: {AT_EDGE}")
     out.print("\n".join(notes), style="dim")
+
+
+_EDGE = "^"
+"""Behind a best rate, larger than which training diverged."""
+
+
+def _mark(row: Mapping[str, Any]) -> str:
+    """Return what stands behind a rate that is a bound."""
+    return "*" if row["at_end"] else _EDGE if row.get("at_edge") else ""
 
 
 def _named(x: str) -> str:
@@ -254,13 +293,14 @@ def _on_page(store: Store, cells: pd.DataFrame, axes: Axes) -> Part:
             "; ".join(map(drift_words, pieces)), "; ".join(verdict_words(row, *STAYS) for row in pieces),
         ])  # fmt: skip
     return Part(
-        chart(losses, best, axes.facets, METRIC, lr_unit(cells), Layout(), x),
-        f"Best: the smallest {METRIC}, 95 % bootstrap over seeds in brackets. *: at an end of the grid, the "
-        f"true best may lie beyond. Drift: doublings of the best rate per doubling of {_named(x)}. "
-        f"{sentence(PUT)}",
+        chart(losses, best, axes.facets, METRIC, lr_unit(cells), Layout(), x, repeated(cells)),
+        f"Best: the smallest {METRIC}; in brackets 95 %. {BEST_INTERVAL.format(x=x)}. Drift: doublings of the "
+        f"best rate per doubling of {_named(x)}. {sentence(PUT)}",
         words,
         (", ".join(axes.facets), *(f"{x} {show(value)}" for value in values), "drift", "stays put?"),
         rows,
+        lead=f"Open marks without bars: {AT_EDGE} ({_EDGE}); or an end of the grid (*). "
+        f"{same_words(cells)} {hollow_words(cells)}",
     )
 
 
@@ -270,7 +310,7 @@ def _best(row: Mapping[str, Any] | None) -> str:
         return MISSING
     low = plain(row["low"])
     interval = "" if low is None else f" [{short(low)}, {short(row['high'])}]"
-    return f"{short(row['best_lr'])}{interval}{'*' if row['at_end'] else ''}"
+    return f"{short(row['best_lr'])}{interval}{_mark(row)}"
 
 
 PICTURE = Picture(

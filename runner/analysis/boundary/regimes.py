@@ -1,6 +1,6 @@
 """The boundaries of the regimes: where the measure that judges them passes their thresholds."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from runner.analysis.boundary.properties import MOVEMENT
@@ -12,6 +12,22 @@ WORDS = {
     ("diverged", "begins"): "diverges from", ("diverged", "ends"): "diverges until",
 }  # fmt: skip
 """What a boundary and the end of its property are called: what moves beyond its threshold is lazy no more."""
+
+
+def boundary_words(name: str, change: str, regimes: Collection[str], thresholds: Mapping[str, Any]) -> str:
+    """Return what a boundary is called beside cells of some regimes.
+
+    Movement may pass the threshold of a regime that no cell is in, for those beyond it are untrained: it is
+    then called by the threshold.
+
+    Args:
+        name: A key of :func:`regime_boundaries`.
+        change: Whether the property ``begins`` or ``ends`` there.
+        regimes: Of the cells that the line is drawn over.
+    """
+    if name == "diverged" or name in regimes:
+        return WORDS[name, change]
+    return f"movement {check_thresholds(thresholds)[name]:.3g}"
 
 
 def regime_boundaries(thresholds: Mapping[str, Any]) -> dict[str, str]:

@@ -1,9 +1,9 @@
 """The page's diagram: one specification, whose rows the page's script makes of the cells.
 
 Every layer takes the rows of its ``kind``: ``cell`` (a point with its rectangle), ``map`` (the picture of a
-measure between points), ``line`` (a boundary with its band), ``theory``, ``label`` (of a line, at the right
-border), ``corner`` (the regime of the next most seeds, where they disagree), ``pick`` (the frame of a chosen
-point) and ``empty`` (a panel that nothing is shown of).
+measure between points), ``line`` (a boundary with its interval), ``theory``, ``label`` (of a line, at the
+right border), ``corner`` (the regime of the next most seeds, where they disagree), ``second`` (its letter on a
+tie), ``pick`` (the frame of a chosen point) and ``empty`` (a panel that nothing is shown of).
 """
 
 from collections.abc import Sequence
@@ -125,13 +125,12 @@ def _fills(scales: tuple[Any, Any]) -> list[Any]:
 
 
 def _lines(scales: tuple[Any, Any]) -> list[Any]:
-    """Return boundaries over their bands, and theory's line."""
+    """Return boundaries with the ends of their intervals, and theory's line."""
     x, y = scales
     lines = alt.Chart().transform_filter(_of("line"))
-    band = lines.mark_area(fill=PAPER, opacity=0.42, clip=True, interpolate="linear")
-    drawn = [band.encode(x=x, y=renamed(y, "low"), y2=alt.Y2("high"), detail="words:N")]
-    for end in ("low", "high"):
-        edge = lines.mark_line(stroke=INK, strokeWidth=0.8, opacity=0.65, clip=True)
+    drawn = []
+    for end in ("low", "high"):  # not filled: a veil would change the colours that the legend explains
+        edge = lines.mark_line(stroke=INK, strokeWidth=0.9, clip=True)
         drawn.append(edge.encode(x=x, y=renamed(y, end), detail="words:N"))
     theory = alt.Chart().transform_filter(_of("theory"))
     for source, width, dash in ((theory, 1.6, [5, 4]), (lines, 2.2, [1, 0])):
@@ -145,13 +144,18 @@ def _marks(scales: tuple[Any, Any]) -> list[Any]:
     """Return letters, labels, frames, and on top what the pointer meets."""
     x, y = scales
     cells, labels = alt.Chart().transform_filter(_of("cell")), alt.Chart().transform_filter(_of("label"))
-    text = cells.transform_filter("datum.letterSize > 0").encode(
-        x=renamed(x, "letterX"),
-        y=renamed(y, "letterY"),
-        text=alt.Text("letter:N"),
-        size=alt.Size("letterSize:Q", scale=None),
+    # Rows of every kind that has one: the second letter of a tie is no cell.
+    text = (
+        alt.Chart()
+        .transform_filter("datum.letterSize > 0")
+        .encode(
+            x=renamed(x, "letterX"),
+            y=renamed(y, "letterY"),
+            text=alt.Text("letter:N"),
+            size=alt.Size("letterSize:Q", scale=None),
+        )
     )
-    halo = text.mark_text(fontWeight="bold", strokeWidth=3, strokeJoin="round").encode(
+    halo = text.mark_text(fontWeight="bold", strokeWidth=5, strokeJoin="round").encode(
         stroke=alt.Stroke("fill:N", scale=None), color=alt.Color("fill:N", scale=None),
         opacity=alt.Opacity("fade:Q", scale=None),
     )  # fmt: skip
@@ -174,10 +178,12 @@ def _marks(scales: tuple[Any, Any]) -> list[Any]:
         filled=True, size=22, fill=PAPER, stroke=INK, strokeWidth=1.3, opacity=1
     )  # fmt: skip
     return [
-        halo.properties(name="letters_halo"),
-        letter.properties(name="letters"),
         *(frame.properties(name=f"frame{place}") for place, frame in enumerate(frames)),
         target.add_params(brush).properties(name="targets"),
         places.encode(x=x, y=y, tooltip=alt.Tooltip("tip:N")).properties(name="places"),
+        halo.properties(
+            name="letters_halo"
+        ),  # over lines and their points: the pointer does not meet letters
+        letter.properties(name="letters"),
         words.encode(x=x, y=y, text=alt.Text("words:N")).properties(name="labels"),
     ]

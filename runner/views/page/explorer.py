@@ -13,6 +13,8 @@ from runner.views.style import INK, Layout, configured, theme
 
 SCATTER, PARALLEL = "scatter", "parallel"
 """Names of the charts and of their data."""
+_SHAPES = ["circle", "cross", "triangle-up", "diamond", "square", "triangle-down"]
+"""Of the diagram's panels: of the first two, which lie on each other, both are seen."""
 
 
 def scatter() -> Any:
@@ -25,6 +27,7 @@ def scatter() -> Any:
             x=_axis(alt.X, "a"),
             y=_axis(alt.Y, "b"),
             color=_color(),
+            shape=alt.Shape("panel:N", scale=alt.Scale(range=_SHAPES), legend=_shape_legend()),
             opacity=alt.Opacity("fade:Q", scale=None),
             tooltip=alt.Tooltip("tip:N"),
         )
@@ -47,9 +50,8 @@ def parallel() -> Any:
         axis=alt.Axis(
             title=None,
             labelAngle=-20,
-            labelLimit=140,
+            labelLimit=180,
             orient="top",
-            labelExpr="replace(datum.label, /_/g, ' ')",
         ),
     )
     y = alt.Y("place:Q", scale=alt.Scale(domain=[-0.03, 1.03], nice=False), axis=None)
@@ -60,14 +62,19 @@ def parallel() -> Any:
     ticks = base.transform_filter("datum.kind == 'tick'")
     texts = [
         ticks.mark_text(
-            align="left", dx=5, fontSize=11, color=theme(color), stroke=theme(stroke), strokeWidth=width,
+            align="left", dx=6, fontSize=11, color=theme(color), stroke=theme(stroke), strokeWidth=width,
             strokeJoin="round",
         ).encode(text="text:N")
         for color, stroke, width in (("paper", "paper", 3), ("ink", "ink", 0))
     ]  # fmt: skip
-    rule = ticks.mark_tick(orient="horizontal", color=theme("ink"), thickness=1, size=10)
+    # No dash: before a number it reads as a minus sign.
+    dots = ticks.mark_point(filled=True, color=theme("ink"), size=18, opacity=1)
     brushed = base.transform_filter("datum.kind == 'line'").mark_point(opacity=0).add_params(brush)
-    return _sized(alt.layer(lines, rule, *texts, brushed))
+    return _sized(alt.layer(lines, dots, *texts, brushed))
+
+
+def _shape_legend() -> Any:
+    return alt.Legend(title=None, orient="top", symbolFillColor=theme("muted"), labelFontSize=12)
 
 
 def _mark() -> Any:

@@ -3,17 +3,17 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from runner.analysis.boundary.places import places, seed_places
 from runner.analysis.boundary.properties import property_of
-from runner.analysis.boundary.regimes import WORDS, regime_boundaries
-from runner.analysis.columns import groups, numeric_column, plain, records
+from runner.analysis.boundary.regimes import boundary_words, regime_boundaries
+from runner.analysis.columns import column, groups, numeric_column, plain, records
 from runner.analysis.phase import Axes, is_log
 from runner.analysis.transfer import transfer
 from runner.errors import UserError
 from runner.store import Store
+from runner.views.captions import AT_EDGE
 from runner.views.page.packing import short
 from runner.views.phase.critical import critical_of
 
@@ -45,6 +45,10 @@ def boundary_lines(
     keys = [axes.x, *axes.facets]
     # The axes leave nothing else to vary; looking for it would take most of the time.
     cells = cells[[name for name in ("cell_id", "seed", axes.y, *keys, *_JUDGED_BY) if name in cells]]
+    regimes = {
+        values: set(part["regime"].dropna().astype(str))
+        for values, part in groups(cells, [column(cells, facet, "") for facet in axes.facets])
+    }
     for name, of in regime_boundaries(thresholds).items():
         try:
             what = property_of(store, cells, of)
@@ -54,8 +58,9 @@ def boundary_lines(
         log = is_log(numeric_column(cells, axes.y, "").dropna().to_numpy(), axes.y)
         found = places(seeds, keys, log, what.smooth, alike=(axes.x,))
         for row in records(found.dropna(subset=["place"])):
-            panel = panels.get(tuple(plain(row[facet]) for facet in axes.facets))
-            words = WORDS[name, str(row["change"])]
+            facet = tuple(plain(row[facet]) for facet in axes.facets)
+            panel = panels.get(facet)
+            words = boundary_words(name, str(row["change"]), regimes.get(facet, set()), thresholds)
             rows.append({**row, "panel": panel, "x": plain(row[axes.x]), "of": name, "words": words})
     table = pd.DataFrame([row for row in rows if row["panel"] is not None], columns=list(FIELDS))
     table = table.sort_values(["panel", "of", "words", "x"], kind="stable")
@@ -106,13 +111,16 @@ def best_rates(
     for row in records(rates.dropna(subset=["best_lr"])):
         panel = panels.get(tuple(plain(row[facet]) for facet in axes.facets))
         if panel is not None:
-            best, low, high = short([row["best_lr"], row["low"], row["high"]])
-            end = bool(np.any(row["at_end"]))
+            best, low, high, last, first = short(
+                [row[key] for key in ("best_lr", "low", "high", "last", "first")]
+            )
             yield {
                 "panel": panel,
                 "x": plain(row[axes.x]),
                 "best": best,
                 "low": low,
                 "high": high,
-                "end": end,
+                "last": last,
+                "first": first,
+                "bound": AT_EDGE if row["at_edge"] else "at an end of the grid" if row["at_end"] else None,
             }

@@ -27,7 +27,7 @@ from runner.store import Store
 from runner.store.arrow import column_of
 from runner.store.keys import is_key
 from runner.store.launches import read_launch
-from runner.views.captions import count_line, same_words
+from runner.views.captions import INTERVAL, count_line, same_words
 from runner.views.claims import HEADINGS, claim_rows, paper_rows
 from runner.views.picture import Part, Section
 
@@ -48,6 +48,7 @@ def sections(
         "counts": _text(f"{count_line(cells)}; {seeds} seed{'s' if seeds > 1 else ''}{scope}"),
         "left_out": "".join(f"<p class=note>Not on this page: {_text(line)}</p>" for line in left_out),
         "axes": _text(f"{axes.y} over {axes.x}" + (f", by {', '.join(axes.facets)}" if axes.facets else "")),
+        "interval": _text(INTERVAL),
         "same": f"<p class=note>{_text(same)}</p>" if (same := same_words(cells)) else "",
         "chips": " ".join(f"<span class=named>{_chip(name)} {name}</span>" for name in REGIMES),
         "regimes": _regimes(thresholds_of(store.config)),
@@ -90,7 +91,11 @@ def picture_section(section: Section, part: Part, asked: str = "") -> str:
     note = f"<p class=note>{_text(part.note)}</p>" if part.note else ""
     lines = "\n".join(f"{line} {asked}".strip() for line in part.command.splitlines())
     command = f"<p class=note>The same in a terminal:</p><pre>{_text(lines)}</pre>" if lines else ""
-    words = f"<h2>{_text(section.title)}</h2>\n<p>{_text(section.text)}</p>"
+    heading = f"<h2>{_text(section.title)}</h2>"
+    if part.at:
+        heading = f"<h2 class=stays>{_text(section.title)} <small>{_text(part.at)}</small></h2>"
+    lead = f"<p class=note>{_text(part.lead)}</p>" if part.lead.strip() else ""
+    words = f"{heading}\n<p>{_text(section.text)}</p>\n{lead}"
     table = html_table(part.head, part.rows) if part.rows else ""
     if len(part.rows) > _MOST_OPEN:
         table = f"<details><summary>Numbers</summary>{table}</details>"

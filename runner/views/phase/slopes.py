@@ -19,7 +19,7 @@ from runner.views.captions import common_words, step_words, sweep_words
 from runner.views.phase.chart import bordered, gradient_legend, renamed
 from runner.views.phase.letters import panel_size
 from runner.views.phase.terminal import print_points
-from runner.views.scales import Scale, column_title, lr_unit, shared_scale
+from runner.views.scales import Scale, column_title, column_words, lr_unit, shared_scale
 from runner.views.style import INK, PAPER, Layout, concat, layered, rows_of, theme
 from runner.views.terminal import MISSING
 from runner.views.view import View
@@ -150,7 +150,7 @@ def _color(grid: pd.DataFrame, slope: Slope, layout: Layout) -> Any:
     most = grid["slope"].abs().max()
     most = float(most) if most > 0 else 1.0
     scale = alt.Scale(scheme="blueorange", domain=[-most, most], nice=False)
-    words = slope.metric.replace("_", " ") + (f" of {slope.layer}" if slope.layer else "")
+    words = column_words(slope.metric) + (f" of {slope.layer}" if slope.layer else "")
     title = [f"slope of {words}", f"against {slope.key.replace('_', ' ')}"]
     return alt.Color("slope:Q", scale=scale, legend=gradient_legend(title, layout.paper, ".2~f"))
 

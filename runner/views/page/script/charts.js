@@ -21,6 +21,9 @@ export function shown(value) {
   return Number.isFinite(value) ? String(Number(value.toPrecision(3))) : "–";
 }
 
+// A column as people call it.
+export const wordsOf = (name) => data.words[name]?.[0] ?? name.replaceAll("_", " ");
+
 function themed(spec) {
   const style = getComputedStyle(root);
   for (const param of spec.params ?? []) {

@@ -1,6 +1,6 @@
 // The controls above and beside the diagram: what they show of the state, and what they change in it.
 
-import { byId, data, element, saveText } from "./charts.js";
+import { byId, data, element, saveText, wordsOf } from "./charts.js";
 import { curveNames, curvesShown } from "./curves.js";
 import { numberNames, scatterAxes } from "./explore.js";
 import { drawFilters, filterWords, foundCells } from "./filters.js";
@@ -113,7 +113,7 @@ export function setTheme(name) {
 
 export function wireControls(page) {
   const options = (id, names) =>
-    byId(id).replaceChildren(...names.map((name) => new Option(name.replaceAll("_", " "), name)));
+    byId(id).replaceChildren(...names.map((name) => new Option(wordsOf(name), name)));
   options("color", Object.keys(data.colors));
   options("a", numberNames());
   options("b", numberNames());
@@ -154,7 +154,7 @@ function wireCharts(page) {
     box.addEventListener("change", () =>
       page.change({ show: toggled(curvesShown(page.state), box.dataset.curve) }),
     );
-    return element("label", {}, box, ` ${name.replaceAll("_", " ")}`);
+    return element("label", {}, box, ` ${wordsOf(name)}`);
   });
   byId("measures").replaceChildren(...measures);
   const scales = {

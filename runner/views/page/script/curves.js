@@ -1,6 +1,6 @@
 // The training curves of the chosen point, those of the one that it is compared with on top.
 
-import { arranged, byId, clone, data, draw, linearized, views } from "./charts.js";
+import { arranged, byId, clone, data, draw, linearized, views, wordsOf } from "./charts.js";
 
 const FIRST = 3; // measures that are drawn when nobody says which
 export const BRUSHED = "brushed";
@@ -66,7 +66,7 @@ export async function drawCurves(chosen, state) {
     .filter((name) => rows[name].length)
     .map((name) => {
       const own = clone(panel);
-      own.title = name.replaceAll("_", " ");
+      own.title = wordsOf(name);
       for (const layer of own.layer) {
         layer.data = { values: rows[name] };
         const series = [...new Set(rows[name].map((row) => row.series))].sort(

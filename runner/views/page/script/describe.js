@@ -1,6 +1,6 @@
 // What is said of a point, a line, a cell: the tooltip, and the panel beside the diagram.
 
-import { data, element, shown } from "./charts.js";
+import { data, element, shown, wordsOf } from "./charts.js";
 import { lineWords, linesAt } from "./lines.js";
 import { keyOf, letterAt, median, valueAt } from "./table.js";
 
@@ -21,11 +21,11 @@ export function placeOf(id) {
 export function agreement(point) {
   const count = point.cells.length;
   if (!point.regime) return point.failed ? `${point.failed} of ${count} failed` : "no regime";
+  if (point.tied) return `tie: ${point.counts.map(([name, own]) => `${own} ${name}`).join(", ")}`;
   return `${point.regime} (${point.agree} of ${count} seed${count > 1 ? "s" : ""})`;
 }
 
-// A column as people call it; its name and meaning where the pointer rests.
-const wordsOf = (name) => data.words[name]?.[0] ?? name;
+// A column in words; its name and meaning where the pointer rests.
 const named = (name) =>
   data.words[name] ? element("span", { title: `${name}: ${data.words[name][1]}` }, wordsOf(name)) : name;
 
@@ -75,7 +75,7 @@ function lineRows(line) {
     [data.axes.x, shown(line.x)],
     [line.words, `${data.axes.y} ${lineWords(line)}`],
     ["interval", line.low === null ? "bracket of cells" : "95 %, seeds and grid"],
-    ["bracket", `${shown(line.last)} – ${shown(line.first)}`],
+    ["between", bracketWords(line)],
     ["seeds", String(line.seeds)],
   ];
 }
@@ -101,21 +101,26 @@ export function regimeOf(cell, step) {
   );
 }
 
-// Where regimes and training end at the x of a point, theory's rate and the best one there: [words, number].
+// The rates of the grid between which a place was seen to lie.
+const bracketWords = ({ last, first }) =>
+  last === null || first === null ? "" : `${shown(last)} and ${shown(first)}`;
+
+// Where regimes and training end at the x of a point, theory's rate and the best one there: [words, number, bracket].
 export function boundariesAt(id, state) {
   const { axes, points, theory, best } = data;
   const here = (row) => row.panel === points.panel[id] && row.x === points.x[id];
   const found = linesAt({ ...state, hidden: [] })
     .filter(here)
-    .map((line) => [line.words, `${axes.y} ${lineWords(line)}`]);
+    .map((line) => [line.words, lineWords(line), bracketWords(line)]);
   theory.panel.forEach((panel, i) => {
-    if (here({ panel, x: theory.x[i] })) found.push([theory.words, `${axes.y} ${shown(theory.y[i])}`]);
+    if (here({ panel, x: theory.x[i] })) found.push([theory.words, shown(theory.y[i]), ""]);
   });
   for (const row of best.filter(here)) {
     const interval = row.low === null ? "" : ` [${shown(row.low)}, ${shown(row.high)}]`;
     found.push([
-      `best ${axes.y} by ${data.bestBy}`,
-      `${shown(row.best)}${interval}${row.end ? ", at an end of the grid" : ""}`,
+      `best ${axes.y} by ${wordsOf(data.bestBy)}`,
+      row.bound ? `${shown(row.best)}: ${row.bound}` : `${shown(row.best)}${interval}`,
+      bracketWords(row),
     ]);
   }
   return found;

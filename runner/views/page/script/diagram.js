@@ -1,14 +1,14 @@
 // The diagram: rows of cells, the map of a measure, the few lines, and the frames of what is chosen.
 
 import { byId, clone, data, draw, linearized, views } from "./charts.js";
-import { inPixels, letterPlace, letterSize } from "./letters.js";
+import { letterRows, letterSize } from "./letters.js";
 import { labelRows, lineRows, withEnds } from "./lines.js";
 import { axisOf, NARROW, panelSizes, titleOf } from "./places.js";
 import { picture } from "./raster.js";
 
 const FADED = 0.18;
 const MOST_SPARE = 40;
-const CORNER = 0.36; // of a rectangle's smaller side: that of the corner which tells of another regime
+const CORNER = 0.42; // of a rectangle's smaller side: that of the corner which tells of another regime
 
 function specification(state) {
   const spec = clone(data.charts.diagram);
@@ -86,14 +86,25 @@ function cellRow(point, state, faded) {
 
 const fillOf = (regime) => (regime ? data.legend.fills[regime] : "#ffffff");
 
-// Where seeds disagree, a corner of the rectangle has the colour of the regime of the next most.
+// Where seeds disagree, a corner of the rectangle has the colour of the regime of the next most: on a tie, half of it.
 function cornerRows(point, cell, axes) {
   if (point.agree === point.cells.length) return [];
   const [right, top] = [axes.x.to(cell.x1), axes.y.to(cell.y1)];
+  if (point.tied) {
+    const { panel, fade, x1, y0, y1 } = cell;
+    const middle = axes.x.from((axes.x.to(cell.x0) + right) / 2);
+    return [{ kind: "corner", panel, fade, fill: fillOf(point.second), x0: middle, x1, y0, y1 }];
+  }
   const side = CORNER * Math.min(right - axes.x.to(cell.x0), top - axes.y.to(cell.y0));
   const { panel, fade, x1, y1 } = cell;
   const place = { x0: axes.x.from(right - side), x1, y0: axes.y.from(top - side), y1 };
   return [{ kind: "corner", panel, fade, fill: fillOf(point.second), ...place }];
+}
+
+// The letter of the other regime of a tie, as that of a row.
+function secondOf(point) {
+  const { letters: names, inks } = data.legend;
+  return { letter: names[point.second], fill: fillOf(point.second), ink: inks[point.second] };
 }
 
 // The marks of flags that most seeds of a point have.
@@ -149,14 +160,15 @@ export async function fillDiagram(points, state, brushed, picks, whole) {
         ],
   );
   const axes = { x: axisOf(view, "x"), y: axisOf(view, "y") };
-  const drawn = inPixels(lines, axes);
-  for (const cell of cells) Object.assign(cell, letterPlace(cell.id, drawn, axes, letters));
+  const lettered = visible.flatMap((point, place) =>
+    letterRows(cells[place], point.tied && secondOf(point), axes, letters, state.color === "regime"),
+  );
   const corners = visible.flatMap((point, place) => cornerRows(point, cells[place], axes));
   // Panels are those that rows have: of no cell they stay as they are, empty.
   const empty = visible.length ? [] : data.points.titles.map((panel) => ({ kind: "empty", panel }));
   const labels = labelRows(lines, view);
   const rows = [
-    ...cells,
+    ...lettered,
     ...corners,
     ...empty,
     ...mapRows(points, state, view),

@@ -1,7 +1,9 @@
 // Single cells: any two numbers, parallel coordinates, and the brush that all charts share.
 
-import { byId, clone, data, draw, shown, views } from "./charts.js";
+import { byId, clone, data, draw, shown, views, wordsOf } from "./charts.js";
 import { regimeOf } from "./describe.js";
+import { missingWords } from "./extremes.js";
+import { titleOf } from "./places.js";
 import { keyOf, valueAt } from "./table.js";
 
 const MOST_LINES = 1500; // of parallel coordinates
@@ -107,6 +109,7 @@ function makeAxis(name, step) {
   const to = (value) => (log ? Math.log(value / low) / Math.log(high / low) : (value - low) / (high - low));
   return {
     name,
+    log,
     place: (cell) => {
       const value = numberOf(cell, name, step);
       return value === null ? null : to(value);
@@ -154,12 +157,28 @@ export async function drawExplorer(id, state, kept, brushed, tooltip) {
       const positive = values.every((value) => value === null || value > 0);
       if (!positive || state.linear.includes(`scatter.${channel}`))
         Object.assign(spec.encoding[channel].scale, { type: "linear", zero: false });
-      spec.encoding[channel].axis.title = name.replaceAll("_", " ");
+      spec.encoding[channel].axis.title = wordsOf(name);
     }
-  }
+    shaped(spec);
+  } else
+    for (const layer of spec.layer) layer.encoding.x.axis.labelExpr = `(${axisNames(state)})[datum.label]`;
   data.datasets[id] = explorerRows(id, state, kept, brushed);
   return draw(id, spec, tooltip);
 }
+
+// Panels of the diagram as shapes: networks that coincide lie on each other, and both are seen.
+function shaped(spec) {
+  const { titles } = data.points;
+  if (titles.length < 2 || titles.length > spec.encoding.shape.scale.range.length)
+    return delete spec.encoding.shape;
+  spec.encoding.shape.scale.domain = titles;
+  return spec;
+}
+
+const axisNames = (state) =>
+  JSON.stringify(
+    Object.fromEntries(axesShown(state).map(({ name, log }) => [name, wordsOf(name) + (log ? ", log" : "")])),
+  );
 
 export async function fillExplorer(id, state, kept, brushed) {
   if (views[id]) await views[id].view.data(id, explorerRows(id, state, kept, brushed)).runAsync();
@@ -186,8 +205,15 @@ function explorerRows(id, state, kept, brushed) {
   if (id === "scatter") {
     const { a, b } = scatterAxes(state);
     if (!cells.length) return corners(a, b, state);
+    byId("scatter-note").textContent = missingWords(
+      cells.filter((cell) => [a, b].some((name) => numberOf(cell, name, state.step) === null)),
+      cells.length,
+      state.step,
+      "no dot",
+    );
     return cells.map((cell) => ({
       ...base(cell),
+      panel: titleOf(data.points.panel[data.cells.point[cell]]),
       tip: `cell:${cell}`,
       a: numberOf(cell, a, state.step),
       b: numberOf(cell, b, state.step),
@@ -205,7 +231,9 @@ function explorerRows(id, state, kept, brushed) {
   for (const cell of evenly(cells, MOST_LINES))
     for (const axis of axes)
       rows.push({ ...base(cell), kind: "line", axis: axis.name, place: axis.place(cell) });
+  const few = cells.length > MOST_LINES ? `An even choice of ${MOST_LINES} of ${cells.length} cells is drawn. ` : "";
+  const broken = cells.filter((cell) => axes.some((axis) => axis.place(cell) === null));
   byId("parallel-note").textContent =
-    cells.length > MOST_LINES ? `An even choice of ${MOST_LINES} of ${cells.length} cells is drawn.` : "";
+    few + missingWords(broken, cells.length, state.step, "a line that breaks where the value is missing");
   return rows;
 }

@@ -5,7 +5,8 @@ import { setTheme, showControls, wireControls } from "./controls.js";
 import { drawCurves, markStep } from "./curves.js";
 import { tooltipOf } from "./describe.js";
 import { drawDiagram, fillDiagram, isTooWide } from "./diagram.js";
-import { brushedCells, drawExplorer, fillExplorer, numberNames, onBrush } from "./explore.js";
+import { brushedCells, drawExplorer, fillExplorer, numberNames, onBrush, scatterAxes } from "./explore.js";
+import { showExtremes } from "./extremes.js";
 import { MOVES, moved } from "./keys.js";
 import { curvesOf, describePoints } from "./panel.js";
 import { markScrolling } from "./scrolling.js";
@@ -148,7 +149,13 @@ const pick = (point, other = false) => change({ [other ? "other" : "pick"]: firs
 
 // -- the panel beside the diagram --------------------------------------------------------------------------------
 
-const describe = () => describePoints(picked(), other(), points, state);
+function describe() {
+  describePoints(picked(), other(), points, state);
+  const ends = { extremes: state.color, "scatter-extremes": scatterAxes(state).b };
+  for (const [id, name] of Object.entries(ends))
+    showExtremes(id, kept, name, state.step, (cell) => change({ pick: cell }));
+}
+
 const compared = () => curvesOf(picked(), other(), points, brushed);
 
 // -- controls ----------------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ export function median(values) {
 }
 
 // Per point of the diagram its shown cells, their regime by majority and the median of a measure. On a tie the
-// tamer regime loses: half the seeds diverging is worth seeing.
+// tamer regime comes second: half the seeds diverging is worth seeing.
 export function atPoints(data, kept, step, measure) {
   const { cells, legend } = data;
   const found = data.points.x.map((_, id) => ({ id, cells: [] }));
@@ -63,6 +63,8 @@ export function atPoints(data, kept, step, measure) {
     const others = counts.map((count, place) => (legend.names[place] === point.regime ? 0 : count));
     const next = Math.max(...others);
     point.second = next ? legend.names[others.lastIndexOf(next)] : null;
+    point.tied = most > 0 && next === most;
+    point.counts = legend.names.flatMap((name, place) => (counts[place] ? [[name, counts[place]]] : []));
     point.failed = point.cells.filter((cell) => keyOf(cells, "status", cell) === "failed").length;
     point.value = measure ? median(point.cells.map((cell) => valueAt(data, cell, measure, step))) : null;
   }
