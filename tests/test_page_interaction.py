@@ -70,7 +70,7 @@ def test_the_pointer_shows_the_point_and_the_line(visit):
     )
 
 
-def test_a_measure_is_a_map_between_its_points(visit):
+def test_a_measure_is_a_map_between_its_points(visit, digits):
     visit.page.select_option("#color", "ntk_change")
     visit.settle("color=ntk_change")
     visit.page.wait_for_selector("#diagram .role-legend-title >> text=ntk change")
@@ -78,6 +78,23 @@ def test_a_measure_is_a_map_between_its_points(visit):
     assert [one[0] for one in maps] == ["mean_field", "mup", "ntk", "sp"]
     assert {tuple(one[1:]) for one in maps} == {(32, 512, 0.001, 30)}  # no further than the outermost points
     assert len(visit.letters()) == 180
+    known = digits.cells.dropna(subset=["ntk_change"]).set_index("cell_id")["ntk_change"]
+    buttons = visit.page.locator("#extremes .end")
+    assert buttons.count() == 2
+    for place, (word, end) in enumerate((("largest", known.max()), ("smallest", known.min()))):
+        names = buttons.nth(place).locator("button").evaluate_all("all => all.map(one => one.dataset.cell)")
+        assert known[names].tolist() == pytest.approx([end] * len(names), rel=1e-3)
+        text = buttons.nth(place).inner_text()
+        value = re.match(rf"{word} ntk change: ([\d.]+),", text)[1]
+        assert float(value) == pytest.approx(end, rel=0.01)
+        assert names[0] in text
+    visit.page.focus("#extremes button")  # the mouse is not needed
+    visit.page.keyboard.press("Enter")
+    visit.settle()
+    chosen = visit.page.inner_text("#cells")
+    assert known.loc[chosen.split()].max() == pytest.approx(known.max(), rel=1e-3)
+    assert visit.page.is_visible("#scatter-extremes")
+    visit.show("color=ntk_change")
     visit.page.select_option("#color", "regime")
     visit.settle("")
     visit.page.wait_for_selector("#diagram >> text=L lazy")
@@ -357,6 +374,12 @@ def test_where_seeds_disagree_a_corner_tells_the_other_regime(visit, digits):
     fill = {(panel, x1, y1): (x, y, own) for _, panel, x, y, x1, y1, own in cells}
     found = {(panel, *fill[panel, x1, y1][:2]) for _, panel, x1, y1, _ in rows}
     assert found == split
+    seconds = visit.items("diagram", "mark-text", "kind", "panel", "x", "y")
+    assert {tuple(row) for kind, *row in seconds if kind == "second"} == split  # of two seeds it is a tie
+    panel, x, y = min(split)
+    visit.page.mouse.click(*visit.place_of(panel=panel, x=x, y=y))
+    visit.settle()
+    assert re.search(r"tie: 1 \w+, 1 \w+$", visit.point())
     assert all(fill[panel, x1, y1][2] != other for _, panel, x1, y1, other in rows)
 
 

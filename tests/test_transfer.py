@@ -95,9 +95,11 @@ def test_the_best_rate_against_gamma_breaks():
     assert [lazy["drift"], rich["drift"]] == pytest.approx([0, RICH], abs=0.05)
     assert lazy["break"] == pytest.approx(1, rel=0.2)
     assert not found["at_end"].any()
+    assert not found["at_edge"].any()
+    assert ((found["last"] < found["best_lr"]) & (found["best_lr"] < found["first"])).all()
     straight = transfer(planted(), facets=(), x="gamma", pieces=1)
     assert list(straight.columns) == [
-        "gamma", "best_lr", "low", "high", "at_end",
+        "gamma", "best_lr", "low", "high", "last", "first", "at_end", "at_edge",
         "drift", "drift_low", "drift_high", "too_coarse", "stays_put", "stays_because", "seeds",
     ]  # fmt: skip
     assert straight["drift"].nunique() == 1
@@ -210,3 +212,17 @@ def test_a_real_sweep_has_best_rates_and_figures(store, capsys, tmp_path):
     assert "largest stable learning rate against gamma" in view.caption
     assert main(["fit", str(store), "--x", "gamma", "--where", "lr=0.1", "--metric", "ntk_change"]) == 0
     assert "log gamma" in capsys.readouterr().out
+
+
+def test_a_best_rate_below_divergence_is_a_bound():
+    cells = planted(key="width", values=(64, 128, 256), law=lambda width: 2.0)
+    cells["train_loss"] = 1 / cells["lr"]  # the larger the better, up to the edge
+    found = transfer(cells, facets=())
+    assert found["at_edge"].all()
+    assert not found["at_end"].any()
+    stable = cells.groupby("lr")["status"].apply(lambda status: (status == "ok").all())
+    assert found["best_lr"].tolist() == pytest.approx([max(stable.index[stable])] * 3)
+    assert found["first"].tolist() == pytest.approx([min(stable.index[~stable])] * 3)
+    assert (
+        found["stays_because"].str.endswith("at 3 of 3 it is the last rate before divergence, a bound").all()
+    )

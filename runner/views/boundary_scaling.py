@@ -61,7 +61,8 @@ def _boundaries(store: Store, cells: pd.DataFrame, axes: Axes) -> Part | None:
     return Part(
         concat(charts, Layout(), own=OWN) if charts else None,
         f"{axes.y} at the boundary, mean over {cells['seed'].nunique()} seeds; in brackets 95 %, or, where "
-        f"there is one seed, what was measured around it. {INTERVAL} The slope is of log {axes.y} against log {axes.x}, with theory's beside it where it speaks. {sentence(AGREEMENT)}",
+        f"there is one seed, what was measured around it. {INTERVAL} The slope is of log "
+        f"{axes.y} against log {axes.x}, with theory's beside it where it speaks. {sentence(AGREEMENT)}",
         "\n".join(commands),
         (", ".join(axes.facets), "boundary", *(f"{axes.x} {show(value)}" for value in values), "slope"),
         rows,

@@ -104,16 +104,16 @@ def hollow_words(cells: pd.DataFrame) -> str:
 
 
 INTERVAL = (
-    "The interval is of the mean over seeds (Student's t, the spread of seeds pooled over the places of a line), "
-    "joined with half of the step of the grid where a place is only known to lie between two cells. Where a "
-    "place was interpolated between them it has the spread of seeds alone, not the error of the interpolation: "
-    "it may be narrower than the grid."
+    "The interval is of the mean over seeds (Student's t, the spread of seeds pooled over the places of a "
+    "line), joined with half of the step of the grid where a place is only known to lie between two cells. "
+    "Where a place was interpolated between them it has the spread of seeds alone, not the error of the "
+    "interpolation: it may be narrower than the grid."
 )
 """Of what the 95 % interval of a boundary is."""
 BEST_INTERVAL = (
-    "Best rates lie at the vertex of a parabola through the smallest loss and its neighbours on the grid; their "
-    "95 % intervals resample the seeds of each {x}, not pooled, and do not hold the error of the parabola: "
-    "without it a best rate is known to lie between these neighbours"
+    "Best rates lie at the vertex of a parabola through the smallest loss and its neighbours on the grid; "
+    "their 95 % intervals resample the seeds of each {x}, not pooled, and do not hold the error of the "
+    "parabola: without it a best rate is known to lie between these neighbours"
 )
 """Of what the interval of a best rate is."""
 AT_EDGE = "the last rate before training diverges: a bound, the best may lie up to the rate that diverged"

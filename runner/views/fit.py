@@ -154,7 +154,7 @@ def panel(
             alt.Tooltip("series:N"), alt.Tooltip("x:Q", title=key, format=".3~g"),
             alt.Tooltip("value:Q", format=".3~g"), alt.Tooltip("seeds:Q"),
         ],
-    ) for mark in point_marks(base, twins, 20 if layout.paper else 36)]  # fmt: skip
+    ) for mark in point_marks(base, twins, layout)]  # fmt: skip
     layers = [range_bars(base, x, up, color=color)]
     for frame, style in ((predicted, THEORY), (fitted, FITTED)):
         if not len(frame):

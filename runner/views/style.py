@@ -210,23 +210,27 @@ def rounded(value: Any) -> Any:
     return value
 
 
-def point_marks(base: Any, twins: Sequence[str], size: float) -> list[Any]:
+TWIN = 2.6
+"""Times as large is the mark of a series that lies on another."""
+
+
+def point_marks(base: Any, twins: Sequence[str], layout: Layout) -> list[Any]:
     """Return the points of series as marks, those of twins around those of the series that they lie on.
 
     Args:
         base: A chart with the field ``series``.
         twins: Series that are drawn hollow and larger.
-        size: Of a point, in square pixels.
     """
+    size = 20 if layout.paper else 36
     if not twins:
         return [base.mark_point(filled=True, size=size, opacity=1)]
-    there = alt.FieldOneOfPredicate(field="series", oneOf=list(twins))
-    around = base.mark_point(filled=False, size=3.5 * size, opacity=1, strokeWidth=1.3)
+    there = f"indexof({json.dumps(list(twins))}, datum.series)"
+    around = base.mark_point(
+        filled=False, size=TWIN * size, opacity=1, strokeWidth=0.8 if layout.paper else 1.3
+    )
     return [
-        base.mark_point(filled=True, size=size, opacity=1).transform_filter(
-            alt.LogicalNotPredicate(**{"not": there})
-        ),
-        around.transform_filter(there),
+        base.mark_point(filled=True, size=size, opacity=1).transform_filter(f"{there} < 0"),
+        around.transform_filter(f"{there} >= 0"),
     ]
 
 

@@ -37,7 +37,7 @@ from runner.views.laws import (
 )
 from runner.views.picture import COLUMN, PIECES, Part, Picture, Section, conditions, names
 from runner.views.scales import Scale, column_title, column_words, log_scale, lr_unit, range_bars, value_scale
-from runner.views.style import Layout, concat, layered, legend, rows_of, series_scales
+from runner.views.style import TWIN, Layout, concat, layered, legend, rows_of, series_scales
 from runner.views.terminal import MISSING, plain_table, short
 from runner.views.view import View
 
@@ -159,7 +159,7 @@ def _rates(
     twin, size = named["series"].isin(twin_series(named, same)), 30.0 if layout.paper else 40.0
     # Of twins the one in front is larger and pale, so that both are seen.
     rows = rows.assign(
-        filled=np.where(rows["bound"], 0.0, np.where(twin, 0.3, 1.0)), size=np.where(twin, 3.5, 1.0) * size
+        filled=np.where(rows["bound"], 0.0, np.where(twin, 0.3, 1.0)), size=np.where(twin, TWIN, 1.0) * size
     )
     series = list(dict.fromkeys(named["series"]))
     channels = series_scales(series, ordered=False)
@@ -177,7 +177,7 @@ def _rates(
     y = up.encode(alt.Y, "value")
     sure = rows[rows["low"].notna() & ~rows["bound"]]
     base, known = (alt.Chart(rows_of(part)) for part in (rows, sure))
-    marks = base.mark_point(opacity=1, strokeWidth=1.4).encode(
+    marks = base.mark_point(opacity=1, strokeWidth=0.8 if layout.paper else 1.4).encode(
         x=x, y=y, fill=fill, stroke=stroke,
         fillOpacity=alt.FillOpacity("filled:Q", scale=None), size=alt.Size("size:Q", scale=None),
         shape=alt.Shape("series:N", scale=channels["shape"], legend=names),
@@ -294,8 +294,8 @@ def _on_page(store: Store, cells: pd.DataFrame, axes: Axes) -> Part:
         ])  # fmt: skip
     return Part(
         chart(losses, best, axes.facets, METRIC, lr_unit(cells), Layout(), x, repeated(cells)),
-        f"Best: the smallest {METRIC}; in brackets 95 %. {BEST_INTERVAL.format(x=x)}. Drift: doublings of the "
-        f"best rate per doubling of {_named(x)}. {sentence(PUT)}",
+        f"Best: the smallest {METRIC}; in brackets 95 %. {BEST_INTERVAL.format(x=x)}. Drift: doublings of "
+        f"the best rate per doubling of {_named(x)}. {sentence(PUT)}",
         words,
         (", ".join(axes.facets), *(f"{x} {show(value)}" for value in values), "drift", "stays put?"),
         rows,

@@ -2,8 +2,8 @@
 
 Every layer takes the rows of its ``kind``: ``cell`` (a point with its rectangle), ``map`` (the picture of a
 measure between points), ``line`` (a boundary with its interval), ``theory``, ``label`` (of a line, at the
-right border), ``corner`` (the regime of the next most seeds, where they disagree), ``second`` (its letter on a
-tie), ``pick`` (the frame of a chosen point) and ``empty`` (a panel that nothing is shown of).
+right border), ``corner`` (the regime of the next most seeds, where they disagree), ``second`` (its letter on
+a tie), ``pick`` (the frame of a chosen point) and ``empty`` (a panel that nothing is shown of).
 """
 
 from collections.abc import Sequence

@@ -144,7 +144,7 @@ def _words(cells: pd.DataFrame, store: Store) -> dict[str, tuple[str, str]]:
     rates = {name: name.replace("_", " ") for name in ("lr_absolute", "lr_sharpness")}
     words = {name: column_title(name) if name in known else column_words(name) for name in meanings} | rates
     return {
-        name: (words.get(name, column_words(name)), meanings.get(name, ""))
+        name: (words.get(name, name.replace("_", " ")), meanings.get(name, ""))
         for name in measured_columns(cells, least=1)
     }
 
