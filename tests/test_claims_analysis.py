@@ -11,6 +11,7 @@ from rich.console import Console
 from sweeping import Engine
 
 from runner import cli
+from runner.analysis.best_lr import best_lr, drift_per_doubling, require_inside
 from runner.analysis.boundary.places import seed_places
 from runner.analysis.boundary.properties import Property, movement
 from runner.analysis.claims import CLAIMS, judge
@@ -20,7 +21,6 @@ from runner.analysis.estimate import Unsupported, numbers, over_seeds, share
 from runner.analysis.matched_loss import at_loss
 from runner.analysis.regime_table import regime_table
 from runner.analysis.theory import r_exponent
-from runner.analysis.transfer import best_lr, drift_per_doubling, require_inside
 from runner.grid.config import load_experiment, quick_words
 from runner.views.claims import claims_markdown, claims_table
 

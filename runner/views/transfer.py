@@ -164,7 +164,7 @@ def _rates(
     series = list(dict.fromkeys(named["series"]))
     channels = series_scales(series, ordered=False)
     # On a screen below the panel, so that titles side by side are as high.
-    below: dict[str, Any] = {} if layout.paper else {"orient": "bottom", "symbolOpacity": 1}
+    below: dict[str, Any] = {} if layout.paper else {"orient": "bottom", "symbolOpacity": 1, "titleLimit": 0}
     unit = None if layout.paper else f"drift: doublings of the rate per doubling of {_named(key)}, 95 %"
     names = legend(series, layout, unit, columns=2, says=said_of(rates, facets), **below)
     # Not by the channel of the losses' colours: both legends stand above the panels in print.

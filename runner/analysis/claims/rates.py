@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 
+from runner.analysis.best_lr import best_lr, drift_per_doubling, require_inside
 from runner.analysis.boundary.places import seed_places
 from runner.analysis.boundary.properties import diverges, movement
 from runner.analysis.claims.slopes import fitted_slope, part_of, require_widths
@@ -22,7 +23,6 @@ from runner.analysis.estimate import (
     trained,
 )
 from runner.analysis.matched_loss import at_loss
-from runner.analysis.transfer import best_lr, drift_per_doubling, require_inside
 
 WIDEST = 4.0
 """Doublings by which the best lr would fall over the widths of theory's T8 if it went as 1/width."""

@@ -33,7 +33,7 @@ from runner.views.page.script import script
 from runner.views.page.sections import known_columns, picture_section, sections
 from runner.views.picture import Part, Section
 from runner.views.pictures import sections as picture_sections
-from runner.views.scales import column_title, column_words, lr_unit
+from runner.views.scales import column_title, lr_unit
 from runner.views.style import OWN, Layout, concat
 
 MOST_PANELS = 24
@@ -140,13 +140,12 @@ def _words(cells: pd.DataFrame, store: Store) -> dict[str, tuple[str, str]]:
     """Return what each measure is called, and what it means."""
     known = {column.name for column in CELLS}
     meanings = {column.name: column.meaning for column in known_columns(store)}
-    # Rates have the names of their columns: in words all of them are a learning rate.
-    rates = {name: name.replace("_", " ") for name in ("lr_absolute", "lr_sharpness")}
-    words = {name: column_title(name) if name in known else column_words(name) for name in meanings} | rates
-    return {
-        name: (words.get(name, name.replace("_", " ")), meanings.get(name, ""))
-        for name in measured_columns(cells, least=1)
-    }
+    rates = ("lr_absolute", "lr_sharpness")  # by their columns: in words all of them are a learning rate
+
+    def words(name: str) -> str:
+        return column_title(name) if name in known and name not in rates else name.replace("_", " ")
+
+    return {name: (words(name), meanings.get(name, "")) for name in measured_columns(cells, least=1)}
 
 
 def _curves(content: _Content, store: Store, cells: pd.DataFrame, points: pd.Series) -> dict[str, Any]:

@@ -145,7 +145,7 @@ export async function drawExplorer(id, state, kept, brushed, tooltip) {
   const spec = clone(data.charts[id]);
   const room = byId(id).clientWidth;
   const least = id === "scatter" ? 200 : AXIS_ROOM * axesShown(state).length;
-  spec.width = Math.max(least, room - (id === "scatter" ? 90 : 50));
+  spec.width = Math.max(least, room - (id === "scatter" ? 90 : 80));
   spec.height = Math.max(230, Math.min(360, 0.6 * room));
   if (id === "scatter") {
     const names = scatterAxes(state);
