@@ -130,8 +130,11 @@ def _lines(scales: tuple[Any, Any]) -> list[Any]:
     lines = alt.Chart().transform_filter(_of("line"))
     drawn = []
     for end in ("low", "high"):  # not filled: a veil would change the colours that the legend explains
-        edge = lines.mark_line(stroke=INK, strokeWidth=0.9, clip=True)
-        drawn.append(edge.encode(x=x, y=renamed(y, end), detail="words:N"))
+        for color, thick in ((PAPER, 2.2), (INK, 0.9)):  # seen on dark cells, too
+            edge = lines.mark_line(
+                stroke=color, strokeWidth=thick, opacity=0.6 if thick > 1 else 1, clip=True
+            )
+            drawn.append(edge.encode(x=x, y=renamed(y, end), detail="words:N"))
     theory = alt.Chart().transform_filter(_of("theory"))
     for source, width, dash in ((theory, 1.6, [5, 4]), (lines, 2.2, [1, 0])):
         for color, thick, pattern in ((PAPER, width + 2.2, [1, 0]), (INK, width, dash)):

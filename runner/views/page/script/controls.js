@@ -101,7 +101,8 @@ async function copyLink() {
 }
 
 function showAddress() {
-  byId("refused").firstElementChild.textContent = "The browser refuses the clipboard; the address of this view:";
+  byId("refused").firstElementChild.textContent =
+    "The browser refuses the clipboard; the address of this view:";
   byId("address").value = location.href;
   byId("address").select();
 }

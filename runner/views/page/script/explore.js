@@ -231,7 +231,8 @@ function explorerRows(id, state, kept, brushed) {
   for (const cell of evenly(cells, MOST_LINES))
     for (const axis of axes)
       rows.push({ ...base(cell), kind: "line", axis: axis.name, place: axis.place(cell) });
-  const few = cells.length > MOST_LINES ? `An even choice of ${MOST_LINES} of ${cells.length} cells is drawn. ` : "";
+  const few =
+    cells.length > MOST_LINES ? `An even choice of ${MOST_LINES} of ${cells.length} cells is drawn. ` : "";
   const broken = cells.filter((cell) => axes.some((axis) => axis.place(cell) === null));
   byId("parallel-note").textContent =
     few + missingWords(broken, cells.length, state.step, "a line that breaks where the value is missing");

@@ -21,7 +21,11 @@ export function extremesOf(kept, measure, step) {
     ["largest", values.reduce((a, b) => Math.max(a, b))],
     ["smallest", values.reduce((a, b) => Math.min(a, b))],
   ];
-  return ends.map(([word, end]) => [word, end, known.filter(([, value]) => value === end).map(([cell]) => cell)]);
+  return ends.map(([word, end]) => [
+    word,
+    end,
+    known.filter(([, value]) => value === end).map(([cell]) => cell),
+  ]);
 }
 
 function whereOf(cell) {
@@ -43,7 +47,11 @@ export function showExtremes(id, kept, measure, step, choose) {
     const buttons = cells.slice(0, MOST_ALIKE).flatMap((cell, place) => {
       const name = data.cells.id[cell];
       const attributes = { type: "button", class: "cell", "data-cell": name, onclick: () => choose(name) };
-      return [place ? " and " : " ", element("button", attributes, whereOf(cell)), element("code", {}, ` ${name}`)];
+      return [
+        place ? " and " : " ",
+        element("button", attributes, whereOf(cell)),
+        element("code", {}, ` ${name}`),
+      ];
     });
     const more = cells.length - MOST_ALIKE;
     return element(
