@@ -101,7 +101,7 @@ def _log_ticks(low: float, high: float) -> list[float]:
     """Return every power of ten, and where there are not two of them what lies between in steps of 1, 2, 5.
 
     >>> _log_ticks(0.002, 30), _log_ticks(0.3, 4), _log_ticks(3.1, 4.2)
-    ([0.01, 0.1, 1.0, 10.0], [0.5, 1.0, 2.0], [3.5, 4.0])
+    ([0.01, 0.1, 1.0, 10.0], [0.5, 1.0, 2.0], [3.25, 3.5, 3.75, 4.0])
     """
     decades = _decades(low, high)
     if len(decades) > 1:
