@@ -28,6 +28,7 @@ ANYWHERE = None
 """Where torch makes something for itself."""
 _OLD, _NONE = (CPU, None), (ANYWHERE, None)
 _MANY = 20_000
+_LISTS = (list, tuple)
 _WAITING = {f"aten::{name}" for name in ("_local_scalar_dense", "nonzero", "equal", "masked_select")}
 _GETTERS = {
     torch.Tensor.device.__get__: lambda place: place,
@@ -79,7 +80,7 @@ def _storage(tensor):
     """The memory of a tensor, which it shares with others; None if it has none."""
     while is_functorch_wrapped_tensor(tensor):
         tensor = get_unwrapped(tensor)
-    return tensor.untyped_storage() if tensor.device == CPU and not is_lazy(tensor) else None
+    return tensor.untyped_storage() if tensor.device.type == "cpu" and not is_lazy(tensor) else None
 
 
 def _tensors(*values):
@@ -88,9 +89,9 @@ def _tensors(*values):
     for value in values:
         if isinstance(value, torch.Tensor):
             found.append(value)
-        elif isinstance(value, list | tuple):
+        elif isinstance(value, _LISTS) and value:
             found += _tensors(*value)
-        elif isinstance(value, dict):
+        elif isinstance(value, dict) and value:
             found += _tensors(*value.values())
     return found
 

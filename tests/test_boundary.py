@@ -120,7 +120,8 @@ def planted(rng, slope=-1.0, spread=0.08, ragged=0.0, missing=0.0, smooth=False)
 def test_intervals_cover_what_was_planted(world):
     rng = np.random.default_rng(5)
     hits, law_hits, laws = [], [], []
-    for _ in range(200):
+    # Intervals half as wide would cover two thirds: of 100 worlds 67 +- 5, where 90 are asked for.
+    for _ in range(100):
         cells, score = planted(rng, **world)
         what = Property("planted", "", score, 1.0, smooth=world.get("smooth", False))
         seeds = seed_places(cells, what, "lr", ["width"])

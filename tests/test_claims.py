@@ -1,3 +1,4 @@
+import io
 import itertools
 import json
 
@@ -5,13 +6,16 @@ import claim_worlds as worlds
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from runner.analysis.claims import CLAIMS, COLUMNS, choose_claims, judge
 from runner.analysis.claims.verdict import above, below, headline, verdict_of, within
 from runner.analysis.estimate import Estimate, Tables
+from runner.analysis.regime_table import regime_table
 from runner.errors import UserError
 from runner.grid.config import conf_dir
 from runner.store.keys import is_key
+from runner.views.claims import claims_markdown, claims_table
 
 IDS = [claim.id for claim in CLAIMS]
 LAZY_IS_RICH = {"ntk": "mup", "sp": "mup"}
@@ -82,6 +86,20 @@ def test_a_claim_holds_where_it_is_true(judged, name):
     assert checks["cells"].gt(0).all()
     assert (checks["low"] <= checks["measured"] + 1e-9).all()
     assert (checks["measured"] <= checks["high"] + 1e-9).all()
+
+
+def test_markdown_and_terminal(judged):
+    table, checks = judged
+    text = claims_markdown(table, checks, regime_table(worlds.tasks()), "runner claims --quick")
+    assert "`runner claims --quick`" in text
+    assert all(f"| {claim.id} | {claim.text} |" in text for claim in CLAIMS)
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(rows) > len(CLAIMS) + len(checks)
+    file = io.StringIO()
+    Console(file=file, width=80, highlight=False).print(claims_table(table, 80))
+    lines = file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert sum(line.rstrip().endswith("holds") for line in lines) == len(CLAIMS)
 
 
 @pytest.mark.parametrize(

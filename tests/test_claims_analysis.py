@@ -1,20 +1,18 @@
 """What the rules stand on, from matched losses to rank correlations, and the command that applies them."""
 
-import io
 import json
 
 import claim_worlds as worlds
 import numpy as np
 import pandas as pd
 import pytest
-from rich.console import Console
 from sweeping import Engine
 
 from runner import cli
 from runner.analysis.best_lr import best_lr, drift_per_doubling, require_inside
 from runner.analysis.boundary.places import seed_places
 from runner.analysis.boundary.properties import Property, movement
-from runner.analysis.claims import CLAIMS, judge
+from runner.analysis.claims import CLAIMS
 from runner.analysis.correlation import separation, spearman
 from runner.analysis.critical import critical_lr
 from runner.analysis.estimate import Unsupported, numbers, over_seeds, share
@@ -22,7 +20,6 @@ from runner.analysis.matched_loss import at_loss
 from runner.analysis.regime_table import regime_table
 from runner.analysis.theory import r_exponent
 from runner.grid.config import load_experiment, quick_words
-from runner.views.claims import claims_markdown, claims_table
 
 
 def _trace(**cells):
@@ -133,20 +130,6 @@ def test_regimes_side_by_side():
     assert table.loc["cells"].tolist() == ["48", "16"]
     lazy, rich = (float(text.split()[0]) for text in table.loc["xor: change of the kernel"])
     assert lazy < 0.1 < rich
-
-
-def test_markdown_and_terminal():
-    table, checks = judge(CLAIMS, worlds.truth())
-    text = claims_markdown(table, checks, regime_table(worlds.tasks()), "runner claims --quick")
-    assert "`runner claims --quick`" in text
-    assert all(f"| {claim.id} | {claim.text} |" in text for claim in CLAIMS)
-    rows = [line for line in text.splitlines() if line.startswith("|")]
-    assert len(rows) > len(CLAIMS) + len(checks)
-    file = io.StringIO()
-    Console(file=file, width=80, highlight=False).print(claims_table(table, 80))
-    lines = file.getvalue().splitlines()
-    assert max(map(len, lines)) <= 80
-    assert sum(line.rstrip().endswith("holds") for line in lines) == len(CLAIMS)
 
 
 def test_command_trains_what_is_missing_and_writes_the_tables(monkeypatch, tmp_path, capsys):

@@ -41,7 +41,7 @@ def cell_of(name="completep", block_layers=2, optimizer="adamw", **keys):
         **{
             "parameterization": name, "depth": DEPTH, "base_depth": BASE, "width": WIDTH, "base_width": WIDTH,
             "steps": 4, "lr": 0.05, "lr_unit": "absolute", "data": SMALL, "center_output": False,
-            "model": model,             "optimizer": OPTIMIZERS[optimizer], **keys,
+            "model": model, "optimizer": OPTIMIZERS[optimizer], "measure": {"functions": {}}, **keys,
         }
     )  # fmt: skip
 

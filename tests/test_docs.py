@@ -17,7 +17,9 @@ from synthetic import LRS, WIDTHS, grid
 from runner import cli
 from runner.analysis.claims import CLAIMS
 from runner.commands import sweep
+from runner.errors import UserError
 from runner.grid.config import conf_dir
+from runner.grid.rules import EXECUTION_RULES, check_value
 from runner.schema import DERIVED, TABLES
 
 MOST_LINES = 130
@@ -203,10 +205,22 @@ def test_scripts_can_be_pasted(script):
     )
 
 
+def is_of_the_launch(argument):
+    """Whether a word says how cells are run, with a value that its key may have, and not which they are."""
+    key, _, value = argument.partition("=")
+    if key not in EXECUTION_RULES:
+        return key.startswith(("hydra/launcher", "hydra.launcher"))
+    try:
+        check_value(key, yaml.safe_load(value))
+    except UserError:
+        return False
+    return True
+
+
 @pytest.fixture(scope="module")
 def composed():
-    """Command lines that have been composed: some differ in their launcher alone."""
-    return set()
+    """Command lines that have been composed, here or (whole experiments) in tests/test_config.py."""
+    return {(f"+experiment={name}",) for name in EXPERIMENTS}
 
 
 @pytest.mark.parametrize("arguments", SWEEPS, ids=" ".join)
@@ -215,18 +229,14 @@ def test_every_sweep_composes(monkeypatch, composed, arguments):
     if SHOWING & {argument.split("=")[0] for argument in arguments}:
         assert sweep.main(["--debug", *arguments]) == 0
         return
-    here = [
-        argument
-        for argument in arguments
-        if not argument.startswith(("hydra/launcher", "hydra.launcher", "wait="))
-    ]
+    here = tuple(argument for argument in arguments if not is_of_the_launch(argument))
     launchers = {
         argument.partition("=")[2] for argument in arguments if argument.startswith("hydra/launcher")
     }
     assert launchers <= LAUNCHERS  # most come with plugins that the tests do not need
-    if tuple(here) not in composed:
+    if here not in composed:
         assert cells_of(monkeypatch, *here)
-        composed.add(tuple(here))
+        composed.add(here)
 
 
 @pytest.mark.parametrize("words", OTHERS, ids=" ".join)

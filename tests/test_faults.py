@@ -96,10 +96,10 @@ def undisturbed(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_killed_twenty_times(folder, undisturbed):
+def test_killed_ten_times(folder, undisturbed):
     """No cell lost, none trained twice."""
     kills, runs = 0, 0
-    while kills < 20:
+    while kills < 10:
         process = start([*LONG, "store=out"])
         runs += 1
         process.join(faulty.random_moment(runs, 1.5))
@@ -108,7 +108,7 @@ def test_killed_twenty_times(folder, undisturbed):
             process.join()
             kills += 1
         assert process.exitcode in {-9, 0}, Path("log.txt").read_text()
-        assert runs < 60
+        assert runs < 40
     last = start([*LONG, "store=out"])
     last.join(120)
     assert last.exitcode == 0, Path("log.txt").read_text()
@@ -195,14 +195,14 @@ def test_no_flip_of_a_bit_goes_unnoticed(folder):
     path = write_part(folder, "trace", rows("trace", ["a", "b", "c"], cka=[None, float("nan"), 0.5]), "1")
     whole, before = path.read_bytes(), read_table(folder, "trace")
     refused = 0
-    for place in random.Random(0).sample(range(len(whole)), 400):
+    for place in random.Random(0).sample(range(len(whole)), 200):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << place % 8)]) + whole[place + 1 :])
         try:
             check_digest(path)
             assert str(read_table(folder, "trace").to_pylist()) == str(before.to_pylist())
         except UserError:
             refused += 1
-    assert refused > 100
+    assert refused > 50
 
 
 @pytest.mark.parametrize("table", WRITTEN)

@@ -1,6 +1,7 @@
 """The floors of the house: imports go downwards only, and nothing goes round in circles."""
 
 import ast
+import functools
 from collections import deque
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -45,7 +46,12 @@ def name_of(path):
 
 
 FILES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
-TREES = {name: ast.parse(path.read_text("utf-8")) for name, path in FILES.items()}
+
+
+@functools.cache
+def trees():
+    """Return what is written in every file; when first asked, as each worker of the tests reads this file."""
+    return {name: ast.parse(path.read_text("utf-8")) for name, path in FILES.items()}
 
 
 def imports_of(tree):
@@ -70,7 +76,10 @@ def imports_of(tree):
             waiting.extend((child, "call" if inside else when) for child in ast.iter_child_nodes(node))
 
 
-IMPORTS = {name: tuple(imports_of(tree)) for name, tree in TREES.items()}
+@functools.cache
+def all_imports():
+    """Return the imports of every file."""
+    return {name: tuple(imports_of(tree)) for name, tree in trees().items()}
 
 
 def floor_of(name):
@@ -106,7 +115,7 @@ def where(name, line=1):
 
 def run_at_start(name):
     """Return the modules that importing one runs: those it imports, and the packages they lie in."""
-    targets = {item.target for item in IMPORTS[name] if item.when == "start"}
+    targets = {item.target for item in all_imports()[name] if item.when == "start"}
     parts = name.split(".")
     parents = {".".join(parts[:count]) for count in range(1, len(parts))}
     return targets | (parents & set(FILES))
@@ -136,17 +145,18 @@ def test_few_files_lie_loose():
 
 
 def test_imports_go_down():
-    found = upward(IMPORTS)
+    found = upward(all_imports())
     assert not found, "imports go to the same folder or down:\n" + "\n".join(found)
 
 
 def test_the_door_is_closed_at_start():
-    items = {item.target for item in IMPORTS[DOOR] if item.when == "start"} & set(FILES) - {"runner.version"}
+    at_start = {item.target for item in all_imports()[DOOR] if item.when == "start"}
+    items = at_start & set(FILES) - {"runner.version"}
     assert not items, f"runner/__init__.py is run by every import: load {items} in __getattr__"
 
 
 def test_nothing_goes_round_in_circles():
-    found = circle(IMPORTS)
+    found = circle(all_imports())
     assert not found, f"imports go in a circle: {' <- '.join(found)}"
 
 
@@ -154,16 +164,16 @@ def test_nothing_goes_round_in_circles():
 def test_a_planted_import_is_found(when):
     """One that goes up, and one that closes a circle inside a folder; inside a function, too."""
     up = Import("runner.commands.sweep", 1, when)
-    assert len(upward(IMPORTS | {"runner.grid.cell": (*IMPORTS["runner.grid.cell"], up)})) == 1
+    assert len(upward(all_imports() | {"runner.grid.cell": (*all_imports()["runner.grid.cell"], up)})) == 1
     back = Import("runner.grid.config", 1, when)
-    planted = IMPORTS | {"runner.grid.cell": (*IMPORTS["runner.grid.cell"], back)}
+    planted = all_imports() | {"runner.grid.cell": (*all_imports()["runner.grid.cell"], back)}
     assert {"runner.grid.cell", "runner.grid.config"} <= set(circle(planted))
     assert not upward(planted)
 
 
 def test_an_import_for_types_alone_is_no_import():
     seen = Import("runner.commands.sweep", 1, "types")
-    planted = IMPORTS | {"runner.grid.cell": (*IMPORTS["runner.grid.cell"], seen)}
+    planted = all_imports() | {"runner.grid.cell": (*all_imports()["runner.grid.cell"], seen)}
     assert not upward(planted)
     assert not circle(planted)
 
@@ -174,7 +184,7 @@ def test_what_reads_tables_needs_no_torch(folder):
     for name in FILES:
         if not f"{name}.".startswith(f"runner.{folder}."):
             continue
-        for item in IMPORTS[name]:
+        for item in all_imports()[name]:
             if item.target.split(".")[0] == "torch":
                 found.append(f"{where(name, item.line)} imports {item.target}")
             elif item.when != "types" and item.target in FILES and (chain := torch_chain(item.target)):
@@ -185,7 +195,7 @@ def test_what_reads_tables_needs_no_torch(folder):
 def test_lower_floors_print_nothing():
     prints = [
         where(name, node.lineno)
-        for name, tree in TREES.items()
+        for name, tree in trees().items()
         if floor_of(name) in SILENT
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"

@@ -16,7 +16,7 @@ from runner.grid.cell import canonical_json
 from runner.scaling.derivation import derive, network
 from runner.training.train import train_pack
 
-TABLES = 20
+TABLES = 10
 WIDTHS = (128, 512, 2048)
 SEEDS = (0, 1)
 TOLERANCE = 0.15

@@ -213,7 +213,7 @@ def mutated(draw, whole):
     return bytes(changed)
 
 
-@FUZZ
+@settings(FUZZ, max_examples=30)  # each goes through five readers of whole stores
 @given(data=st.data())
 def test_any_bytes_in_a_store_are_read_or_refused_in_a_line(sound, data):
     folder, files = sound
