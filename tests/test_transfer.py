@@ -165,7 +165,7 @@ def test_fitted_lines_and_theory_are_drawn():
     spec = chart(
         lr_curves(cells, facets=(), x="gamma"), rates, (), "train_loss", None, Layout(), "gamma"
     ).to_dict()
-    layers = [layer for layer in spec["concat"][-1]["layer"] if layer["mark"]["type"] == "line"]
+    layers = [layer for layer in spec["concat"][0]["layer"] if layer["mark"]["type"] == "line"]
     dotted, solid = (spec["datasets"][layer["data"]["name"]] for layer in layers)
     assert [row["x"] for row in solid] == pytest.approx([GAMMAS[0], rates["break"].iloc[0], GAMMAS[-1]])
     assert {row["piece"] for row in dotted} == {0, 1}

@@ -90,7 +90,7 @@ def chart(
     losses: pd.DataFrame, rates: pd.DataFrame, facets: Sequence[str], metric: str, lr_unit: str | None,
     layout: Layout, x: str = "width", same: Collection[str] = (),
 ) -> Any:  # fmt: skip
-    """Return the loss along the learning rate, a curve per value of the key, and the rate against the key.
+    """Return the rate against the key, and the loss along the learning rate, a curve per value of the key.
 
     Args:
         same: Parameterizations whose networks are those of one before.
@@ -106,7 +106,8 @@ def chart(
         _losses(part, facet_label(facets, found), values, metric, scales, layout, x)
         for found, part in groups(losses, [losses[facet] for facet in facets])
     ]
-    return concat([*charts, _rates(rates, facets, lr_unit, layout, x, same)], layout, most=3, own=_OWN)
+    # The answer first, then the losses that it comes from.
+    return concat([_rates(rates, facets, lr_unit, layout, x, same), *charts], layout, most=3, own=_OWN)
 
 
 def is_bound(rates: pd.DataFrame) -> pd.Series:
@@ -151,7 +152,10 @@ def _rates(
     rates: pd.DataFrame, facets: Sequence[str], lr_unit: str | None, layout: Layout, key: str,
     same: Collection[str],
 ) -> Any:  # fmt: skip
-    """Return the panel of learning rates: flat is transfer, and open marks without bars are bounds."""
+    """Return the panel of learning rates: flat is transfer, and open marks without bars are bounds.
+
+    No line joins bounds: it would be flat, and look like transfer.
+    """
     rate, words = _rate_of(rates)
     rates = rates.assign(bound=is_bound(rates))
     named = with_series(rates, facets).dropna(subset=[rate]).rename(columns={key: "x", rate: "value"})
@@ -194,7 +198,8 @@ def _rates(
             if len(frame)
         ]
     else:
-        lines = [base.mark_line(strokeWidth=1.4).encode(x=x, y=y, stroke=stroke)]
+        told = alt.Chart(rows_of(rows[~rows["bound"]]))
+        lines = [told.mark_line(strokeWidth=1.4).encode(x=x, y=y, stroke=stroke)]
     bars = [range_bars(known, x, up, stroke=stroke)] if len(sure) else []
     return layered([*bars, *lines, marks], f"{words} learning rate", *layout.size())
 
@@ -220,7 +225,7 @@ def _caption(rates: pd.DataFrame, facets: Sequence[str], metric: str, shared: st
         )
         ends = " Some best learning rates lie at an end of the grid." if rates["at_end"].any() else ""
     return (
-        f"{metric} along the learning rate, and the {words} learning rate against {x}. {shared} Losses are "
+        f"The {words} learning rate against {x}, and {metric} along the learning rate. {shared} Losses are "
         "geometric means over seeds, left out where one diverged; diamonds mark the smallest. "
         f"{method}{drift if drifts else ''}{ends}"
     )
