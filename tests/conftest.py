@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import gc
 import importlib
 import io
 import pickle
@@ -35,6 +36,11 @@ def pytest_collection_modifyitems(items):
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     count = collections.Counter(item.path for item in items)
     items.sort(key=lambda item: (item.path not in slow, -count[item.path], item.path))
+
+
+def pytest_collection_finish():
+    """What is there by now stays: collections of garbage, which every test has, need not look through it."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
