@@ -206,7 +206,7 @@ def test_a_real_sweep_has_best_rates_and_figures(store, capsys, tmp_path):
     assert main(["transfer", str(store), "--x", "gamma", "--out", str(out)]) == 0
     assert "lr of the smallest train_loss" in capsys.readouterr().out
     caption = out.with_suffix(".caption.txt").read_text()
-    assert "the best learning rate against gamma" in caption
+    assert "The best learning rate against gamma" in caption
     assert "width" not in caption.replace("width 16", "")
     view = runner.load(store).transfer(x="gamma", edge=True)
     assert "largest stable learning rate against gamma" in view.caption
@@ -226,3 +226,8 @@ def test_a_best_rate_below_divergence_is_a_bound():
     assert (
         found["stays_because"].str.endswith("at 3 of 3 it is the last rate before divergence, a bound").all()
     )
+    near = found["first"].iloc[0] / found["best_lr"].iloc[0] <= 2
+    assert set(found["stays_put"]) == {"yes" if near else "cannot tell"}
+    coarse = transfer(cells[~cells["lr"].between(0.3, 1.9)], facets=())
+    assert (coarse["first"] / coarse["best_lr"] > 2).all()
+    assert set(coarse["stays_put"]) == {"cannot tell"}

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from runner.analysis.agreement import stays_put
+from runner.analysis.agreement import TWOFOLD, stays_put
 from runner.analysis.best_lr import best_lr, drift_per_doubling, grid_neighbours
 from runner.analysis.broken import Broken, broken_line
 from runner.analysis.columns import distinct, facet_groups, floats, group_places, numeric_column, show_values
@@ -184,10 +184,13 @@ def with_stays(rows: Sequence[dict[str, Any]], x: str, rate: str) -> list[dict[s
         doublings = float(np.log2(max(places) / min(places))) if places else 0.0
         # An edge beyond the grid has no rate; a best rate at its end has one, which may not be the best.
         verdict = stays_put(row, doublings, any(one["at_end"] for one in known))
-        edges = sum(bool(one.get("at_edge")) for one in known)
+        edges = [one for one in known if one.get("at_edge")]
         if edges and not any(one["at_end"] for one in known):
-            words = f"at {edges} of {len(known)} it is the last rate before divergence, a bound"
+            words = f"at {len(edges)} of {len(known)} it is the last rate before divergence, a bound"
             verdict = verdict._replace(because="; ".join(filter(None, (verdict.because, words))))
+            # Bounds on one rate of the grid look like transfer, whatever lies between it and the next.
+            if verdict.verdict == "yes" and any(one["first"] / one[rate] > 2**TWOFOLD for one in edges):
+                verdict = verdict._replace(verdict="cannot tell")
         found.append(row | dict(zip(STAYS, verdict, strict=True)))
     return found
 

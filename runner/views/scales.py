@@ -180,7 +180,7 @@ def column_words(name: str) -> str:
 def column_title(key: str, lr_unit: str | None = None) -> str:
     """Return the axis title of a key: its words and its unit."""
     if key == "lr" and lr_unit == "sharpness":
-        return "learning rate times λmax at init"
+        return _WORDS["lr_sharpness"]
     unit = next((column.unit for column in CELLS if column.name == key), "")
     named = f" ({unit})" if unit not in ("", "1", "lr", "lr_unit", "fraction", "loss", "JSON") else ""
     if is_exponent(key):
