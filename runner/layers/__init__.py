@@ -23,7 +23,7 @@ from runner.layers.base import (
 )
 from runner.layers.branch import Branch
 from runner.layers.chain import DenseChain, Product
-from runner.layers.compiled_chain import CompiledChain, Task
+from runner.layers.compiled_steps import CompiledSteps, Task, block_of
 from runner.layers.contraction import Pairing
 from runner.layers.convolution import Conv2d
 from runner.layers.dense import Embedding, Linear
@@ -31,6 +31,8 @@ from runner.layers.derivatives import ChainDerivatives, Direction, is_chain
 from runner.layers.elementwise import LayerNorm, Position
 from runner.layers.factors import factors, factors_by_output
 from runner.layers.gains import gains_in_weights
+from runner.layers.lowered import CannotLower, Update, Value
+from runner.layers.lowering import Lowerable, Lowering, lower_all
 from runner.layers.memory import kernel_bytes, kernel_memory
 from runner.layers.opaque import Mark, Opaque
 from runner.layers.population import (
@@ -53,8 +55,9 @@ __all__ = [
     "Attention",
     "Branch",
     "Call",
+    "CannotLower",
     "ChainDerivatives",
-    "CompiledChain",
+    "CompiledSteps",
     "Conv2d",
     "DenseChain",
     "Direction",
@@ -62,6 +65,8 @@ __all__ = [
     "Layer",
     "LayerNorm",
     "Linear",
+    "Lowerable",
+    "Lowering",
     "Mark",
     "Opaque",
     "Origin",
@@ -70,7 +75,10 @@ __all__ = [
     "Position",
     "Product",
     "Task",
+    "Update",
+    "Value",
     "allocate",
+    "block_of",
     "factors",
     "factors_by_output",
     "followed",
@@ -83,6 +91,7 @@ __all__ = [
     "kernel_memory",
     "kernel_weights",
     "layers_of",
+    "lower_all",
     "parameter_count",
     "parameters_of",
     "per_cell",

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from runner.errors import unknown
 from runner.layers.base import Layer, hidden
 from runner.layers.gains import gains_are_in_weights
+from runner.layers.lowered import CannotLower, Value
+from runner.layers.lowering import Lowering
 
 _ATEN = torch.ops.aten
 
@@ -101,3 +103,11 @@ class Activation(nn.Module):
         if self._feeds and self.function.gain != 1 and gains_are_in_weights():
             function = self.function.without_gain
         return hidden(function(x), elementwise_of=x)
+
+    def lower(
+        self, lowering: Lowering, x: Value, onto: Value | None = None, factor: Tensor | None = None
+    ) -> Value:
+        """Add the function to compiled steps; its gain is left to the layers that it feeds."""
+        if onto is not None or factor is not None or (self.function.gain != 1 and not self._feeds):
+            raise CannotLower
+        return lowering.curve(x, self.name)

@@ -11,6 +11,8 @@ from runner.errors import UserError
 from runner.grid.cell import Cell
 from runner.layers.base import Layer, per_cell
 from runner.layers.dense import Linear
+from runner.layers.lowered import Value
+from runner.layers.lowering import Lowering
 from runner.scaling.parameterization import Scaling
 
 
@@ -75,3 +77,12 @@ class Attention(Layer):
             logits = logits.masked_fill(future, -math.inf)
         mixed: Tensor = self.output((logits.softmax(-1) @ value).transpose(2, 3).flatten(3))
         return mixed
+
+    def lower(
+        self, lowering: Lowering, x: Value, onto: Value | None = None, factor: Tensor | None = None
+    ) -> Value:
+        """Add all of it to compiled steps; see :class:`runner.layers.Lowerable`."""
+        scale = self.logit_factor / math.sqrt(x.rows.shape[2] // self.heads)
+        maps = self.query, self.key, self.value
+        mixed = lowering.attention(x, maps, self.heads, scale, causal=self.causal)
+        return self.output.lower(lowering, mixed, onto, factor)

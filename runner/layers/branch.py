@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from runner.grid.cell import Cell
 from runner.layers.base import Layer, per_cell
+from runner.layers.lowered import CannotLower, Value
+from runner.layers.lowering import Lowering, lower_all
 from runner.scaling.parameterization import Scaling
 
 
@@ -55,3 +57,11 @@ class Branch(Layer):
         if self._multiplies:
             returned = per_cell(self.factor, returned.dim()) * returned
         return (x if past is None else past) + returned
+
+    def lower(
+        self, lowering: Lowering, x: Value, onto: Value | None = None, factor: Tensor | None = None
+    ) -> Value:
+        """Add it to compiled steps: the last part adds to x in place."""
+        if onto is not None or factor is not None or x.slope is not None:
+            raise CannotLower
+        return lower_all(self.parts, lowering, x.beside(), x, self.factor if self._multiplies else None)

@@ -16,7 +16,7 @@ Between homogeneous functions and without biases only the product of all m matte
 """
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -53,9 +53,6 @@ class DenseChain:
         layers: Of an initialized ensemble, from the inputs on.
     """
 
-    _scales_are_free: ClassVar[bool] = False
-    """Whether a product takes the same time with factors of its cells."""
-
     def __init__(self, layers: Sequence[Linear], function: Nonlinearity, samples: int) -> None:
         self._function = function
         self._names = [layer.name for layer in layers]
@@ -70,7 +67,7 @@ class DenseChain:
             return [per_cell(factor * gain, 3) for factor, gain in zip(factors, gains, strict=True)]
 
         scale = scales("weight")
-        if function.homogeneous and not any(layer.has_bias for layer in layers) and not self._scales_are_free:
+        if function.homogeneous and not any(layer.has_bias for layer in layers):
             scale = postponed(scale)
         self._scales = [_common(factor) for factor in scale]
         self._bias_scales = scales("bias")

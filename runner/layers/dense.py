@@ -10,6 +10,8 @@ from runner.errors import unknown
 from runner.grid.cell import Cell
 from runner.layers.base import Call, Layer, ParameterSpec, per_cell, recording
 from runner.layers.contraction import Pairing, dense_kernel
+from runner.layers.lowered import Value
+from runner.layers.lowering import Lowering
 from runner.scaling.parameterization import Role, Scaling
 
 MATRIX_ROLES: tuple[Role, ...] = ("input", "hidden", "output")
@@ -113,6 +115,12 @@ class Linear(Affine):
             outputs = outputs + bias.view(-1, *(1,) * (x.dim() - 2), bias.shape[-1])
         self.remember(x, outputs)
         return outputs
+
+    def lower(
+        self, lowering: Lowering, x: Value, onto: Value | None = None, factor: Tensor | None = None
+    ) -> Value:
+        """Add the map to compiled steps; see :class:`runner.layers.Lowerable`."""
+        return lowering.linear(x, self, onto, factor)
 
 
 class Embedding(Affine):

@@ -6,6 +6,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from runner.layers.base import Layer, ParameterSpec
+from runner.layers.lowered import CannotLower, Value
+from runner.layers.lowering import Lowering
 
 
 class LayerNorm(Layer):
@@ -37,6 +39,14 @@ class LayerNorm(Layer):
             outputs = outputs + bias.view(-1, *(1,) * (x.dim() - 2), self.size)
         self.remember(standardized, outputs)
         return outputs
+
+    def lower(
+        self, lowering: Lowering, x: Value, onto: Value | None = None, factor: Tensor | None = None
+    ) -> Value:
+        """Add the norm to compiled steps; see :class:`runner.layers.Lowerable`."""
+        if onto is not None or factor is not None:
+            raise CannotLower
+        return lowering.norm(x, self, self.epsilon)
 
     def multiply(
         self, inputs: Float[Tensor, "#cell sample ... size"], weight: Float[Tensor, "cell size"]
@@ -78,6 +88,12 @@ class Position(Layer):
         outputs = x + self.multiply(given[:, :1], self.weight)
         self.remember(given, outputs)
         return outputs
+
+    def lower(
+        self, lowering: Lowering, x: Value, onto: Value | None = None, factor: Tensor | None = None
+    ) -> Value:
+        """Add the vectors in place; see :class:`runner.layers.Lowerable`."""
+        return lowering.positions(x, self)
 
     def multiply(
         self, inputs: Float[Tensor, "#cell sample position 1"], weight: Float[Tensor, "cell position size"]

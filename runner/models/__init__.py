@@ -6,7 +6,7 @@ weight times sqrt(fan_in) at base width; ``normalize_input``, which divides inpu
 a first-layer unit sums over, and draws its weights as much larger.
 """
 
-from runner.models.build import build, is_built_in
+from runner.models.build import build, has_compiled_form, is_built_in
 from runner.models.check import check
 from runner.models.cnn import CNN
 from runner.models.mlp import MLP
@@ -24,5 +24,6 @@ __all__ = [
     "Transformer",
     "build",
     "check",
+    "has_compiled_form",
     "is_built_in",
 ]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from runner.data import Tokens
 from runner.errors import UserError
 from runner.grid.instantiate import call
+from runner.layers import CannotLower, block_of
 from runner.models.torch_module import TorchModule
 from runner.models.transformer import Transformer
 
@@ -42,3 +43,21 @@ def _side_by_side(model: nn.Module, given: object, outputs: Tensor) -> Tensor:
 def is_built_in(model: nn.Module) -> bool:
     """Say whether all that a model computes is this package's own code."""
     return type(model).__module__.startswith("runner.models.") and not isinstance(model, TorchModule)
+
+
+def has_compiled_form(model: nn.Module, batch: tuple[int, int]) -> bool:
+    """Say whether compiled code takes whole steps of a model, with or without cells.
+
+    A class derived from one of ours may compute something else.
+
+    Args:
+        batch: Numbers of a sample, and samples.
+    """
+    lower = getattr(model, "lower", None)
+    if lower is None or not is_built_in(model):
+        return False
+    try:
+        block_of(lower, next(model.parameters()), *batch)
+    except CannotLower:
+        return False
+    return True

@@ -1,7 +1,8 @@
 """One optimizer step of a pack: the loss of its cells, its gradient and the update."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -9,11 +10,12 @@ from torch import Tensor
 
 from runner import layers
 from runner.data.order import Batch
-from runner.layers import Task
-from runner.models.build import is_built_in
+from runner.layers import CompiledSteps, Task
+from runner.models.build import has_compiled_form, is_built_in
 from runner.models.ensemble import Ensemble, take
 from runner.models.mlp import MLP
 from runner.numerics import losses
+from runner.numerics.steps import Operation, Step
 from runner.optim import Flow, Optimizer, has_compiled_steps
 
 _WARM_UP = 3
@@ -71,12 +73,13 @@ def descent_on(
     if origin is None:
         origin = ensemble.origin
     descent: Descent
-    batch = ensemble.cells[0].batch_size or ensemble.inputs["train"].shape[1]
+    inputs = ensemble.inputs["train"]
+    batch = inputs[0, 0].numel(), ensemble.cells[0].batch_size or inputs.shape[1]
     # A class derived from it may compute something else.
-    if type(model) is not MLP or optimizer.clip is not None:
+    if has_compiled_steps(type(optimizer), vars(optimizer)) and has_compiled_form(model, batch):
+        descent = CompiledDescent(ensemble, optimizer, origin)
+    elif type(model) is not MLP or optimizer.clip is not None:
         descent = AutogradDescent(ensemble, optimizer, origin)
-    elif has_compiled_steps(type(optimizer), vars(optimizer)) and model.is_compilable(batch):
-        descent = CompiledDescent(ensemble, optimizer, origin, model)
     else:
         descent = ChainDescent(ensemble, optimizer, origin, model)
     # Code of others may do at a step what a recording would not repeat.
@@ -148,22 +151,23 @@ class CompiledDescent(Descent):
     """Steps by compiled code, several in one go.
 
     Args:
+        ensemble: Of a model that has a compiled form.
         optimizer: One that has compiled steps.
-        model: One whose chain can be compiled.
     """
 
     at_once = AT_ONCE
 
-    def __init__(self, ensemble: Ensemble, optimizer: Optimizer, origin: Origin, model: MLP) -> None:
-        self._ensemble, self.optimizer, self._origin, self._flat = ensemble, optimizer, origin, model.flat
-        shape, parameters = ensemble.cells[0], ensemble.parameters
-        slots = {slot.path: slot for slot in optimizer.slots}
+    def __init__(self, ensemble: Ensemble, optimizer: Optimizer, origin: Origin) -> None:
+        self._ensemble, self.optimizer, self._origin = ensemble, optimizer, origin
+        model: Any = ensemble.model
+        self._flat = model.flat
+        shape = ensemble.cells[0]
         self._train = self._task(Batch())
-        self._chain = model.compiled_chain(
-            shape.batch_size or self._train.inputs.shape[1],
-            shape.loss,
-            lambda path, gradient: optimizer.compiled(slots[path], parameters[path], gradient),
-        )
+        inputs = self._train.inputs
+        self._steps = CompiledSteps(
+            model.lower, ensemble.gamma, inputs.shape[2], shape.batch_size or inputs.shape[1], shape.loss,
+            _Update(optimizer, ensemble.parameters),
+        )  # fmt: skip
 
     @torch.no_grad()
     def several(self, batches: Sequence[Batch]) -> Float[Tensor, "step cell"]:
@@ -177,9 +181,9 @@ class CompiledDescent(Descent):
             fresh = Batch(inputs=torch.cat(inputs, 1), scores=torch.cat(scores, 1))
             cells, size = inputs[0].shape[:2]
             own = torch.arange(len(batches) * size).view(len(batches), 1, size).expand(-1, cells, -1)
-            return self._chain.fit(self._task(fresh), ahead, own)
+            return self._steps.fit(self._task(fresh), ahead, own)
         chosen = torch.stack(places) if places else None
-        return self._chain.fit(self._train, ahead, chosen)
+        return self._steps.fit(self._train, ahead, chosen)
 
     def _task(self, batch: Batch) -> Task:
         """What is fitted on a batch."""
@@ -187,6 +191,20 @@ class CompiledDescent(Descent):
         inputs = ensemble.inputs["train"] if batch.inputs is None else batch.inputs
         targets = ensemble.batch_targets(batch)
         return Task(self._flat(inputs), targets, self._origin(batch), ensemble.gamma)
+
+
+class _Update:
+    """What an optimizer does with gradients; see :class:`runner.layers.Update`."""
+
+    def __init__(self, optimizer: Optimizer, parameters: Mapping[str, Tensor]) -> None:
+        self._optimizer = optimizer
+        self._held = {slot.path: (slot, parameters[slot.path].detach()) for slot in optimizer.slots}
+
+    def product(self, path: str, gradient: Operation) -> Sequence[Step]:
+        return self._optimizer.compiled_product(*self._held[path], gradient)
+
+    def formed(self, path: str, gradient: Float[Tensor, "cell ..."]) -> Sequence[Step]:
+        return self._optimizer.compiled(*self._held[path], gradient)
 
 
 class GraphedDescent(Descent):

@@ -5,9 +5,7 @@ import math
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from runner.layers import Activation, CompiledChain, DenseChain, Linear
-from runner.layers.activation import Nonlinearity
-from runner.layers.compiled_chain import Update
+from runner.layers import Activation, DenseChain, Linear, Lowering, Value, lower_all
 from runner.models.keys import layer_keys
 
 
@@ -33,6 +31,7 @@ class MLP(nn.Module):
             + [Linear(width, width, "hidden", **rest) for _ in range(depth - 1)]
         )
         self.output = Linear(width, outputs, "output", **rest)
+        self.activation.feeds(*self.hidden[1:], self.output)
 
     def forward(self, x: Float[Tensor, "#cell sample *inputs"]) -> Float[Tensor, "cell sample output"]:
         """Map samples to outputs."""
@@ -48,15 +47,9 @@ class MLP(nn.Module):
 
     def chain(self, samples: int) -> DenseChain:
         """Return the present cells as a chain that trains without autograd, on batches of this size."""
-        return DenseChain(*self._dense(), samples)
+        return DenseChain([*self.hidden, self.output], self.activation.function, samples)
 
-    def is_compilable(self, samples: int) -> bool:
-        """Say whether :meth:`compiled_chain` can be had for batches of this size."""
-        return CompiledChain.takes(*self._dense(), samples)
-
-    def compiled_chain(self, samples: int, loss: str, update: Update) -> CompiledChain:
-        """Return the present cells as a chain that takes whole steps on a loss."""
-        return CompiledChain(*self._dense(), samples, loss, update)
-
-    def _dense(self) -> tuple[list[Linear], Nonlinearity]:
-        return [*self.hidden, self.output], self.activation.function
+    def lower(self, lowering: Lowering, x: Value) -> Value:
+        """Add all layers to compiled steps."""
+        hidden = [part for layer in self.hidden for part in (layer, self.activation)]
+        return lower_all((*hidden, self.output), lowering, x)

@@ -6,7 +6,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from runner.layers import Activation, Branch, Linear
+from runner.layers import Activation, Branch, Linear, Lowering, Value, lower_all
 from runner.models.keys import block_layers_key, layer_keys
 
 
@@ -58,11 +58,19 @@ class ResidualMLP(nn.Module):
 
     def forward(self, x: Float[Tensor, "#cell sample *inputs"]) -> Float[Tensor, "cell sample output"]:
         """Map samples to outputs."""
-        x = self.input(x.flatten(2) * self.input_scale)
+        x = self.input(self.flat(x))
         for branch in self.branches:
             x = branch(x)
         outputs: Tensor = self.output(self.activation(x))
         return outputs
+
+    def flat(self, x: Float[Tensor, "#cell sample *inputs"]) -> Float[Tensor, "#cell sample features"]:
+        """Return what the first layer is given."""
+        return x.flatten(2) * self.input_scale
+
+    def lower(self, lowering: Lowering, x: Value) -> Value:
+        """Add all layers to compiled steps."""
+        return lower_all((self.input, *self.branches, self.activation, self.output), lowering, x)
 
 
 class TwoLayers(nn.Module):
@@ -78,3 +86,9 @@ class TwoLayers(nn.Module):
         """Apply both layers."""
         outputs: Tensor = self.second(self.activation(self.first(x)))
         return outputs
+
+    def lower(
+        self, lowering: Lowering, x: Value, onto: Value | None = None, factor: Tensor | None = None
+    ) -> Value:
+        """Add both layers to compiled steps."""
+        return lower_all((self.first, self.activation, self.second), lowering, x, onto, factor)

@@ -7,7 +7,20 @@ from torch import Tensor, nn
 
 from runner.data import Tokens
 from runner.errors import UserError, unknown
-from runner.layers import Activation, Attention, Branch, Embedding, LayerNorm, Linear, Position, hidden
+from runner.layers import (
+    Activation,
+    Attention,
+    Branch,
+    CannotLower,
+    Embedding,
+    LayerNorm,
+    Linear,
+    Lowering,
+    Position,
+    Value,
+    hidden,
+    lower_all,
+)
 from runner.models.keys import layer_keys
 
 READOUTS = ("every", "last", "mean")
@@ -97,6 +110,22 @@ class Transformer(nn.Module):
         x = hidden(x)
         outputs: Tensor = self.embedding.read_out(x) if self.tied else self.output(x)  # type: ignore[operator]
         return outputs.flatten(2)
+
+    def flat(self, x: Float[Tensor, "#cell sample *inputs"]) -> Float[Tensor, "#cell sample features"]:
+        """Return the sequences that the embedding is given, positions side by side."""
+        return (self._sequence(x) * self.input_scale).flatten(2)
+
+    def lower(self, lowering: Lowering, x: Value) -> Value:
+        """Add all layers to compiled steps; tables of symbols have no compiled form."""
+        if not isinstance(self.embedding, Linear) or self.tied:
+            raise CannotLower
+        features = self.embedding.weight.shape[1]
+        x = Value(x.rows.reshape(len(x.rows), -1, features), None)
+        branches = [branch for block in self.blocks for branch in (block.attend, block.mix)]
+        x = lower_all((self.embedding, self.position, *branches, self.norm), lowering, x)
+        if self.readout != "every":
+            x = lowering.last(x) if self.readout == "last" else lowering.mean(x)
+        return self.output.lower(lowering, x)
 
     def _sequence(self, x: Float[Tensor, "#cell sample *inputs"]) -> Float[Tensor, "#cell sample position _"]:
         """Read samples as sequences."""

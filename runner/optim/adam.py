@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from runner.grid.cell import Cell
-from runner.numerics.compiled import Blend, Operation, Step
+from runner.numerics.steps import Blend, Step
 from runner.optim.base import Optimizer
 from runner.optim.checks import positive, two_below_one
 from runner.optim.slot import EPS, RATE, Factors, Slot
@@ -60,15 +60,15 @@ class Adam(Optimizer):
         size = torch.sqrt(square, out=slot.scratch).add_(slot.eps_now)
         parameter.addcmul_(torch.div(mean, size, out=slot.scratch), slot.rate)
 
-    def compiled(self, slot: Slot, parameter: Tensor, gradient: Operation) -> list[Step]:
+    def compiled(self, slot: Slot, parameter: Tensor, gradient: Tensor) -> list[Step]:
         """Return what a compiled step does; see :meth:`runner.optim.Optimizer.compiled`."""
         (first, second), mean, square = self.betas, slot.state["mean"], slot.state["square"]
         return [
             *super().compiled(slot, parameter, gradient),
-            Blend("itself", mean, gradient.out, keep=first, factor=1 - first),
-            Blend("square", square, gradient.out, keep=second, factor=1 - second),
+            Blend("itself", mean, gradient, keep=first, factor=1 - first),
+            Blend("square", square, gradient, keep=second, factor=1 - second),
             Blend(
-                "ratio", parameter.detach(), mean, square,
+                "ratio", parameter, mean, square,
                 each=slot.minus_lr, now=RATE, also=slot.eps, then=EPS,
             ),
         ]  # fmt: skip

@@ -42,8 +42,8 @@ from torch import Tensor, nn
 from runner.errors import UserError
 from runner.grid.cell import Cell
 from runner.layers import ParameterSpec, Product, parameters_of
-from runner.numerics.compiled import Blend, Operation, Step
 from runner.numerics.precision import add_product_
+from runner.numerics.steps import Blend, Operation, Step
 from runner.optim.checks import flag, not_negative, positive
 from runner.optim.clipping import clip_factor
 from runner.optim.schedule import Schedule
@@ -193,21 +193,24 @@ class Optimizer:
         left, right, factor = gradient
         self.apply(slot, parameter, add_product_(slot.product, left, right, beta=0, alpha=factor))
 
-    def compiled(self, slot: Slot, parameter: Tensor, gradient: Operation) -> list[Step]:
+    def compiled(self, slot: Slot, parameter: Tensor, gradient: Tensor) -> list[Step]:
         """Return what a compiled step does with one parameter, as :meth:`apply` does.
 
         It multiplies by a row of the table that :meth:`ahead` returns. Whoever overrides :meth:`update` has
         to override this as well, or has no compiled steps; see :func:`has_compiled_steps`.
 
         Args:
-            gradient: Writes it, in memory of its own for one cell.
+            gradient: In memory of its own for one cell, which may be overwritten.
         """
-        past = parameter.detach()
         if not self.weight_decay:
-            return [gradient]
+            return []
         if self.decoupled:
-            return [gradient, Blend("itself", past, past, each=slot.minus_decay, now=SCHEDULE)]
-        return [gradient, Blend("itself", gradient.out, past, each=slot.ridge)]
+            return [Blend("itself", parameter, parameter, each=slot.minus_decay, now=SCHEDULE)]
+        return [Blend("itself", gradient, parameter, each=slot.ridge)]
+
+    def compiled_product(self, slot: Slot, parameter: Tensor, gradient: Operation) -> list[Step]:
+        """Do as :meth:`compiled` with a gradient that an operation has to write first."""
+        return [gradient, *self.compiled(slot, parameter, gradient.out)]
 
     def update(self, slot: Slot, parameter: Tensor, gradient: Tensor) -> None:
         """Update one parameter in place.

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from runner.errors import UserError
 from runner.grid.cell import Cell
 from runner.layers import Product
-from runner.numerics.compiled import Blend, Operation, Step
 from runner.numerics.precision import add_product_
+from runner.numerics.steps import Blend, Operation, Step
 from runner.optim.base import Optimizer
 from runner.optim.checks import below_one, flag
 from runner.optim.slot import RATE, Slot
@@ -55,20 +55,24 @@ class SGD(Optimizer):
             gradient = torch.add(gradient, past, alpha=self.momentum, out=slot.scratch) if ahead else past
         parameter.addcmul_(gradient, slot.rate)
 
-    def compiled(self, slot: Slot, parameter: Tensor, gradient: Operation) -> list[Step]:
-        """Return what a compiled step does; plain descent adds the product without forming it."""
-        weight, found = parameter.detach(), gradient.out
-        if not self.momentum and not self.weight_decay:
-            return [gradient._replace(out=weight, also=slot.minus_lr, now=RATE, add=True)]
+    def compiled(self, slot: Slot, parameter: Tensor, gradient: Tensor) -> list[Step]:
+        """Return what a compiled step does; see :meth:`runner.optim.Optimizer.compiled`."""
         steps = super().compiled(slot, parameter, gradient)
         if self.momentum:
             past = slot.state["momentum"]
-            steps.append(Blend("itself", past, found, keep=self.momentum))
+            steps.append(Blend("itself", past, gradient, keep=self.momentum))
             if self.nesterov:
-                steps.append(Blend("itself", found, past, factor=self.momentum))
+                steps.append(Blend("itself", gradient, past, factor=self.momentum))
             else:
-                found = past
-        return [*steps, Blend("itself", weight, found, each=slot.minus_lr, now=RATE)]
+                gradient = past
+        return [*steps, Blend("itself", parameter, gradient, each=slot.minus_lr, now=RATE)]
+
+    def compiled_product(self, slot: Slot, parameter: Tensor, gradient: Operation) -> list[Step]:
+        """Return what a compiled step does; plain descent adds the product without forming it."""
+        if self.momentum or self.weight_decay or gradient.also is not None:
+            return super().compiled_product(slot, parameter, gradient)
+        weight = parameter.view(len(parameter), *gradient.out.shape[1:])
+        return [gradient._replace(out=weight, also=slot.minus_lr, now=RATE, add=True)]
 
     @torch.no_grad()
     def apply_product(self, slot: Slot, parameter: Tensor, gradient: Product) -> None:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from runner.grid.cell import Cell
-from runner.numerics.compiled import Blend, Operation, Step
+from runner.numerics.steps import Blend, Step
 from runner.optim.base import Optimizer
 from runner.optim.checks import below_one, two_below_one
 from runner.optim.slot import RATE, Slot
@@ -49,14 +49,14 @@ class SignSGD(Optimizer):
             gradient = slot.state["mean"].lerp_(gradient, 1 - self.momentum)
         parameter.addcmul_(torch.sign(gradient, out=slot.scratch), slot.rate)
 
-    def compiled(self, slot: Slot, parameter: Tensor, gradient: Operation) -> list[Step]:
+    def compiled(self, slot: Slot, parameter: Tensor, gradient: Tensor) -> list[Step]:
         """Return what a compiled step does; see :meth:`runner.optim.Optimizer.compiled`."""
-        steps, found = super().compiled(slot, parameter, gradient), gradient.out
+        steps = super().compiled(slot, parameter, gradient)
         if self.momentum:
             mean = slot.state["mean"]
-            steps.append(Blend("itself", mean, found, keep=self.momentum, factor=1 - self.momentum))
-            found = mean
-        return [*steps, Blend("sign", parameter.detach(), found, each=slot.minus_lr, now=RATE)]
+            steps.append(Blend("itself", mean, gradient, keep=self.momentum, factor=1 - self.momentum))
+            gradient = mean
+        return [*steps, Blend("sign", parameter, gradient, each=slot.minus_lr, now=RATE)]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -93,14 +93,14 @@ class Lion(Optimizer):
         parameter.addcmul_(ahead.sign_(), slot.rate)
         mean.lerp_(gradient, 1 - second)
 
-    def compiled(self, slot: Slot, parameter: Tensor, gradient: Operation) -> list[Step]:
+    def compiled(self, slot: Slot, parameter: Tensor, gradient: Tensor) -> list[Step]:
         """Return what a compiled step does; see :meth:`runner.optim.Optimizer.compiled`."""
-        (first, second), mean, found = self.betas, slot.state["mean"], gradient.out
-        ahead = torch.empty_like(found[:1]).expand_as(found)
+        (first, second), mean = self.betas, slot.state["mean"]
+        ahead = torch.empty_like(gradient[:1]).expand_as(gradient)
         return [
             *super().compiled(slot, parameter, gradient),
-            Blend("itself", ahead, found, keep=0.0, factor=1 - first),
+            Blend("itself", ahead, gradient, keep=0.0, factor=1 - first),
             Blend("itself", ahead, mean, factor=first),
-            Blend("sign", parameter.detach(), ahead, each=slot.minus_lr, now=RATE),
-            Blend("itself", mean, found, keep=second, factor=1 - second),
+            Blend("sign", parameter, ahead, each=slot.minus_lr, now=RATE),
+            Blend("itself", mean, gradient, keep=second, factor=1 - second),
         ]

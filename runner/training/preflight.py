@@ -20,7 +20,7 @@ from runner.measures.consistency import check_layers
 from runner.measures.requirements import Setting
 from runner.measures.schedule import Scheduled, scheduled
 from runner.measures.schedule import check as check_measures
-from runner.models import MLP, TorchModule, build, check
+from runner.models import MLP, TorchModule, build, check, has_compiled_form
 from runner.models.check import Size
 from runner.models.ensemble import Ensemble
 from runner.optim import Optimizer, has_compiled_steps
@@ -201,21 +201,24 @@ def _inspect(settings: str, width: int, depth: int, loss: str, batch_size: int |
         sum(of_optimizer(spec) for _, spec, _, _ in layers.parameters_of(model)),
         getattr(optimizer, "evaluations", Optimizer.evaluations),
         *_dispatched(
-            model, size, batch_size or train_size, has_compiled_steps(optimizer, sections["optimizer"])
+            model,
+            size,
+            (inputs, batch_size or train_size),
+            has_compiled_steps(optimizer, sections["optimizer"]),
         ),
     )  # fmt: skip
 
 
-def _dispatched(model: nn.Module, size: Size, samples: int, compiled: bool) -> tuple[int, int, int]:
+def _dispatched(model: nn.Module, size: Size, batch: tuple[int, int], compiled: bool) -> tuple[int, int, int]:
     """Return the operations and passes of a step, and what those of autograd write for one sample.
 
     Args:
-        samples: Of a batch.
+        batch: Numbers of a sample, and samples.
         compiled: Whether the optimizer has compiled steps.
     """
+    if compiled and has_compiled_form(model, batch):
+        return _COMPILED_CALLS, _COMPILED_PASSES, 0
     if type(model) is not MLP:
         return _AUTOGRAD_CALLS * size.calls, _CHAIN_PASSES, _AUTOGRAD_PASSES * size.written
-    if compiled and model.is_compilable(samples):
-        return _COMPILED_CALLS, _COMPILED_PASSES, 0
     matrices = sum(spec.role != "vector" for _, spec, _, _ in layers.parameters_of(model))
     return _CHAIN_CALLS * matrices, _CHAIN_PASSES, 0
