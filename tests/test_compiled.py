@@ -14,18 +14,20 @@ from runner import data
 from runner.layers import CompiledSteps, Task, compiled_steps
 from runner.models.ensemble import Ensemble, take
 from runner.numerics import compiled, losses
-from runner.numerics.steps import (
+from runner.numerics.operations import (
     Attend,
     AttendBack,
     Blend,
+    Convolve,
+    ConvolveBack,
     Curve,
     Loss,
     Norm,
     NormBack,
     Operation,
-    Program,
     Transpose,
 )
+from runner.numerics.steps import Program
 
 TYPES = {torch.float32: 2e-6, torch.float64: 1e-14}
 SHAPES = [
@@ -251,6 +253,44 @@ def test_attention(shape, causal):
 
 
 @needs_compiler
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize(
+    "shape", [(8, 8, 3, 16, 32), (3, 5, 5, 2, 7), (4, 2, 1, 3, 33), (8, 8, 3, 1, 10)], ids=str
+)
+def test_convolutions(shape, dtype):
+    """Against torch, with their gradients; margins stay as they are."""
+    height, breadth, side, channels, outs = shape
+    margin, cells, samples = side // 2, 2, 3
+    images = torch.randn(cells, samples, channels, height, breadth, dtype=dtype, requires_grad=True)
+    kernels = torch.randn(cells, outs, channels, side, side, dtype=dtype, requires_grad=True)
+    expected = torch.stack(
+        [
+            torch.nn.functional.conv2d(x.double(), k.double(), padding=margin)
+            for x, k in zip(images, kernels, strict=True)
+        ]
+    )
+    above = torch.randn_like(expected)
+    (of_kernels,) = torch.autograd.grad(expected, kernels, above)
+
+    def rows(x):
+        padded = torch.nn.functional.pad(x.detach().to(dtype), (margin,) * 4)
+        return padded.permute(0, 1, 3, 4, 2).flatten(1, 3).contiguous()
+
+    def taps(k):
+        return k.detach().permute(0, 3, 4, 2, 1).flatten(1, 3).contiguous()
+
+    out = torch.zeros_like(rows(expected))
+    keys = {"height": height, "breadth": breadth, "side": side, "factor": 0.5}
+    Program([Convolve(out, rows(images), taps(kernels), channels, **keys)]).run()
+    size = 30 * TYPES[dtype] * channels * side**2
+    torch.testing.assert_close(out, rows(0.5 * expected), rtol=size, atol=size)
+    found = torch.empty_like(taps(kernels))
+    Program([ConvolveBack(found, rows(images), rows(above), out.shape[1], **keys)]).run()
+    size *= height * breadth
+    torch.testing.assert_close(found, taps(0.5 * of_kernels), rtol=size, atol=size)
+
+
+@needs_compiler
 @pytest.mark.parametrize("shape", [(16, 32), (5, 21), (33, 3)], ids=str)
 def test_matrices_are_transposed(shape):
     left = torch.randn(2, *shape)
@@ -261,11 +301,13 @@ def test_matrices_are_transposed(shape):
 
 @needs_compiler
 @pytest.mark.parametrize("keep", [0.0, 0.5])
-@pytest.mark.parametrize("term", ["itself", "square", "sign", "ratio", "times"])
+@pytest.mark.parametrize("term", ["itself", "square", "sign", "ratio", "times", "gate"])
 def test_blends(term, keep):
     """Number by number, with factors of cells and of steps; what is not kept may be NaN."""
     out, left, right = torch.rand(3, 2, 5, 7, dtype=torch.float64)
     left -= 0.5
+    if term == "gate":
+        right -= 0.5
     each, eps, table = torch.rand(2, 1, 1).double(), torch.rand(2, 1, 1).double(), torch.rand(1, 3).double()
     of = {
         "itself": left,
@@ -273,6 +315,7 @@ def test_blends(term, keep):
         "sign": left.sign(),
         "ratio": left / (right.sqrt() + eps * table[0, 2]),
         "times": left * right,
+        "gate": torch.where(right > 0, left, 0.0),
     }
     expected = keep * out + 0.3 * each * table[0, 1] * of[term]
     if not keep:

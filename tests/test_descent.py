@@ -22,6 +22,8 @@ EXACT = TOLERANCE["cpu", "float64"]
 
 def run_of(cells):
     sections = json.loads(cells[0].settings)
+    if cells[0].lr_unit == "absolute":
+        sections["measure"]["functions"] = {}  # lambda_max of convolutions in float64 takes long
     return Run(cells, sections, data.load(sections["data"]), CPU)
 
 
@@ -96,6 +98,8 @@ def optimizer(name, **keys):
     return {"optimizer": {"_target_": f"runner.optim.{name}", **keys}}
 
 
+CONVOLUTIONS = {"_target_": "runner.models.CNN"}
+IMAGES = {"data": {**DIGITS, "train_size": 12}, "width": 6, "lr_unit": "absolute"}
 RESIDUAL = {"_target_": "runner.models.ResidualMLP"}
 ATTENTION = {"_target_": "runner.models.Transformer", "heads": 1}
 RELU = {"model": {"activation": "relu"}}
@@ -140,6 +144,19 @@ SETTINGS = {
         "model": {**RESIDUAL, "block_layers": 2, "bias": True, "activation": "tanh"}, "batch_size": 7,
     },
     "residual, decay": {"model": {**RESIDUAL, "activation": "erf"}, **optimizer("SGD", weight_decay=0.1)},
+    "convolutions": {"model": CONVOLUTIONS, **IMAGES},
+    "convolutions, minibatches, tanh": {
+        "model": {**CONVOLUTIONS, "activation": "tanh", "kernel_size": 5}, **IMAGES, "batch_size": 7,
+        "center_output": True,
+    },
+    "residual convolutions": {"model": {"_target_": "runner.models.ResNet"}, **IMAGES},
+    "residual convolutions, gelu, momentum": {
+        "model": {"_target_": "runner.models.ResNet", "activation": "gelu", "block_layers": 1}, **IMAGES,
+        **optimizer("SGD", momentum=0.5),
+    },
+    "convolutions that pool": {"model": {**CONVOLUTIONS, "pool": 2}, **IMAGES},
+    "convolutions of one pixel": {"model": {**CONVOLUTIONS, "kernel_size": 1}, **IMAGES},
+    "convolutions, bias": {"model": {**CONVOLUTIONS, "bias": True}, **IMAGES},
     "attention": {"model": ATTENTION, "data": DIGITS},
     "attention, bias, two": {
         "model": {**ATTENTION, "heads": 2, "bias": True, "sigma_bias": 0.3, "activation": "tanh"},
@@ -151,7 +168,14 @@ SETTINGS = {
     },
     "attention, momentum": {"model": ATTENTION, "data": DIGITS, **optimizer("SGD", momentum=0.5)},
 }  # fmt: skip
-NOT_COMPILED = {"atan2", "muon, decay", "relu, atan2", "relu, muon, decay"}
+NOT_COMPILED = {
+    "convolutions that pool",
+    "convolutions, bias",
+    "atan2",
+    "muon, decay",
+    "relu, atan2",
+    "relu, muon, decay",
+}
 # The same optimizers where steps can be compiled.
 SETTINGS |= {
     f"relu, {name}": {**RELU, **keys}

@@ -12,6 +12,7 @@ from runner.grid.cell import Cell
 from runner.layers.base import Layer, per_cell
 from runner.layers.dense import Linear
 from runner.layers.lowered import Value
+from runner.layers.lowered_tokens import attention
 from runner.layers.lowering import Lowering
 from runner.scaling.parameterization import Scaling
 
@@ -84,5 +85,5 @@ class Attention(Layer):
         """Add all of it to compiled steps; see :class:`runner.layers.Lowerable`."""
         scale = self.logit_factor / math.sqrt(x.rows.shape[2] // self.heads)
         maps = self.query, self.key, self.value
-        mixed = lowering.attention(x, maps, self.heads, scale, causal=self.causal)
+        mixed = attention(lowering, x, maps, self.heads, scale, causal=self.causal)
         return self.output.lower(lowering, mixed, onto, factor)

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from runner.layers.lowered import Blocks, Update, Value
 from runner.layers.lowering import Lowering
-from runner.numerics.steps import Loss, Pick, Program, Repeat, Step
+from runner.numerics.operations import Loss, Pick, Repeat, Step
+from runner.numerics.steps import Program
 
 BLOCK_BYTES = 1 << 20
 """What a block of samples may hold: half a second cache. The same on all machines, as sums should be."""
@@ -108,7 +109,8 @@ class CompiledSteps:
                 block = self._on_block(task, losses, places, first, samples, len(steps) + 1, blocks)
                 steps += [Repeat(len(block), times), *block]
         for path, gradient in blocks.sums.items():
-            steps += self._update.formed(path, gradient)
+            arranging, arranged = blocks.after.get(path, ([], gradient))
+            steps += [*arranging, *self._update.formed(path, arranged)]
         before = len(blocks.before)
         self._losses = [place + before for place in self._losses]
         self._picks = [(place + before, operand, first) for place, operand, first in self._picks]

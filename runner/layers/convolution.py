@@ -9,6 +9,9 @@ from torch.nn import grad
 
 from runner.layers.base import recording
 from runner.layers.dense import Affine
+from runner.layers.lowered import CannotLower, Value
+from runner.layers.lowered_images import convolution
+from runner.layers.lowering import Lowering
 from runner.scaling.parameterization import Role
 
 
@@ -71,6 +74,14 @@ class Conv2d(Affine):
             outputs = nn.functional.conv2d(images, kernels, None, *keys, 1, groups)
         samples, _, height, width = outputs.shape
         return outputs.view(samples, cells, -1, height, width).transpose(0, 1)
+
+    def lower(
+        self, lowering: Lowering, x: Value, onto: Value | None = None, factor: Tensor | None = None
+    ) -> Value:
+        """Add the convolution to compiled steps, if it keeps sides; see :class:`runner.layers.Lowerable`."""
+        if self.stride != 1 or self.kernel_size % 2 == 0 or self.padding != self.kernel_size // 2:
+            raise CannotLower
+        return convolution(lowering, x, self, self.kernel_size, onto, factor)
 
     def columns(
         self, inputs: Float[Tensor, "#cell sample channel height width"]

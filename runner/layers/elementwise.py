@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from runner.layers.base import Layer, ParameterSpec
 from runner.layers.lowered import CannotLower, Value
+from runner.layers.lowered_tokens import norm, positions
 from runner.layers.lowering import Lowering
 
 
@@ -46,7 +47,7 @@ class LayerNorm(Layer):
         """Add the norm to compiled steps; see :class:`runner.layers.Lowerable`."""
         if onto is not None or factor is not None:
             raise CannotLower
-        return lowering.norm(x, self, self.epsilon)
+        return norm(lowering, x, self, self.epsilon)
 
     def multiply(
         self, inputs: Float[Tensor, "#cell sample ... size"], weight: Float[Tensor, "cell size"]
@@ -93,7 +94,7 @@ class Position(Layer):
         self, lowering: Lowering, x: Value, onto: Value | None = None, factor: Tensor | None = None
     ) -> Value:
         """Add the vectors in place; see :class:`runner.layers.Lowerable`."""
-        return lowering.positions(x, self)
+        return positions(lowering, x, self)
 
     def multiply(
         self, inputs: Float[Tensor, "#cell sample position 1"], weight: Float[Tensor, "cell position size"]

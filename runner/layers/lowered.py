@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from runner.numerics.steps import Operation, Step, Transpose
+from runner.numerics.operations import Operation, Step, Transpose
 
 
 class CannotLower(Exception):
@@ -32,10 +32,12 @@ class Gradient:
     Attributes:
         room: Where it is; none before the first contribution.
         begun: Whether something has been written there.
+        kind: Which rooms can take its place, once it is not needed.
     """
 
     def __init__(self, room: Tensor | None = None) -> None:
         self.room, self.begun = room, room is not None
+        self.kind: tuple[object, ...] | None = None
 
 
 class Value:
@@ -47,17 +49,19 @@ class Value:
         slope: What a contribution to the gradient is multiplied by, the derivative of that function: the
             numbers themselves, where these are relus.
         shared: Whether somebody else reads the numbers, too.
+        image: Height, breadth and margin, if rows are pixels. Margins hold zeros.
     """
 
     def __init__(
         self, rows: Float[Tensor, "cell row column"], gradient: Gradient | None, slope: Tensor | None = None,
-        *, shared: bool = False,
+        *, shared: bool = False, image: tuple[int, int, int] | None = None,
     ) -> None:  # fmt: skip
-        self.rows, self.gradient, self.slope, self.shared = rows, gradient, slope, shared
+        self.rows, self.gradient, self.slope = rows, gradient, slope
+        self.shared, self.image = shared, image
 
     def beside(self) -> Value:
         """Return the same for a branch: it stays as it is, for what goes past the branch."""
-        return Value(self.rows, self.gradient, self.slope, shared=True)
+        return Value(self.rows, self.gradient, self.slope, shared=True, image=self.image)
 
 
 class Blocks:
@@ -67,11 +71,13 @@ class Blocks:
         sums: Gradients by path, which add up.
         transposed: Weights by path, for the way back.
         before: Operations that a step begins with.
+        after: By path, what arranges a sum as its parameter is, and where.
     """
 
     def __init__(self) -> None:
         self.sums, self.transposed = dict[str, Tensor](), dict[str, Tensor]()
         self.before: list[Step] = []
+        self.after = dict[str, tuple[list[Step], Tensor]]()
 
     def transpose(self, path: str, weight: Float[Tensor, "cell fan_in fan_out"]) -> Tensor:
         """Return a weight transposed: once in a step, where products would gather it in each block."""

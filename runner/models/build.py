@@ -1,6 +1,6 @@
 """From the ``model`` section of a config to a module without cells."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -45,19 +45,22 @@ def is_built_in(model: nn.Module) -> bool:
     return type(model).__module__.startswith("runner.models.") and not isinstance(model, TorchModule)
 
 
-def has_compiled_form(model: nn.Module, batch: tuple[int, int]) -> bool:
+def has_compiled_form(model: nn.Module, inputs: Sequence[int], samples: int) -> bool:
     """Say whether compiled code takes whole steps of a model, with or without cells.
 
     A class derived from one of ours may compute something else.
 
     Args:
-        batch: Numbers of a sample, and samples.
+        inputs: Shape of a sample.
+        samples: Of a batch.
     """
-    lower = getattr(model, "lower", None)
-    if lower is None or not is_built_in(model):
+    known: Any = model
+    if not (is_built_in(model) and hasattr(model, "lower")):
         return False
+    like = next(model.parameters())
+    features = known.flat(like.new_empty(1, 1, *inputs)).shape[2]
     try:
-        block_of(lower, next(model.parameters()), *batch)
+        block_of(known.lower, like, features, samples)
     except CannotLower:
         return False
     return True

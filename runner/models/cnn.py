@@ -3,8 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from runner.layers import Activation, Conv2d, Linear
-from runner.models.images import image_channels, pooled, readout
+from runner.layers import Activation, CannotLower, Conv2d, Linear, Lowering, Value, lower_all, lowered_tokens
+from runner.models.images import given, image_channels, pooled, readout, with_margins
 from runner.models.keys import layer_keys
 
 
@@ -38,7 +38,7 @@ class CNN(nn.Module):
             channels * kernel_size**2, bias, sigma_weight, sigma_bias, normalize_input
         )
         self.activation = Activation(activation)
-        self.pool = pool
+        self.pool, self.inputs, self.margin = pool, inputs, kernel_size // 2
         self.hidden = nn.ModuleList([Conv2d(channels, width, "input", kernel_size=kernel_size, **first)])
         for _ in range(depth - 1):
             self.hidden.append(Conv2d(width, width, "hidden", kernel_size=kernel_size, stride=stride, **rest))
@@ -56,3 +56,15 @@ class CNN(nn.Module):
             x = self.activation(layer(x))
         outputs: Tensor = self.output(readout(x))
         return outputs
+
+    def flat(self, x: Float[Tensor, "#cell sample *inputs"]) -> Float[Tensor, "#cell sample features"]:
+        """Return what compiled steps are given."""
+        return with_margins(x * self.input_scale, self.margin)
+
+    def lower(self, lowering: Lowering, x: Value) -> Value:
+        """Add all layers to compiled steps; those that pool have no compiled form."""
+        if self.pool != 1 and len(self.hidden) > 1:
+            raise CannotLower
+        parts = [part for layer in self.hidden for part in (layer, self.activation)]
+        x = lower_all(parts, lowering, given(x, self.inputs, self.margin))
+        return self.output.lower(lowering, lowered_tokens.mean(lowering, x))

@@ -15,7 +15,7 @@ from runner.models.build import has_compiled_form, is_built_in
 from runner.models.ensemble import Ensemble, take
 from runner.models.mlp import MLP
 from runner.numerics import losses
-from runner.numerics.steps import Operation, Step
+from runner.numerics.operations import Operation, Step
 from runner.optim import Flow, Optimizer, has_compiled_steps
 
 _WARM_UP = 3
@@ -74,9 +74,9 @@ def descent_on(
         origin = ensemble.origin
     descent: Descent
     inputs = ensemble.inputs["train"]
-    batch = inputs[0, 0].numel(), ensemble.cells[0].batch_size or inputs.shape[1]
+    batch = inputs.shape[2:], ensemble.cells[0].batch_size or inputs.shape[1]
     # A class derived from it may compute something else.
-    if has_compiled_steps(type(optimizer), vars(optimizer)) and has_compiled_form(model, batch):
+    if has_compiled_steps(type(optimizer), vars(optimizer)) and has_compiled_form(model, *batch):
         descent = CompiledDescent(ensemble, optimizer, origin)
     elif type(model) is not MLP or optimizer.clip is not None:
         descent = AutogradDescent(ensemble, optimizer, origin)

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from runner.errors import UserError
-from runner.layers import hidden
+from runner.layers import Value, hidden
 
 
 def image_channels(inputs: tuple[int, ...], model: str, factors: Sequence[int]) -> int:
@@ -32,6 +32,20 @@ def image_channels(inputs: tuple[int, ...], model: str, factors: Sequence[int]) 
             f"{' * '.join(map(str, factors))}; lower the depth, model.pool or model.stride, or model.stages"
         )
     return inputs[0]
+
+
+def with_margins(
+    x: Float[Tensor, "cell sample channel height width"], margin: int
+) -> Float[Tensor, "cell sample _"]:
+    """Return images as compiled steps take them: channels in rows, with a margin of zeros."""
+    padded = nn.functional.pad(x, (margin,) * 4)
+    return padded.permute(0, 1, 3, 4, 2).flatten(2)
+
+
+def given(x: Value, inputs: tuple[int, ...], margin: int) -> Value:
+    """Return those of a block, a row for each pixel."""
+    channels, height, width = inputs
+    return Value(x.rows.reshape(len(x.rows), -1, channels), None, image=(height, width, margin))
 
 
 def pooled(

@@ -5,8 +5,18 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from runner.layers import Activation, Branch, Conv2d, Linear
-from runner.models.images import image_channels, pooled, readout
+from runner.layers import (
+    Activation,
+    Branch,
+    CannotLower,
+    Conv2d,
+    Linear,
+    Lowering,
+    Value,
+    lower_all,
+    lowered_tokens,
+)
+from runner.models.images import given, image_channels, pooled, readout, with_margins
 from runner.models.keys import block_layers_key, layer_keys
 
 
@@ -47,6 +57,7 @@ class ResNet(nn.Module):
             channels * 9, bias, sigma_weight, sigma_bias, normalize_input
         )
         keys = rest | {"depth_scaling": depth_scaling, "block_layers": block_layers_key(block_layers)}
+        self.inputs = inputs
         self.stem = Conv2d(channels, width, "input", **first)
         self.blocks = nn.ModuleList()
         now = width
@@ -67,6 +78,18 @@ class ResNet(nn.Module):
             x = block(x)
         outputs: Tensor = self.output(readout(self.activation(x)))
         return outputs
+
+    def flat(self, x: Float[Tensor, "#cell sample *inputs"]) -> Float[Tensor, "#cell sample features"]:
+        """Return what compiled steps are given."""
+        return with_margins(x * self.input_scale, self.stem.padding)
+
+    def lower(self, lowering: Lowering, x: Value) -> Value:
+        """Add all layers to compiled steps; stages, which pool, have no compiled form."""
+        if any(isinstance(block, Block) and block.side > 1 for block in self.blocks):
+            raise CannotLower
+        parts = [self.stem, *(block.branch for block in self.blocks), self.activation]
+        x = lower_all(parts, lowering, given(x, self.inputs, self.stem.padding))
+        return self.output.lower(lowering, lowered_tokens.mean(lowering, x))
 
 
 class Block(nn.Module):

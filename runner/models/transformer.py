@@ -20,6 +20,7 @@ from runner.layers import (
     Value,
     hidden,
     lower_all,
+    lowered_tokens,
 )
 from runner.models.keys import layer_keys
 
@@ -124,7 +125,8 @@ class Transformer(nn.Module):
         branches = [branch for block in self.blocks for branch in (block.attend, block.mix)]
         x = lower_all((self.embedding, self.position, *branches, self.norm), lowering, x)
         if self.readout != "every":
-            x = lowering.last(x) if self.readout == "last" else lowering.mean(x)
+            chosen = lowered_tokens.last if self.readout == "last" else lowered_tokens.mean
+            x = chosen(lowering, x)
         return self.output.lower(lowering, x)
 
     def _sequence(self, x: Float[Tensor, "#cell sample *inputs"]) -> Float[Tensor, "#cell sample position _"]:

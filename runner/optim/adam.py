@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from runner.grid.cell import Cell
-from runner.numerics.steps import Blend, Step
+from runner.numerics.operations import Blend, Step
 from runner.optim.base import Optimizer
 from runner.optim.checks import positive, two_below_one
 from runner.optim.slot import EPS, RATE, Factors, Slot

@@ -42,8 +42,8 @@ from torch import Tensor, nn
 from runner.errors import UserError
 from runner.grid.cell import Cell
 from runner.layers import ParameterSpec, Product, parameters_of
+from runner.numerics.operations import Blend, Operation, Step
 from runner.numerics.precision import add_product_
-from runner.numerics.steps import Blend, Operation, Step
 from runner.optim.checks import flag, not_negative, positive
 from runner.optim.clipping import clip_factor
 from runner.optim.schedule import Schedule

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from runner.errors import UserError
 from runner.grid.cell import Cell
 from runner.layers import Product
+from runner.numerics.operations import Blend, Operation, Step
 from runner.numerics.precision import add_product_
-from runner.numerics.steps import Blend, Operation, Step
 from runner.optim.base import Optimizer
 from runner.optim.checks import below_one, flag
 from runner.optim.slot import RATE, Slot

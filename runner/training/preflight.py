@@ -203,20 +203,19 @@ def _inspect(settings: str, width: int, depth: int, loss: str, batch_size: int |
         *_dispatched(
             model,
             size,
-            (inputs, batch_size or train_size),
-            has_compiled_steps(optimizer, sections["optimizer"]),
+            has_compiled_steps(optimizer, sections["optimizer"])
+            and has_compiled_form(model, dataset.input_shape, batch_size or train_size),
         ),
     )  # fmt: skip
 
 
-def _dispatched(model: nn.Module, size: Size, batch: tuple[int, int], compiled: bool) -> tuple[int, int, int]:
+def _dispatched(model: nn.Module, size: Size, compiled: bool) -> tuple[int, int, int]:
     """Return the operations and passes of a step, and what those of autograd write for one sample.
 
     Args:
-        batch: Numbers of a sample, and samples.
-        compiled: Whether the optimizer has compiled steps.
+        compiled: Whether compiled code takes steps.
     """
-    if compiled and has_compiled_form(model, batch):
+    if compiled:
         return _COMPILED_CALLS, _COMPILED_PASSES, 0
     if type(model) is not MLP:
         return _AUTOGRAD_CALLS * size.calls, _CHAIN_PASSES, _AUTOGRAD_PASSES * size.written

@@ -13,7 +13,8 @@ VECTORIZED static void NAMED(blend_row)(
     case NAMED(SQUARE): EVERY(left[i] * left[i]); break;
     case NAMED(SIGN): EVERY((left[i] > 0) - (left[i] < 0)); break;
     case NAMED(RATIO): EVERY(left[i] / (sqrt(right[i]) + eps)); break;
-    default: EVERY(left[i] * right[i]);
+    case NAMED(TIMES): EVERY(left[i] * right[i]); break;
+    default: EVERY(right[i] <= 0 ? 0 : left[i]);
     }
 }
 

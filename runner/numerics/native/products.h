@@ -32,14 +32,20 @@ INLINED REAL NAMED(finished_one)(REAL z, const AFTER *after, REAL out, int64_t r
     return z;
 }
 
+/* What is summed over: `inner` numbers, in `count` segments that far apart in either matrix. */
+typedef struct {
+    int64_t inner, count, left, right;
+} SEGMENTS;
+
 /* ROWS x (COLUMNS vectors) of the result, in registers; `right` has unit stride along columns. */
 #define BLOCK(ROWS, COLUMNS)                                                                                        \
     INLINED void NAMED(block_##ROWS##_##COLUMNS)(                                                                   \
         const REAL *left, int64_t left_row, int64_t left_column, const REAL *right, int64_t right_row,              \
-        int64_t inner, VECTOR sums[ROWS][COLUMNS])                                                                  \
+        SEGMENTS of, VECTOR sums[ROWS][COLUMNS])                                                                    \
     {                                                                                                               \
         UNROLLED for (int i = 0; i < ROWS; i++) UNROLLED for (int j = 0; j < COLUMNS; j++) sums[i][j] = (VECTOR){0}; \
-        for (int64_t k = 0; k < inner; k++) {                                                                       \
+        for (int64_t s = 0; s < of.count; s++, left += of.left, right += of.right)                                  \
+        for (int64_t k = 0; k < of.inner; k++) {                                                                    \
             VECTOR b[COLUMNS];                                                                                      \
             UNROLLED for (int j = 0; j < COLUMNS; j++)                                                              \
                 b[j] = *(const VECTOR *)(right + k * right_row + j * LANES);                                        \
@@ -51,10 +57,10 @@ INLINED REAL NAMED(finished_one)(REAL z, const AFTER *after, REAL out, int64_t r
     }                                                                                                               \
     INLINED void NAMED(tile_##ROWS##_##COLUMNS)(                                                                    \
         const REAL *left, int64_t left_row, int64_t left_column, const REAL *right, int64_t right_row,              \
-        int64_t inner, REAL *out, int64_t out_row, const AFTER *after, int64_t row, int64_t column)                 \
+        SEGMENTS of, REAL *out, int64_t out_row, const AFTER *after, int64_t row, int64_t column)                   \
     {                                                                                                               \
         VECTOR sums[ROWS][COLUMNS];                                                                                 \
-        NAMED(block_##ROWS##_##COLUMNS)(left, left_row, left_column, right, right_row, inner, sums);                \
+        NAMED(block_##ROWS##_##COLUMNS)(left, left_row, left_column, right, right_row, of, sums);                   \
         UNROLLED for (int i = 0; i < ROWS; i++) UNROLLED for (int j = 0; j < COLUMNS; j++)                          \
         {                                                                                                           \
             REAL *place = out + i * out_row + j * LANES;                                                            \
@@ -81,7 +87,7 @@ BLOCK(1, 1)
 
 #define ROWS_OF(ROWS, COLUMNS)                                                                                   \
     for (; i + ROWS <= rows; i += ROWS)                                                                          \
-        NAMED(tile_##ROWS##_##COLUMNS)(left + i * left_row, left_row, left_column, b, b_row, inner,              \
+        NAMED(tile_##ROWS##_##COLUMNS)(left + i * left_row, left_row, left_column, b, b_row, of,                 \
                                        out + i * out_row + j, out_row, &after, i, j);
 
 /* Columns that fill vectors: those of a transposed matrix are gathered first. */
@@ -90,7 +96,7 @@ BLOCK(1, 1)
         const REAL *b = right + j * right_column;                                                                \
         int64_t i = 0, b_row = right_row;                                                                        \
         if (right_column != 1) {                                                                                 \
-            NAMED(transposed)(b, COLUMNS * LANES, inner, right_column, panel, COLUMNS * LANES);                             \
+            NAMED(transposed)(b, COLUMNS * LANES, of.inner, right_column, panel, COLUMNS * LANES);               \
             b = panel;                                                                                           \
             b_row = COLUMNS * LANES;                                                                             \
         }                                                                                                        \
@@ -144,8 +150,9 @@ static void NAMED(remainder)(
     for (int64_t i = 0; i < rows;) {
         VECTOR sums[8][1];
         int count = i + 8 <= rows ? 8 : 1;
-        if (count == 8) NAMED(block_8_1)(left + i * left_row, left_row, left_column, panel, LANES, inner, sums);
-        else NAMED(block_1_1)(left + i * left_row, left_row, left_column, panel, LANES, inner, sums);
+        SEGMENTS of = {inner, 1, 0, 0};
+        if (count == 8) NAMED(block_8_1)(left + i * left_row, left_row, left_column, panel, LANES, of, sums);
+        else NAMED(block_1_1)(left + i * left_row, left_row, left_column, panel, LANES, of, sums);
         for (int r = 0; r < count; r++) {
             VECTOR before = {0}, gate = {0}, z;
             const REAL *above = after->above + (i + r) * after->above_row + column;
@@ -216,19 +223,31 @@ static void NAMED(column)(
     }
 }
 
-static void NAMED(multiply)(
+/* The rows or the columns of `right` are contiguous; its rows, if there are more segments. */
+static void NAMED(multiply_segments)(
     const REAL *left, int64_t left_row, int64_t left_column, const REAL *right, int64_t right_row, int64_t right_column,
-    int64_t rows, int64_t columns, int64_t inner, REAL *out, int64_t out_row, const AFTER *what, REAL *panel)
+    int64_t rows, int64_t columns, SEGMENTS of, REAL *out, int64_t out_row, const AFTER *what, REAL *panel)
 {
     const AFTER after = *what;
-    int64_t j = 0;
+    int64_t j = 0, inner = of.inner;
+    if (of.count > 1 && columns % LANES) {
+        AFTER part = after;
+        for (int64_t s = 0; s < of.count; s++, left += of.left, right += of.right) {
+            part.add = after.add || s;
+            part.rectify = after.rectify && s == of.count - 1;
+            NAMED(multiply_segments)(left, left_row, left_column, right, right_row, right_column, rows, columns,
+                                     (SEGMENTS){inner, 1, 0, 0}, out, out_row, &part, panel);
+        }
+        return;
+    }
     if (columns == 1 && (left_column == 1 || left_row == 1)) {
         for (int64_t k = 0; k < inner; k++) panel[k] = right[k * right_row];
         NAMED(column)(left, left_row, left_column, panel, rows, inner, out, out_row, &after);
         return;
     }
 #if VECTOR_BYTES == 64
-    PANELS_OF(4, ROWS_OF(6, 4) ROWS_OF(4, 4) ROWS_OF(1, 4))
+    if (rows % 8 || rows >= 64) /* as of a line of pixels: fewer of them would read `right` more often */
+        PANELS_OF(4, ROWS_OF(6, 4) ROWS_OF(4, 4) ROWS_OF(1, 4))
     PANELS_OF(2, ROWS_OF(8, 2) ROWS_OF(1, 2))
 #else
     PANELS_OF(2, ROWS_OF(6, 2) ROWS_OF(4, 2) ROWS_OF(1, 2))
@@ -239,7 +258,15 @@ static void NAMED(multiply)(
                          columns - j, inner, out + j, out_row, &after, j, panel);
 }
 
-static void NAMED(product)(const OPERATION *does, const NOW *now)
+static void NAMED(multiply)(
+    const REAL *left, int64_t left_row, int64_t left_column, const REAL *right, int64_t right_row, int64_t right_column,
+    int64_t rows, int64_t columns, int64_t inner, REAL *out, int64_t out_row, const AFTER *after, REAL *panel)
+{
+    NAMED(multiply_segments)(left, left_row, left_column, right, right_row, right_column, rows, columns,
+                             (SEGMENTS){inner, 1, 0, 0}, out, out_row, after, panel);
+}
+
+static AFTER NAMED(after_of)(const OPERATION *does, const NOW *now)
 {
     int64_t cell = now->cell;
     int add = does->add || (does->sums && now->block);
@@ -248,10 +275,55 @@ static void NAMED(product)(const OPERATION *does, const NOW *now)
     if (does->also) after.scale *= does->also[cell * does->also_cell];
     if (does->now >= 0) after.scale *= (REAL)now->row[does->now];
     if (does->above) after.above = does->above + cell * does->above_cell;
+    return after;
+}
+
+static void NAMED(product)(const OPERATION *does, const NOW *now)
+{
+    int64_t cell = now->cell;
+    const AFTER after = NAMED(after_of)(does, now);
     NAMED(multiply)(
         does->left + cell * does->left_cell, does->left_row, does->left_column, does->right + cell * does->right_cell,
         does->right_row, does->right_column, does->rows, does->columns, does->inner, does->out + cell * does->out_cell,
         does->out_row, &after, now->panel);
+}
+
+/* Images have channels in rows and a margin of zeros, which is never written. A patch is `side` rows of the image, in
+   each of which its numbers are contiguous: the products need no copy of it. */
+static void NAMED(convolve)(const OPERATION *does, const NOW *now)
+{
+    int64_t side = does->side, margin = side / 2, wide = does->breadth + 2 * margin, high = does->height + 2 * margin;
+    int64_t channels = does->inner, cell = now->cell;
+    const REAL *images = does->left + cell * does->left_cell, *kernels = does->right + cell * does->right_cell;
+    REAL *out = does->out + cell * does->out_cell;
+    AFTER after = NAMED(after_of)(does, now);
+    const REAL *above = after.above;
+    SEGMENTS of = {side * channels, side, wide * does->left_row, side * channels * does->right_row};
+    for (int64_t sample = 0; sample < does->rows / (high * wide); sample++)
+        for (int64_t y = 0; y < does->height; y++) {
+            int64_t from = (sample * high + y) * wide, to = from + margin * wide + margin;
+            if (above) after.above = above + to * does->above_row;
+            NAMED(multiply_segments)(
+                images + from * does->left_row, does->left_row, 1, kernels, does->right_row, 1, does->breadth,
+                does->columns, of, out + to * does->out_row, does->out_row, &after, now->panel);
+        }
+}
+
+/* The gradient with respect to the kernels, given images and the gradient with respect to what was written. */
+static void NAMED(convolve_back)(const OPERATION *does, const NOW *now)
+{
+    int64_t side = does->side, margin = side / 2, wide = does->breadth + 2 * margin, high = does->height + 2 * margin;
+    int64_t rows = side * does->left_row, cell = now->cell, samples = does->inner / (high * wide);
+    const REAL *images = does->left + cell * does->left_cell, *given = does->right + cell * does->right_cell;
+    REAL *out = does->out + cell * does->out_cell;
+    AFTER after = NAMED(after_of)(does, now);
+    SEGMENTS of = {does->breadth, does->height, wide * does->left_row, wide * does->right_row};
+    for (int64_t sample = 0; sample < samples; sample++, after.add = 1)
+        for (int64_t y = 0; y < side; y++)
+            NAMED(multiply_segments)(
+                images + (sample * high + y) * wide * does->left_row, 1, does->left_row,
+                given + ((sample * high + margin) * wide + margin) * does->right_row, does->right_row, 1, rows,
+                does->columns, of, out + y * rows * does->out_row, does->out_row, &after, now->panel);
 }
 
 #undef BLOCK

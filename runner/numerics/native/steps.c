@@ -64,14 +64,15 @@
 #define AFTER NAMED(after)
 #define OPERATION NAMED(operation)
 #define NOW NAMED(now)
+#define SEGMENTS NAMED(segments)
 
 typedef REAL VECTOR __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
 typedef WHOLE MASK __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
 
 enum NAMED(kind) {
-    NAMED(PRODUCT), NAMED(TRANSPOSE), NAMED(PICK), NAMED(REPEAT), NAMED(SQUARED), NAMED(ENTROPY), NAMED(NORM), NAMED(NORM_BACK),
+    NAMED(PRODUCT), NAMED(CONVOLVE), NAMED(CONVOLVE_BACK), NAMED(TRANSPOSE), NAMED(PICK), NAMED(REPEAT), NAMED(SQUARED), NAMED(ENTROPY), NAMED(NORM), NAMED(NORM_BACK),
     NAMED(ATTEND), NAMED(ATTEND_BACK), NAMED(RELU), NAMED(GELU), NAMED(TANH), NAMED(ERF), NAMED(ITSELF), NAMED(SQUARE),
-    NAMED(SIGN), NAMED(RATIO), NAMED(TIMES)
+    NAMED(SIGN), NAMED(RATIO), NAMED(TIMES), NAMED(GATE)
 };
 
 /* What is done for every cell and step; a null pointer leaves that out. Strides count numbers, rows of all but the `left`
@@ -79,6 +80,9 @@ enum NAMED(kind) {
 
    PRODUCT: factor * each * also * now * left right, where `above` is not positive 0, or, if `times`, that times
             `above`; out = [out +] this, or 0 if not positive. The rows or the columns of `right` are contiguous.
+   CONVOLVE: of images of `inner` channels as `left`, `height` x `breadth` with a margin of side / 2, with kernels as
+            `right`, [side * side * inner x columns]; else as PRODUCT. The margin of `out` is left as it is.
+   CONVOLVE_BACK: the gradient of the kernels: `left` as there, in `inner` rows, `right` the gradient of what was written.
    TRANSPOSE: of `left`, whose rows are contiguous.
    PICK:    rows of `left`, at the places of that step.
    REPEAT:  the next `rows` operations, `columns` times: each takes other rows of a batch, one block after the other.
@@ -97,12 +101,14 @@ enum NAMED(kind) {
             to what it read, side by side. `more` has room for positions^2 numbers.
    RELU, GELU, TANH, ERF: out = the function of every number of `left`, kept = its derivative; they may be `left` itself.
    ITSELF, SQUARE, SIGN, RATIO, TIMES: out = keep out + factor * each * now * that of every number of `left`; the ratio
-            is with sqrt(right) + also * then, the last is left * right.
+            is with sqrt(right) + also * then, TIMES is left * right.
+   GATE:    the same of `left` where `right` is not at or below 0.
 
    `now` and `then` are columns of a table that has a row for every step; below 0 they are 1. */
 typedef struct {
     double factor, keep;
     int64_t kind, rows, columns, inner, add, sums, rectify, times, now, then, positions, causal;
+    int64_t height, breadth, side;
     REAL *out;
     int64_t out_cell, out_row;
     const REAL *left;
@@ -148,6 +154,8 @@ static void NAMED(carry_out)(const OPERATION *does, const NOW *now)
 {
     switch (does->kind) {
     case NAMED(PRODUCT): NAMED(product)(does, now); break;
+    case NAMED(CONVOLVE): NAMED(convolve)(does, now); break;
+    case NAMED(CONVOLVE_BACK): NAMED(convolve_back)(does, now); break;
     case NAMED(TRANSPOSE): NAMED(transpose)(does, now->cell); break;
     case NAMED(PICK): NAMED(pick)(does, now); break;
     case NAMED(SQUARED): case NAMED(ENTROPY): NAMED(loss)(does, now); break;
@@ -166,8 +174,10 @@ void NAMED(run)(
 {
     int64_t inner = 1;
     for (int64_t i = 0; i < count; i++) {
-        if (operations[i].inner > inner) inner = operations[i].inner;
-        if (operations[i].positions > inner) inner = operations[i].positions;
+        const OPERATION *does = operations + i;
+        int64_t summed = does->kind == NAMED(CONVOLVE_BACK) ? does->breadth : does->inner * (does->side + !does->side);
+        if (summed > inner) inner = summed;
+        if (does->positions > inner) inner = does->positions;
     }
     REAL panel[inner * 4 * LANES];
     NOW now = {.panel = panel};
@@ -195,6 +205,7 @@ void NAMED(run)(
 #undef AFTER
 #undef OPERATION
 #undef NOW
+#undef SEGMENTS
 #undef LOAD
 #undef SIGN_BIT
 #undef SIZE

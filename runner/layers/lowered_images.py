@@ -1,0 +1,108 @@
+"""Convolutions as steps of compiled code; see :mod:`runner.layers.lowering`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from runner.layers.lowered import CannotLower, Gradient, Value
+from runner.layers.lowering import Lowering, common_factor, factor_of
+from runner.numerics import compiled
+from runner.numerics.operations import Blend, Convolve, ConvolveBack, Step, Transpose
+
+if TYPE_CHECKING:
+    from runner.layers.base import Layer
+
+
+def convolution(
+    lowering: Lowering, x: Value, layer: Layer, side: int, onto: Value | None = None,
+    factor: Tensor | None = None,
+) -> Value:  # fmt: skip
+    """Convolve images with a layer's kernels, without a bias; their sides stay.
+
+    Args:
+        side: Of a patch, odd.
+        onto: As of :meth:`linear`; so is the next.
+    """
+    weight: Tensor = layer.weight.detach()  # type: ignore[operator]
+    outs, channels = weight.shape[1:3]
+    flat = weight.flatten(2)
+    if x.image is None or x.image[2] != side // 2 or layer.has_bias or not compiled.takes(flat):
+        raise CannotLower
+    height, breadth, _ = x.image
+    if x.shared:
+        x = lowering.copy(x)
+    rows = x.rows.shape[1]
+    y = onto or Value(lowering.room(rows, outs), Gradient(), image=x.image)
+    above = y.gradient
+    assert above is not None
+    also = None if factor is None else factor.view(-1, 1, 1)
+    common, each = common_factor(factor_of(layer, "weight"))
+    kernels, turned = _kernels(lowering, layer.name, flat, side, channels)
+    keys: dict[str, Any] = {"height": height, "breadth": breadth, "side": side}
+    scales: dict[str, Any] = {"factor": common, "each": each, "also": also}
+    lowering.forward.append(
+        Convolve(y.rows, x.rows, kernels, channels, **keys, **scales, add=onto is not None)
+    )
+
+    def pull() -> list[Step]:
+        right, steps, late = above.room, list[Step](), list[Step]()
+        assert right is not None
+        if x.gradient is not None:
+            out, add, late = lowering.contribution(x, right)
+            steps.append(
+                Convolve(
+                    out, right, turned, outs, **keys, **scales, add=add, above=x.slope,
+                    times=x.slope is not None and x.slope is not x.rows,
+                )
+            )  # fmt: skip
+        path = f"{layer.name}.weight"
+        found = lowering.gradient_room(path, (side * side * channels, outs))
+        sums = lowering.blocks is not None
+        steps.append(ConvolveBack(found, x.rows, right, rows, **keys, **scales, sums=sums))
+        arranging, gradient = _as_kernels(lowering, found, side, channels)
+        if lowering.blocks is not None:
+            lowering.blocks.after[path] = arranging, gradient
+        elif lowering.update is not None:
+            steps += [*arranging, *lowering.update.formed(path, gradient)]
+        if onto is None:
+            lowering.release(above)
+        return steps + late
+
+    lowering.back(pull)
+    return y
+
+
+def _kernels(
+    lowering: Lowering, path: str, flat: Float[Tensor, "cell out _"], side: int, channels: int
+) -> tuple[Tensor, Tensor]:
+    """Return kernels with a row for each pixel and channel; and turned round, from outputs to channels."""
+    taps, outs = side * side, flat.shape[1]
+    columns, kernels = lowering.beside(channels * taps, outs), lowering.beside(taps * channels, outs)
+    turned = lowering.beside(taps * outs, channels)
+    steps: list[Step] = [Transpose(columns, flat)]
+    for tap in range(taps):
+        part = kernels[:, tap * channels : (tap + 1) * channels]
+        steps.append(Blend("itself", part, columns[:, tap::taps], keep=0.0))
+        back = turned[:, (taps - 1 - tap) * outs : (taps - tap) * outs]
+        steps.append(Transpose(back, part))
+    if lowering.blocks is None:
+        lowering.forward += steps
+        return kernels, turned
+    if path not in lowering.blocks.transposed:
+        lowering.blocks.transposed[path], lowering.blocks.transposed[f"{path} turned"] = kernels, turned
+        lowering.blocks.before += steps
+    return lowering.blocks.transposed[path], lowering.blocks.transposed[f"{path} turned"]
+
+
+def _as_kernels(lowering: Lowering, found: Tensor, side: int, channels: int) -> tuple[list[Step], Tensor]:
+    """Arrange a gradient, a row for each pixel and channel, as kernels are."""
+    taps, outs = side * side, found.shape[2]
+    columns, gradient = lowering.beside(channels * taps, outs), lowering.beside(outs, channels * taps)
+    steps: list[Step] = [
+        Blend("itself", columns[:, tap::taps], found[:, tap * channels : (tap + 1) * channels], keep=0.0)
+        for tap in range(taps)
+    ]
+    return [*steps, Transpose(gradient, columns)], gradient
