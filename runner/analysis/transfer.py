@@ -127,8 +127,9 @@ def transfer(
         with one seed), ``last`` and ``first`` (the rates of the grid beside the smallest loss), ``at_end``
         (whether the best is an end of the grid, the true one may lie beyond), ``at_edge`` (whether the next
         larger rate diverged, a bound likewise), ``drift`` (doublings of the best lr per doubling of the key,
-        the same in each row of a facet; null with fewer than three values), ``drift_low``, ``drift_high``, ``too_coarse`` (whether that interval is wider than
-        the drift: the grid cannot measure it), ``stays_put`` (``yes``, ``no`` or ``cannot tell``) and
+        the same in each row of a facet; null with fewer than three values), ``drift_low``,
+        ``drift_high``, ``too_coarse`` (whether that interval is wider than the drift: the grid cannot measure
+        it), ``stays_put`` (``yes``, ``no`` or ``cannot tell``) and
         ``stays_because``, as :func:`runner.analysis.agreement.stays_put` says, and ``seeds``. Unless one
         piece is asked for, the drift is that of the ``piece`` on which the value lies, through the best rates
         of single seeds, those at an end left out, and ``break``, ``break_low``, ``break_high`` say where it

@@ -105,15 +105,16 @@ def hollow_words(cells: pd.DataFrame) -> str:
 
 INTERVAL = (
     "The interval is of the mean over seeds (Student's t, the spread of seeds pooled over the places of a "
-    "line), joined with half of the step of the grid where a place is only known to lie between two cells. "
-    "Where a place was interpolated between them it has the spread of seeds alone, not the error of the "
-    "interpolation: it may be narrower than the grid."
+    "line), joined with what the grid leaves open: half of the step between two cells, or, where a level was "
+    "interpolated between them, the error of the interpolation, by the cells beyond. It may be narrower than "
+    "the bracket, which is what was seen: no seed at its one end, every seed at the other, and wider where "
+    "seeds differ."
 )
 """Of what the 95 % interval of a boundary is."""
 BEST_INTERVAL = (
-    "Best rates lie at the vertex of a parabola through the smallest loss and its neighbours on the grid; "
-    "their 95 % intervals resample the seeds of each {x}, not pooled, and do not hold the error of the "
-    "parabola: without it a best rate is known to lie between these neighbours"
+    "Best rates lie at the vertex of a parabola through the smallest loss and its neighbours on the grid. "
+    "Their 95 % intervals join the spread of the best rates of single seeds (Student's t, pooled over {x}) "
+    "with the error of the parabola, by the rates beyond, or half of the step where nothing tells it"
 )
 """Of what the interval of a best rate is."""
 AT_EDGE = "the last rate before training diverges: a bound, the best may lie up to the rate that diverged"

@@ -74,8 +74,8 @@ function lineRows(line) {
   return [
     [data.axes.x, shown(line.x)],
     [line.words, `${data.axes.y} ${lineWords(line)}`],
-    ["interval", line.low === null ? "bracket of cells" : "95 %, seeds and grid"],
-    ["between", bracketWords(line)],
+    ["interval", line.low === null ? "none: what was measured" : "95 %, of the mean over seeds and the grid"],
+    ["measured", bracketWords(line)],
     ["seeds", String(line.seeds)],
   ];
 }
@@ -101,9 +101,12 @@ export function regimeOf(cell, step) {
   );
 }
 
-// The rates of the grid between which a place was seen to lie.
-const bracketWords = ({ last, first }) =>
-  last === null || first === null ? "" : `${shown(last)} and ${shown(first)}`;
+// The values of the grid between which a place was seen to lie: at one no seed is so, at the other all are.
+function bracketWords({ last, first, upper, seeds }) {
+  if (last === null || first === null) return "";
+  const [none, all] = upper ? [last, first] : [first, last];
+  return `${seeds > 1 ? "no seed" : "not"} at ${shown(none)}, ${seeds > 1 ? "all " : ""}at ${shown(all)}`;
+}
 
 // Where regimes and training end at the x of a point, theory's rate and the best one there: [words, number, bracket].
 export function boundariesAt(id, state) {
@@ -120,7 +123,7 @@ export function boundariesAt(id, state) {
     found.push([
       `best ${axes.y} by ${wordsOf(data.bestBy)}`,
       row.bound ? `${shown(row.best)}: ${row.bound}` : `${shown(row.best)}${interval}`,
-      bracketWords(row),
+      row.last === null || row.first === null ? "" : `between ${shown(row.last)} and ${shown(row.first)}`,
     ]);
   }
   return found;

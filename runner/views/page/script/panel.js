@@ -36,7 +36,7 @@ export function describePoints(id, second, points, state) {
   const head = [data.points.titles[data.points.panel[id]], `at ${data.axes.x} ${data.points.x[id]}`]
     .filter(Boolean)
     .join(", ");
-  if (lines.length) byId("ends").append(tableOf([head, `${data.axes.y}, 95 %`, "lies between"], lines));
+  if (lines.length) byId("ends").append(tableOf([head, `${data.axes.y}, 95 %`, "as measured"], lines));
   byId("numbers").append(
     two
       ? tableOf(["", "A", "B"], comparison(points[id], points[second], state.step))
