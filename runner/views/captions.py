@@ -68,21 +68,24 @@ def sweep_words(
     return " ".join(parts)
 
 
+def same_parameterizations(cells: pd.DataFrame) -> list[tuple[str, ...]]:
+    """Return the names of parameterizations whose networks are the same, as :func:`same_networks` does."""
+    return same_networks(records(cells.drop_duplicates(["parameterization", "exponents", "optimizer"])))
+
+
 def same_words(cells: pd.DataFrame) -> str:
     """Return why cells of some parameterizations coincide; empty where none do."""
-    kinds = cells.drop_duplicates(["parameterization", "exponents", "optimizer"])
     return " ".join(
         f"{' and '.join(names)} are the same networks: their exponents differ by a shift in each layer that "
         "leaves every step as it was (Yang & Hu, arXiv 2011.14522), so their cells coincide up to rounding, "
         "which training near divergence amplifies."
-        for names in same_networks(records(kinds))
+        for names in same_parameterizations(cells)
     )
 
 
 def repeated(cells: pd.DataFrame) -> frozenset[str]:
     """Return the parameterizations whose networks are those of another one before, by name."""
-    kinds = cells.drop_duplicates(["parameterization", "exponents", "optimizer"])
-    return frozenset(name for names in same_networks(records(kinds)) for name in sorted(names)[1:])
+    return frozenset(name for names in same_parameterizations(cells) for name in sorted(names)[1:])
 
 
 def twin_series(named: pd.DataFrame, same: Collection[str]) -> list[str]:

@@ -20,8 +20,8 @@ export function curvesOf(id, second, points, brushed) {
 export function describePoints(id, second, points, state) {
   const two = second !== null && second !== id;
   byId("point").textContent =
-    id === null ? "" : `${two ? "A: " : ""}${placeOf(id)}: ${agreement(points[id])}`;
-  byId("other").textContent = two ? `B: ${placeOf(second)}: ${agreement(points[second])}` : "";
+    id === null ? "" : `${two ? "A: " : ""}${placeOf(id)}: ${agreement(points[id], state.step)}`;
+  byId("other").textContent = two ? `B: ${placeOf(second)}: ${agreement(points[second], state.step)}` : "";
   byId("ends").replaceChildren();
   byId("numbers").replaceChildren();
   byId("cells").textContent =
