@@ -264,7 +264,7 @@ def _print(rates: pd.DataFrame, facets: Sequence[str], metric: str, out: Console
         out.print(view)
     out.print()
     out.print(drift_table(rates, rows))
-    kind = "by profile likelihood" if "piece" in rates else "over seeds"
+    kind = "by profile likelihood" if "piece" in rates else "of seeds and grid"
     notes = [f"drift: doublings of the {words} lr per doubling of {_named(x)}, 95 % {kind}", PUT]
     if "verdict" in rates and rates["verdict"].notna().any():
         notes.append(AGREEMENT)

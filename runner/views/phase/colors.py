@@ -14,9 +14,8 @@ from runner.views import alt
 from runner.views.scales import column_title, number_scale, ticks_of
 from runner.views.style import Layout, legend
 
-_TICK_ROOM, _BAR, _MOST_TICKS = 28, 200, 5
-"""Pixels between the last two ticks of a colour bar, its length where none is set, the most ticks beside the
-last."""
+_TICK_ROOM, _BAR = 28, 200
+"""Pixels that a tick of a colour bar takes, and the length of a bar where none is set."""
 
 
 def color_channel(axes: Axes, grid: pd.DataFrame, layout: Layout) -> Any:
@@ -47,7 +46,7 @@ def with_ends(bar: Any, low: float, high: float, log: bool) -> Any:
     long = _BAR if bar.gradientLength is alt.Undefined else bar.gradientLength
     room = (scale(high) - scale(low)) * _TICK_ROOM / long
     ticks = [tick for tick in ticks_of(low, high, log) if scale(high) - scale(tick) > room]
-    bar.values = [*ticks[:: math.ceil(len(ticks) / _MOST_TICKS) or 1], high]
+    bar.values = [*ticks[:: math.ceil(len(ticks) * _TICK_ROOM / long) or 1], high]
     return bar
 
 
