@@ -13,6 +13,7 @@ from runner.analysis.transfer import lr_curves, transfer
 from runner.analysis.vertex import vertex
 from runner.cli import main
 from runner.errors import UserError
+from runner.views.drift import best_words
 from runner.views.style import Layout
 from runner.views.transfer import chart
 
@@ -154,6 +155,16 @@ def test_intervals_of_best_rates_cover_what_was_planted():
         drifts.append(found["drift_low"].iloc[0] <= -1 <= found["drift_high"].iloc[0])
     assert np.mean(hits) >= 0.9
     assert np.mean(drifts) >= 0.9
+
+
+def test_a_rate_has_the_digits_that_its_interval_tells():
+    row = {"best_lr": 0.004274, "low": 0.00279, "high": 0.006546, "at_end": False, "at_edge": False}
+    assert best_words(row) == "0.0043 [0.0028, 0.0065]"
+    assert best_words(row | {"low": 0.0042, "high": 0.00435}) == "0.00427 [0.0042, 0.00435]"
+    assert best_words(row | {"low": np.nan, "high": np.nan}) == "0.0043"
+    assert best_words(row | {"best_lr": 3.16228, "at_edge": True}) == "3.16^"  # of the grid, and a bound
+    assert best_words(row | {"best_lr": 10.0, "at_end": True, "at_edge": True}) == "10*"
+    assert best_words(row | {"best_lr": np.nan}) == best_words(None) == "."
 
 
 def test_a_best_rate_at_an_end_of_the_grid_does_not_pull_the_drift():
