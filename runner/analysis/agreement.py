@@ -22,6 +22,8 @@ WITHIN = f"within {NEAR:g}"
 VERDICTS = ("verdict", "because")
 """Columns of a verdict and of its reason."""
 _EQUAL = 1e-6
+_SHOWN = 0.005
+"""By which an end of an interval may be off as it is printed, to two decimals."""
 
 
 class Verdict(NamedTuple):
@@ -59,7 +61,7 @@ def beside_theory(row: Mapping[str, Any], rivals: Iterable[float], doubt: str | 
         return NOTHING
     if low is None or high is None or not math.isfinite(high - low):
         return Verdict("cannot tell", "no interval")
-    near = Verdict("agrees" if low <= theory <= high else WITHIN)
+    near = Verdict("agrees" if low - _SHOWN <= theory <= high + _SHOWN else WITHIN)
     if max(theory - low, high - theory) <= NEAR:
         return near
     if doubt is not None:

@@ -142,8 +142,8 @@ def approach(
     Raises:
         UserError: If nothing was measured against a limit, or another key varies.
     """
+    measured = gaps(cells, trace)  # first whether there is anything to look at
     require_no_other_varying(cells, ("width",), facets)
-    measured = gaps(cells, trace)
     rows: list[dict[str, Any]] = []
     fits: list[dict[str, Any]] = []
     for facet, part in facet_groups(measured, facets):
