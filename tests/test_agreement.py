@@ -17,7 +17,9 @@ def row(slope, low, high, theory):
     ("slope", "verdict"),
     [
         (row(-0.5, -0.6, -0.4, -0.5), "agrees"),
-        (row(-0.3, -0.42, -0.2, -0.5), "agrees"),  # comes as near as finite widths do
+        (row(-0.3, -0.42, -0.2, -0.5), "within 0.1"),  # comes as near as finite widths do
+        (row(-0.45, -0.49, -0.41, -0.5), "within 0.1"),
+        (row(-0.45, -0.497, -0.41, -0.5), "agrees"),  # -0.50 in print
         (row(-0.3, -0.39, -0.2, -0.5), "disagrees"),
         (row(-0.3, -0.7, 0.1, -0.5), "cannot tell"),  # zero is in it, too
         (row(-0.3, -1.0, 0.3, -0.5), "cannot tell"),
@@ -31,7 +33,7 @@ def test_an_interval_decides_beside_theory(slope, verdict):
 
 
 def test_a_doubt_decides_only_what_is_not_near():
-    assert beside_theory(row(-0.45, -0.47, -0.43, -0.5), (0.0,), "bent").verdict == "agrees"
+    assert beside_theory(row(-0.45, -0.47, -0.43, -0.5), (0.0,), "bent").verdict == "within 0.1"
     assert beside_theory(row(-0.3, -0.35, -0.25, -0.5), (0.0,), "bent") == ("cannot tell", "bent")
 
 

@@ -10,7 +10,7 @@ from stores import write_cells
 from synthetic import frames, grid
 
 import runner
-from runner.analysis.boundary.crossing import crossings
+from runner.analysis.boundary.crossing import crossings, interpolation_error
 from runner.analysis.boundary.places import places, seed_places
 from runner.analysis.boundary.properties import NAMES, Property, property_of, required_columns
 from runner.analysis.boundary.scaling import exponents
@@ -88,8 +88,30 @@ def test_a_smooth_score_is_interpolated_exactly_on_a_power_law():
     found = crossings(X, 0.003 * X**0.7, 0.3, smooth=True)
     assert found.begins.place == pytest.approx(100 ** (1 / 0.7), rel=1e-12)
     assert found.begins.interpolated
+    assert found.begins.error == pytest.approx(0, abs=1e-12)
     linear = crossings(np.arange(5.0), np.array([-2.0, -1, 1, 2, 3]), 0.5, smooth=True, log=False)
     assert linear.begins.place == pytest.approx(1.75)
+    assert crossings(X, X, 300.0).begins.error == pytest.approx(np.log(10) / 2)
+
+
+def test_the_error_of_an_interpolation_is_what_parabolas_say():
+    """Parabolas fitted by NumPy, and their roots between the two cells."""
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        x = np.sort(rng.uniform(0, 4, 4))
+        score = rng.normal(size=4)
+        score[1], score[2] = sorted(score[1:3])
+        level = rng.uniform(score[1], score[2])
+        line = x[1] + (level - score[1]) / (score[2] - score[1]) * (x[2] - x[1])
+        moved = []
+        for chosen in ([0, 1, 2], [1, 2, 3]):
+            roots = np.roots(np.polyfit(x[chosen], score[chosen] - level, 2))
+            (root,) = roots[(roots.real >= x[1]) & (roots.real <= x[2])].real
+            moved.append(abs(root - line))
+        half = (x[2] - x[1]) / 2
+        expected = min(half, max(moved))
+        assert interpolation_error(x, score, 2, level) == pytest.approx(expected, abs=1e-9)
+        assert interpolation_error(x[1:3], score[1:3], 1, level) == pytest.approx(half)
 
 
 # -- planted boundaries ----------------------------------------------------------------------------------
@@ -97,13 +119,16 @@ def test_a_smooth_score_is_interpolated_exactly_on_a_power_law():
 WIDTHS, SEEDS, RATES = (64, 128, 256, 512, 1024), 4, 10 ** np.linspace(-3, 0, 31)
 
 
-def planted(rng, slope=-1.0, spread=0.08, ragged=0.0, missing=0.0, smooth=False):
+def planted(rng, slope=-1.0, spread=0.08, ragged=0.0, missing=0.0, smooth=False, curved=0.0):
     """Cells whose property begins at 5 width^slope, which seeds move by so many decades, and its score."""
-    width, seed, lr = (part.ravel() for part in np.meshgrid(WIDTHS, range(SEEDS), RATES, indexing="ij"))
+    # A curved score has half-decades alone, which begin somewhere else in each world.
+    rates = 10 ** (np.arange(-3.5, 1, 0.5) + rng.uniform(0, 0.5)) if curved else RATES
+    width, seed, lr = (part.ravel() for part in np.meshgrid(WIDTHS, range(SEEDS), rates, indexing="ij"))
     cells = pd.DataFrame({"width": width, "seed": seed, "lr": lr, "status": "ok"})
     noise = {(w, s): rng.normal(0, spread) for w in WIDTHS for s in range(SEEDS)}
     edge = np.log10(5 * width**slope) + [noise[key] for key in zip(width, seed, strict=True)]
     beyond = np.log10(lr) - edge + rng.normal(0, ragged, len(lr)) * (ragged > 0)
+    beyond = beyond - curved * beyond**2 * (beyond < 0)
     score = pd.Series(10**beyond if smooth else (beyond > 0).astype(float), index=cells.index)
     keep = rng.uniform(size=len(cells)) >= missing
     return cells[keep], score[keep]
@@ -114,14 +139,15 @@ def planted(rng, slope=-1.0, spread=0.08, ragged=0.0, missing=0.0, smooth=False)
     [
         {"slope": -1.0, "spread": 0.04, "missing": 0.2, "ragged": 0.1},
         {"slope": -0.7, "spread": 0.1, "smooth": True, "missing": 0.2},
+        {"slope": -0.7, "spread": 0.02, "smooth": True, "curved": 1.0},  # a line is off by more than seeds
     ],
-    ids=["ragged", "smooth"],
+    ids=["ragged", "smooth", "curved"],
 )
 def test_intervals_cover_what_was_planted(world):
     rng = np.random.default_rng(5)
     hits, law_hits, laws = [], [], []
     # Intervals half as wide would cover two thirds: of 100 worlds 67 +- 5, where 90 are asked for.
-    for _ in range(100):
+    for _ in range(50 if "curved" in world else 100):
         cells, score = planted(rng, **world)
         what = Property("planted", "", score, 1.0, smooth=world.get("smooth", False))
         seeds = seed_places(cells, what, "lr", ["width"])

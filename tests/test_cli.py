@@ -122,9 +122,9 @@ def test_phase_json(capsys, store):
     )
     assert len(found["rows"]) == len(WIDTHS) * len(LRS)
     assert found["rows"][0] | {"critical": 0} == {
-        "parameterization": "ntk", "width": 32, "lr": 0.01, "regime": "untrained", "share": 1.0, "seeds": 2,
-        "failed": 0, "value": None, "critical": 0, "critical_sharpness": 2.0, "catapult": 0.0,
-        "controlled_divergence": 0.0,
+        "parameterization": "ntk", "width": 32, "lr": 0.01, "regime": "untrained", "share": 1.0,
+        "second": None, "seeds": 2, "failed": 0, "value": None, "critical": 0, "critical_sharpness": 2.0,
+        "catapult": 0.0, "controlled_divergence": 0.0,
     }  # fmt: skip
     assert {*found["boundary"][0]} == {"parameterization", "x", "y", "x2", "y2"}
 

@@ -12,6 +12,8 @@ from sweeping import TINY, run_in
 
 import runner
 from runner import data
+from runner.analysis.agreement import beside_theory
+from runner.analysis.columns import plain
 from runner.analysis.limit import adjusted, approach, left_of_kernel, mean_slope, spread_slope
 from runner.errors import UserError
 from runner.launching.limits import solve_limits
@@ -107,6 +109,9 @@ def test_the_view(wide, tmp_path, capsys):
     worst = (mean["train_loss"] / mean["limit_train_loss"] - 1).abs().groupby("width").max()
     assert list(view.table["loss_worst"]) == pytest.approx(list(worst))
     assert set(view.more["slopes"]["of"]) == {"mean", "spread"}
+    for row in view.more["slopes"].to_dict("records"):
+        others = {0.0, -1.0, -0.5} - {row["theory"]}
+        assert tuple(map(plain, (row["verdict"], row["because"]))) == beside_theory(row, others)
     view.save(tmp_path / "limit.svg")
     assert "infinite width" in (tmp_path / "limit.caption.txt").read_text("utf-8")
     assert run_in(wide.parents[1], "limit", "outputs/wide") == 0

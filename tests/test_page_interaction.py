@@ -52,6 +52,10 @@ def test_the_pointer_shows_the_point_and_the_line(visit):
     assert re.search(r"parameterization\W+mup", tooltip)
     assert re.search(r"width\W+64", tooltip)
     assert re.search(r"seeds\W+0 crossover, 1 crossover", tooltip)
+    visit.page.mouse.move(*visit.place_of(panel="mup", x=32, y=0.001))
+    visit.page.wait_for_function(
+        "() => document.querySelector('#vg-tooltip-element').innerText.includes('untrained: not yet (2 of 2')"
+    )
     assert re.search(r"ntk change\W+0\.\d+ \(0\.\d+ . 0\.\d+\)", tooltip)
     place = visit.page.evaluate(
         """() => {
@@ -94,6 +98,8 @@ def test_a_measure_is_a_map_between_its_points(visit, digits):
     chosen = visit.page.inner_text("#cells")
     assert known.loc[chosen.split()].max() == pytest.approx(known.max(), rel=1e-3)
     assert visit.page.is_visible("#scatter-extremes")
+    visit.show("color=ntk_change&where.parameterization=mup&where.parameterization=mean_field")
+    assert "mup = mean_field, width 32, lr 30, seed 0" in visit.page.inner_text("#extremes")  # one entry
     visit.show("color=ntk_change")
     visit.page.select_option("#color", "regime")
     visit.settle("")

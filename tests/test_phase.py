@@ -54,6 +54,29 @@ def test_majority_share_and_tie():
     )
     assert table["regime"].fillna("none").tolist() == ["lazy", "diverged", "none"]
     assert table["share"].tolist() == pytest.approx([2 / 3, 1 / 2, 0])
+    assert table["second"].fillna("none").tolist() == ["none", "rich", "none"]
+    rows = _drawn(table, Axes())
+    halves = [(row["letter"], row["x0"], row["x1"], row["x"]) for row in rows if row.get("second")]
+    left, right = dict.fromkeys(sorted(halves, key=lambda half: half[1]))
+    assert [left[0], right[0]] == ["D", "R"]
+    assert left[2] == pytest.approx(right[1])
+    assert left[1] < left[3] < left[2] < right[3] < right[2]
+
+
+def _drawn(table, axes):
+    """The rows of all layers of a diagram."""
+    spec = phase_chart(table, axes, "", None, Layout()).to_dict()
+    return [row for rows in spec["datasets"].values() for row in rows]
+
+
+def test_a_colour_bar_ends_with_a_tick(cells):
+    axes = Axes(facets=("parameterization",), color="ntk_change")
+    table = phase_grid(cells, axes)
+    colors = [layer["encoding"].get("color", {}) for layer in
+              phase_chart(table, axes, "", None, Layout()).to_dict()["concat"][0]["layer"]]  # fmt: skip
+    (ticks,) = [color["legend"]["values"] for color in colors if color.get("legend")]
+    assert ticks[-1] == table["value"].max()
+    assert ticks == sorted(set(ticks))
 
 
 def test_critical_line_in_the_unit_of_y(cells):

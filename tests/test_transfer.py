@@ -10,8 +10,10 @@ from synthetic import frames, grid
 import runner
 from runner.analysis.edges import stable_rates
 from runner.analysis.transfer import lr_curves, transfer
+from runner.analysis.vertex import vertex
 from runner.cli import main
 from runner.errors import UserError
+from runner.views.drift import best_words
 from runner.views.style import Layout
 from runner.views.transfer import chart
 
@@ -103,6 +105,66 @@ def test_the_best_rate_against_gamma_breaks():
         "drift", "drift_low", "drift_high", "too_coarse", "stays_put", "stays_because", "seeds",
     ]  # fmt: skip
     assert straight["drift"].nunique() == 1
+
+
+def test_a_vertex_is_off_by_what_cubics_say():
+    """Polynomials fitted by NumPy, and their minima on a fine grid between the halves of the steps."""
+    rng = np.random.default_rng(1)
+    for _ in range(30):
+        x = np.cumsum(rng.uniform(0.5, 1.5, 5))
+        y = (x - x[2]) ** 2 + rng.normal(0, 0.1, 5)
+        fine = np.linspace((x[1] + x[2]) / 2, (x[2] + x[3]) / 2, 100_001)
+
+        def minimum(chosen, degree, x=x, y=y, fine=fine):
+            return fine[np.polyval(np.polyfit(x[chosen], y[chosen], degree), fine).argmin()]
+
+        place = minimum([1, 2, 3], 2)
+        moved = [abs(minimum(chosen, 3) - place) for chosen in ([0, 1, 2, 3], [1, 2, 3, 4])]
+        found = vertex(x, y)
+        assert found == pytest.approx((place, min(max(moved), (x[3] - x[1]) / 4)), abs=1e-4)
+        alone = vertex(x[1:4], y[1:4])  # nothing tells how far from a parabola it is
+        assert alone == pytest.approx((place, (x[3] - x[1]) / 4), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([4, 1, 0, 1, 4], (2, 0)),  # a parabola
+        ([4, 1, 0, np.inf, np.nan], (2, 0.5)),  # known to half a step
+        ([0, 1, 4, 9, 16], (0, 0.5)),
+        ([1, 1, 1, 1, 1], (0, 0.5)),
+        ([np.inf, np.nan, np.inf, np.inf, np.inf], (np.nan, np.nan)),
+    ],
+)
+def test_vertices_by_hand(losses, expected):
+    assert vertex(np.arange(5.0), np.array(losses, float)) == pytest.approx(expected, nan_ok=True)
+
+
+def test_intervals_of_best_rates_cover_what_was_planted():
+    rng, widths, seeds = np.random.default_rng(0), (32, 64, 128, 256, 512), 2
+    hits, drifts = [], []
+    for _ in range(40):
+        rates = 10 ** (np.arange(-4, 1.5, 0.5) + rng.uniform(0, 0.5))
+        width, lr, seed = (one.ravel() for one in np.meshgrid(widths, rates, range(seeds), indexing="ij"))
+        moved = {(n, s): rng.normal(0, 0.05) for n in widths for s in range(seeds)}
+        off = np.log(lr * width / 4) + [moved[key] for key in zip(width, seed, strict=True)]
+        cells = pd.DataFrame({"width": width, "lr": lr, "seed": seed, "status": "ok"})
+        found = transfer(cells.assign(train_loss=np.exp(np.exp(0.7 * off) - 0.7 * off)), facets=())
+        truth = 4 / found["width"]
+        hits += ((found["low"] <= truth) & (truth <= found["high"])).tolist()
+        drifts.append(found["drift_low"].iloc[0] <= -1 <= found["drift_high"].iloc[0])
+    assert np.mean(hits) >= 0.9
+    assert np.mean(drifts) >= 0.9
+
+
+def test_a_rate_has_the_digits_that_its_interval_tells():
+    row = {"best_lr": 0.004274, "low": 0.00279, "high": 0.006546, "at_end": False, "at_edge": False}
+    assert best_words(row) == "0.0043 [0.0028, 0.0065]"
+    assert best_words(row | {"low": 0.0042, "high": 0.00435}) == "0.00427 [0.0042, 0.00435]"
+    assert best_words(row | {"low": np.nan, "high": np.nan}) == "0.0043"
+    assert best_words(row | {"best_lr": 3.16228, "at_edge": True}) == "3.16^"  # of the grid, and a bound
+    assert best_words(row | {"best_lr": 10.0, "at_end": True, "at_edge": True}) == "10*"
+    assert best_words(row | {"best_lr": np.nan}) == best_words(None) == "."
 
 
 def test_a_best_rate_at_an_end_of_the_grid_does_not_pull_the_drift():
@@ -217,6 +279,7 @@ def test_a_real_sweep_has_best_rates_and_figures(store, capsys, tmp_path):
 def test_a_best_rate_below_divergence_is_a_bound():
     cells = planted(key="width", values=(64, 128, 256), law=lambda width: 2.0)
     cells["train_loss"] = 1 / cells["lr"]  # the larger the better, up to the edge
+    cells["status"] = np.where(cells["lr"] > 2, "diverged", "ok")  # at which all seeds agree
     found = transfer(cells, facets=())
     assert found["at_edge"].all()
     assert not found["at_end"].any()

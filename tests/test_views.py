@@ -206,7 +206,7 @@ def test_a_grid_too_coarse_for_a_drift_says_so():
 def test_transfer_says_whether_the_rate_stays_put(store, capsys):
     assert main(["transfer", str(store.path)]) == 0
     out = capsys.readouterr().out
-    assert "95 % over seeds" in out
+    assert "95 % of seeds" in out
     table = store.transfer().table.drop_duplicates("parameterization").set_index("parameterization")
     assert table["stays_put"].notna().all()
     for name, word in table["stays_put"].items():

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from runner.analysis.beside import NEAR
 from runner.analysis.columns import plain
@@ -17,21 +17,25 @@ STEP = 0.5
 """Between exponents of theory, where no other regime has another one."""
 TWOFOLD = 1.0
 """Doublings over the whole range of a key up to which a rate is said to stay put, as claim C16 has it."""
+WITHIN = f"within {NEAR:g}"
+"""The verdict where an interval does not hold theory's slope, and comes as near as a limit asks for."""
 VERDICTS = ("verdict", "because")
 """Columns of a verdict and of its reason."""
 _EQUAL = 1e-6
+_SHOWN = 0.005
+"""By which an end of an interval may be off as it is printed, to two decimals."""
 
 
 class Verdict(NamedTuple):
     """What an interval decides, and why.
 
     Attributes:
-        verdict: ``agrees``, ``disagrees`` or ``cannot tell``; of a rate that may stay put, and of curves that
-            may be one, ``yes``, ``no`` or ``cannot tell``; None where nothing is asked.
+        verdict: ``agrees``, :data:`WITHIN`, ``disagrees`` or ``cannot tell``; of a rate that may stay put,
+            and of curves that may be one, ``yes``, ``no`` or ``cannot tell``; None where nothing is asked.
         because: The reason in a few words; None where the number says it.
     """
 
-    verdict: Literal["agrees", "disagrees", "yes", "no", "cannot tell"] | None
+    verdict: str | None
     because: str | None = None
 
 
@@ -41,10 +45,11 @@ NOTHING = Verdict(None)
 def beside_theory(row: Mapping[str, Any], rivals: Iterable[float], doubt: str | None = None) -> Verdict:
     """Return whether a measured slope is theory's.
 
-    Theory's slope is that of a limit, and seeds do not know how far the measured range is from it: slopes up
-    to :data:`NEAR` from it count as it, as in the claims. A slope agrees if its 95 % interval reaches so near
-    and holds no rival, and disagrees if all of the interval is further off. It cannot tell if the interval
-    holds a rival too, if there is none, or where something makes the slope no single number.
+    A slope agrees if its 95 % interval holds theory's and no rival. Theory's slope is that of a limit, and
+    seeds do not know how far the measured range is from it: an interval that only comes up to :data:`NEAR`
+    to it, as in the claims, and holds no rival is :data:`WITHIN`. It disagrees if all of the interval is
+    further off. It cannot tell if the interval holds a rival too, if there is none, or where something makes
+    the slope no single number.
 
     Args:
         row: ``slope``, ``low``, ``high`` and ``theory``.
@@ -56,18 +61,15 @@ def beside_theory(row: Mapping[str, Any], rivals: Iterable[float], doubt: str | 
         return NOTHING
     if low is None or high is None or not math.isfinite(high - low):
         return Verdict("cannot tell", "no interval")
+    near = Verdict("agrees" if low - _SHOWN <= theory <= high + _SHOWN else WITHIN)
     if max(theory - low, high - theory) <= NEAR:
-        return Verdict("agrees")
+        return near
     if doubt is not None:
         return Verdict("cannot tell", doubt)
     rivals = tuple(rivals)
     if low <= theory + NEAR and high >= theory - NEAR:
         held = [f"{rival:.3g}" for rival in rivals if low <= rival <= high]
-        return (
-            Verdict("cannot tell", f"the interval holds {' and '.join(held)}, too")
-            if held
-            else Verdict("agrees")
-        )
+        return Verdict("cannot tell", f"the interval holds {' and '.join(held)}, too") if held else near
     nearest = min((theory, *rivals), key=lambda one: abs(one - slope))
     beside = "nearest to theory's" if nearest == theory else f"nearer to {nearest:.3g}"
     return Verdict("disagrees", f"off by {abs(slope - theory):.2g}, {beside}")

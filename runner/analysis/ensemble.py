@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from runner.analysis.agreement import VERDICTS, Verdict, beside_theory, rivals_of
+from runner.analysis.beside import SMALL
 from runner.analysis.columns import facet_groups, numeric_column, plain, show_values
 from runner.analysis.exponents import counted_as
 from runner.analysis.losses import LOSSES, error_rate
@@ -140,8 +142,9 @@ def ensembles(
         were kept.
 
         One row per facet: its keys, ``slope``, ``low``, ``high`` (95 %), ``theory`` (null where it says
-        nothing), ``widths`` (``values`` of another key), ``seeds`` (fewest at a value) and ``largest``
-        (relative variance at a value). No slope with fewer than three values.
+        nothing), ``widths`` (``values`` of another key), ``seeds`` (fewest at a value), ``largest``
+        (relative variance at a value), ``verdict`` and ``because`` (whether the slope is theory's). No slope
+        with fewer than three values.
 
     Raises:
         UserError: If a key is unknown, another one varies, or no ensemble has two networks.
@@ -163,7 +166,8 @@ def ensembles(
         counts = {"theory": theory, counted_as(x): len(lines)}
         counts |= {"seeds": min((one.seeds for one in lines.values()), default=0)}
         largest = max((one.relative or 0.0 for one in lines.values()), default=np.nan)
-        slopes.append(facet | _slope(lines) | counts | {"largest": largest})
+        slope = _slope(lines) | counts | {"largest": largest}
+        slopes.append(facet | slope | _judged(slope, example)._asdict())
     table = pd.DataFrame(rows)
     if table["seeds"].max() < 2:
         raise UserError(
@@ -172,8 +176,19 @@ def ensembles(
         )
     return (
         table.astype(dict.fromkeys(_VALUES, "float64")),
-        pd.DataFrame(slopes).astype(dict.fromkeys(("slope", "low", "high", "theory", "largest"), "float64")),
+        pd.DataFrame(slopes).astype(
+            dict.fromkeys(("slope", "low", "high", "theory", "largest"), "float64")
+            | dict.fromkeys(VERDICTS, object)
+        ),
     )
+
+
+def _judged(slope: Mapping[str, Any], cell: dict[str, Any]) -> Verdict:
+    """Return whether the slope of a variance is theory's, which is of one that is small."""
+    large = slope["largest"] >= SMALL
+    words = f"the relative variance comes to {slope['largest']:.2g}: theory's slope is of a small one"
+    rivals = rivals_of(slope["theory"], cell, predicted_variance)
+    return beside_theory(slope, rivals, words if large else None)
 
 
 def _row(

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from runner.analysis.agreement import VERDICTS, beside_theory
 from runner.analysis.columns import facet_groups, floats, plain
 from runner.analysis.estimate import Unsupported, over_seeds
 from runner.analysis.selection import require_no_other_varying
@@ -135,13 +136,14 @@ def approach(
         seeds; ``kernel_left``, the part of it that the widths do not show to vanish; ``limit_error``.
 
         One row per facet, quantity and ``of`` (``mean``, ``spread``): ``slope``, ``low``, ``high`` (95 %),
-        ``theory``, ``widths``. No slope with fewer than three widths or a single seed.
+        ``theory``, ``widths``, ``verdict`` and ``because`` (whether the slope is theory's, and not zero or
+        that of the other). No slope with fewer than three widths or a single seed.
 
     Raises:
         UserError: If nothing was measured against a limit, or another key varies.
     """
+    measured = gaps(cells, trace)  # first whether there is anything to look at
     require_no_other_varying(cells, ("width",), facets)
-    measured = gaps(cells, trace)
     rows: list[dict[str, Any]] = []
     fits: list[dict[str, Any]] = []
     for facet, part in facet_groups(measured, facets):
@@ -154,13 +156,15 @@ def approach(
         rows += table
         for quantity in QUANTITIES:
             for of in THEORY:
-                fits.append(facet | {"quantity": quantity, "of": of} | _slope(part, table, quantity, of))
+                fits.append(facet | {"quantity": quantity, "of": of} | _judged(part, table, quantity, of))
     of_each = ("mean", "error", "spread", "adjusted", "adjusted_error")
     columns = ["width", "seeds", *(f"{one}_{of}" for one in QUANTITIES for of in of_each)]
     columns += ["loss_worst", "kernel_apart", "kernel_left", "limit_error"]
     return (
         pd.DataFrame(rows)[[*facets, *columns]],
-        pd.DataFrame(fits).astype(dict.fromkeys(("slope", "low", "high"), "float64")),
+        pd.DataFrame(fits).astype(
+            dict.fromkeys(("slope", "low", "high"), "float64") | dict.fromkeys(VERDICTS, object)
+        ),
     )
 
 
@@ -246,6 +250,12 @@ def left_of_kernel(part: pd.DataFrame) -> float:
     rows = np.stack([1 / error, 1 / width / error], axis=1)
     (rest, _), *_ = np.linalg.lstsq(rows, found["mean"].to_numpy() / error, rcond=None)
     return float(max(rest, 0.0) ** 0.5)
+
+
+def _judged(part: pd.DataFrame, rows: Sequence[dict[str, Any]], quantity: str, of: str) -> dict[str, Any]:
+    """Return a slope as :func:`_slope` does, with the verdict beside theory's."""
+    found = _slope(part, rows, quantity, of)
+    return found | beside_theory(found, {0.0, *THEORY.values()} - {THEORY[of]})._asdict()
 
 
 def _slope(part: pd.DataFrame, rows: Sequence[dict[str, Any]], quantity: str, of: str) -> dict[str, Any]:

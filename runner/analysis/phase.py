@@ -56,10 +56,10 @@ def phase_grid(cells: pd.DataFrame, axes: Axes, measures: Sequence[str] = ()) ->
 
     Returns:
         The facet keys, x and y under their own names, then ``regime`` (majority over seeds, null if none has
-        one), ``share`` (of the seeds that agree), ``seeds``, ``failed``, ``value`` (median of a numeric
-        color), ``critical`` (median critical lr, in the unit of y; null if y is no lr),
-        ``critical_sharpness`` (the same in units of 1 / lambda_max), ``catapult`` and
-        ``controlled_divergence`` (shares, null where not known), and the measures.
+        one), ``share`` (of the seeds that agree), ``second`` (another regime of as many seeds, on a tie),
+        ``seeds``, ``failed``, ``value`` (median of a numeric color), ``critical`` (median critical lr, in the
+        unit of y; null if y is no lr), ``critical_sharpness`` (the same in units of 1 / lambda_max),
+        ``catapult`` and ``controlled_divergence`` (shares, null where not known), and the measures.
 
     Raises:
         UserError: If a key is unknown, an axis or the color is not numeric, or another key varies.
@@ -192,6 +192,7 @@ def _point(votes: dict[str, np.ndarray]) -> dict[str, Any]:
     return {
         "regime": regime if count else None,
         "share": count / len(regimes),
+        "second": next((one for one in REGIMES if one != regime and 0 < count == regimes.count(one)), None),
         "seeds": len(set(votes["seed"].tolist())),
         "failed": int(votes["failed"].sum()),
         "value": _known(np.median, votes["value"]),

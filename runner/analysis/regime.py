@@ -51,7 +51,8 @@ def regime_texts(thresholds: Mapping[str, Any]) -> dict[str, str]:
         "rich": f"The kernel or the features moved by more than {limit['rich']:.3g} of their size: the "
         "network learned features (Yang & Hu, arXiv 2011.14522; Geiger et al., arXiv 1906.08034).",
         "untrained": f"The loss stayed above {limit['untrained']:.3g} of its start, so that nothing can be "
-        "said of the regime.",
+        "said of the regime: not trained yet where it never rose, at too large a learning rate where it rose "
+        f"above {limit['catapult']:.3g} times its start.",
         "diverged": "The loss grew beyond its limit: a learning rate above the stable ones (Lewkowycz et "
         "al., arXiv 2003.02218).",
     }

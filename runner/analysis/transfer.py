@@ -1,6 +1,7 @@
 """The best learning rate at each width, or value of another key, and how far it drifts."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,12 @@ from runner.analysis.agreement import TWOFOLD, stays_put
 from runner.analysis.best_lr import best_lr, drift_per_doubling, grid_neighbours
 from runner.analysis.broken import Broken, broken_line
 from runner.analysis.columns import distinct, facet_groups, floats, group_places, numeric_column, show_values
-from runner.analysis.estimate import LEAST_SEEDS, RESAMPLES, Unsupported
+from runner.analysis.estimate import Unsupported
 from runner.analysis.exponents import piece_bounds
+from runner.analysis.pooled import Spread, half_interval, pooled
 from runner.analysis.selection import require_no_other_varying
 from runner.analysis.straight import LEAST_WIDTHS
+from runner.analysis.vertex import vertex
 from runner.errors import UserError
 
 LEAST_RATES = 3
@@ -111,21 +114,22 @@ def transfer(
     The other arguments and the errors are those of :func:`lr_curves`.
 
     The best rate lies between those of the grid: where the smallest loss has finite neighbours, at the
-    vertex of the parabola through the three in log loss and log lr. Where a neighbour diverged or the grid
-    ends, only the interval between the midpoints to the neighbours is known.
+    vertex of the parabola through the three in log loss and log lr, :func:`runner.analysis.vertex.vertex`.
+    Where a neighbour diverged or the grid ends, only the interval between the midpoints to the neighbours is
+    known. Intervals join the spread of the best rates of single seeds, pooled over the key, and how far each
+    rate may be off, by :func:`runner.analysis.pooled.half_interval`.
 
     Args:
         pieces: Of the drift, as for :func:`runner.analysis.exponents.fit`.
 
     Returns:
-        The facet keys, the key, ``best_lr`` (null where every lr diverged), ``low``, ``high`` (95 %,
-        resampling the seeds, and anywhere in its interval where the rate is known no better; null with one
-        seed), ``last`` and ``first`` (the rates of the grid beside the smallest loss), ``at_end`` (whether
-        the best is an end of the grid, the true one may lie beyond), ``at_edge`` (whether the next larger
-        rate diverged, a bound likewise), ``drift``
-        (doublings of the best lr per doubling of the key, the same in each row of a facet; null with fewer
-        than three values), ``drift_low``, ``drift_high``, ``too_coarse`` (whether that interval is wider than
-        the drift: the grid cannot measure it), ``stays_put`` (``yes``, ``no`` or ``cannot tell``) and
+        The facet keys, the key, ``best_lr`` (null where every lr diverged), ``low``, ``high`` (95 %; null
+        with one seed), ``last`` and ``first`` (the rates of the grid beside the smallest loss), ``at_end``
+        (whether the best is an end of the grid, the true one may lie beyond), ``at_edge`` (whether the next
+        larger rate diverged, a bound likewise), ``drift`` (doublings of the best lr per doubling of the key,
+        the same in each row of a facet; null with fewer than three values), ``drift_low``,
+        ``drift_high``, ``too_coarse`` (whether that interval is wider than the drift: the grid cannot measure
+        it), ``stays_put`` (``yes``, ``no`` or ``cannot tell``) and
         ``stays_because``, as :func:`runner.analysis.agreement.stays_put` says, and ``seeds``. Unless one
         piece is asked for, the drift is that of the ``piece`` on which the value lies, through the best rates
         of single seeds, those at an end left out, and ``break``, ``break_low``, ``break_high`` say where it
@@ -140,24 +144,25 @@ def transfer(
         own: list[dict[str, Any]] = []
         smallest = _best(part, metric, x)
         beside = grid_neighbours(part, smallest, x)
-        best, draws, single = _optima(part, metric, x)
+        best, single = _optima(part, metric, x)
+        spread = pooled(np.log(rates) for rates, _ in single.values())
         ends = {float(part["lr"].min()), float(part["lr"].max())}
         if most == 1:
-            drifts = dict.fromkeys(best.index, _drift(best, draws))
+            drifts = dict.fromkeys(best.index, _drift(best, single, spread))
         else:
             inside = {
                 place: found for place, found in single.items()
                 if len(found[0]) and smallest.get(place) not in ends
             }  # fmt: skip
             rates = {place: found for place, (found, _) in inside.items()}
-            loose = {place: width for place, (_, width) in inside.items()}
+            loose = {place: 2 * error for place, (_, error) in inside.items()}
             law = drift_law(rates, loose, (least, most), x)
             drifts = {place: drift_of(law, place) for place in best.index}
-        for place, rate in zip(distinct(best.index), best, strict=True):
-            low, high = _percentiles(draws[place].to_numpy() if place in draws else np.array([]))
-            drift = drifts[place]
+        for place, (rate, error) in zip(distinct(best.index), best.to_numpy(), strict=True):
+            count, drift = len(single[place][0]), drifts[place]
+            factor = np.exp(half_interval(spread, count, error)) if count > 1 else np.nan
             own.append(
-                {**facet, x: place, "best_lr": rate, "low": low, "high": high}
+                {**facet, x: place, "best_lr": rate, "low": rate / factor, "high": rate * factor}
                 | {name: beside.at[place, name] for name in ("last", "first")}
                 | {
                     "at_end": smallest.get(place) in ends,
@@ -231,13 +236,21 @@ def drift_of(law: Broken | None, place: float) -> dict[str, Any]:
     return found | dict(zip(LAW, (end.place, end.low, end.high), strict=True))
 
 
-def _drift(best: pd.Series, draws: pd.DataFrame) -> dict[str, Any]:
-    """Return the drift of a straight line, with its bootstrap interval."""
-    known = best[np.isfinite(best)]
+def _drift(
+    best: pd.DataFrame, single: Mapping[Any, tuple[np.ndarray, float]], spread: Spread
+) -> dict[str, Any]:
+    """Return the drift of a straight line through the best rates, with its interval."""
+    known = best[np.isfinite(best["rate"])]
+    counts = np.array([len(single[place][0]) for place in known.index])
     if len(known) < LEAST_WIDTHS:
         return dict.fromkeys(drift_columns(1), np.nan)
-    low, high = _percentiles(_slopes(draws[known.index]) if len(draws) else np.array([]))
-    return {"drift": drift_per_doubling(known), "drift_low": low, "drift_high": high}
+    drift = drift_per_doubling(known["rate"])
+    along = np.log2(known.index.to_numpy(float))
+    weights = (along - along.mean()) / ((along - along.mean()) ** 2).sum()
+    half = np.nan
+    if (counts > 0).all():
+        half = half_interval(spread, counts, known["error"].to_numpy(), weights) / np.log(2)
+    return {"drift": drift, "drift_low": drift - half, "drift_high": drift + half}
 
 
 def _best(cells: pd.DataFrame, metric: str, x: str) -> pd.Series:
@@ -250,82 +263,19 @@ def _best(cells: pd.DataFrame, metric: str, x: str) -> pd.Series:
 
 def _optima(
     cells: pd.DataFrame, metric: str, x: str
-) -> tuple[pd.Series, pd.DataFrame, dict[Any, tuple[np.ndarray, float]]]:
-    """Return the best lr by the key, draws of it, a column per value, and those of single seeds.
-
-    Whole seeds are drawn, the same at every value; a rate that diverged at one of them is out in that draw.
-    There are no draws with one seed. Beside those of single seeds is how wide the interval is, in log units,
-    in which one of them is only known to lie.
-    """
-    seeds = sorted(cells["seed"].unique())
+) -> tuple[pd.DataFrame, dict[Any, tuple[np.ndarray, float]]]:
+    """Return the best lr by the key with its error, in log units, and those of single seeds with theirs."""
     loss = floats(cells[metric]).where(cells["status"].astype(object) == "ok", np.inf)
     table = cells[[x, "lr", "seed"]].assign(log=np.log(loss).fillna(np.inf))
-    rng = np.random.default_rng(0)  # a fixed stream: the same table gives the same interval
-    chosen = rng.integers(0, len(seeds), (RESAMPLES if len(seeds) >= LEAST_SEEDS else 0, len(seeds)))
-    best, draws, single = {}, {}, {}
+    best, single = {}, {}
     for place in distinct(table[x]):
-        grid = (
-            table[table[x] == place]
-            .pivot_table(index="lr", columns="seed", values="log", dropna=False)
-            .reindex(columns=seeds)
-        )
+        grid = table[table[x] == place].pivot_table(index="lr", columns="seed", values="log", dropna=False)
         logs, losses = np.log(grid.index.to_numpy(float)), grid.to_numpy()
-        best[place] = float(np.exp(_vertices(logs, _means(losses[:, None]))[0][0]))
-        found = np.exp(_vertices(logs, _means(losses[:, chosen]), rng)[0])
-        if np.isfinite(found).any():
-            draws[place] = found
-        own, loose = _vertices(logs, losses)
-        known = np.isfinite(own)
-        single[place] = (np.exp(own[known]), float(loose[known].max(initial=0.0)))
-    return pd.Series(best, dtype=float), pd.DataFrame(draws), single
-
-
-def _means(losses: np.ndarray) -> np.ndarray:
-    """Return the mean over the seeds of each draw that were trained; NaN where none was."""
-    known = ~np.isnan(losses)
-    total, count = np.where(known, losses, 0).sum(axis=2), known.sum(axis=2)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
-def _vertices(
-    logs: np.ndarray, losses: np.ndarray, rng: np.random.Generator | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return log of the best lr for each column of losses, ``[lr, draw]``, and the width of its interval.
-
-    The log is NaN where no loss is finite; the width is zero where the neighbours say where it is.
-
-    Args:
-        logs: Logarithms of the learning rates, ascending.
-        rng: Draws a rate in its interval where its neighbours do not say more; without, it is the grid's.
-    """
-    losses = np.where(np.isfinite(losses), losses, np.inf)
-    place, draw = losses.argmin(axis=0), np.arange(losses.shape[1])
-    padded = np.pad(losses, ((1, 1), (0, 0)), constant_values=np.inf)
-    left, here, right = (padded[place + shift, draw] for shift in (0, 1, 2))
-    steps = np.diff(logs)
-    before = np.concatenate([steps[:1], steps])[place]
-    after = np.concatenate([steps, steps[-1:]])[place]
-    with np.errstate(invalid="ignore"):  # where every rate diverged, or one beside the best
-        fall, rise = (left - here) / before, (right - here) / after
-        # The slope of the parabola at the middle, over its curvature.
-        vertex = (fall * after - rise * before) / (2 * (fall + rise))
-    inside = np.isfinite(fall) & np.isfinite(rise) & (fall + rise > 0)
-    known = np.clip(vertex, -before / 2, after / 2)
-    loose = np.zeros(len(draw)) if rng is None else rng.uniform(-before / 2, after / 2)
-    found = np.where(np.isfinite(here), logs[place] + np.where(inside, known, loose), np.nan)
-    return found, np.where(inside, 0.0, (before + after) / 2)
-
-
-def _slopes(draws: pd.DataFrame) -> np.ndarray:
-    """Return the drift of each draw in which every value of the key has a best lr."""
-    whole = draws[np.isfinite(draws).all(axis=1)]
-    if whole.empty:
-        return np.array([])
-    found: np.ndarray = np.polyfit(np.log2(whole.columns.to_numpy(float)), np.log2(whole.to_numpy()).T, 1)[0]
-    return found
-
-
-def _percentiles(values: np.ndarray) -> tuple[float, float]:
-    known = values[np.isfinite(values)]
-    low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (np.nan, np.nan)
-    return float(low), float(high)
+        known = ~np.isnan(losses)
+        mean = np.where(known, losses, 0).sum(axis=1) / np.maximum(1, known.sum(axis=1))
+        found = vertex(logs, np.where(known.any(axis=1), mean, np.nan))
+        best[place] = {"rate": float(np.exp(found.place)), "error": found.error}
+        own = [one for one in map(partial(vertex, logs), losses.T) if np.isfinite(one.place)]
+        rates = np.exp([one.place for one in own])
+        single[place] = (rates, float(np.mean([one.error for one in own])) if own else np.nan)
+    return pd.DataFrame.from_dict(best, orient="index", columns=["rate", "error"]), single

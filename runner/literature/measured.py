@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from runner.analysis.boundary.places import OF_A_PLACE
 from runner.analysis.columns import column, floats, records
 from runner.analysis.correlation import spearman
 from runner.analysis.estimate import Estimate, Unsupported, over_seeds, require_seeds, share, trained
@@ -104,7 +105,7 @@ def _over(one: Estimate, other: Estimate) -> Estimate:
 
 def _ratio(place: pd.DataFrame, other: pd.DataFrame) -> Estimate:
     """Return the geometric mean of the ratio of two boundaries' places, seed by seed."""
-    keys = [str(key) for key in place if key in other and key not in _OF_A_PLACE]
+    keys = [str(key) for key in place if key in other and key not in OF_A_PLACE]
     both = place.merge(other, on=keys, suffixes=("", "_other"))
     both = both.assign(log=np.log(floats(both["place"]) / floats(both["place_other"]))).dropna(subset="log")
     if both.empty:
@@ -112,10 +113,6 @@ def _ratio(place: pd.DataFrame, other: pd.DataFrame) -> Estimate:
     found = over_seeds(both, lambda part: float(part["log"].mean()))
     value, low, high = np.exp([found.value, found.low, found.high])
     return Estimate(float(value), float(low), float(high), 0)
-
-
-_OF_A_PLACE = {"place", "last", "first", "where", "change", "ragged", "score"}
-"""Columns of a boundary's places that say where it is, not whose it is."""
 
 
 def _of_table(store: Store, table: str, cells: pd.DataFrame, how: Mapping[str, Any]) -> Estimate:

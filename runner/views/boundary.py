@@ -118,7 +118,7 @@ def all_numbers(values: Sequence[Any]) -> bool:
 def _chart(
     grid: pd.DataFrame, table: pd.DataFrame, axes: Axes, unit: str | None, layout: Layout
 ) -> alt.ConcatChart:
-    """Return the phase diagram with the boundary, its band and its brackets over it."""
+    """Return the phase diagram with the boundary and its band over it."""
     by_facet = dict(groups(table, [column(table, facet, "--facet") for facet in axes.facets]))
 
     def over(values: tuple[Any, ...], x: Scale, y: Scale) -> Overlay:
@@ -129,7 +129,7 @@ def _chart(
 
 
 def _layers(part: pd.DataFrame, axes: Axes, x: Scale, y: Scale) -> Overlay:
-    """Return the band, the line and the points of a panel's boundaries."""
+    """Return the band, the line and the points of a panel's boundaries; brackets are the cells below."""
     scales = {"x": x.encode(alt.X, "x"), "y": y.encode(alt.Y, "place")}
     bands, layers, lines = [], [], []
     for change, rows in part.dropna(subset=["place"]).groupby("change"):
@@ -166,7 +166,7 @@ def _head(row: dict[str, Any], axes: Axes) -> str:
 
 def _print(table: pd.DataFrame, laws: pd.DataFrame, what: Property, axes: Axes, out: Console) -> None:
     """Print the places, one table per combination, and below each its exponents."""
-    wide = out.width >= 76
+    wide = out.width >= 64
     headings = (axes.x, "", axes.y, "95% interval", *(("bracket",) if wide else ()), "seeds", "")
     by_facet = (
         dict(groups(laws, [column(laws, facet, "--facet") for facet in axes.facets])) if len(laws) else {}
@@ -188,7 +188,8 @@ def _print(table: pd.DataFrame, laws: pd.DataFrame, what: Property, axes: Axes, 
             out.print(f"slope against {axes.x} where it {row['change']}: {law_words(row, axes.x)}")
         out.print()
     out.print(
-        f"{what.name}: {what.meaning}; interval: seeds and bracket together; bracket: of all seeds' places",
+        f"{what.name}: {what.meaning}; interval: of the mean over seeds, with what the grid leaves open; "
+        "bracket: as measured, no seed at its one end, every seed at the other",
         style="dim",
     )
     if (table["ragged"] > 0).any():

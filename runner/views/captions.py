@@ -68,21 +68,24 @@ def sweep_words(
     return " ".join(parts)
 
 
+def same_parameterizations(cells: pd.DataFrame) -> list[tuple[str, ...]]:
+    """Return the names of parameterizations whose networks are the same, as :func:`same_networks` does."""
+    return same_networks(records(cells.drop_duplicates(["parameterization", "exponents", "optimizer"])))
+
+
 def same_words(cells: pd.DataFrame) -> str:
     """Return why cells of some parameterizations coincide; empty where none do."""
-    kinds = cells.drop_duplicates(["parameterization", "exponents", "optimizer"])
     return " ".join(
         f"{' and '.join(names)} are the same networks: their exponents differ by a shift in each layer that "
         "leaves every step as it was (Yang & Hu, arXiv 2011.14522), so their cells coincide up to rounding, "
         "which training near divergence amplifies."
-        for names in same_networks(records(kinds))
+        for names in same_parameterizations(cells)
     )
 
 
 def repeated(cells: pd.DataFrame) -> frozenset[str]:
     """Return the parameterizations whose networks are those of another one before, by name."""
-    kinds = cells.drop_duplicates(["parameterization", "exponents", "optimizer"])
-    return frozenset(name for names in same_networks(records(kinds)) for name in sorted(names)[1:])
+    return frozenset(name for names in same_parameterizations(cells) for name in sorted(names)[1:])
 
 
 def twin_series(named: pd.DataFrame, same: Collection[str]) -> list[str]:
@@ -105,15 +108,16 @@ def hollow_words(cells: pd.DataFrame) -> str:
 
 INTERVAL = (
     "The interval is of the mean over seeds (Student's t, the spread of seeds pooled over the places of a "
-    "line), joined with half of the step of the grid where a place is only known to lie between two cells. "
-    "Where a place was interpolated between them it has the spread of seeds alone, not the error of the "
-    "interpolation: it may be narrower than the grid."
+    "line), joined with what the grid leaves open: half of the step between two cells, or, where a level was "
+    "interpolated between them, the error of the interpolation, by the cells beyond. It may be narrower than "
+    "the bracket, which is what was seen: no seed at its one end, every seed at the other, and wider where "
+    "seeds differ."
 )
 """Of what the 95 % interval of a boundary is."""
 BEST_INTERVAL = (
-    "Best rates lie at the vertex of a parabola through the smallest loss and its neighbours on the grid; "
-    "their 95 % intervals resample the seeds of each {x}, not pooled, and do not hold the error of the "
-    "parabola: without it a best rate is known to lie between these neighbours"
+    "Best rates lie at the vertex of a parabola through the smallest loss and its neighbours on the grid. "
+    "Their 95 % intervals join the spread of the best rates of single seeds (Student's t, pooled over {x}) "
+    "with the error of the parabola, by the rates beyond, or half of the step where nothing tells it"
 )
 """Of what the interval of a best rate is."""
 AT_EDGE = "the last rate before training diverges: a bound, the best may lie up to the rate that diverged"

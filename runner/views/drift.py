@@ -1,4 +1,4 @@
-"""The drift of a learning rate in words: its interval, theory beside it, and whether the rate stays put."""
+"""A learning rate and its drift in words: intervals, theory beside it, and whether the rate stays put."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,10 +9,33 @@ from runner.analysis.columns import plain, records
 from runner.analysis.selection import with_series
 from runner.analysis.transfer import STAYS
 from runner.views.laws import break_words, folded, signless, slope_lines, theory_words, verdict_words
-from runner.views.terminal import plain_table
+from runner.views.terminal import MISSING, as_told, plain_table, short
 
 PUT = "stays put: the rate changes by less than a factor of two over all of the range, by its 95 % interval"
 """What it means that a rate stays put."""
+
+
+EDGE = "^"
+"""Behind a best rate, larger than which training diverged."""
+
+
+def rate_words(row: Mapping[str, Any], rate: str = "best_lr") -> str:
+    """Return a rate with the digits that its interval tells; of a bound the grid's rate, with its mark."""
+    if plain(row[rate]) is None:
+        return short(None)
+    if mark := "*" if row["at_end"] else EDGE if row.get("at_edge") else "":
+        return short(row[rate]) + mark
+    return as_told(row, row[rate])[0]
+
+
+def best_words(row: Mapping[str, Any] | None) -> str:
+    """Return a best rate with its interval; a bound has none."""
+    if row is None or plain(row["best_lr"]) is None:
+        return MISSING
+    low, words = plain(row["low"]), rate_words(row)
+    if low is None or row["at_end"] or row["at_edge"]:
+        return words
+    return f"{words} [{', '.join(as_told(row, low, row['high']))}]"
 
 
 def drift_laws(rates: pd.DataFrame, facets: Sequence[str]) -> pd.DataFrame:

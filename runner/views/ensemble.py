@@ -7,8 +7,7 @@ import pandas as pd
 from rich.console import Console
 
 from runner.analysis.axes import calm_conditions
-from runner.analysis.beside import NEAR, SMALL
-from runner.analysis.columns import groups, plain, records, show, show_values
+from runner.analysis.columns import groups, records, show, show_values
 from runner.analysis.ensemble import LEAST_SEEDS, ensembles, kept_split, predictions_of
 from runner.analysis.exponents import counted_as
 from runner.analysis.moment import at_level
@@ -19,7 +18,7 @@ from runner.store import Store
 from runner.views import alt
 from runner.views.captions import sweep_words
 from runner.views.fit import panel
-from runner.views.laws import slope_lines
+from runner.views.laws import because_notes, slope_lines
 from runner.views.picture import Option, Part, Picture, Section, conditions, names
 from runner.views.scales import Scale, log_scale, range_bars, value_scale
 from runner.views.style import Layout, concat, layered, legend, rows_of, series_scales
@@ -231,10 +230,7 @@ def _notes(table: pd.DataFrame, slopes: pd.DataFrame, x: str, split: str) -> lis
         notes.append("no variance with one seed, no interval with fewer than three")
     if slopes["slope"].isna().any():
         notes.append(f"no slope with fewer than three {counted_as(x)}")
-    for row in records(slopes):
-        slope, theory, largest = (plain(row[name]) for name in ("slope", "theory", "largest"))
-        if None not in (slope, theory, largest) and abs(slope - theory) >= NEAR and largest >= SMALL:
-            notes.append(f"the relative variance comes to {largest:.2g}: theory's slope is of a small one")
+    notes += because_notes(records(slopes))
     if table["left_out"].any():
         notes.append("out: cells left out (diverged, failed, or without outputs there)")
     return list(dict.fromkeys(notes))

@@ -7,16 +7,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from runner.analysis.beside import NEAR, NOT_STRAIGHT, is_bent
+from runner.analysis.agreement import WITHIN
+from runner.analysis.beside import NOT_STRAIGHT, is_bent
 from runner.analysis.columns import plain, records
 from runner.views.terminal import short
 
 BY_PROFILE = "95 % intervals by profile likelihood, as many pieces as the corrected BIC wants"
 """What is said of the intervals of a law that may break."""
 AGREEMENT = (
-    f"agrees: the 95 % interval comes within {NEAR:g} of theory's slope, which is that of a limit, and holds "
-    "none of another regime; disagrees: it stays further off; cannot tell: both lie in it, or the points "
-    "give no single slope"
+    "agrees: the 95 % interval holds theory's slope, which is that of a limit, and none of another regime; "
+    f"{WITHIN}: it only comes so near; disagrees: it stays further off; cannot tell: it holds another "
+    "regime's, too, or the points give no single slope"
 )
 """What is said of verdicts beside theory."""
 BENT = "!"
@@ -26,8 +27,8 @@ BENT_WORDS = (
     "and the interval knows of seeds alone"
 )
 SCALING_RULE = (
-    f"agrees: the 95 % interval comes within {NEAR:g} of theory's slope and holds no other regime's; {BENT}: "
-    f"{NOT_STRAIGHT}"
+    f"agrees: the 95 % interval holds theory's slope and no other regime's; {WITHIN}: it only comes so near; "
+    f"{BENT}: {NOT_STRAIGHT}"
 )
 """The same in short, for a heading that stays in view."""
 FITTED = {"strokeWidth": 1.4}
@@ -138,6 +139,15 @@ def verdict_words(row: Mapping[str, Any], verdict: str = "verdict", because: str
     """Return a verdict with its reason; empty where nothing was asked."""
     word, why = plain(row.get(verdict)), plain(row.get(because))
     return "" if word is None else word + ("" if why is None else f": {why}")
+
+
+def because_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return how verdicts beside theory are made and why some are not plain; nothing where there are none."""
+    if all(plain(row.get("verdict")) is None for row in rows):
+        return []
+    unsure = ("cannot tell", "disagrees")
+    reasons = [verdict_words(row) for row in rows if plain(row.get("verdict")) in unsure]
+    return [AGREEMENT, *dict.fromkeys(reasons)]
 
 
 def signless(value: float, form: str = ".2f") -> str:

@@ -13,7 +13,7 @@ from runner.store import Store
 from runner.views import alt
 from runner.views.captions import sweep_words
 from runner.views.fit import panel
-from runner.views.laws import slope_lines
+from runner.views.laws import because_notes, slope_lines
 from runner.views.picture import Picture, conditions, names
 from runner.views.scales import value_channel, width_scale
 from runner.views.style import OWN, Layout, concat, layered, legend, rows_of, series_scales, theme
@@ -181,6 +181,7 @@ def _print(table: pd.DataFrame, fits: pd.DataFrame, facets: Sequence[str], out: 
         if table["limit_error"].max() > 0
         else "limit: exact",
     ]
+    notes += because_notes(records(fits))
     out.print("\n".join(notes), style="dim")
 
 

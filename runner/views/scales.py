@@ -126,6 +126,13 @@ def _linear_ticks(low: float, high: float) -> list[float]:
     return [low, high]
 
 
+def ticks_of(low: float, high: float, log: bool) -> list[float]:
+    """Return round numbers in a range, every power of ten of a logarithmic one; the one of an empty range."""
+    if low == high:
+        return [low]
+    return _log_ticks(low, high) if log else _linear_ticks(low, high)
+
+
 def value_channel(log: bool, title: str | None = None, field: str = "value") -> Any:
     """Return the channel of a measured value upwards."""
     axis = alt.Axis(title=title, format="~g", tickCount=4)

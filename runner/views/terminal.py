@@ -1,7 +1,7 @@
 """What all tables on a terminal share: colour on a terminal, letters in a pipe."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -34,6 +34,21 @@ def some(values: Sequence[Any], most: int) -> list[Any]:
     if len(values) <= most:
         return list(values)
     return [values[round(place * (len(values) - 1) / (most - 1))] for place in range(most)]
+
+
+_NARROW = 1.1
+"""Ends of an interval nearer than by this factor tell a third digit."""
+
+
+def as_told(row: Mapping[str, Any], *values: Any) -> list[str]:
+    """Return numbers of a row with the digits that its interval tells: two, or three where it is narrow.
+
+    >>> as_told({"low": 0.0028, "high": 0.0065}, 0.00427), as_told({"low": 99.0, "high": 102.0}, 100.4)
+    (['0.0043'], ['100'])
+    """
+    low, high = plain(row["low"]), plain(row["high"])
+    digits = 3 if low is not None and high < _NARROW * low else 2
+    return [short(float(f"{value:.{digits}g}")) for value in values]
 
 
 def short(value: Any) -> str:

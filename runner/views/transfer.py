@@ -1,13 +1,13 @@
 """Whether the best learning rate transfers across width, or along another key, and where training breaks."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from runner.analysis.columns import distinct, groups, plain, records, show
+from runner.analysis.columns import distinct, groups, records, show
 from runner.analysis.edges import stable_rates
 from runner.analysis.moment import at_level
 from runner.analysis.phase import Axes
@@ -25,7 +25,17 @@ from runner.views.captions import (
     sweep_words,
     twin_series,
 )
-from runner.views.drift import PUT, drift_laws, drift_lines, drift_table, drift_words, said_of
+from runner.views.drift import (
+    EDGE,
+    PUT,
+    best_words,
+    drift_laws,
+    drift_lines,
+    drift_table,
+    drift_words,
+    rate_words,
+    said_of,
+)
 from runner.views.laws import (
     AGREEMENT,
     BY_PROFILE,
@@ -38,7 +48,7 @@ from runner.views.laws import (
 from runner.views.picture import COLUMN, PIECES, Part, Picture, Section, conditions, names
 from runner.views.scales import Scale, column_title, column_words, log_scale, lr_unit, range_bars, value_scale
 from runner.views.style import TWIN, Layout, concat, layered, legend, rows_of, series_scales
-from runner.views.terminal import MISSING, plain_table, short
+from runner.views.terminal import MISSING, plain_table
 from runner.views.view import View
 
 METRIC = "train_loss"
@@ -249,12 +259,12 @@ def _print(rates: pd.DataFrame, facets: Sequence[str], metric: str, out: Console
             view.add_column(heading, justify="left" if heading == x else "right", no_wrap=True)
         for name, part in rows:
             found = {row[x]: row for row in records(part)}
-            texts = [short(found[n][rate]) + _mark(found[n]) if n in found else MISSING for n in piece]
+            texts = [rate_words(found[n], rate) if n in found else MISSING for n in piece]
             view.add_row(name, *texts)
         out.print(view)
     out.print()
     out.print(drift_table(rates, rows))
-    kind = "by profile likelihood" if "piece" in rates else "over seeds"
+    kind = "by profile likelihood" if "piece" in rates else "of seeds and grid"
     notes = [f"drift: doublings of the {words} lr per doubling of {_named(x)}, 95 % {kind}", PUT]
     if "verdict" in rates and rates["verdict"].notna().any():
         notes.append(AGREEMENT)
@@ -263,17 +273,8 @@ def _print(rates: pd.DataFrame, facets: Sequence[str], metric: str, out: Console
         ends = "an end of the grid, the true best may lie beyond"
         notes.append(f"*: {beyond if rate == 'edge' else ends}")
     if rates.get("at_edge", pd.Series(dtype=bool)).any():
-        notes.append(f"{_EDGE}: {AT_EDGE}")
+        notes.append(f"{EDGE}: {AT_EDGE}")
     out.print("\n".join(notes), style="dim")
-
-
-_EDGE = "^"
-"""Behind a best rate, larger than which training diverged."""
-
-
-def _mark(row: Mapping[str, Any]) -> str:
-    """Return what stands behind a rate that is a bound."""
-    return "*" if row["at_end"] else _EDGE if row.get("at_edge") else ""
 
 
 def _named(x: str) -> str:
@@ -294,7 +295,7 @@ def _on_page(store: Store, cells: pd.DataFrame, axes: Axes) -> Part:
         found = {row[x]: row for row in records(part)}
         pieces = records(part.drop_duplicates("piece") if "piece" in part else part.head(1))
         rows.append([
-            facet_label(axes.facets, facet), *(_best(found.get(value)) for value in values),
+            facet_label(axes.facets, facet), *(best_words(found.get(value)) for value in values),
             "; ".join(map(drift_words, pieces)), "; ".join(verdict_words(row, *STAYS) for row in pieces),
         ])  # fmt: skip
     return Part(
@@ -304,18 +305,9 @@ def _on_page(store: Store, cells: pd.DataFrame, axes: Axes) -> Part:
         words,
         (", ".join(axes.facets), *(f"{x} {show(value)}" for value in values), "drift", "stays put?"),
         rows,
-        lead=f"Open marks without bars: {AT_EDGE} ({_EDGE}); or an end of the grid (*). "
+        lead=f"Open marks without bars: {AT_EDGE} ({EDGE}); or an end of the grid (*). "
         f"{same_words(cells)} {hollow_words(cells)}",
     )
-
-
-def _best(row: Mapping[str, Any] | None) -> str:
-    """Return a best rate with its interval."""
-    if row is None or plain(row["best_lr"]) is None:
-        return MISSING
-    low = plain(row["low"])
-    interval = "" if low is None else f" [{short(low)}, {short(row['high'])}]"
-    return f"{short(row['best_lr'])}{interval}{_mark(row)}"
 
 
 PICTURE = Picture(

@@ -1,7 +1,7 @@
 """Where a property changes along a key, for each combination of other keys, with an interval over seeds."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,12 +10,15 @@ from runner.analysis.boundary.crossing import Crossings, crossings
 from runner.analysis.boundary.properties import Property
 from runner.analysis.columns import column, facet_groups, group_places, groups, numeric_column, show
 from runner.analysis.phase import is_log
-from runner.analysis.quantiles import student
+from runner.analysis.pooled import Spread, half_interval, pooled
 from runner.analysis.selection import require_no_other_varying
 from runner.errors import UserError
 
 CHANGES = ("begins", "ends")
 LEAST_VALUES = 2
+_FIELDS = ("place", "last", "first", "ragged", "interpolated", "error")
+OF_A_PLACE = ("change", *_FIELDS, "where", "least", "most", "score")
+"""Columns of the places of seeds that say where they are, not whose they are."""
 
 
 def seed_places(cells: pd.DataFrame, what: Property, along: str, keys: Sequence[str]) -> pd.DataFrame:
@@ -30,7 +33,8 @@ def seed_places(cells: pd.DataFrame, what: Property, along: str, keys: Sequence[
     Returns:
         One row per combination, seed and end: ``keys``, ``seed``, ``change`` (``begins`` or ``ends``),
         ``place``, ``last`` and ``first`` (the bracket around it, in units of the key), ``ragged``,
-        ``interpolated``; null where there is no boundary, and ``where`` the property is then: ``nowhere``,
+        ``interpolated``, ``error`` (how far from the place it may be, in natural logarithms where the key is
+        positive); null where there is no boundary, and ``where`` the property is then: ``nowhere``,
         ``everywhere``, ``unknown`` or ``ragged`` (cells contradict each other); ``least`` and ``most``, the
         range of the key in which cells are known, and ``score``, the one that comes nearest to the level.
 
@@ -62,11 +66,7 @@ def seed_places(cells: pd.DataFrame, what: Property, along: str, keys: Sequence[
         known = ~np.isnan(score[order])
         reach = _reach(x[order][known], score[order][known], what.level)
         rows += [{**values, **row, **reach} for row in _rows(at, bool(known.any()))]
-    columns = ["change", *_FIELDS, "where", "least", "most", "score"]
-    return pd.DataFrame(rows, columns=[*keys, "seed", *columns])
-
-
-_FIELDS = ("place", "last", "first", "ragged", "interpolated")
+    return pd.DataFrame(rows, columns=[*keys, "seed", *OF_A_PLACE])
 
 
 def _rows(at: Crossings, known: bool) -> list[dict[str, Any]]:
@@ -94,11 +94,11 @@ def places(
     """Return the place of each boundary over its seeds.
 
     The place is the mean of the seeds' places, geometric if ``log``. Its interval joins, as independent
-    errors, Student's t interval of that mean and half of the bracket in which each seed's place lies: the
-    seeds may agree better than the grid can tell. The spread of seeds is pooled over combinations that differ
-    in the keys ``alike`` alone: two seeds by themselves say little of it. Where some seeds have no boundary
-    inside the grid, which is to say beyond it, the place is the median over all seeds, if that is inside, and
-    without an interval.
+    errors, Student's t interval of that mean and what the grid leaves open of each seed's place, half of its
+    bracket or the error of its interpolation: seeds may agree better than a grid can tell. The spread of
+    seeds is pooled over combinations that differ in the keys ``alike`` alone: two seeds by themselves say
+    little of it. Where some seeds have no boundary inside the grid, which is to say beyond it, the place is
+    the median over all seeds, if that is inside, and without an interval.
 
     Args:
         seeds: As :func:`seed_places` returns them.
@@ -131,48 +131,15 @@ def places(
     )
 
 
-class Spread(NamedTuple):
-    """How much the places of seeds differ: standard deviation and its degrees of freedom."""
-
-    deviation: float
-    freedom: int
-
-
 def _pooled(there: pd.DataFrame, keys: Sequence[str], log: bool) -> Spread:
     """Return the spread of seeds around the mean of their combination."""
-    parts = [scaled(part["place"], log) for _, part in facet_groups(there, keys)]
-    freedom = sum(len(part) - 1 for part in parts)
-    total = sum(float(((part - part.mean()) ** 2).sum()) for part in parts)
-    return Spread(float(np.sqrt(total / max(1, freedom))), freedom)
-
-
-def interval(place: np.ndarray, bracket: np.ndarray, spread: Spread) -> tuple[float, float]:
-    """Return the 95 % interval of the mean of places that are known to a bracket each; see :func:`places`.
-
-    Args:
-        place: Of each seed, in logarithms where that is the scale.
-        bracket: Its width; 0 where the place was interpolated.
-
-    Returns:
-        Its ends, NaN with one seed or where nothing says how seeds differ.
-    """
-    if len(place) < 2 or not spread.freedom:
-        return np.nan, np.nan
-    of_seeds = student(spread.freedom, 0.975) * spread.deviation / np.sqrt(len(place))
-    half = float(np.hypot(of_seeds, bracket.mean() / 2))
-    return float(place.mean()) - half, float(place.mean()) + half
+    return pooled(scaled(part["place"], log) for _, part in facet_groups(there, keys))
 
 
 def scaled(values: pd.Series | np.ndarray, log: bool) -> np.ndarray:
     """Return the values on the scale on which places are averaged."""
     numbers = np.asarray(values, float)
     return np.log(numbers) if log else numbers
-
-
-def bracket_widths(seeds: pd.DataFrame, log: bool) -> np.ndarray:
-    """Return how wide the bracket of each place is, 0 where it was interpolated."""
-    widths = scaled(seeds["first"], log) - scaled(seeds["last"], log)
-    return np.where(seeds["interpolated"].astype(bool), 0.0, widths)
 
 
 def why_absent(seeds: pd.DataFrame, smooth: bool) -> str:
@@ -203,7 +170,10 @@ def _over_seeds(part: pd.DataFrame, change: str, spread: Spread, log: bool, smoo
     seeds, known = part["seed"].to_numpy(), part["seed"].to_numpy()[there]
     count = len(set(seeds.tolist()))
     absent = count - len(known)
-    middle, ends = float(inside.mean()), interval(inside, bracket_widths(part[there], log), spread)
+    middle, ends = float(inside.mean()), (np.nan, np.nan)
+    if len(inside) > 1:
+        half = half_interval(spread, len(inside), float(part["error"].to_numpy(float)[there].mean()))
+        ends = middle - half, middle + half
     reason = "one seed: no interval" if len(known) == 1 else None
     if absent:
         beyond = part[~np.isin(seeds, known)]

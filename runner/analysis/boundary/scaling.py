@@ -8,7 +8,6 @@ import pandas as pd
 
 from runner.analysis.agreement import VERDICTS, Verdict, beside_theory, rivals_of
 from runner.analysis.beside import theory_speaks
-from runner.analysis.boundary.places import bracket_widths
 from runner.analysis.broken import LEAST, MOST_PIECES, broken_line
 from runner.analysis.columns import facet_groups, records
 from runner.analysis.theory import predicted_crossover, predicted_edge
@@ -117,15 +116,16 @@ def inside(seeds: pd.DataFrame, change: str, x: str) -> pd.DataFrame:
 
 
 def samples_of(there: pd.DataFrame, x: str) -> tuple[dict[float, np.ndarray], dict[float, float]]:
-    """Return the places by the key, and the log width of the bracket in which each is known to lie.
+    """Return the places by the key, and the width in logarithms within which each is known to lie.
 
     Args:
         there: Places of one end, one row per value of the key and seed.
     """
-    widths, at = bracket_widths(there, log=True), there[x].to_numpy(float)
-    place = there["place"].to_numpy(float)
+    place, error, at = (there[name].to_numpy(float) for name in ("place", "error", x))
     values = [float(one) for one in np.unique(at)]
-    return {one: place[at == one] for one in values}, {one: float(widths[at == one].mean()) for one in values}
+    return {one: place[at == one] for one in values}, {
+        one: float(2 * error[at == one].mean()) for one in values
+    }
 
 
 def of_facet(rows: pd.DataFrame, values: dict[str, Any]) -> pd.DataFrame:

@@ -17,7 +17,8 @@ from runner.analysis.regime import COLORS, LETTERS, REGIMES
 from runner.analysis.selection import facet_label
 from runner.views import alt
 from runner.views.page.packing import short
-from runner.views.phase.chart import bordered, gradient_legend, renamed
+from runner.views.phase.chart import bordered, renamed
+from runner.views.phase.colors import gradient_legend, with_ends
 from runner.views.scales import column_title, number_scale, shared_scale
 from runner.views.style import INK, PAPER, Layout, configured, theme
 
@@ -77,11 +78,11 @@ def color_channels(cells: pd.DataFrame, measures: Sequence[str]) -> dict[str, An
     for name in measures:
         known = [value for value in short(cells[name]) if value is not None]
         low, high = min(known), max(known)
-        scale = number_scale(
-            0 < low < high / 10, scheme="viridis", nice=False, domain=[low, high], clamp=True
-        )
+        log = 0 < low < high / 10
+        scale = number_scale(log, scheme="viridis", nice=False, domain=[low, high], clamp=True)
         legend = gradient_legend(column_title(name), paper=True)
         legend.gradientLength, legend.titleFontSize = 260, 13
+        legend = with_ends(legend, low, high, log)
         found[name] = alt.Color("value:Q", scale=scale, legend=legend).to_dict()
     return found
 

@@ -16,12 +16,12 @@ import vl_convert
 from runner.analysis.axes import largest_facets, measured_columns, natural_axes
 from runner.analysis.columns import column, groups, numeric_column, plain
 from runner.analysis.phase import Axes, phase_grid
-from runner.analysis.regime import COLORS, LETTERS, REGIMES, TEXT_COLORS, thresholds_of
+from runner.analysis.regime import COLORS, LETTERS, REGIMES, TEXT_COLORS, check_thresholds, thresholds_of
 from runner.analysis.selection import choose, default_facets
 from runner.errors import UserError
 from runner.schema import CELLS
 from runner.store import Store
-from runner.views.captions import common_words
+from runner.views.captions import common_words, same_parameterizations
 from runner.views.curves import FIELDS, curve_panel
 from runner.views.figures import specification, write_text
 from runner.views.page.cells import cell_table, free_keys, judged_steps, regimes_at_steps, varying_keys
@@ -131,6 +131,8 @@ def _instrument(content: _Content, store: Store, shown: pd.DataFrame, axes: Axes
         "words": _words(cells, store),
         "best": list(best_rates(cells, axes, panels)),
         "bestBy": BEST_BY,
+        "rose": check_thresholds(thresholds)["catapult"],
+        "same": same_parameterizations(cells),
         "colors": {"regime": regime_channel(), **color_channels(cells, measured_columns(cells))},
         "curves": _curves(content, store, cells, points),
     }  # fmt: skip

@@ -16,12 +16,13 @@ from runner.store import Store
 from runner.views.captions import AT_EDGE
 from runner.views.page.packing import short
 from runner.views.phase.critical import critical_of
+from runner.views.terminal import as_told
 
 MOST_JUDGED = 8_000
 """Cells times steps up to which the lines are drawn at every step, and not only at the end."""
 BEST_BY = "train_loss"
 _JUDGED_BY = ("status", "regime", "ntk_change", "feature_movement")
-FIELDS = ("panel", "x", "of", "words", "place", "low", "high", "last", "first", "seeds", "reason")
+FIELDS = ("panel", "x", "of", "words", "upper", "place", "low", "high", "last", "first", "seeds", "reason")
 
 
 def boundary_lines(
@@ -39,7 +40,8 @@ def boundary_lines(
 
     Returns:
         :data:`FIELDS`: where the property changes, the 95 % interval (null with one seed), the bracket of
-        cells around it, seeds, and why there is no interval.
+        cells around it and whether what the words name is at its upper end, seeds, and why there is no
+        interval.
     """
     rows: list[dict[str, Any]] = []
     keys = [axes.x, *axes.facets]
@@ -61,7 +63,9 @@ def boundary_lines(
             facet = tuple(plain(row[facet]) for facet in axes.facets)
             panel = panels.get(facet)
             words = boundary_words(name, str(row["change"]), regimes.get(facet, set()), thresholds)
-            rows.append({**row, "panel": panel, "x": plain(row[axes.x]), "of": name, "words": words})
+            upper = words.endswith("from") or (words.startswith("movement") and row["change"] == "begins")
+            named = {"panel": panel, "x": plain(row[axes.x]), "of": name, "words": words, "upper": upper}
+            rows.append({**row, **named})
     table = pd.DataFrame([row for row in rows if row["panel"] is not None], columns=list(FIELDS))
     table = table.sort_values(["panel", "of", "words", "x"], kind="stable")
     columns: dict[str, list[Any]] = {name: [plain(value) for value in table[name]] for name in FIELDS}
@@ -111,9 +115,11 @@ def best_rates(
     for row in records(rates.dropna(subset=["best_lr"])):
         panel = panels.get(tuple(plain(row[facet]) for facet in axes.facets))
         if panel is not None:
-            best, low, high, last, first = short(
-                [row[key] for key in ("best_lr", "low", "high", "last", "first")]
-            )
+            bound = AT_EDGE if row["at_edge"] else "at an end of the grid" if row["at_end"] else None
+            keys = ("best_lr", "low", "high", "last", "first")
+            best, low, high, last, first = short(row[key] for key in keys)
+            if bound is None and low is not None:
+                best, low, high = (float(one) for one in as_told(row, best, low, high))
             yield {
                 "panel": panel,
                 "x": plain(row[axes.x]),
@@ -122,5 +128,5 @@ def best_rates(
                 "high": high,
                 "last": last,
                 "first": first,
-                "bound": AT_EDGE if row["at_edge"] else "at an end of the grid" if row["at_end"] else None,
+                "bound": bound,
             }

@@ -122,7 +122,8 @@ def _caption(grid: pd.DataFrame, axes: Axes, shared: str) -> str:
     rule = "Each point is one seed"
     if axes.color == "regime":
         if several:
-            rule = "Each point shows the regime of the majority of its seeds, pale where they disagree"
+            rule = "Each point shows the regime of the majority of its seeds, "
+            rule += "pale where others disagree, two halves where they tie"
         letters = ", ".join(f"{letter} {regime}" for regime, letter in LETTERS.items())
         letters = ", ".join(words for words in (letters, marks_words(grid)) if words)
         rule += f"; letters name the regimes ({letters}), solid lines mark where they change"

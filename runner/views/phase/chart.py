@@ -11,19 +11,19 @@ import pandas as pd
 
 from runner.analysis.columns import distinct, groups, records
 from runner.analysis.phase import Axes, boundary, edges, is_scattered
-from runner.analysis.regime import COLORS, LETTERS, MARKS, REGIMES, TEXT_COLORS, marks_of
+from runner.analysis.regime import COLORS, LETTERS, MARKS, TEXT_COLORS, marks_of
 from runner.analysis.selection import facet_label
 from runner.views import alt
+from runner.views.phase.colors import color_channel
 from runner.views.phase.critical import critical_lines
 from runner.views.phase.letters import Letters, letter_marks, letter_size, panel_size, unstruck
-from runner.views.scales import Scale, column_title, number_scale, shared_scale
+from runner.views.scales import Scale, column_title, shared_scale
 from runner.views.style import (
     INK,
     PAPER,
     Layout,
     concat,
     layered,
-    legend,
     rows_of,
     theme,
 )  # fmt: skip
@@ -74,7 +74,8 @@ def phase_chart(
     lines = boundary(grid, axes)
     lines_by_facet = dict(groups(lines, [lines[facet] for facet in axes.facets]))
     flags = [flag for flag in MARKS if (grid[flag] > 0).any()]
-    context = _Context(axes, x, y, _color(axes, grid, layout), layout, [part for _, part in panels], flags)
+    color, parts = color_channel(axes, grid, layout), [part for _, part in panels]
+    context = _Context(axes, x, y, color, layout, parts, flags)
     charts = [
         _panel(
             place, facet_label(axes.facets, values), part, lines_by_facet.get(values), context,
@@ -90,8 +91,10 @@ def _subtitle(grid: pd.DataFrame, axes: Axes) -> str:
     seeds = int(grid["seeds"].max())
     if axes.color != "regime":
         return f"median of {seeds} seeds" if seeds > 1 else "one seed"
-    pale = "; pale: seeds disagree" if (grid["share"] < 1).any() else ""
-    return f"majority of {seeds} seeds{pale}" if seeds > 1 else "one seed"
+    tied = grid["second"].notna()
+    pale = "; pale: seeds disagree" if ((grid["share"] < 1) & ~tied).any() else ""
+    halves = "; halves: a tie" if tied.any() else ""
+    return f"majority of {seeds} seeds{pale}{halves}" if seeds > 1 else "one seed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +120,8 @@ def _panel(
     scales = (context.x.encode(alt.X, "x"), context.y.encode(alt.Y, "y"))
     width, height = panel_size(part, axes, layout, context.parts)
     frame = _rectangles(part, axes).assign(panel=title)
+    if axes.color == "regime":
+        frame = _halved(frame, context.x.log)
     size = letter_size(part, axes, layout, width, height) if axes.color == "regime" else 0.0
     letters = Letters.of(frame, (context.x, context.y), (width, height), size)
     line, label = critical_lines(part, axes, letters, scales, layout)
@@ -159,7 +164,8 @@ def _rectangles(part: pd.DataFrame, axes: Axes) -> pd.DataFrame:
     letters = regime.map(LETTERS) + pd.Series(
         [marks_of(row) for row in records(part)], part.index, dtype=object
     )
-    agreed = (part["share"] == 1).to_numpy()
+    second = part["second"].astype(object).where(part["second"].notna(), None)
+    agreed = ((part["share"] == 1) | second.notna()).to_numpy()
     fills = [
         PAPER if name is None else COLORS[name] if whole else _pale(COLORS[name])
         for name, whole in zip(regime, agreed, strict=True)
@@ -168,6 +174,7 @@ def _rectangles(part: pd.DataFrame, axes: Axes) -> pd.DataFrame:
     return bordered(part, axes).assign(
         id=part.index,
         regime=regime,
+        second=second,
         letter=letters.where(regime.notna(), np.where(part["failed"] > 0, "!", "")),
         **{flag: part[flag] for flag in MARKS},
         agreed=agreed,
@@ -177,6 +184,23 @@ def _rectangles(part: pd.DataFrame, axes: Axes) -> pd.DataFrame:
         seeds=part["seeds"],
         value=part["value"],
     )
+
+
+def _halved(frame: pd.DataFrame, log: bool) -> pd.DataFrame:
+    """Return the rectangles with two halves side by side where seeds tie, one of each regime."""
+    tied = frame["second"].notna()
+    if not tied.any():
+        return frame
+    halves, there, back = frame[tied], np.log if log else np.asarray, np.exp if log else np.asarray
+    left, right = there(halves["x0"]), there(halves["x1"])
+    middle = (left + right) / 2
+    others = halves["second"]
+    first = halves.assign(x=back((left + middle) / 2), x1=back(middle))
+    more = halves.assign(
+        x=back((middle + right) / 2), x0=back(middle), regime=others, letter=others.map(LETTERS),
+        fill=others.map(COLORS), ink=others.map(TEXT_COLORS),
+    )  # fmt: skip
+    return pd.concat([frame[~tied], first, more], ignore_index=True)
 
 
 def _white(frame: pd.DataFrame, scales: tuple[Any, Any], axes: Axes) -> list[Any]:
@@ -249,36 +273,6 @@ def _lines(lines: pd.DataFrame | None, scales: tuple[Any, Any]) -> list[Any]:
         ).encode(**encoding)
         for color, width in ((PAPER, 3.4), (INK, 1.6))
     ]  # fmt: skip
-
-
-def _color(axes: Axes, grid: pd.DataFrame, layout: Layout) -> Any:
-    """Return the color channel: regimes by name, or a number on viridis."""
-    if axes.color != "regime":
-        return _numeric_color(grid["value"], "value", column_title(axes.color), layout.paper)
-    present = [regime for regime in REGIMES if (grid["regime"] == regime).any()] or list(REGIMES)
-    scale = alt.Scale(domain=present, range=[COLORS[regime] for regime in present])
-    labels = " : ".join(f"datum.value == '{regime}' ? '{LETTERS[regime]}  {regime}'" for regime in REGIMES)
-    written = [f"{LETTERS[regime]}  {regime}" for regime in present]
-    more: dict[str, Any] = {} if layout.paper else {"offset": 2}
-    names = legend(
-        written, layout, columns=len(present), symbolType="square", symbolStrokeWidth=0,
-        labelExpr=f"{labels} : datum.value", **more,
-    )  # fmt: skip
-    return alt.Color("regime:N", scale=scale, legend=names)
-
-
-def gradient_legend(title: str | list[str], paper: bool, number_format: str = ".3~g") -> Any:
-    """Return the legend of a color of numbers: in print above the panels, which keep their width."""
-    place: dict[str, Any] = {"orient": "top", "gradientLength": 110, "gradientThickness": 7} if paper else {}
-    return alt.Legend(title=title, format=number_format, tickCount=5, **place)
-
-
-def _numeric_color(column: pd.Series, field: str, title: str, paper: bool = False) -> Any:
-    """Return the color channel of a number, on a logarithmic scale where it spans a decade."""
-    values = column.dropna()
-    log = bool(len(values) > 0 and values.min() > 0 and values.max() > 10 * values.min())
-    scale = number_scale(log, scheme="viridis", nice=False)
-    return alt.Color(f"{field}:Q", scale=scale, legend=gradient_legend(title, paper))
 
 
 def renamed(channel: Any, field: str) -> Any:

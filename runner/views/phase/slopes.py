@@ -16,7 +16,8 @@ from runner.analysis.slopes import BOUNDS, Slope, slope_grid, slope_zeros
 from runner.store import Store
 from runner.views import alt
 from runner.views.captions import common_words, step_words, sweep_words
-from runner.views.phase.chart import bordered, gradient_legend, renamed
+from runner.views.phase.chart import bordered, renamed
+from runner.views.phase.colors import gradient_legend
 from runner.views.phase.letters import panel_size
 from runner.views.phase.terminal import print_points
 from runner.views.scales import Scale, column_title, column_words, lr_unit, shared_scale

@@ -4,8 +4,7 @@ import { data, element, shown, wordsOf } from "./charts.js";
 import { lineWords, linesAt } from "./lines.js";
 import { keyOf, letterAt, median, valueAt } from "./table.js";
 
-const TOLD = 12; // measures in a tooltip; the panel has all
-const OF_CELL = 3; // in that of a cell: those that a reader sees first
+const TOLD = 3; // measures in a tooltip, those that a reader sees first: the panel has all, and neighbours stay in view
 
 export function placeOf(id) {
   const { axes, points } = data;
@@ -18,11 +17,22 @@ export function placeOf(id) {
     .join(", ");
 }
 
-export function agreement(point) {
+export function agreement(point, step) {
   const count = point.cells.length;
   if (!point.regime) return point.failed ? `${point.failed} of ${count} failed` : "no regime";
   if (point.tied) return `tie: ${point.counts.map(([name, own]) => `${own} ${name}`).join(", ")}`;
-  return `${point.regime} (${point.agree} of ${count} seed${count > 1 ? "s" : ""})`;
+  const kinds = new Set(
+    point.cells.filter((cell) => regimeOf(cell, step) === point.regime).map((cell) => whyOf(cell, step)),
+  );
+  const why = kinds.size === 1 ? [...kinds][0] : "";
+  return `${point.regime}${why} (${point.agree} of ${count} seed${count > 1 ? "s" : ""})`;
+}
+
+// Why a cell that ended is untrained: it was never above its start, or it was; empty for other regimes.
+function whyOf(cell, step) {
+  const peak = data.cells.measures.peak_loss_ratio?.[cell] ?? null;
+  if (step !== null || peak === null || regimeOf(cell, step) !== "untrained") return "";
+  return peak > data.rose ? ": its loss rose" : ": not yet";
 }
 
 // A column in words; its name and meaning where the pointer rests.
@@ -56,15 +66,17 @@ export function tooltipOf(text, safe, points, state) {
 function pointRows(point, state) {
   const { axes, points } = data;
   const first = point.cells[0];
-  const seeds = point.cells.map((cell) => `${data.cells.seed[cell]} ${regimeOf(cell, state.step)}`);
-  const told = numbersOf(point, state.step)
-    .filter(([name]) => Object.hasOwn(data.colors, name))
-    .slice(0, TOLD);
+  const { step } = state;
+  const seeds = point.cells.map(
+    (cell) => `${data.cells.seed[cell]} ${regimeOf(cell, step)}${whyOf(cell, step)}`,
+  );
+  const names = [state.color, ...data.curves.measures.slice(0, TOLD)];
+  const told = numbersOf(point, step).filter(([name]) => names.includes(name));
   return [
     ...axes.facets.map((key) => [key, shown(keyOf(data.cells, key, first))]),
     [axes.x, shown(points.x[point.id])],
     [axes.y, shown(points.y[point.id])],
-    ["regime", agreement(point)],
+    ["regime", agreement(point, step)],
     ["seeds", seeds.length > 6 ? `${seeds.length}` : seeds.join(", ")],
     ...told.map(([name, value, range]) => [wordsOf(name), range ? `${value} (${range})` : value]),
   ];
@@ -74,8 +86,8 @@ function lineRows(line) {
   return [
     [data.axes.x, shown(line.x)],
     [line.words, `${data.axes.y} ${lineWords(line)}`],
-    ["interval", line.low === null ? "bracket of cells" : "95 %, seeds and grid"],
-    ["between", bracketWords(line)],
+    ["interval", line.low === null ? "none: what was measured" : "95 %, of the mean over seeds and the grid"],
+    ["measured", bracketWords(line)],
     ["seeds", String(line.seeds)],
   ];
 }
@@ -85,9 +97,9 @@ function cellRows(cell, state) {
   return [
     ["cell", data.cells.id[cell]],
     ...keys.map((key) => [key, shown(keyOf(data.cells, key, cell))]),
-    ["regime", regimeOf(cell, state.step)],
+    ["regime", `${regimeOf(cell, state.step)}${whyOf(cell, state.step)}`],
     ...data.curves.measures
-      .slice(0, OF_CELL)
+      .slice(0, TOLD)
       .filter((name) => Object.hasOwn(data.cells.measures, name))
       .map((name) => [wordsOf(name), shown(valueAt(data, cell, name, state.step))]),
   ];
@@ -101,9 +113,12 @@ export function regimeOf(cell, step) {
   );
 }
 
-// The rates of the grid between which a place was seen to lie.
-const bracketWords = ({ last, first }) =>
-  last === null || first === null ? "" : `${shown(last)} and ${shown(first)}`;
+// The values of the grid between which a place was seen to lie: at one no seed is so, at the other all are.
+function bracketWords({ last, first, upper, seeds }) {
+  if (last === null || first === null) return "";
+  const [none, all] = upper ? [last, first] : [first, last];
+  return `${seeds > 1 ? "no seed" : "not"} at ${shown(none)}, ${seeds > 1 ? "all " : ""}at ${shown(all)}`;
+}
 
 // Where regimes and training end at the x of a point, theory's rate and the best one there: [words, number, bracket].
 export function boundariesAt(id, state) {
@@ -120,7 +135,7 @@ export function boundariesAt(id, state) {
     found.push([
       `best ${axes.y} by ${wordsOf(data.bestBy)}`,
       row.bound ? `${shown(row.best)}: ${row.bound}` : `${shown(row.best)}${interval}`,
-      bracketWords(row),
+      row.last === null || row.first === null ? "" : `between ${shown(row.last)} and ${shown(row.first)}`,
     ]);
   }
   return found;
@@ -162,7 +177,7 @@ export function comparison(one, other, step) {
   const names = [...new Set([...numbers[0].keys(), ...numbers[1].keys()])];
   return [
     ...rows,
-    ["regime", agreement(one), agreement(other)],
+    ["regime", agreement(one, step), agreement(other, step)],
     ...names.map((name) => [name, text(numbers[0].get(name)), text(numbers[1].get(name))]),
   ];
 }

@@ -6,10 +6,11 @@ import { titleOf } from "./places.js";
 import { valueAt } from "./table.js";
 
 const MOST_ALIKE = 3; // cells that are named where several have the same value
+const ROUNDING = 0.01; // by which cells of the same networks may differ and still be said in one breath
 
 const seedsVary = new Set(data.cells.seed).size > 1;
 
-// The shown cells of the largest and of the smallest value: [word, value, cells].
+// The shown cells of the largest and of the smallest value: [word, value, places], of each place the cells there.
 export function extremesOf(kept, measure, step) {
   if (!Object.hasOwn(data.cells.measures, measure)) return [];
   const known = data.cells.id
@@ -21,18 +22,30 @@ export function extremesOf(kept, measure, step) {
     ["largest", values.reduce((a, b) => Math.max(a, b))],
     ["smallest", values.reduce((a, b) => Math.min(a, b))],
   ];
-  return ends.map(([word, end]) => [
-    word,
-    end,
-    known.filter(([, value]) => value === end).map(([cell]) => cell),
-  ]);
+  return ends.map(([word, end]) => [word, end, placesAt(known, end)]);
 }
+
+// The cells at a value by their place; one of the same network, elsewhere by name alone, is at the same place.
+function placesAt(known, end) {
+  const places = new Map();
+  for (const [cell, value] of known) if (value === end) places.set(whereOf(cell), []);
+  for (const [cell, value] of known)
+    if (Math.abs(value - end) <= ROUNDING * Math.abs(end)) places.get(whereOf(cell))?.push(cell);
+  return [...places];
+}
+
+// The panel of a cell, with the other names of the same networks.
+const panelOf = (cell) =>
+  titleOf(data.points.panel[data.cells.point[cell]])
+    .split(", ")
+    .map((name) => data.same.find((names) => names.includes(name))?.join(" = ") ?? name)
+    .join(", ");
 
 function whereOf(cell) {
   const { axes, points } = data;
   const id = data.cells.point[cell];
   return [
-    titleOf(points.panel[id]),
+    panelOf(cell),
     `${axes.x} ${shown(points.x[id])}`,
     `${axes.y} ${shown(points.y[id])}`,
     seedsVary && `seed ${data.cells.seed[cell]}`,
@@ -43,17 +56,22 @@ function whereOf(cell) {
 
 // A line for each end, with a button for each of its cells, which `choose` is called with.
 export function showExtremes(id, kept, measure, step, choose) {
-  const lines = extremesOf(kept, measure, step).map(([word, end, cells]) => {
-    const buttons = cells.slice(0, MOST_ALIKE).flatMap((cell, place) => {
-      const name = data.cells.id[cell];
-      const attributes = { type: "button", class: "cell", "data-cell": name, onclick: () => choose(name) };
+  const lines = extremesOf(kept, measure, step).map(([word, end, places]) => {
+    const buttons = places.slice(0, MOST_ALIKE).flatMap(([where, cells], place) => {
+      const names = cells.map((cell) => data.cells.id[cell]);
+      const attributes = {
+        type: "button",
+        class: "cell",
+        "data-cell": names[0],
+        onclick: () => choose(names[0]),
+      };
       return [
         place ? " and " : " ",
-        element("button", attributes, whereOf(cell)),
-        element("code", {}, ` ${name}`),
+        element("button", attributes, where),
+        element("code", {}, ` ${names.join(" ")}`),
       ];
     });
-    const more = cells.length - MOST_ALIKE;
+    const more = places.length - MOST_ALIKE;
     return element(
       "span",
       { class: "end" },

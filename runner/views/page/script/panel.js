@@ -20,8 +20,8 @@ export function curvesOf(id, second, points, brushed) {
 export function describePoints(id, second, points, state) {
   const two = second !== null && second !== id;
   byId("point").textContent =
-    id === null ? "" : `${two ? "A: " : ""}${placeOf(id)}: ${agreement(points[id])}`;
-  byId("other").textContent = two ? `B: ${placeOf(second)}: ${agreement(points[second])}` : "";
+    id === null ? "" : `${two ? "A: " : ""}${placeOf(id)}: ${agreement(points[id], state.step)}`;
+  byId("other").textContent = two ? `B: ${placeOf(second)}: ${agreement(points[second], state.step)}` : "";
   byId("ends").replaceChildren();
   byId("numbers").replaceChildren();
   byId("cells").textContent =
@@ -36,7 +36,7 @@ export function describePoints(id, second, points, state) {
   const head = [data.points.titles[data.points.panel[id]], `at ${data.axes.x} ${data.points.x[id]}`]
     .filter(Boolean)
     .join(", ");
-  if (lines.length) byId("ends").append(tableOf([head, `${data.axes.y}, 95 %`, "lies between"], lines));
+  if (lines.length) byId("ends").append(tableOf([head, `${data.axes.y}, 95 %`, "as measured"], lines));
   byId("numbers").append(
     two
       ? tableOf(["", "A", "B"], comparison(points[id], points[second], state.step))
