@@ -5,6 +5,7 @@ import functools
 import gc
 import importlib
 import io
+import os
 import pickle
 from pathlib import Path
 
@@ -45,9 +46,11 @@ def pytest_collection_finish():
 
 @pytest.fixture(autouse=True, scope="session")
 def cache(tmp_path_factory):
-    """The machine is measured once for all tests, and nobody's home is written to."""
+    """One worker measures the machine, compiles and bundles for all, and nobody's home is written to."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         yield
 
 
