@@ -1,4 +1,4 @@
-"""Mean and spread of groups of rows, for bootstraps: they ask hundreds of times, pandas takes milliseconds."""
+"""Mean and spread of groups of rows, for bootstraps: pandas takes milliseconds however few the rows are."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
