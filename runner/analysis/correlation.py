@@ -69,7 +69,8 @@ def _spearman(codes: np.ndarray) -> np.ndarray:
     ranks = np.stack([_ranks(one) for one in codes])
     spread = ranks.std(axis=2).prod(axis=0)
     centred = ranks - ranks.mean(axis=2, keepdims=True)
-    return centred.prod(axis=0).mean(axis=1) / np.where(spread > 0, spread, np.nan)
+    together: np.ndarray = centred.prod(axis=0).mean(axis=1)
+    return together / np.where(spread > 0, spread, np.nan)
 
 
 def _area(codes: np.ndarray) -> np.ndarray:
