@@ -12,7 +12,12 @@ def bundled(monkeypatch, tmp_path):
     """What has been bundled, by a stand-in for the two seconds that it takes."""
     asked = []
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(bundle, "_bundle", lambda exported: asked.append(exported) or f"vega; {exported}")
+
+    def stand_in(exported):
+        asked.append(exported)
+        return f"vega; {exported}"
+
+    monkeypatch.setattr("vl_convert.javascript_bundle", stand_in)
     return asked
 
 

@@ -26,7 +26,9 @@ def packed_vega(exported: str) -> bytes:
         packed = path.read_bytes()
         if gzip.decompress(packed):
             return packed
-    packed = gzip.compress(_bundle(exported).encode(), mtime=0)
+    import vl_convert  # its first use starts an engine of JavaScript
+
+    packed = gzip.compress(vl_convert.javascript_bundle(exported).encode(), mtime=0)
     with suppress(OSError, UserError), atomic(path, durable=False) as file:  # then it is bundled each time
         file.write(packed)
     return packed
@@ -35,9 +37,3 @@ def packed_vega(exported: str) -> bytes:
 def vega(exported: str) -> str:
     """Return the script of :func:`packed_vega` as text."""
     return gzip.decompress(packed_vega(exported)).decode()
-
-
-def _bundle(exported: str) -> str:
-    import vl_convert  # its first use starts an engine of JavaScript
-
-    return str(vl_convert.javascript_bundle(exported))
