@@ -5,6 +5,7 @@ import functools
 import gc
 import importlib
 import io
+import os
 import pickle
 from pathlib import Path
 
@@ -43,11 +44,18 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+@pytest.fixture(scope="session")
+def common(tmp_path_factory):
+    """A folder that all workers of a run of the tests have in common."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
 @pytest.fixture(autouse=True, scope="session")
-def cache(tmp_path_factory):
-    """The machine is measured once for all tests, and nobody's home is written to."""
+def cache(common):
+    """One worker measures the machine, compiles and bundles for all, and nobody's home is written to."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CACHE_HOME", str(common / "cache"))
         yield
 
 
@@ -84,11 +92,28 @@ def browser():
 
 
 @pytest.fixture(scope="session")
-def digits(tmp_path_factory):
-    """A store whose page has every section."""
-    return importlib.import_module("browsing").digits_store(tmp_path_factory.mktemp("outputs"))
+def shown(common):
+    """A store whose page has every section, and this page; one worker makes them for all."""
+    from runner import load
+    from runner.store.files import locked
+
+    browsing = importlib.import_module("browsing")
+    folder = common / "shown"
+    kept = folder / "page.pickle"
+    with locked(folder):
+        if not kept.exists():
+            store = browsing.digits_store(folder)
+            page = browsing.checked_page(store, folder / "page.html")
+            kept.write_bytes(pickle.dumps((store.path, page)))
+    path, page = pickle.loads(kept.read_bytes())
+    return load(path), page
 
 
 @pytest.fixture(scope="session")
-def page_file(digits):
-    return importlib.import_module("browsing").checked_page(digits, digits.path / "report.html")
+def digits(shown):
+    return shown[0]
+
+
+@pytest.fixture(scope="session")
+def page_file(shown):
+    return shown[1]

@@ -1,3 +1,4 @@
+import functools
 import io
 import itertools
 import json
@@ -154,10 +155,14 @@ POORLY = [
 ]
 
 
+@pytest.fixture(scope="module")
+def poor(truth):
+    return functools.cache(lambda kind: {key: POOR[kind](tables) for key, tables in truth.items()})
+
+
 @pytest.mark.parametrize(("kind", "name"), POORLY)
-def test_no_verdict_without_support(truth, kind, name):
-    poor = {key: POOR[kind](tables) for key, tables in truth.items()}
-    table, checks = _verdicts(poor, name)
+def test_no_verdict_without_support(poor, kind, name):
+    table, checks = _verdicts(poor(kind), name)
     assert table.loc[name, "verdict"] == "inconclusive", checks.to_string()
     undecided = checks[checks["verdict"] == "inconclusive"]
     assert undecided["note"].str.len().gt(0).all()

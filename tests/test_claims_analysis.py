@@ -16,6 +16,7 @@ from runner.analysis.claims import CLAIMS
 from runner.analysis.correlation import separation, spearman
 from runner.analysis.critical import critical_lr
 from runner.analysis.estimate import Unsupported, numbers, over_seeds, share
+from runner.analysis.grouped import grouped, places
 from runner.analysis.matched_loss import at_loss
 from runner.analysis.regime_table import regime_table
 from runner.analysis.theory import r_exponent
@@ -93,6 +94,22 @@ def test_rank_correlation_with_ties_and_groups():
     for bad in (x.where(x < 4), x * 0):
         with pytest.raises(Unsupported):
             spearman(bad, y)
+
+
+def test_groups_are_those_of_pandas():
+    rng = np.random.default_rng(0)
+    keys = {"gamma": rng.choice([10.0, 0.1], 60), "width": rng.choice([256, 64], 60)}
+    rows = pd.DataFrame(keys | {"x": rng.normal(size=60) + 1e3})
+    rows.loc[rows.index[:20:2], "x"] = np.nan
+    rows = pd.concat([rows, pd.DataFrame({"gamma": [3.0, 4.0], "width": 64, "x": [1.0, np.nan]})])
+    found = grouped(rows, "x", ["gamma", "width"])
+    expected = rows.dropna().groupby(["gamma", "width"])["x"].agg(["size", "mean", "std"])
+    assert list(zip(*found.keys, strict=True)) == list(expected.index)
+    assert found.size.tolist() == expected["size"].tolist()
+    np.testing.assert_allclose(found.mean, expected["mean"], rtol=1e-14)
+    np.testing.assert_allclose(found.spread, expected["std"], rtol=1e-11)  # of one value NaN
+    line = rows.dropna().groupby(["width", "gamma"]).ngroup()
+    assert places([rows.dropna()[key].to_numpy() for key in ("width", "gamma")]).tolist() == line.tolist()
 
 
 def test_separation_is_the_area_under_the_curve():

@@ -294,6 +294,15 @@ def test_light_start(store, words):
     assert not loaded & {"torch", "pandas", "hydra", "omegaconf", "altair", "sklearn", "rich", "scipy"}
 
 
+def test_a_typo_in_a_sweep_waits_for_no_torch():
+    code = "import sys; from runner import cli; print(cli.main(['sweep', 'widht=3']), *sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "did you mean width?" in found.stderr
+    exit_code, *loaded = found.stdout.split()
+    assert exit_code == "2"
+    assert not set(loaded) & {"torch", "pandas", "altair"}
+
+
 def test_records_have_plain_keys():
     assert all(isinstance(key, str) for key in records(frames(grid(width=32))[0])[0])
 

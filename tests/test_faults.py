@@ -405,7 +405,7 @@ def test_what_was_launched_is_what_runs(tiny, monkeypatch):
     (conf / "mine.yaml").write_text(text.format(16))
     line = ["--config-dir", "conf", "data=mine", "width=8", "lr=0.1", "steps=4", "workers=1"]
     with monkeypatch.context() as patch:
-        patch.setattr(sweep, "run_shard", lambda *_: None)
+        patch.setattr(launch, "run_shard", lambda *_: None)
         assert sweep.main([*line, "store=out"]) == 1
     (conf / "mine.yaml").write_text(text.format(999))
     (name,) = launches.launch_ids(Path("out"))

@@ -203,7 +203,7 @@ def test_shards_share_the_work(engine):
 
 def test_a_shard_reads_the_snapshot_only(engine, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(sweep, "run_shard", lambda *_: None)
+        patch.setattr(launch, "run_shard", lambda *_: None)
         assert sweep.main(LINE) == 1  # jobs that do nothing do not count as done
     (name,) = launches.launch_ids(Path("out").absolute())
     monkeypatch.setattr("runner.grid.config.conf_dir", lambda: Path("/nowhere"))

@@ -1,6 +1,7 @@
 """Shapes are checked in each call that differs from those that passed, and in every module that has some."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import jaxtyping
@@ -25,6 +26,20 @@ def first(
     parts: Sequence[Float[Tensor, " n"]], named: Mapping[str, Int[Tensor, " n"]], way: Literal["up", "down"]
 ) -> int | None:
     return 1 if way == "up" else None
+
+
+@jaxtyping.jaxtyped(typechecker=check)
+@dataclass
+class Kept:
+    value: Float[Tensor, " n"]
+    twice: "Float[Tensor, ' n']"
+    also: int | None = None
+
+
+@jaxtyping.jaxtyped(typechecker=check)
+@dataclass
+class KeptLonger(Kept):
+    longer: Float[Tensor, " n"] | None = None
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +83,27 @@ def test_what_lies_in_containers_and_names_count(parts, named, way):
     for _ in range(2):
         with pytest.raises(TypeCheckError):
             first(parts, named, way)
+
+
+@pytest.mark.parametrize("kind", [Kept, KeptLonger])
+def test_fields_are_checked_in_each_instance(kind):
+    for _ in range(2):
+        assert kind(torch.ones(2), twice=torch.ones(2)).also is None
+        assert kind(torch.ones(3), torch.ones(3), also=1).also == 1
+        for wrong in (torch.ones(3), torch.ones(2, 1), torch.ones(2).int(), None):
+            with pytest.raises(TypeCheckError):
+                kind(torch.ones(2), wrong)
+        with pytest.raises(TypeCheckError):
+            kind(torch.ones(2), torch.ones(2), also="1")
+        with pytest.raises(TypeCheckError):
+            KeptLonger(torch.ones(2), torch.ones(2), longer=torch.ones(3))
+
+
+def test_what_is_given_by_name_is_not_what_is_given_by_place():
+    assert product(left=torch.ones(2, 3), right=torch.ones(3, 4)).shape == (2, 4)
+    for _ in range(2):
+        with pytest.raises(TypeCheckError):
+            product(right=torch.ones(2, 3), left=torch.ones(3, 4))
 
 
 def test_functions_made_anew_keep_what_they_close_over_and_their_checks():

@@ -9,6 +9,7 @@ from sweeping import TINY, Engine, cells_of
 
 from runner.commands import sweep
 from runner.errors import UserError
+from runner.launching import launch
 from runner.measures.schedule import measuring_steps
 
 
@@ -57,7 +58,7 @@ def test_any_axis_is_an_axis(monkeypatch, capsys, arguments, count):
 def test_the_default_grid_is_named_when_it_is_planned(monkeypatch, tmp_path, capsys, arguments, said):
     monkeypatch.chdir(tmp_path)
     Engine(monkeypatch)
-    monkeypatch.setattr(sweep, "run_shard", lambda *_: None)  # planned and recorded, but not trained
+    monkeypatch.setattr(launch, "run_shard", lambda *_: None)  # planned and recorded, but not trained
     assert sweep.main(["store=out", "workers=1", *arguments]) == 1
     assert ("no axis given: the default grid, +experiment=default (" in capsys.readouterr().out) == said
     (record,) = Path("out").glob("launches/*/launch.json")

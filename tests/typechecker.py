@@ -5,7 +5,9 @@ those of a call that passed is therefore not checked again: most calls of a trai
 each took longer than computing it.
 """
 
+import dataclasses
 import functools
+import operator
 import threading
 import types
 from collections.abc import Collection
@@ -26,10 +28,16 @@ def once_for_each_shape(jaxtyped):
         checked = jaxtyped(typechecker=typechecker)
 
         def choose(thing):
-            if not isinstance(thing, types.FunctionType) or hasattr(thing, "__no_type_check__"):
+            if hasattr(thing, "__no_type_check__"):
+                return checked(thing)
+            if dataclasses.is_dataclass(thing) and isinstance(thing.__init__, types.FunctionType):
+                if not hasattr(thing.__init__, "__wrapped__"):  # as of one that inherits it
+                    thing.__init__ = choose(thing.__init__)
+                return thing
+            if not isinstance(thing, types.FunctionType):
                 return checked(thing)
             # A function in a function is made anew in each call of that, always with the same checks.
-            key = thing.__code__, str(thing.__annotations__)
+            key = thing.__module__, thing.__qualname__, thing.__code__, str(thing.__annotations__)
             found = checks.get(key) or checks.setdefault(key, _Checks(thing, checked))
             return found.around(thing)
 
@@ -47,21 +55,23 @@ class _Checks:
         self._local = threading.local()
 
     def around(self, function):
-        passed = self._passed
+        passed, looks = self._passed, _LOOKS
 
         @functools.wraps(function)
         def call(*arguments, **named):
             __tracebackhide__ = True
-            given = kind_of(arguments), kind_of(named)
+            given = tuple([looks[type(value)](value) for value in arguments])  # quicker than of a generator
+            if named:
+                given = *given, _NAMED, *named, *[looks[type(value)](value) for value in named.values()]
             if config.jaxtyping_disable or None in given:
                 return self._check(function, arguments, named)
             known = passed.get(given)
             if known is None:
                 result = self._check(function, arguments, named)
-                passed[given] = {kind_of(result)}
+                passed[given] = {looks[type(result)](result)}
                 return result
             result = function(*arguments, **named)
-            found = kind_of(result)
+            found = looks[type(result)](result)
             if found is None or found not in known:
                 self._check(lambda *_, **__: result, arguments, named)
                 known.add(found)
@@ -95,33 +105,34 @@ class _Checks:
         return self._checked(functools.update_wrapper(namesake, function))
 
 
-def kind_of(value):
-    """Return all of a value that a check can depend on, or None for what has to be looked at each time."""
-    kind = type(value)
-    return (_LOOKS.get(kind) or _look_at(kind))(value)
+class _Looks(dict):
+    """From a type to a function that returns all of a value that a check can depend on: its kind.
+
+    None is the kind of what has to be looked at each time. A class is that of its instances, a text and a
+    truth value are their own.
+    """
+
+    def __missing__(self, kind):
+        if issubclass(kind, (torch.Tensor, np.ndarray)):
+            look = operator.attrgetter("__class__", "dtype", "shape")
+        elif kind in (str, bool):  # a Literal
+            look = kind
+        elif issubclass(kind, (str, type)):
+            look = _itself
+        elif issubclass(kind, (list, tuple)):
+            look = _sequence
+        elif kind is dict:
+            look = _mapping
+        elif issubclass(kind, Collection):
+            look = _unknown
+        else:
+            look = type
+        return self.setdefault(kind, look)
 
 
-def _look_at(kind):
-    if issubclass(kind, (torch.Tensor, np.ndarray)):
-        look = _array
-    elif issubclass(kind, (str, bool, type)):  # a Literal, a class
-        look = _itself
-    elif issubclass(kind, (list, tuple)):
-        look = _sequence
-    elif kind is dict:
-        look = _mapping
-    elif issubclass(kind, Collection):
-        look = _unknown
-    else:
-        look = type
-    return _LOOKS.setdefault(kind, look)
-
-
-_LOOKS = {}
-
-
-def _array(value):
-    return type(value), value.dtype, value.shape
+_LOOKS = _Looks()
+_NAMED = object()
+"""Between what was given by place and what was given by name."""
 
 
 def _itself(value):
@@ -129,7 +140,7 @@ def _itself(value):
 
 
 def _sequence(value):
-    kinds = tuple(map(kind_of, value))
+    kinds = tuple([_LOOKS[type(one)](one) for one in value])
     return None if None in kinds else (type(value), kinds)
 
 

@@ -8,6 +8,8 @@ import pandas as pd
 from runner.analysis.estimate import Estimate, Unsupported
 
 LEAST_CELLS = 8
+_AT_ONCE = 1 << 20
+"""Cells times resamples that are ranked together."""
 
 
 def spearman(x: pd.Series, y: pd.Series, within: pd.Series | None = None, resamples: int = 2000) -> Estimate:
@@ -51,34 +53,39 @@ def separation(score: pd.Series, positive: pd.Series, resamples: int = 2000) -> 
     return _over_cells(_area, both.to_numpy(float), resamples)
 
 
-def _over_cells(statistic: Callable[[np.ndarray], float], pairs: np.ndarray, resamples: int) -> Estimate:
+def _over_cells(statistic: Callable[[np.ndarray], np.ndarray], pairs: np.ndarray, resamples: int) -> Estimate:
     """Return a statistic of pairs with its bootstrap interval."""
     picks = np.random.default_rng(0).integers(0, len(pairs), (resamples, len(pairs)))
-    low, high = np.nanpercentile([statistic(pairs[pick]) for pick in picks], [2.5, 97.5])
-    return Estimate(statistic(pairs), float(low), float(high), len(pairs))
+    # Ties are found once: a resample has the same values.
+    codes = np.stack([np.unique(values, return_inverse=True)[1] for values in pairs.T])
+    parts = np.array_split(picks, max(1, picks.size // _AT_ONCE))
+    drawn = np.concatenate([statistic(codes[:, part]) for part in parts])
+    low, high = np.nanpercentile(drawn, [2.5, 97.5])
+    return Estimate(float(statistic(codes[:, None])[0]), float(low), float(high), len(pairs))
 
 
-def _spearman(pairs: np.ndarray) -> float:
-    """Return the correlation of the ranks, ties sharing theirs; NaN for a constant."""
-    ranks = np.column_stack([_ranks(pairs[:, 0]), _ranks(pairs[:, 1])])
-    spread = ranks.std(axis=0)
-    if not spread.all():
-        return float("nan")
-    centred = ranks - ranks.mean(axis=0)
-    return float((centred[:, 0] * centred[:, 1]).mean() / spread.prod())
+def _spearman(codes: np.ndarray) -> np.ndarray:
+    """Return the correlation of the ranks in each resample, ties sharing theirs; NaN for a constant."""
+    ranks = np.stack([_ranks(one) for one in codes])
+    spread = ranks.std(axis=2).prod(axis=0)
+    centred = ranks - ranks.mean(axis=2, keepdims=True)
+    together: np.ndarray = centred.prod(axis=0).mean(axis=1)
+    return together / np.where(spread > 0, spread, np.nan)
 
 
-def _area(pairs: np.ndarray) -> float:
+def _area(codes: np.ndarray) -> np.ndarray:
     """Return the area of (score, class) by the Mann-Whitney statistic; NaN without both classes."""
-    score, positive = pairs[:, 0], pairs[:, 1] > 0
-    many, few = int(positive.sum()), int((~positive).sum())
-    if not many or not few:
-        return float("nan")
-    return float((_ranks(score)[positive].sum() - many * (many - 1) / 2) / (many * few))
+    score, positive = _ranks(codes[0]), codes[1] > 0
+    many = positive.sum(axis=1)
+    few = positive.shape[1] - many
+    above: np.ndarray = (score * positive).sum(axis=1) - many * (many - 1) / 2
+    return above / np.where((many > 0) & (few > 0), many * few, np.nan)
 
 
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Return ranks from 0, ties sharing their mean."""
-    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(count)
-    return ((last - count + last - 1) / 2)[place]
+def _ranks(codes: np.ndarray) -> np.ndarray:
+    """Return ranks from 0 in each row of codes, the places of values among all; ties share theirs."""
+    rows, kinds = len(codes), int(codes.max()) + 1
+    apart = codes + kinds * np.arange(rows)[:, None]
+    count = np.bincount(apart.ravel(), minlength=rows * kinds).reshape(rows, kinds)
+    last = count.cumsum(axis=1)
+    return np.take_along_axis((last - count + last - 1) / 2, codes, axis=1)

@@ -30,6 +30,7 @@ import pandas as pd
 from runner.analysis.agreement import VERDICTS, beside_theory
 from runner.analysis.columns import facet_groups, floats, plain
 from runner.analysis.estimate import Unsupported, over_seeds
+from runner.analysis.grouped import grouped, places
 from runner.analysis.selection import require_no_other_varying
 from runner.analysis.straight import LEAST_WIDTHS
 from runner.errors import UserError
@@ -290,12 +291,12 @@ def spread_slope(cells: pd.DataFrame, name: str, lines: Sequence[str] = ()) -> f
     Args:
         lines: Keys of the lines.
     """
-    spread = cells.groupby([*lines, "width"], observed=True)[name].std().reset_index()
-    spread = spread[spread[name] > 0]
-    x, y = np.log(spread["width"].to_numpy(float)), np.log(spread[name].to_numpy(float))
+    found = grouped(cells, name, [*lines, "width"])
+    there = found.spread > 0
+    x, y = np.log(found.keys[-1][there].astype(float)), np.log(found.spread[there])
     if len(np.unique(x)) < LEAST_WIDTHS:
         return float("nan")
-    line = spread.groupby(list(lines), observed=True).ngroup().to_numpy() if lines else np.zeros(len(x), int)
+    line = places([key[there] for key in found.keys[:-1]]) if lines else np.zeros(len(x), int)
     for one in np.unique(line):
         x[line == one] -= x[line == one].mean()
         y[line == one] -= y[line == one].mean()

@@ -23,7 +23,6 @@ from runner.grid.axes import expand_logspace
 from runner.grid.config import GROUPS, conf_dir
 from runner.grid.instantiate import see_working_directory
 from runner.grid.rules import UNNAMED_KEYS
-from runner.launching.launch import SweepIncompleteError, run_shard
 from runner.store.launches import read_launch
 from runner.views.progress import make_progress
 
@@ -84,6 +83,8 @@ def run_job(config: DictConfig) -> None:
 
 def run_shard_job(store: str, launch: str, shard: int) -> None:
     """Run one shard, showing how far it is."""
+    from runner.launching.launch import run_shard  # with torch, which a word of help need not wait for
+
     see_working_directory()
     progress = make_progress(shard, read_launch(Path(store), launch)["shards"])
     run_shard(Path(store), launch, shard, progress)
@@ -265,11 +266,11 @@ def _explain(error: Exception) -> tuple[str | None, int]:
     """Return one line for what went wrong and the exit code; no line for what is our own mistake."""
     if isinstance(error, UserError):
         return _one_line(error), 2
-    if isinstance(error, SweepIncompleteError):
-        return _one_line(error), 1
     if isinstance(error, (HydraException, OmegaConfBaseException)) or from_hydra(error):
         return printable(rewrite(error)), 2
-    return None, 1
+    from runner.launching.launch import SweepIncompleteError  # not sooner: a typo need not wait for torch
+
+    return (_one_line(error) if isinstance(error, SweepIncompleteError) else None), 1
 
 
 def _one_line(error: object) -> str:

@@ -7,15 +7,12 @@ and which versions of Vega-Lite a notebook draws by itself differs between progr
 from __future__ import annotations
 
 import base64
-import gzip
 import json
-from functools import cache
 from itertools import count
 from typing import Any
 
-import vl_convert
-
 from runner.views import alt
+from runner.views.bundle import packed_vega
 from runner.views.figures import render, specification
 
 _SHOWN = count()
@@ -53,14 +50,7 @@ def mimebundle(chart: Any, *args: Any, **keywords: Any) -> Any:
         name=f"runner-chart-{next(_SHOWN)}",
         # In place of the chart until Vega is there, and for good where no script may run.
         picture=base64.b64encode(picture).decode(),
-        vega=_vega(),
+        vega=base64.b64encode(packed_vega("window.runnerEmbed = vegaEmbed;")).decode(),
         spec=spec.replace("<", "\\u003c"),
     )
     return {"text/html": text, "image/svg+xml": picture.decode(), "text/plain": "runner chart"}
-
-
-@cache
-def _vega() -> str:
-    """Return Vega, Vega-Lite and what embeds them, packed."""
-    bundle = vl_convert.javascript_bundle("window.runnerEmbed = vegaEmbed;")
-    return base64.b64encode(gzip.compress(bundle.encode(), mtime=0)).decode()

@@ -1,14 +1,14 @@
 """Where a property changes along a key, for each combination of other keys, with an interval over seeds."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from runner.analysis.boundary.crossing import Crossings, crossings
 from runner.analysis.boundary.properties import Property
-from runner.analysis.columns import column, facet_groups, group_places, groups, numeric_column, show
+from runner.analysis.columns import column, group_places, groups, numeric_column, show
 from runner.analysis.phase import is_log
 from runner.analysis.pooled import Spread, half_interval, pooled
 from runner.analysis.selection import require_no_other_varying
@@ -113,17 +113,24 @@ def places(
         boundary), ``ragged`` (of these), ``absent`` (seeds without) and ``reason`` (why there is no place or
         no interval).
     """
-    apart = [key for key in keys if key not in alike]
+    values = {key: column(seeds, key, "--facet") for key in keys}
+    apart = [values[key] for key in keys if key not in alike]
+    of_all = _Rows.of(seeds, log)
     rows = []
-    for _, family in facet_groups(seeds, apart):
-        spread = {change: _pooled(family[family["change"] == change], keys, log) for change in CHANGES}
-        for values, part in facet_groups(family, keys):
-            changes = [name for name in CHANGES if (part["change"] == name).any()]
+    for _, family in group_places(apart, len(seeds)):
+        combinations = [
+            (dict(zip(keys, found, strict=True)), of_all.some(np.array(family)[group]))
+            for found, group in group_places([one.iloc[family] for one in values.values()], len(family))
+        ]
+        spread = {change: _pooled([part for _, part in combinations], change) for change in CHANGES}
+        for found, part in combinations:
+            changes = [name for name in CHANGES if (part.change == name).any()]
             if not changes:
-                rows.append({**values, "seeds": 0, "absent": len(part), "reason": why_absent(part, smooth)})
+                reason = why_absent(seeds.iloc[part.places], smooth)
+                rows.append({**found, "seeds": 0, "absent": len(part.places), "reason": reason})
             for change in changes:
-                found = _over_seeds(part, change, spread[change], log, smooth)
-                rows.append({**values, "change": change, **found})
+                law = _over_seeds(seeds, part, change, spread[change], log, smooth)
+                rows.append({**found, "change": change, **law})
     columns = ["change", "place", "low", "high", "last", "first", "seeds", "ragged", "absent", "reason"]
     table = pd.DataFrame(rows, columns=[*keys, *columns])
     return table.astype({"change": object, "reason": object, **dict.fromkeys(columns[1:6], float)}).assign(
@@ -131,9 +138,40 @@ def places(
     )
 
 
-def _pooled(there: pd.DataFrame, keys: Sequence[str], log: bool) -> Spread:
+class _Rows(NamedTuple):
+    """Rows of :func:`seed_places` as arrays: pandas takes as long for four rows as for thousands.
+
+    Attributes:
+        places: Which rows they are.
+        place: Of the boundary, on the scale on which places are averaged.
+        error: How far it may be off there.
+    """
+
+    places: np.ndarray
+    seed: np.ndarray
+    change: np.ndarray
+    place: np.ndarray
+    error: np.ndarray
+    last: np.ndarray
+    first: np.ndarray
+    ragged: np.ndarray
+    where: np.ndarray
+
+    @classmethod
+    def of(cls, seeds: pd.DataFrame, log: bool) -> "_Rows":
+        last, first, error = (seeds[name].to_numpy(float) for name in ("last", "first", "error"))
+        change, where = (seeds[name].to_numpy(object) for name in ("change", "where"))
+        place, ragged = scaled(seeds["place"], log), seeds["ragged"].to_numpy(bool)
+        seed = seeds["seed"].to_numpy()
+        return cls(np.arange(len(seeds)), seed, change, place, error, last, first, ragged, where)
+
+    def some(self, rows: np.ndarray) -> "_Rows":
+        return _Rows(*(values[rows] for values in self))
+
+
+def _pooled(combinations: Sequence[_Rows], change: str) -> Spread:
     """Return the spread of seeds around the mean of their combination."""
-    return pooled(scaled(part["place"], log) for _, part in facet_groups(there, keys))
+    return pooled(part.place[part.change == change] for part in combinations)
 
 
 def scaled(values: pd.Series | np.ndarray, log: bool) -> np.ndarray:
@@ -162,31 +200,31 @@ def why_absent(seeds: pd.DataFrame, smooth: bool) -> str:
     return "; ".join(found)
 
 
-def _over_seeds(part: pd.DataFrame, change: str, spread: Spread, log: bool, smooth: bool) -> dict[str, Any]:
+def _over_seeds(
+    seeds: pd.DataFrame, part: _Rows, change: str, spread: Spread, log: bool, smooth: bool
+) -> dict[str, Any]:
     """Return what the seeds of one combination say of one end together."""
-    there = (part["change"] == change).to_numpy()
-    inside = scaled(part["place"].to_numpy()[there], log)
-    last, first = (part[name].to_numpy(float)[there] for name in ("last", "first"))
-    seeds, known = part["seed"].to_numpy(), part["seed"].to_numpy()[there]
-    count = len(set(seeds.tolist()))
-    absent = count - len(known)
-    middle, ends = float(inside.mean()), (np.nan, np.nan)
-    if len(inside) > 1:
-        half = half_interval(spread, len(inside), float(part["error"].to_numpy(float)[there].mean()))
+    there = part.some(part.change == change)
+    count = len(set(part.seed.tolist()))
+    absent = count - len(there.seed)
+    middle, ends = float(there.place.mean()), (np.nan, np.nan)
+    if len(there.seed) > 1:
+        half = half_interval(spread, len(there.seed), float(there.error.mean()))
         ends = middle - half, middle + half
-    reason = "one seed: no interval" if len(known) == 1 else None
+    reason = "one seed: no interval" if len(there.seed) == 1 else None
     if absent:
-        beyond = part[~np.isin(seeds, known)]
+        beyond = part.some(~np.isin(part.seed, there.seed))
         # Nowhere: it begins beyond the grid's end; everywhere: it began before the grid.
-        late = int((beyond["where"] == "nowhere").sum())
+        late = int((beyond.where == "nowhere").sum())
         after = late if change == "begins" else absent - late
-        ranked = np.concatenate([np.full(absent - after, -np.inf), np.sort(inside), np.full(after, np.inf)])
+        inside = np.sort(there.place)
+        ranked = np.concatenate([np.full(absent - after, -np.inf), inside, np.full(after, np.inf)])
         median = float(np.mean([ranked[(count - 1) // 2], ranked[count // 2]]))
         middle, ends = median if np.isfinite(median) else np.nan, (np.nan, np.nan)
-        reason = f"{absent} of {count} seeds: {why_absent(beyond, smooth)}"
+        reason = f"{absent} of {count} seeds: {why_absent(seeds.iloc[beyond.places], smooth)}"
     back = np.exp if log else float
     return {
         "place": float(back(middle)), "low": float(back(ends[0])), "high": float(back(ends[1])),
-        "last": float(last.min()), "first": float(first.max()), "seeds": len(known),
-        "ragged": int(part["ragged"].to_numpy(bool)[there].sum()), "absent": absent, "reason": reason,
+        "last": float(there.last.min()), "first": float(there.first.max()), "seeds": len(there.seed),
+        "ragged": int(there.ragged.sum()), "absent": absent, "reason": reason,
     }  # fmt: skip

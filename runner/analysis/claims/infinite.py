@@ -4,13 +4,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pandas as pd
 
 from runner.analysis.claims.slopes import part_of, require_widths
 from runner.analysis.claims.verdict import Check, Frames, below, within
 from runner.analysis.columns import column
 from runner.analysis.estimate import Estimate, Tables, Unsupported, over_seeds, require_seeds
+from runner.analysis.grouped import grouped, places
 from runner.analysis.limit import adjusted, gaps, mean_slope, spread_slope
+from runner.analysis.straight import LEAST_WIDTHS
 from runner.errors import UserError
 
 CLOSE = 0.05
@@ -66,13 +69,13 @@ def _mean_slope(tables: Tables) -> Estimate:
     """
 
     def statistic(part: pd.DataFrame) -> float:
-        found = part.groupby([*_LINES, "width"])["loss_adjusted"].agg(["mean", "std", "size"]).reset_index()
-        found = found[found["std"] > 0]
-        if found["width"].nunique() < 3:
+        found = grouped(part, "loss_adjusted", [*_LINES, "width"])
+        there = found.spread > 0
+        *lines, width = (key[there].astype(float) for key in found.keys)
+        if len(np.unique(width)) < LEAST_WIDTHS:
             return float("nan")
-        error = (found["std"] / found["size"] ** 0.5).to_numpy()
-        line = found.groupby(list(_LINES)).ngroup().to_numpy()
-        slope, *_ = mean_slope(found["width"].to_numpy(float), found["mean"].to_numpy(), error, line)
+        error = found.spread[there] / found.size[there] ** 0.5
+        slope, *_ = mean_slope(width, found.mean[there], error, places(lines))
         return slope
 
     rows = _gaps(tables)
@@ -92,7 +95,7 @@ def _widest(tables: Tables, name: str) -> Estimate:
     rows = rows[rows["width"] == rows["width"].max()]
 
     def statistic(part: pd.DataFrame) -> float:
-        return float(part.groupby(list(_LINES))[f"{name}_gap"].mean().abs().mean())
+        return float(np.abs(grouped(part, f"{name}_gap", _LINES).mean).mean())
 
     found = over_seeds(rows, statistic, 200)
     sampled = 2 * float(rows["sampling_error"].max())

@@ -1,6 +1,5 @@
 """The page put together: what it shows, what it leaves out, and how large it is."""
 
-import functools
 import html
 import json
 import shlex
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import vl_convert
 
 from runner.analysis.axes import largest_facets, measured_columns, natural_axes
 from runner.analysis.columns import column, groups, numeric_column, plain
@@ -21,6 +19,7 @@ from runner.analysis.selection import choose, default_facets
 from runner.errors import UserError
 from runner.schema import CELLS
 from runner.store import Store
+from runner.views.bundle import vega
 from runner.views.captions import common_words, same_parameterizations
 from runner.views.curves import FIELDS, curve_panel
 from runner.views.figures import specification, write_text
@@ -210,7 +209,7 @@ def _document(
         "subtitle": html.escape(common_words(cells, keys)),
         "style": (folder / "page.css").read_text("utf-8"),
         "script": _in_script(script()),
-        "vega": _vega(),
+        "vega": _in_script(vega("window.vegaEmbed = vegaEmbed; window.vega = vega;")),
         # No < in the data: neither the end of the script nor a comment can begin in a name.
         "data": json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
         "pictures": pictures,
@@ -222,12 +221,6 @@ def _document(
     return pieces[0] + "".join(
         parts[name] + rest for name, _, rest in (piece.partition("}}") for piece in pieces[1:])
     )
-
-
-@functools.cache
-def _vega() -> str:
-    """Return Vega, Vega-Lite and their embedding: bundled once in a process, which takes two seconds."""
-    return _in_script(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed; window.vega = vega;"))
 
 
 def _in_script(code: str) -> str:
