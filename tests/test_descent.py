@@ -8,6 +8,7 @@ from cells import DIGITS, make_cell
 from tolerance import TOLERANCE
 
 from runner import data
+from runner.data.order import Batch
 from runner.layers import ACTIVATIONS, chain, compiled_steps, parameters_of
 from runner.models import MLP
 from runner.models.descent import AutogradDescent, CompiledDescent, GraphedDescent
@@ -235,6 +236,26 @@ def test_steps_in_one_go_are_those_one_by_one(batch_size, momentum):
     assert one.recorder.tables(0.0, CPU).cells == several.recorder.tables(0.0, CPU).cells
     for path, value in one.ensemble.parameters.items():
         assert torch.equal(several.ensemble.parameters[path], value)
+
+
+@pytest.mark.skipif(compiled.who() == "torch", reason="no C compiler here, or no AVX2")
+@pytest.mark.parametrize("model", ["MLP", "ResidualMLP", "CNN", "ResNet", "Transformer"])
+@pytest.mark.parametrize("blocks", [False, True])
+def test_a_cell_is_the_same_beside_one_that_diverges(model, blocks, monkeypatch):
+    """To the last bit, though cells share their memory."""
+    if blocks:
+        monkeypatch.setattr(compiled_steps, "block_of", lambda *_: 5)
+    changes = {"model": {"_target_": f"runner.models.{model}", "activation": "gelu"}, **IMAGES, "width": 8}
+    lost, cell = (make_cell(**changes, lr=lr, seed=seed) for seed, lr in enumerate((1e300, 0.1)))
+    alone, beside = run_of([cell]), run_of([lost, cell])
+    for run in (alone, beside):
+        run.descent = descent_of(run.start, run.optimizer)
+        assert isinstance(run.descent, CompiledDescent)
+        run.descent.several([Batch()] * 5)
+    parameters = beside.ensemble.parameters
+    assert not all(value[0].isfinite().all() for value in parameters.values())
+    for path, value in alone.ensemble.parameters.items():
+        assert torch.equal(parameters[path][1], value[0])
 
 
 def test_plain_descent_forms_no_gradient(monkeypatch):

@@ -24,7 +24,10 @@ def convolution(
 
     Args:
         side: Of a patch, odd.
-        onto: As of :meth:`linear`; so is the next.
+        onto: As of :meth:`runner.layers.Lowering.linear`; so is the next.
+
+    Raises:
+        CannotLower: If there is a bias, or kernels or margins are none that compiled code takes.
     """
     weight: Tensor = layer.weight.detach()  # type: ignore[operator]
     outs, channels = weight.shape[1:3]

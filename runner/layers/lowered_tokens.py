@@ -141,9 +141,8 @@ def last(lowering: Lowering, x: Value) -> Value:
         lowering.release(y.gradient)
         part, steps = out[:, count - 1 :: count], list[Step]()
         if not add:
-            steps.append(
-                Blend("itself", out, lowering.like.new_zeros(1, *out.shape[1:]).expand_as(out), keep=0.0)
-            )
+            nothing = lowering.beside(*out.shape[1:])
+            steps.append(Blend("itself", out, nothing, keep=0.0))
         return [*steps, Blend("itself", part, y.gradient.room)]
 
     if x.slope is not None:

@@ -143,7 +143,7 @@ class Lowering:
         return Value(kept, x.gradient, x.slope, image=x.image)
 
     def contribution(self, x: Value, right: Tensor) -> tuple[Tensor, bool, list[Step]]:
-        """Return the same, and what comes later, where ``right`` is read meanwhile and is the same room."""
+        """Do as :meth:`contribute` while ``right`` is read: what has to be added to it is so later."""
         out, add = self.contribute(x)
         if out is not right:
             return out, add, []

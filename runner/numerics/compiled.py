@@ -63,7 +63,13 @@ def function_of(dtype: torch.dtype) -> Callable[..., None] | None:
     if code is None or dtype not in _NAMES:
         return None
     function = getattr(code, _NAMES[dtype])
-    function.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 3, ctypes.c_void_p, ctypes.c_int64]
+    function.argtypes = [
+        ctypes.c_void_p,
+        *[ctypes.c_int64] * 3,
+        ctypes.c_void_p,
+        ctypes.c_int64,
+        ctypes.c_void_p,
+    ]
     function.restype = None
     return cast("Callable[..., None]", function)
 

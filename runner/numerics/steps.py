@@ -9,6 +9,7 @@ import ctypes
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from jaxtyping import Float64
 from torch import Tensor
 
@@ -60,6 +61,8 @@ class Program:
                     # Only products take strides between columns.
                     assert isinstance(operation, Operation) or 1 in (value.shape[-1], value.stride(-1))
         self._function, self._cells = function, len(out)
+        # Of the widest vectors that the code may be compiled for.
+        self._panel = torch.empty(4 * _VECTOR_BYTES * max(map(_summed, operations)), dtype=torch.uint8)
         self._records = (_Record * len(operations))(*map(_record, operations))
 
     def bind(self, place: int, **operands: Tensor) -> None:
@@ -75,7 +78,9 @@ class Program:
             table: What operations multiply by at each step; needed where one names a column.
         """
         rows, width = (None, 0) if table is None else (table.data_ptr(), table.shape[1])
-        self._function(self._records, len(self._records), self._cells, steps, rows, width)
+        self._function(
+            self._records, len(self._records), self._cells, steps, rows, width, self._panel.data_ptr()
+        )
 
 
 _WHOLE = (
@@ -95,10 +100,24 @@ for _name, _count in _STRIDES.items():
     _FIELDS += [(_name, ctypes.c_void_p), *((f"{_name}_{axis}", ctypes.c_int64) for axis in range(_count))]
 
 
+_VECTOR_BYTES = 64
+
+
 class _Record(ctypes.Structure):
     """An operation as ``steps.c`` reads it."""
 
     _fields_ = _FIELDS
+
+
+def _summed(operation: Step) -> int:
+    """Return how many numbers an operation's products sum over at most."""
+    if isinstance(operation, Operation):
+        return operation.left.shape[2]
+    if isinstance(operation, Convolve):
+        return operation.inner * operation.side
+    if isinstance(operation, Attend | AttendBack):
+        return max(operation.inner, operation.positions)
+    return operation.breadth if isinstance(operation, ConvolveBack) else 1
 
 
 def _record(operation: Step) -> _Record:

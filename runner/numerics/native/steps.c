@@ -70,9 +70,9 @@ typedef REAL VECTOR __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REA
 typedef WHOLE MASK __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
 
 enum NAMED(kind) {
-    NAMED(PRODUCT), NAMED(CONVOLVE), NAMED(CONVOLVE_BACK), NAMED(TRANSPOSE), NAMED(PICK), NAMED(REPEAT), NAMED(SQUARED), NAMED(ENTROPY), NAMED(NORM), NAMED(NORM_BACK),
-    NAMED(ATTEND), NAMED(ATTEND_BACK), NAMED(RELU), NAMED(GELU), NAMED(TANH), NAMED(ERF), NAMED(ITSELF), NAMED(SQUARE),
-    NAMED(SIGN), NAMED(RATIO), NAMED(TIMES), NAMED(GATE)
+    NAMED(PRODUCT), NAMED(CONVOLVE), NAMED(CONVOLVE_BACK), NAMED(TRANSPOSE), NAMED(PICK), NAMED(REPEAT), NAMED(SQUARED),
+    NAMED(ENTROPY), NAMED(NORM), NAMED(NORM_BACK), NAMED(ATTEND), NAMED(ATTEND_BACK), NAMED(RELU), NAMED(GELU),
+    NAMED(TANH), NAMED(ERF), NAMED(ITSELF), NAMED(SQUARE), NAMED(SIGN), NAMED(RATIO), NAMED(TIMES), NAMED(GATE)
 };
 
 /* What is done for every cell and step; a null pointer leaves that out. Strides count numbers, rows of all but the `left`
@@ -168,18 +168,12 @@ static void NAMED(carry_out)(const OPERATION *does, const NOW *now)
     }
 }
 
-/* Cell by cell all steps, each all operations in order: what one has written is still in the caches for the next. */
+/* Cell by cell all steps, each all operations in order: what one has written is still in the caches for the next. There
+   is room in `panel` for four vectors of each number that a product sums over. */
 void NAMED(run)(
-    const OPERATION *operations, int64_t count, int64_t cells, int64_t steps, const double *table, int64_t width)
+    const OPERATION *operations, int64_t count, int64_t cells, int64_t steps, const double *table, int64_t width,
+    REAL *panel)
 {
-    int64_t inner = 1;
-    for (int64_t i = 0; i < count; i++) {
-        const OPERATION *does = operations + i;
-        int64_t summed = does->kind == NAMED(CONVOLVE_BACK) ? does->breadth : does->inner * (does->side + !does->side);
-        if (summed > inner) inner = summed;
-        if (does->positions > inner) inner = does->positions;
-    }
-    REAL panel[inner * 4 * LANES];
     NOW now = {.panel = panel};
     for (now.cell = 0; now.cell < cells; now.cell++)
         for (now.step = 0; now.step < steps; now.step++) {
