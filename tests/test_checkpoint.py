@@ -19,6 +19,7 @@ from stores import WRITTEN
 
 import runner
 from runner import cli, preemption
+from runner.models import descent
 from runner.preemption import Stopped
 from runner.schema import KEYS
 from runner.training import run, train
@@ -63,6 +64,12 @@ def values(tables):
     drop = ("train_seconds",)
     rows = [{k: v for k, v in row.items() if k not in drop} for row in tables.cells]
     return json.dumps([rows, tables.trace, tables.layers])
+
+
+@pytest.fixture(autouse=True)
+def one_by_one(monkeypatch):
+    """Runs are stopped between any two steps here, also those that compiled code takes together."""
+    monkeypatch.setattr(descent, "AT_ONCE", 1)
 
 
 class StopAt:

@@ -51,7 +51,7 @@ def test_the_pointer_shows_the_point_and_the_line(visit):
     tooltip = visit.page.wait_for_selector("#vg-tooltip-element.visible").inner_text()
     assert re.search(r"parameterization\W+mup", tooltip)
     assert re.search(r"width\W+64", tooltip)
-    assert re.search(r"seeds\W+0 crossover, 1 crossover", tooltip)
+    assert re.search(r"seeds\W+seed 0: crossover; seed 1: crossover", tooltip)
     visit.page.mouse.move(*visit.place_of(panel="mup", x=32, y=0.001))
     visit.page.wait_for_function(
         "() => document.querySelector('#vg-tooltip-element').innerText.includes('untrained: not yet (2 of 2')"

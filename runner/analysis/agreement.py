@@ -18,7 +18,7 @@ STEP = 0.5
 TWOFOLD = 1.0
 """Doublings over the whole range of a key up to which a rate is said to stay put, as claim C16 has it."""
 WITHIN = f"within {NEAR:g}"
-"""The verdict where an interval does not hold theory's slope, and comes as near as a limit asks for."""
+"""The verdict where an interval does not hold theory's slope, which is as near as a limit asks for."""
 VERDICTS = ("verdict", "because")
 """Columns of a verdict and of its reason."""
 _EQUAL = 1e-6
@@ -46,10 +46,10 @@ def beside_theory(row: Mapping[str, Any], rivals: Iterable[float], doubt: str | 
     """Return whether a measured slope is theory's.
 
     A slope agrees if its 95 % interval holds theory's and no rival. Theory's slope is that of a limit, and
-    seeds do not know how far the measured range is from it: an interval that only comes up to :data:`NEAR`
-    to it, as in the claims, and holds no rival is :data:`WITHIN`. It disagrees if all of the interval is
-    further off. It cannot tell if the interval holds a rival too, if there is none, or where something makes
-    the slope no single number.
+    seeds do not know how far the measured range is from it: a slope that is itself within :data:`NEAR` of it
+    and whose interval holds no rival is :data:`WITHIN`. It disagrees if it is further off and the interval
+    leaves theory's out. It cannot tell if the interval holds a rival too, if there is none, or where
+    something makes the slope no single number.
 
     Args:
         row: ``slope``, ``low``, ``high`` and ``theory``.
@@ -61,13 +61,14 @@ def beside_theory(row: Mapping[str, Any], rivals: Iterable[float], doubt: str | 
         return NOTHING
     if low is None or high is None or not math.isfinite(high - low):
         return Verdict("cannot tell", "no interval")
-    near = Verdict("agrees" if low - _SHOWN <= theory <= high + _SHOWN else WITHIN)
+    holds = low - _SHOWN <= theory <= high + _SHOWN
+    near = Verdict("agrees" if holds else WITHIN)
     if max(theory - low, high - theory) <= NEAR:
         return near
     if doubt is not None:
         return Verdict("cannot tell", doubt)
     rivals = tuple(rivals)
-    if low <= theory + NEAR and high >= theory - NEAR:
+    if holds or abs(slope - theory) <= NEAR:
         held = [f"{rival:.3g}" for rival in rivals if low <= rival <= high]
         return Verdict("cannot tell", f"the interval holds {' and '.join(held)}, too") if held else near
     nearest = min((theory, *rivals), key=lambda one: abs(one - slope))

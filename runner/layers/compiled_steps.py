@@ -12,7 +12,7 @@ from torch import Tensor
 
 from runner.layers.lowered import Blocks, Update, Value
 from runner.layers.lowering import Lowering
-from runner.numerics.operations import Loss, Pick, Repeat, Step
+from runner.numerics.operations import Convolve, Loss, Operation, Pick, Repeat, Step
 from runner.numerics.steps import Program
 
 BLOCK_BYTES = 1 << 20
@@ -50,6 +50,9 @@ class CompiledSteps:
         features: Of a sample.
         samples: Of a batch.
         loss: Its name.
+
+    Attributes:
+        multiplications: Of a step of one cell.
     """
 
     def __init__(
@@ -58,6 +61,8 @@ class CompiledSteps:
         self._network, self._like, self._features, self._samples = network, like, features, samples
         self._loss, self._update = loss, update
         self._block = block_of(network, like, features, samples)
+        one = _alone(network, like, features)
+        self.multiplications = 3 * samples * sum(map(_multiplications, one.forward))
         self._program: Program | None = None
         self._losses: list[int] = []
         self._picks: list[tuple[int, int, int]] = []
@@ -159,13 +164,25 @@ def block_of(network: Network, like: Tensor, features: int, samples: int) -> int
     Raises:
         CannotLower: If the network has no compiled form.
     """
+    one = _alone(network, like, features)
+    blocks = -(-samples * one.numbers * like.element_size() // BLOCK_BYTES)
+    return -(-samples // blocks)
+
+
+def _alone(network: Network, like: Tensor, features: int) -> Lowering:
+    """Return the operations of a block of one sample."""
     one = Lowering(like, 1, None, Blocks())
     outputs = network(one, Value(one.room(1, features), None))
     assert outputs.gradient is not None
     outputs.gradient.room, outputs.gradient.begun = one.room(*outputs.rows.shape[1:]), True
     one.backward()
-    blocks = -(-samples * one.numbers * like.element_size() // BLOCK_BYTES)
-    return -(-samples // blocks)
+    return one
+
+
+def _multiplications(step: Step) -> int:
+    if not isinstance(step, Operation | Convolve):
+        return 0
+    return step.out.shape[1] * step.right.shape[1] * step.right.shape[2]
 
 
 def _tables(task: Task) -> list[Float[Tensor, "#cell sample column"]]:

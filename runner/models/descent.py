@@ -23,7 +23,9 @@ _WARM_UP = 3
 
 
 AT_ONCE = 16
-"""Steps that compiled code takes in one go; losses are followed, and signals heard, after them."""
+"""Steps that compiled code takes in one go at most; losses are followed, and signals heard, after them."""
+_HEARD = 2e10
+"""Multiplications of a pack until then: some seconds on an old core."""
 
 
 class Descent:
@@ -155,8 +157,6 @@ class CompiledDescent(Descent):
         optimizer: One that has compiled steps.
     """
 
-    at_once = AT_ONCE
-
     def __init__(self, ensemble: Ensemble, optimizer: Optimizer, origin: Origin) -> None:
         self._ensemble, self.optimizer, self._origin = ensemble, optimizer, origin
         model: Any = ensemble.model
@@ -168,6 +168,8 @@ class CompiledDescent(Descent):
             model.lower, ensemble.gamma, inputs.shape[2], shape.batch_size or inputs.shape[1], shape.loss,
             _Update(optimizer, ensemble.parameters),
         )  # fmt: skip
+        work = len(ensemble.cells) * self._steps.multiplications
+        self.at_once = max(1, min(AT_ONCE, int(_HEARD // max(work, 1))))
 
     @torch.no_grad()
     def several(self, batches: Sequence[Batch]) -> Float[Tensor, "step cell"]:

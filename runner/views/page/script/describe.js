@@ -68,7 +68,7 @@ function pointRows(point, state) {
   const first = point.cells[0];
   const { step } = state;
   const seeds = point.cells.map(
-    (cell) => `${data.cells.seed[cell]} ${regimeOf(cell, step)}${whyOf(cell, step)}`,
+    (cell) => `seed ${data.cells.seed[cell]}: ${regimeOf(cell, step)}${whyOf(cell, step)}`,
   );
   const names = [state.color, ...data.curves.measures.slice(0, TOLD)];
   const told = numbersOf(point, step).filter(([name]) => names.includes(name));
@@ -77,7 +77,7 @@ function pointRows(point, state) {
     [axes.x, shown(points.x[point.id])],
     [axes.y, shown(points.y[point.id])],
     ["regime", agreement(point, step)],
-    ["seeds", seeds.length > 6 ? `${seeds.length}` : seeds.join(", ")],
+    ["seeds", seeds.length > 6 ? `${seeds.length}` : seeds.join("; ")],
     ...told.map(([name, value, range]) => [wordsOf(name), range ? `${value} (${range})` : value]),
   ];
 }
