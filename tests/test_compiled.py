@@ -172,7 +172,8 @@ def test_a_chain_descends_as_its_plain_form(function, loss, task, blocks, monkey
                         table[step] * rates[path] * (gradient.factor * gradient.left @ gradient.right)
                     )
         for path, weight in others.items():
-            torch.testing.assert_close(weight, parameters[path], rtol=1e-11, atol=1e-13)
+            size = parameters[path].abs().max().item()  # that of what rounds in a sum
+            torch.testing.assert_close(weight, parameters[path], rtol=1e-11, atol=1e-12 * size)
 
 
 @needs_compiler

@@ -103,13 +103,13 @@ def close(actual, expected, rel=1e-9):
 
 def test_what_a_pass_dispatches_and_writes_is_counted():
     settings, dataset, _, _ = CASES["transformer"]
-    shapes = [inspect(make_cell(width=8, depth=depth, model=settings, data=dataset)) for depth in (1, 2, 3)]
+    clipped = {"_target_": "runner.optim.SGD", "clip": 1.0}  # by autograd
+    keys = {"model": settings, "data": dataset, "optimizer": clipped}
+    shapes = [inspect(make_cell(width=8, depth=depth, **keys)) for depth in (1, 2, 3)]
     for counted in ([shape.calls for shape in shapes], [shape.written for shape in shapes]):
         assert counted[0] > 0
         assert counted[2] - counted[1] == counted[1] - counted[0] > 0
-    narrow, wide = (
-        inspect(make_cell(width=width, depth=1, model=settings, data=dataset)) for width in (8, 16)
-    )
+    narrow, wide = (inspect(make_cell(width=width, depth=1, **keys)) for width in (8, 16))
     assert narrow.calls == wide.calls
     assert narrow.written < wide.written < 4 * narrow.written
 
