@@ -23,7 +23,7 @@ from runner.layers.base import (
 )
 from runner.layers.branch import Branch
 from runner.layers.chain import DenseChain, Product
-from runner.layers.compiled_steps import CompiledSteps, Task, block_of
+from runner.layers.compiled_steps import CompiledSteps, Task, of_one_sample
 from runner.layers.contraction import Pairing
 from runner.layers.convolution import Conv2d
 from runner.layers.dense import Embedding, Linear
@@ -78,7 +78,6 @@ __all__ = [
     "Update",
     "Value",
     "allocate",
-    "block_of",
     "factors",
     "factors_by_output",
     "followed",
@@ -92,6 +91,7 @@ __all__ = [
     "kernel_weights",
     "layers_of",
     "lower_all",
+    "of_one_sample",
     "parameter_count",
     "parameters_of",
     "per_cell",

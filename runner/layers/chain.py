@@ -25,6 +25,7 @@ from torch import Tensor
 from runner.layers.activation import Nonlinearity
 from runner.layers.base import per_cell
 from runner.layers.dense import Linear
+from runner.layers.lowering import common_factor
 
 _MODERATE = 2.0**20
 """Factor by which features may be off while others are kept back: far from what float32 cannot hold."""
@@ -69,7 +70,7 @@ class DenseChain:
         scale = scales("weight")
         if function.homogeneous and not any(layer.has_bias for layer in layers):
             scale = postponed(scale)
-        self._scales = [_common(factor) for factor in scale]
+        self._scales = [common_factor(factor) for factor in scale]
         self._bias_scales = scales("bias")
 
         self._before = [self._room(weight, samples) for weight in self._weights]
@@ -161,9 +162,3 @@ def postponed(scales: Sequence[Float[Tensor, "cell 1 1"]]) -> list[Float[Tensor,
             kept.append(carried)
             carried = torch.ones_like(scale)
     return kept
-
-
-def _common(scale: Float[Tensor, "cell 1 1"]) -> tuple[float, Tensor | None]:
-    """Return a factor that all cells share, which products take at no cost, or 1 and the cells' own."""
-    first = scale.flatten()[0]
-    return (float(first), None) if bool((scale == first).all()) else (1.0, scale)

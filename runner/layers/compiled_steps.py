@@ -58,10 +58,10 @@ class CompiledSteps:
     def __init__(
         self, network: Network, like: Tensor, features: int, samples: int, loss: str, update: Update
     ) -> None:
-        self._network, self._like, self._features, self._samples = network, like, features, samples
+        self._network, self._like, self._samples = network, like, samples
         self._loss, self._update = loss, update
-        self._block = block_of(network, like, features, samples)
-        one = _alone(network, like, features)
+        one = of_one_sample(network, like, features)
+        self._block = block_of(one, samples)
         self.multiplications = 3 * samples * sum(map(_multiplications, one.forward))
         self._program: Program | None = None
         self._losses: list[int] = []
@@ -85,17 +85,17 @@ class CompiledSteps:
             The loss of every cell before each step.
         """
         losses = self._like.new_empty(len(table), len(self._like))
-        moved = places is not None
+        moved = None if places is None else places.contiguous()
         if places is None and self._block < self._samples:
             places = torch.arange(self._samples).expand(1, len(self._like), -1)
         if self._program is None:
             self._program = self._fitting(task, losses, places)
         for place in self._losses:
             self._program.bind(place, total=losses)
-        if moved and places is not None:
+        if moved is not None:
             tables = _tables(task)
             for place, operand, first in self._picks:
-                self._program.bind(place, left=tables[operand], places=places.contiguous()[..., first:])
+                self._program.bind(place, left=tables[operand], places=moved[..., first:])
         self._program.run(len(table), table)
         return losses
 
@@ -158,19 +158,27 @@ class CompiledSteps:
         return [*picks, *lowering.forward, loss, *lowering.backward()]
 
 
-def block_of(network: Network, like: Tensor, features: int, samples: int) -> int:
+def block_of(one: Lowering, samples: int) -> int:
     """Return how many samples are in a block of a batch.
+
+    Args:
+        one: As :func:`of_one_sample` returns it.
+        samples: Of the batch.
+    """
+    blocks = -(-samples * one.numbers * one.like.element_size() // BLOCK_BYTES)
+    return -(-samples // blocks)
+
+
+def of_one_sample(network: Network, like: Tensor, features: int) -> Lowering:
+    """Return the operations of a block of one sample.
+
+    Args:
+        like: Has a ``cell`` axis, the dtype and the device.
+        features: Of the sample.
 
     Raises:
         CannotLower: If the network has no compiled form.
     """
-    one = _alone(network, like, features)
-    blocks = -(-samples * one.numbers * like.element_size() // BLOCK_BYTES)
-    return -(-samples // blocks)
-
-
-def _alone(network: Network, like: Tensor, features: int) -> Lowering:
-    """Return the operations of a block of one sample."""
     one = Lowering(like, 1, None, Blocks())
     outputs = network(one, Value(one.room(1, features), None))
     assert outputs.gradient is not None

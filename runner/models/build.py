@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from runner.data import Tokens
 from runner.errors import UserError
 from runner.grid.instantiate import call
-from runner.layers import CannotLower, block_of
+from runner.layers import CannotLower, of_one_sample
 from runner.models.torch_module import TorchModule
 from runner.models.transformer import Transformer
 
@@ -45,14 +45,13 @@ def is_built_in(model: nn.Module) -> bool:
     return type(model).__module__.startswith("runner.models.") and not isinstance(model, TorchModule)
 
 
-def has_compiled_form(model: nn.Module, inputs: Sequence[int], samples: int) -> bool:
+def has_compiled_form(model: nn.Module, inputs: Sequence[int]) -> bool:
     """Say whether compiled code takes whole steps of a model, with or without cells.
 
     A class derived from one of ours may compute something else.
 
     Args:
         inputs: Shape of a sample.
-        samples: Of a batch.
     """
     known: Any = model
     if not (is_built_in(model) and hasattr(model, "lower")):
@@ -60,7 +59,7 @@ def has_compiled_form(model: nn.Module, inputs: Sequence[int], samples: int) -> 
     like = next(model.parameters())
     features = known.flat(like.new_empty(1, 1, *inputs)).shape[2]
     try:
-        block_of(known.lower, like, features, samples)
+        of_one_sample(known.lower, like, features)
     except CannotLower:
         return False
     return True

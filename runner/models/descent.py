@@ -75,10 +75,9 @@ def descent_on(
     if origin is None:
         origin = ensemble.origin
     descent: Descent
-    inputs = ensemble.inputs["train"]
-    batch = inputs.shape[2:], ensemble.cells[0].batch_size or inputs.shape[1]
+    inputs = ensemble.inputs["train"].shape[2:]
     # A class derived from it may compute something else.
-    if has_compiled_steps(type(optimizer), vars(optimizer)) and has_compiled_form(model, *batch):
+    if has_compiled_steps(type(optimizer), vars(optimizer)) and has_compiled_form(model, inputs):
         descent = CompiledDescent(ensemble, optimizer, origin)
     elif type(model) is not MLP or optimizer.clip is not None:
         descent = AutogradDescent(ensemble, optimizer, origin)

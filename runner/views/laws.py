@@ -16,8 +16,8 @@ BY_PROFILE = "95 % intervals by profile likelihood, as many pieces as the correc
 """What is said of the intervals of a law that may break."""
 AGREEMENT = (
     "agrees: the 95 % interval holds theory's slope, which is that of a limit, and none of another regime; "
-    f"{WITHIN}: it only comes so near; disagrees: it stays further off; cannot tell: it holds another "
-    "regime's, too, or the points give no single slope"
+    f"{WITHIN}: it leaves theory's out, but the slope is so near; disagrees: the slope is further off; "
+    "cannot tell: the interval holds another regime's, too, or the points give no single slope"
 )
 """What is said of verdicts beside theory."""
 BENT = "!"
@@ -27,8 +27,8 @@ BENT_WORDS = (
     "and the interval knows of seeds alone"
 )
 SCALING_RULE = (
-    f"agrees: the 95 % interval holds theory's slope and no other regime's; {WITHIN}: it only comes so near; "
-    f"{BENT}: {NOT_STRAIGHT}"
+    f"agrees: the 95 % interval holds theory's slope and no other regime's; {WITHIN}: it leaves theory's "
+    f"out, but the slope is so near; {BENT}: {NOT_STRAIGHT}"
 )
 """The same in short, for a heading that stays in view."""
 FITTED = {"strokeWidth": 1.4}
