@@ -11,7 +11,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -27,18 +27,17 @@ SWITCH = "RUNNER_COMPILED"
 LARGEST = 1 << 16
 """Numbers in a matrix beyond which torch is as fast, which arranges large ones for the caches."""
 
-_FOLDER = Path(__file__).with_name("native")
-_SOURCE = _FOLDER / "steps.c"
+_SOURCE = Path(__file__).with_name("native") / "steps.c"
 FLAGS = ("-O2", "-march=native", "-fno-math-errno", "-shared", "-fPIC")
-_LIBRARIES = ("-lm",)
 """Of the compiler; without -ffast-math, under which NaN may be lost."""
+_LIBRARIES = ("-lm",)
 _SECONDS = 60
-_NAMES = {torch.float32: "run_float32", torch.float64: "run_float64"}
+_BITS = {torch.float32: 32, torch.float64: 64}
 
 
 def who() -> str:
     """Return who multiplies small matrices here, for the record of a launch: ``runner`` or ``torch``."""
-    return "torch" if library() is None else "runner"
+    return "torch" if library(32) is None else "runner"
 
 
 def takes(matrix: Tensor) -> bool:
@@ -59,10 +58,10 @@ def takes(matrix: Tensor) -> bool:
 @lru_cache(maxsize=4)
 def function_of(dtype: torch.dtype) -> Callable[..., None] | None:
     """Return what carries out operations on numbers of a type; its arguments are those of `run` in C."""
-    code = library()
-    if code is None or dtype not in _NAMES:
+    code = library(_BITS[dtype]) if dtype in _BITS else None
+    if code is None:
         return None
-    function = getattr(code, _NAMES[dtype])
+    function = code.run
     function.argtypes = [
         ctypes.c_void_p,
         *[ctypes.c_int64] * 3,
@@ -74,29 +73,33 @@ def function_of(dtype: torch.dtype) -> Callable[..., None] | None:
     return cast("Callable[..., None]", function)
 
 
-@lru_cache(maxsize=1)
-def library() -> ctypes.CDLL | None:
-    """Return the compiled code, from the cache of this processor or compiled now; null where it cannot be."""
+@lru_cache(maxsize=2)
+def library(bits: int) -> ctypes.CDLL | None:
+    """Return the compiled code for numbers of so many bits; null where it cannot be compiled.
+
+    It comes from the cache of this processor, or is compiled now.
+    """
     compiler = shutil.which(os.environ.get("CC") or "cc")
     if compiler is None or os.environ.get(SWITCH) == "0" or platform.machine() not in {"x86_64", "AMD64"}:
         return None
     with suppress(OSError, subprocess.SubprocessError):
-        sources = [path.read_text("utf-8") for path in sorted(_FOLDER.iterdir())]
-        key = "\n".join([*sources, compiler, *FLAGS, processor_name(), processor_features()])
+        flags = (*FLAGS, f"-DREAL_BITS={bits}")
+        sources = [path.read_text("utf-8") for path in sorted(_SOURCE.parent.glob("*.[ch]"))]
+        key = "\n".join([*sources, compiler, *flags, processor_name(), processor_features()])
         path = cache_folder() / f"products-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
         if not path.is_file():
-            _compile(compiler, path)
+            _compile([compiler, *flags], path)
         return ctypes.CDLL(str(path))
     return None
 
 
-def _compile(compiler: str, path: Path) -> None:
+def _compile(command: Sequence[str], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Several processes may compile at once; each replaces the file by the same.
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / path.name
-        command = [compiler, *FLAGS, "-o", str(made), str(_SOURCE), *_LIBRARIES]
-        subprocess.run(command, check=True, capture_output=True, timeout=_SECONDS)
+        line = [*command, "-o", str(made), str(_SOURCE), *_LIBRARIES]
+        subprocess.run(line, check=True, capture_output=True, timeout=_SECONDS)
         made.replace(path)
 
 

@@ -1,16 +1,16 @@
 /* Batches and losses, sample by sample. */
 
-static void NAMED(transpose)(const OPERATION *does, int64_t cell)
+static void transpose(const OPERATION *does, int64_t cell)
 {
     const REAL *from = does->left + cell * does->left_cell;
     REAL *to = does->out + cell * does->out_cell;
     int64_t whole = does->columns / LANES * LANES;
-    NAMED(transposed)(from, whole, does->rows, does->left_row, to, does->out_row);
+    transposed(from, whole, does->rows, does->left_row, to, does->out_row);
     for (int64_t i = 0; i < does->rows; i++)
         for (int64_t j = whole; j < does->columns; j++) to[i * does->out_row + j] = from[j * does->left_row + i];
 }
 
-static void NAMED(pick)(const OPERATION *does, const NOW *now)
+static void pick(const OPERATION *does, const NOW *now)
 {
     int64_t cell = now->cell, first = now->place * does->rows;
     const int64_t *places = does->places + now->step * does->places_step + cell * does->places_cell + first;
@@ -21,7 +21,7 @@ static void NAMED(pick)(const OPERATION *does, const NOW *now)
 }
 
 /* The loss of a row, and its gradient with respect to f. */
-static double NAMED(squared)(const REAL *f, const REAL *y, int64_t columns, REAL *gradient)
+static double squared(const REAL *f, const REAL *y, int64_t columns, REAL *gradient)
 {
     double sum = 0;
     for (int64_t j = 0; j < columns; j++) {
@@ -31,7 +31,7 @@ static double NAMED(squared)(const REAL *f, const REAL *y, int64_t columns, REAL
     return sum / 2;
 }
 
-static double NAMED(entropy)(const REAL *f, const REAL *y, int64_t columns, REAL *gradient)
+static double entropy(const REAL *f, const REAL *y, int64_t columns, REAL *gradient)
 {
     if (columns == 1) {
         REAL side = y[0] > 0 ? -1 : y[0] < 0, z = side * f[0], small = exp(-fabs(z));
@@ -49,7 +49,7 @@ static double NAMED(entropy)(const REAL *f, const REAL *y, int64_t columns, REAL
     return log(sum) + (most - f[class]);
 }
 
-static void NAMED(loss)(const OPERATION *does, const NOW *now)
+static void loss(const OPERATION *does, const NOW *now)
 {
     int64_t columns = does->columns, cell = now->cell;
     REAL scale = does->each[cell * does->each_cell], samples = (REAL)does->inner, f[columns];
@@ -61,7 +61,7 @@ static void NAMED(loss)(const OPERATION *does, const NOW *now)
         const REAL *y = does->above + cell * does->above_cell + i * does->above_row;
         REAL *out = does->out + cell * does->out_cell + i * does->out_row;
         for (int64_t j = 0; j < columns; j++) f[j] = (does->right ? raw[j] - offset[j] : raw[j]) / scale;
-        sum += does->kind == NAMED(SQUARED) ? NAMED(squared)(f, y, columns, out) : NAMED(entropy)(f, y, columns, out);
+        sum += does->kind == SQUARED ? squared(f, y, columns, out) : entropy(f, y, columns, out);
         for (int64_t j = 0; j < columns; j++) out[j] = out[j] / samples / scale;
     }
     *total = (REAL)((now->block ? *total : 0) + sum / samples);

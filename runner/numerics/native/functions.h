@@ -1,7 +1,7 @@
 /* Nonlinearities and their derivatives. */
 
 /* exp of what is not above 0: with x = n log(2) + r, 2^n times the series of r; 0 where that is no normal number. */
-INLINED VECTOR NAMED(exponential)(VECTOR x)
+INLINED VECTOR exponential(VECTOR x)
 {
     const REAL log_2 = (REAL)0.693145751953125, rest = (REAL)1.42860682030941723212e-6; /* a few bits, and the others */
     const REAL shift = (REAL)((WHOLE)3 << (FRACTION_BITS - 1)); /* added and taken away again, it rounds */
@@ -15,7 +15,7 @@ INLINED VECTOR NAMED(exponential)(VECTOR x)
 }
 
 /* In float64 the functions of the C library, in float32 N. Juffa's polynomials, with an exponential far from 0. */
-INLINED VECTOR NAMED(error_function)(VECTOR x)
+INLINED VECTOR error_function(VECTOR x)
 {
     VECTOR s = x * x, t = SIZE(x), near = (VECTOR){0} - 5.96761703e-4f, far = t * -1.72853470e-5f + 3.83197126e-4f;
     if (sizeof(REAL) == sizeof(double)) {
@@ -32,12 +32,12 @@ INLINED VECTOR NAMED(error_function)(VECTOR x)
     far = far * t - 6.34846687e-1f;
     far = far * t - 1.28717512e-1f;
     far = far * t - t;
-    return WHERE(t > 0.927734375f, WITH_SIGN_OF(1 - NAMED(exponential)(far), x), near * x + x);
+    return WHERE(t > 0.927734375f, WITH_SIGN_OF(1 - exponential(far), x), near * x + x);
 }
 
-INLINED VECTOR NAMED(hyperbolic_tangent)(VECTOR x)
+INLINED VECTOR hyperbolic_tangent(VECTOR x)
 {
-    VECTOR s = x * x, t = SIZE(x), small = NAMED(exponential)(-2 * t), near = (VECTOR){0} + 1.57394409e-2f;
+    VECTOR s = x * x, t = SIZE(x), small = exponential(-2 * t), near = (VECTOR){0} + 1.57394409e-2f;
     if (sizeof(REAL) == sizeof(double)) {
         for (int lane = 0; lane < LANES; lane++) x[lane] = tanh(x[lane]);
         return x;
@@ -49,28 +49,28 @@ INLINED VECTOR NAMED(hyperbolic_tangent)(VECTOR x)
     return WHERE(t > 0.55f, WITH_SIGN_OF((1 - small) / (1 + small), x), near * x + x);
 }
 
-INLINED VECTOR NAMED(function)(int64_t kind, VECTOR x, VECTOR *slope)
+INLINED VECTOR function_of(int64_t kind, VECTOR x, VECTOR *slope)
 {
     VECTOR value;
     switch (kind) {
-    case NAMED(RELU):
+    case RELU:
         *slope = (VECTOR)((MASK)((VECTOR){0} + 1) & ~(MASK)(x <= 0));
         return (VECTOR)((MASK)x & ~(MASK)(x <= 0));
-    case NAMED(GELU):
-        value = NAMED(error_function)(x * (REAL)0.70710678118654752440) * (REAL)0.5 + (REAL)0.5;
-        *slope = x * NAMED(exponential)(x * x * (REAL)-0.5) * (REAL)0.39894228040143267794 + value;
+    case GELU:
+        value = error_function(x * (REAL)0.70710678118654752440) * (REAL)0.5 + (REAL)0.5;
+        *slope = x * exponential(x * x * (REAL)-0.5) * (REAL)0.39894228040143267794 + value;
         return x * value;
-    case NAMED(TANH):
-        value = NAMED(hyperbolic_tangent)(x);
+    case TANH:
+        value = hyperbolic_tangent(x);
         *slope = 1 - value * value;
         return value;
     default:
-        *slope = NAMED(exponential)(-(x * x)) * (REAL)1.12837916709551257390;
-        return NAMED(error_function)(x);
+        *slope = exponential(-(x * x)) * (REAL)1.12837916709551257390;
+        return error_function(x);
     }
 }
 
-INLINED void NAMED(curve_of)(int64_t kind, const OPERATION *does, int64_t cell)
+INLINED void curve_of(int64_t kind, const OPERATION *does, int64_t cell)
 {
     int64_t columns = does->columns;
     for (int64_t i = 0; i < does->rows; i++) {
@@ -78,19 +78,19 @@ INLINED void NAMED(curve_of)(int64_t kind, const OPERATION *does, int64_t cell)
         REAL *out = does->out + cell * does->out_cell + i * does->out_row;
         REAL *kept = does->kept + cell * does->kept_cell + i * does->kept_row;
         for (int64_t j = 0; j < columns; j += LANES) {
-            VECTOR slope, value = NAMED(function)(kind, NAMED(part)(left, j, columns), &slope);
-            NAMED(put)(out, j, columns, value);
-            NAMED(put)(kept, j, columns, slope);
+            VECTOR slope, value = function_of(kind, part(left, j, columns), &slope);
+            put(out, j, columns, value);
+            put(kept, j, columns, slope);
         }
     }
 }
 
-static void NAMED(curve)(const OPERATION *does, int64_t cell)
+static void curve(const OPERATION *does, int64_t cell)
 {
     switch (does->kind) {
-    case NAMED(RELU): NAMED(curve_of)(NAMED(RELU), does, cell); break;
-    case NAMED(GELU): NAMED(curve_of)(NAMED(GELU), does, cell); break;
-    case NAMED(TANH): NAMED(curve_of)(NAMED(TANH), does, cell); break;
-    default: NAMED(curve_of)(NAMED(ERF), does, cell);
+    case RELU: curve_of(RELU, does, cell); break;
+    case GELU: curve_of(GELU, does, cell); break;
+    case TANH: curve_of(TANH, does, cell); break;
+    default: curve_of(ERF, does, cell);
     }
 }

@@ -8,7 +8,7 @@ typedef struct {
     int add, rectify, times;
 } AFTER;
 
-INLINED VECTOR NAMED(finished)(VECTOR z, const AFTER *after, VECTOR before, VECTOR gate)
+INLINED VECTOR finished(VECTOR z, const AFTER *after, VECTOR before, VECTOR gate)
 {
     z *= after->scale;
     /* As torch does: NaN is not at or below 0, and stays. */
@@ -19,7 +19,7 @@ INLINED VECTOR NAMED(finished)(VECTOR z, const AFTER *after, VECTOR before, VECT
     return z;
 }
 
-INLINED REAL NAMED(finished_one)(REAL z, const AFTER *after, REAL out, int64_t row, int64_t column)
+INLINED REAL finished_one(REAL z, const AFTER *after, REAL out, int64_t row, int64_t column)
 {
     z *= after->scale;
     if (after->above) {
@@ -38,38 +38,38 @@ typedef struct {
 } SEGMENTS;
 
 /* ROWS x (COLUMNS vectors) of the result, in registers; `right` has unit stride along columns. */
-#define BLOCK(ROWS, COLUMNS)                                                                                        \
-    INLINED void NAMED(block_##ROWS##_##COLUMNS)(                                                                   \
-        const REAL *left, int64_t left_row, int64_t left_column, const REAL *right, int64_t right_row,              \
-        SEGMENTS of, VECTOR sums[ROWS][COLUMNS])                                                                    \
-    {                                                                                                               \
+#define BLOCK(ROWS, COLUMNS)                                                                                         \
+    INLINED void block_##ROWS##_##COLUMNS(                                                                           \
+        const REAL *left, int64_t left_row, int64_t left_column, const REAL *right, int64_t right_row,               \
+        SEGMENTS of, VECTOR sums[ROWS][COLUMNS])                                                                     \
+    {                                                                                                                \
         UNROLLED for (int i = 0; i < ROWS; i++) UNROLLED for (int j = 0; j < COLUMNS; j++) sums[i][j] = (VECTOR){0}; \
-        for (int64_t s = 0; s < of.count; s++, left += of.left, right += of.right)                                  \
-        for (int64_t k = 0; k < of.inner; k++) {                                                                    \
-            VECTOR b[COLUMNS];                                                                                      \
-            UNROLLED for (int j = 0; j < COLUMNS; j++)                                                              \
-                b[j] = *(const VECTOR *)(right + k * right_row + j * LANES);                                        \
-            UNROLLED for (int i = 0; i < ROWS; i++) {                                                               \
-                REAL a = left[i * left_row + k * left_column];                                                      \
-                UNROLLED for (int j = 0; j < COLUMNS; j++) sums[i][j] += a * b[j];                                  \
-            }                                                                                                       \
-        }                                                                                                           \
-    }                                                                                                               \
-    INLINED void NAMED(tile_##ROWS##_##COLUMNS)(                                                                    \
-        const REAL *left, int64_t left_row, int64_t left_column, const REAL *right, int64_t right_row,              \
-        SEGMENTS of, REAL *out, int64_t out_row, const AFTER *after, int64_t row, int64_t column)                   \
-    {                                                                                                               \
-        VECTOR sums[ROWS][COLUMNS];                                                                                 \
-        NAMED(block_##ROWS##_##COLUMNS)(left, left_row, left_column, right, right_row, of, sums);                   \
-        UNROLLED for (int i = 0; i < ROWS; i++) UNROLLED for (int j = 0; j < COLUMNS; j++)                          \
-        {                                                                                                           \
-            REAL *place = out + i * out_row + j * LANES;                                                            \
-            const REAL *above = after->above + (row + i) * after->above_row + column + j * LANES;                   \
-            VECTOR before = sums[i][j], gate = sums[i][j];                                                          \
-            if (after->add) before = *(const VECTOR *)place;                                                        \
-            if (after->above) gate = *(const VECTOR *)above;                                                        \
-            *(VECTOR *)place = NAMED(finished)(sums[i][j], after, before, gate);                                    \
-        }                                                                                                           \
+        for (int64_t s = 0; s < of.count; s++, left += of.left, right += of.right)                                   \
+        for (int64_t k = 0; k < of.inner; k++) {                                                                     \
+            VECTOR b[COLUMNS];                                                                                       \
+            UNROLLED for (int j = 0; j < COLUMNS; j++)                                                               \
+                b[j] = *(const VECTOR *)(right + k * right_row + j * LANES);                                         \
+            UNROLLED for (int i = 0; i < ROWS; i++) {                                                                \
+                REAL a = left[i * left_row + k * left_column];                                                       \
+                UNROLLED for (int j = 0; j < COLUMNS; j++) sums[i][j] += a * b[j];                                   \
+            }                                                                                                        \
+        }                                                                                                            \
+    }                                                                                                                \
+    INLINED void tile_##ROWS##_##COLUMNS(                                                                            \
+        const REAL *left, int64_t left_row, int64_t left_column, const REAL *right, int64_t right_row,               \
+        SEGMENTS of, REAL *out, int64_t out_row, const AFTER *after, int64_t row, int64_t column)                    \
+    {                                                                                                                \
+        VECTOR sums[ROWS][COLUMNS];                                                                                  \
+        block_##ROWS##_##COLUMNS(left, left_row, left_column, right, right_row, of, sums);                           \
+        UNROLLED for (int i = 0; i < ROWS; i++) UNROLLED for (int j = 0; j < COLUMNS; j++)                           \
+        {                                                                                                            \
+            REAL *place = out + i * out_row + j * LANES;                                                             \
+            const REAL *above = after->above + (row + i) * after->above_row + column + j * LANES;                    \
+            VECTOR before = sums[i][j], gate = sums[i][j];                                                           \
+            if (after->add) before = *(const VECTOR *)place;                                                         \
+            if (after->above) gate = *(const VECTOR *)above;                                                         \
+            *(VECTOR *)place = finished(sums[i][j], after, before, gate);                                            \
+        }                                                                                                            \
     }
 
 #if VECTOR_BYTES == 64 /* with 32 registers, else 16 */
@@ -85,26 +85,26 @@ BLOCK(1, 2)
 BLOCK(8, 1)
 BLOCK(1, 1)
 
-#define ROWS_OF(ROWS, COLUMNS)                                                                                   \
-    for (; i + ROWS <= rows; i += ROWS)                                                                          \
-        NAMED(tile_##ROWS##_##COLUMNS)(left + i * left_row, left_row, left_column, b, b_row, of,                 \
+#define ROWS_OF(ROWS, COLUMNS)                                                            \
+    for (; i + ROWS <= rows; i += ROWS)                                                   \
+        tile_##ROWS##_##COLUMNS(left + i * left_row, left_row, left_column, b, b_row, of, \
                                        out + i * out_row + j, out_row, &after, i, j);
 
 /* Columns that fill vectors: those of a transposed matrix are gathered first. */
-#define PANELS_OF(COLUMNS, TILES)                                                                                \
-    for (; j + COLUMNS * LANES <= columns; j += COLUMNS * LANES) {                                               \
-        const REAL *b = right + j * right_column;                                                                \
-        int64_t i = 0, b_row = right_row;                                                                        \
-        if (right_column != 1) {                                                                                 \
-            NAMED(transposed)(b, COLUMNS * LANES, of.inner, right_column, panel, COLUMNS * LANES);               \
-            b = panel;                                                                                           \
-            b_row = COLUMNS * LANES;                                                                             \
-        }                                                                                                        \
-        TILES                                                                                                    \
+#define PANELS_OF(COLUMNS, TILES)                                                           \
+    for (; j + COLUMNS * LANES <= columns; j += COLUMNS * LANES) {                          \
+        const REAL *b = right + j * right_column;                                           \
+        int64_t i = 0, b_row = right_row;                                                   \
+        if (right_column != 1) {                                                            \
+            transposed(b, COLUMNS * LANES, of.inner, right_column, panel, COLUMNS * LANES); \
+            b = panel;                                                                      \
+            b_row = COLUMNS * LANES;                                                        \
+        }                                                                                   \
+        TILES                                                                               \
     }
 
 /* [rows x columns] from contiguous rows, `row` apart, to [columns x rows], `to_row` apart; `rows` fill vectors. */
-static void NAMED(transposed)(const REAL *from, int64_t rows, int64_t columns, int64_t row, REAL *to, int64_t to_row)
+static void transposed(const REAL *from, int64_t rows, int64_t columns, int64_t row, REAL *to, int64_t to_row)
 {
     int64_t j = 0;
 #if !defined(__clang__)
@@ -134,7 +134,7 @@ static void NAMED(transposed)(const REAL *from, int64_t rows, int64_t columns, i
 }
 
 /* The columns that fill no vector, as if zeros followed. */
-static void NAMED(remainder)(
+static void rest_of_columns(
     const REAL *left, int64_t left_row, int64_t left_column, const REAL *right, int64_t right_row,
     int64_t right_column, int64_t rows, int64_t columns, int64_t inner, REAL *out, int64_t out_row,
     const AFTER *after, int64_t column, REAL *panel)
@@ -151,23 +151,23 @@ static void NAMED(remainder)(
         VECTOR sums[8][1];
         int count = i + 8 <= rows ? 8 : 1;
         SEGMENTS of = {inner, 1, 0, 0};
-        if (count == 8) NAMED(block_8_1)(left + i * left_row, left_row, left_column, panel, LANES, of, sums);
-        else NAMED(block_1_1)(left + i * left_row, left_row, left_column, panel, LANES, of, sums);
+        if (count == 8) block_8_1(left + i * left_row, left_row, left_column, panel, LANES, of, sums);
+        else block_1_1(left + i * left_row, left_row, left_column, panel, LANES, of, sums);
         for (int r = 0; r < count; r++) {
             VECTOR before = {0}, gate = {0}, z;
             const REAL *above = after->above + (i + r) * after->above_row + column;
             REAL *place = out + (i + r) * out_row;
-            if (after->add) before = NAMED(part)(place, 0, columns);
-            if (after->above) gate = NAMED(part)(above, 0, columns);
-            z = NAMED(finished)(sums[r][0], after, before, gate);
-            NAMED(put)(place, 0, columns, z);
+            if (after->add) before = part(place, 0, columns);
+            if (after->above) gate = part(above, 0, columns);
+            z = finished(sums[r][0], after, before, gate);
+            put(place, 0, columns, z);
         }
         i += count;
     }
 }
 
 /* A single column would fill one lane: the sums of `count` rows run along `inner`, whose numbers are contiguous, ... */
-INLINED void NAMED(along)(
+INLINED void along(
     const REAL *left, int64_t left_row, const REAL *right, int64_t inner, int count, REAL *totals)
 {
     VECTOR sums[4];
@@ -185,7 +185,7 @@ INLINED void NAMED(along)(
 }
 
 /* ... or those of `count` vectors of contiguous rows run beside one another. */
-INLINED void NAMED(beside)(
+INLINED void beside(
     const REAL *left, int64_t left_column, const REAL *right, int64_t inner, int count, REAL *totals)
 {
     VECTOR sums[4];
@@ -196,7 +196,7 @@ INLINED void NAMED(beside)(
     UNROLLED for (int r = 0; r < count; r++) *(VECTOR *)(totals + r * LANES) = sums[r];
 }
 
-static void NAMED(column)(
+static void one_column(
     const REAL *left, int64_t left_row, int64_t left_column, const REAL *right, int64_t rows, int64_t inner,
     REAL *out, int64_t out_row, const AFTER *after)
 {
@@ -205,12 +205,12 @@ static void NAMED(column)(
         REAL totals[4 * LANES];
         if (left_column == 1) {
             step = i + 4 <= rows ? 4 : 1;
-            if (step == 4) NAMED(along)(left + i * left_row, left_row, right, inner, 4, totals);
-            else NAMED(along)(left + i * left_row, left_row, right, inner, 1, totals);
+            if (step == 4) along(left + i * left_row, left_row, right, inner, 4, totals);
+            else along(left + i * left_row, left_row, right, inner, 1, totals);
         } else if (i + LANES <= rows) {
             step = i + 4 * LANES <= rows ? 4 * LANES : LANES;
-            if (step > LANES) NAMED(beside)(left + i, left_column, right, inner, 4, totals);
-            else NAMED(beside)(left + i, left_column, right, inner, 1, totals);
+            if (step > LANES) beside(left + i, left_column, right, inner, 4, totals);
+            else beside(left + i, left_column, right, inner, 1, totals);
         } else {
             step = 1;
             totals[0] = 0;
@@ -218,13 +218,13 @@ static void NAMED(column)(
         }
         for (int r = 0; r < step; r++) {
             REAL *place = out + (i + r) * out_row;
-            *place = NAMED(finished_one)(totals[r], after, *place, i + r, 0);
+            *place = finished_one(totals[r], after, *place, i + r, 0);
         }
     }
 }
 
 /* The rows or the columns of `right` are contiguous; its rows, if there are more segments. */
-static void NAMED(multiply_segments)(
+static void multiply_segments(
     const REAL *left, int64_t left_row, int64_t left_column, const REAL *right, int64_t right_row, int64_t right_column,
     int64_t rows, int64_t columns, SEGMENTS of, REAL *out, int64_t out_row, const AFTER *what, REAL *panel)
 {
@@ -235,14 +235,14 @@ static void NAMED(multiply_segments)(
         for (int64_t s = 0; s < of.count; s++, left += of.left, right += of.right) {
             part.add = after.add || s;
             part.rectify = after.rectify && s == of.count - 1;
-            NAMED(multiply_segments)(left, left_row, left_column, right, right_row, right_column, rows, columns,
+            multiply_segments(left, left_row, left_column, right, right_row, right_column, rows, columns,
                                      (SEGMENTS){inner, 1, 0, 0}, out, out_row, &part, panel);
         }
         return;
     }
     if (columns == 1 && (left_column == 1 || left_row == 1)) {
         for (int64_t k = 0; k < inner; k++) panel[k] = right[k * right_row];
-        NAMED(column)(left, left_row, left_column, panel, rows, inner, out, out_row, &after);
+        one_column(left, left_row, left_column, panel, rows, inner, out, out_row, &after);
         return;
     }
 #if VECTOR_BYTES == 64
@@ -254,19 +254,19 @@ static void NAMED(multiply_segments)(
 #endif
     PANELS_OF(1, ROWS_OF(8, 1) ROWS_OF(1, 1))
     if (j < columns)
-        NAMED(remainder)(left, left_row, left_column, right + j * right_column, right_row, right_column, rows,
+        rest_of_columns(left, left_row, left_column, right + j * right_column, right_row, right_column, rows,
                          columns - j, inner, out + j, out_row, &after, j, panel);
 }
 
-static void NAMED(multiply)(
+static void multiply(
     const REAL *left, int64_t left_row, int64_t left_column, const REAL *right, int64_t right_row, int64_t right_column,
     int64_t rows, int64_t columns, int64_t inner, REAL *out, int64_t out_row, const AFTER *after, REAL *panel)
 {
-    NAMED(multiply_segments)(left, left_row, left_column, right, right_row, right_column, rows, columns,
+    multiply_segments(left, left_row, left_column, right, right_row, right_column, rows, columns,
                              (SEGMENTS){inner, 1, 0, 0}, out, out_row, after, panel);
 }
 
-static AFTER NAMED(after_of)(const OPERATION *does, const NOW *now)
+static AFTER after_of(const OPERATION *does, const NOW *now)
 {
     int64_t cell = now->cell;
     int add = does->add || (does->sums && now->block);
@@ -278,11 +278,11 @@ static AFTER NAMED(after_of)(const OPERATION *does, const NOW *now)
     return after;
 }
 
-static void NAMED(product)(const OPERATION *does, const NOW *now)
+static void product(const OPERATION *does, const NOW *now)
 {
     int64_t cell = now->cell;
-    const AFTER after = NAMED(after_of)(does, now);
-    NAMED(multiply)(
+    const AFTER after = after_of(does, now);
+    multiply(
         does->left + cell * does->left_cell, does->left_row, does->left_column, does->right + cell * does->right_cell,
         does->right_row, does->right_column, does->rows, does->columns, does->inner, does->out + cell * does->out_cell,
         does->out_row, &after, now->panel);
@@ -290,42 +290,38 @@ static void NAMED(product)(const OPERATION *does, const NOW *now)
 
 /* Images have channels in rows and a margin of zeros, which is never written. A patch is `side` rows of the image, in
    each of which its numbers are contiguous: the products need no copy of it. */
-static void NAMED(convolve)(const OPERATION *does, const NOW *now)
+static void convolve(const OPERATION *does, const NOW *now)
 {
     int64_t side = does->side, margin = side / 2, wide = does->breadth + 2 * margin, high = does->height + 2 * margin;
     int64_t channels = does->inner, cell = now->cell;
     const REAL *images = does->left + cell * does->left_cell, *kernels = does->right + cell * does->right_cell;
     REAL *out = does->out + cell * does->out_cell;
-    AFTER after = NAMED(after_of)(does, now);
+    AFTER after = after_of(does, now);
     const REAL *above = after.above;
     SEGMENTS of = {side * channels, side, wide * does->left_row, side * channels * does->right_row};
     for (int64_t sample = 0; sample < does->rows / (high * wide); sample++)
         for (int64_t y = 0; y < does->height; y++) {
             int64_t from = (sample * high + y) * wide, to = from + margin * wide + margin;
             if (above) after.above = above + to * does->above_row;
-            NAMED(multiply_segments)(
+            multiply_segments(
                 images + from * does->left_row, does->left_row, 1, kernels, does->right_row, 1, does->breadth,
                 does->columns, of, out + to * does->out_row, does->out_row, &after, now->panel);
         }
 }
 
 /* The gradient with respect to the kernels, given images and the gradient with respect to what was written. */
-static void NAMED(convolve_back)(const OPERATION *does, const NOW *now)
+static void convolve_back(const OPERATION *does, const NOW *now)
 {
     int64_t side = does->side, margin = side / 2, wide = does->breadth + 2 * margin, high = does->height + 2 * margin;
     int64_t rows = side * does->left_row, cell = now->cell, samples = does->inner / (high * wide);
     const REAL *images = does->left + cell * does->left_cell, *given = does->right + cell * does->right_cell;
     REAL *out = does->out + cell * does->out_cell;
-    AFTER after = NAMED(after_of)(does, now);
+    AFTER after = after_of(does, now);
     SEGMENTS of = {does->breadth, does->height, wide * does->left_row, wide * does->right_row};
     for (int64_t sample = 0; sample < samples; sample++, after.add = 1)
         for (int64_t y = 0; y < side; y++)
-            NAMED(multiply_segments)(
+            multiply_segments(
                 images + (sample * high + y) * wide * does->left_row, 1, does->left_row,
                 given + ((sample * high + margin) * wide + margin) * does->right_row, does->right_row, 1, rows,
                 does->columns, of, out + y * rows * does->out_row, does->out_row, &after, now->panel);
 }
-
-#undef BLOCK
-#undef ROWS_OF
-#undef PANELS_OF

@@ -4,9 +4,7 @@
    Libraries take some 20 microseconds to begin a batch of products, and a pass over memory for every factor and
    nonlinearity. Here a block of the result stays in registers until it is finished. Vectors are those of the compiler
    (GCC, Clang), of the width that the processor has. NaN and infinities pass through, so it must not be compiled with
-   -ffast-math. The file includes itself once per type. */
-
-#ifndef REAL
+   -ffast-math. It is compiled once per type, for numbers of REAL_BITS bits. */
 
 #include <float.h>
 #include <stdint.h>
@@ -23,8 +21,6 @@
 #define VECTOR_BYTES 32
 #endif
 
-#define JOINED(a, b) a##b
-#define JOIN(a, b) JOINED(a, b)
 #define UNROLLED _Pragma("GCC unroll 16")
 #define INLINED static inline __attribute__((always_inline))
 /* Clang does it without being asked, GCC with -O3 alone, which makes products slower by a twentieth. */
@@ -34,45 +30,27 @@
 #define VECTORIZED __attribute__((optimize("O3")))
 #endif
 
+#if REAL_BITS == 32
 #define REAL float
 #define WHOLE int32_t
 #define FRACTION_BITS 23
 #define LEAST_EXPONENT FLT_MIN_EXP
 #define TERMS 7 /* of the series of exp within log(2) / 2 of 0, for an error below the rounding */
-#define NAMED(name) JOIN(name, _float32)
-#include "steps.c"
-#undef REAL
-#undef WHOLE
-#undef NAMED
-#undef FRACTION_BITS
-#undef LEAST_EXPONENT
-#undef TERMS
-
+#else
 #define REAL double
 #define WHOLE int64_t
 #define FRACTION_BITS 52
 #define LEAST_EXPONENT DBL_MIN_EXP
 #define TERMS 13
-#define NAMED(name) JOIN(name, _float64)
-#include "steps.c"
-
-#else
-
+#endif
 #define LANES ((int)(VECTOR_BYTES / sizeof(REAL)))
-#define VECTOR NAMED(vector)
-#define MASK NAMED(mask)
-#define AFTER NAMED(after)
-#define OPERATION NAMED(operation)
-#define NOW NAMED(now)
-#define SEGMENTS NAMED(segments)
 
 typedef REAL VECTOR __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
 typedef WHOLE MASK __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
 
-enum NAMED(kind) {
-    NAMED(PRODUCT), NAMED(CONVOLVE), NAMED(CONVOLVE_BACK), NAMED(TRANSPOSE), NAMED(PICK), NAMED(REPEAT), NAMED(SQUARED),
-    NAMED(ENTROPY), NAMED(NORM), NAMED(NORM_BACK), NAMED(ATTEND), NAMED(ATTEND_BACK), NAMED(RELU), NAMED(GELU),
-    NAMED(TANH), NAMED(ERF), NAMED(ITSELF), NAMED(SQUARE), NAMED(SIGN), NAMED(RATIO), NAMED(TIMES), NAMED(GATE)
+enum kind {
+    PRODUCT, CONVOLVE, CONVOLVE_BACK, TRANSPOSE, PICK, REPEAT, SQUARED, ENTROPY, NORM, NORM_BACK, ATTEND, ATTEND_BACK,
+    RELU, GELU, TANH, ERF, ITSELF, SQUARE, SIGN, RATIO, TIMES, GATE
 };
 
 /* What is done for every cell and step; a null pointer leaves that out. Strides count numbers, rows of all but the `left`
@@ -150,27 +128,27 @@ typedef struct {
 
 #include "blends.h"
 
-static void NAMED(carry_out)(const OPERATION *does, const NOW *now)
+static void carry_out(const OPERATION *does, const NOW *now)
 {
     switch (does->kind) {
-    case NAMED(PRODUCT): NAMED(product)(does, now); break;
-    case NAMED(CONVOLVE): NAMED(convolve)(does, now); break;
-    case NAMED(CONVOLVE_BACK): NAMED(convolve_back)(does, now); break;
-    case NAMED(TRANSPOSE): NAMED(transpose)(does, now->cell); break;
-    case NAMED(PICK): NAMED(pick)(does, now); break;
-    case NAMED(SQUARED): case NAMED(ENTROPY): NAMED(loss)(does, now); break;
-    case NAMED(NORM): NAMED(norm)(does, now->cell); break;
-    case NAMED(NORM_BACK): NAMED(norm_back)(does, now); break;
-    case NAMED(ATTEND): NAMED(attend)(does, now); break;
-    case NAMED(ATTEND_BACK): NAMED(attend_back)(does, now); break;
-    case NAMED(RELU): case NAMED(GELU): case NAMED(TANH): case NAMED(ERF): NAMED(curve)(does, now->cell); break;
-    default: NAMED(blend)(does, now);
+    case PRODUCT: product(does, now); break;
+    case CONVOLVE: convolve(does, now); break;
+    case CONVOLVE_BACK: convolve_back(does, now); break;
+    case TRANSPOSE: transpose(does, now->cell); break;
+    case PICK: pick(does, now); break;
+    case SQUARED: case ENTROPY: loss(does, now); break;
+    case NORM: norm(does, now->cell); break;
+    case NORM_BACK: norm_back(does, now); break;
+    case ATTEND: attend(does, now); break;
+    case ATTEND_BACK: attend_back(does, now); break;
+    case RELU: case GELU: case TANH: case ERF: curve(does, now->cell); break;
+    default: blend(does, now);
     }
 }
 
 /* Cell by cell all steps, each all operations in order: what one has written is still in the caches for the next. There
    is room in `panel` for four vectors of each number that a product sums over. */
-void NAMED(run)(
+void run(
     const OPERATION *operations, int64_t count, int64_t cells, int64_t steps, const double *table, int64_t width,
     REAL *panel)
 {
@@ -181,29 +159,14 @@ void NAMED(run)(
             now.row = table + now.step * width;
             for (int64_t i = 0; i < count; i++) {
                 const OPERATION *does = operations + i;
-                if (does->kind != NAMED(REPEAT)) {
-                    NAMED(carry_out)(does, &now);
+                if (does->kind != REPEAT) {
+                    carry_out(does, &now);
                     continue;
                 }
                 for (now.place = 0; now.place < does->columns; now.place++, now.block++)
-                    for (int64_t j = 1; j <= does->rows; j++) NAMED(carry_out)(does + j, &now);
+                    for (int64_t j = 1; j <= does->rows; j++) carry_out(does + j, &now);
                 now.place = 0;
                 i += does->rows;
             }
         }
 }
-
-#undef LANES
-#undef VECTOR
-#undef MASK
-#undef AFTER
-#undef OPERATION
-#undef NOW
-#undef SEGMENTS
-#undef LOAD
-#undef SIGN_BIT
-#undef SIZE
-#undef WITH_SIGN_OF
-#undef WHERE
-
-#endif

@@ -7,7 +7,7 @@
 #define WHERE(so, x, y) ((VECTOR)(((MASK)(x) & (MASK)(so)) | ((MASK)(y) & ~(MASK)(so))))
 
 /* Numbers of a row of `columns` from place j on, as a vector; half ones are common, and no call. */
-INLINED VECTOR NAMED(part)(const REAL *row, int64_t j, int64_t columns)
+INLINED VECTOR part(const REAL *row, int64_t j, int64_t columns)
 {
     VECTOR x = {0};
     if (j + LANES <= columns) return LOAD(row + j);
@@ -16,14 +16,14 @@ INLINED VECTOR NAMED(part)(const REAL *row, int64_t j, int64_t columns)
     return x;
 }
 
-INLINED void NAMED(put)(REAL *row, int64_t j, int64_t columns, VECTOR x)
+INLINED void put(REAL *row, int64_t j, int64_t columns, VECTOR x)
 {
     if (j + LANES <= columns) *(VECTOR *)(row + j) = x;
     else if (j + LANES / 2 == columns) memcpy(row + j, &x, VECTOR_BYTES / 2);
     else memcpy(row + j, &x, (columns - j) * sizeof(REAL));
 }
 
-INLINED REAL NAMED(sum_of)(VECTOR x)
+INLINED REAL sum_of(VECTOR x)
 {
     REAL sum = 0;
 #if !defined(__clang__)
