@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
+from runner.layers.base import Layer, per_cell
 from runner.layers.lowered import CannotLower, Gradient, Value
-from runner.layers.lowering import Lowering, common_factor, factor_of
+from runner.layers.lowering import Lowering, common_factor, factor_of, raw
 from runner.numerics import compiled
 from runner.numerics.operations import Blend, Convolve, ConvolveBack, Step, Transpose
-
-if TYPE_CHECKING:
-    from runner.layers.base import Layer
 
 
 def convolution(
@@ -29,7 +27,7 @@ def convolution(
     Raises:
         CannotLower: If there is a bias, or kernels or margins are none that compiled code takes.
     """
-    weight: Tensor = layer.weight.detach()  # type: ignore[operator]
+    weight = raw(layer, "weight")
     outs, channels = weight.shape[1:3]
     flat = weight.flatten(2)
     if x.image is None or x.image[2] != side // 2 or layer.has_bias or not compiled.takes(flat):
@@ -41,7 +39,7 @@ def convolution(
     y = onto or Value(lowering.room(rows, outs), Gradient(), image=x.image)
     above = y.gradient
     assert above is not None
-    also = None if factor is None else factor.view(-1, 1, 1)
+    also = None if factor is None else per_cell(factor, 3)
     common, each = common_factor(factor_of(layer, "weight"))
     kernels, turned = _kernels(lowering, layer.name, flat, side, channels)
     keys: dict[str, Any] = {"height": height, "breadth": breadth, "side": side}

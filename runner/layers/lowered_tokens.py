@@ -1,18 +1,15 @@
-"""Norms, attention and averages as steps of compiled code; see :mod:`runner.layers.lowering`."""
+"""Norms and attention as steps of compiled code; see :mod:`runner.layers.lowering`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from runner.layers.base import Layer
 from runner.layers.lowered import CannotLower, Gradient, Value
-from runner.layers.lowering import Lowering, factor_of
+from runner.layers.lowering import Lowering, factor_of, raw
 from runner.numerics.operations import Attend, AttendBack, Blend, Norm, NormBack, Step
-
-if TYPE_CHECKING:
-    from runner.layers.base import Layer
 
 
 def norm(lowering: Lowering, x: Value, layer: Layer, epsilon: float) -> Value:
@@ -20,7 +17,7 @@ def norm(lowering: Lowering, x: Value, layer: Layer, epsilon: float) -> Value:
     if x.slope is not None or x.gradient is None:
         raise CannotLower
     rows, columns = x.rows.shape[1:]
-    gain = layer.weight.detach().unsqueeze(1)  # type: ignore[operator]
+    gain = raw(layer, "weight").unsqueeze(1)
     scale = factor_of(layer, "weight")
     y, kept, more = (
         Value(lowering.room(rows, columns), Gradient()),
@@ -29,7 +26,7 @@ def norm(lowering: Lowering, x: Value, layer: Layer, epsilon: float) -> Value:
     )
     lowering.forward.append(Norm(y.rows, x.rows, gain, kept, more, epsilon, scale))
     if layer.has_bias:
-        bias, factor = layer.bias.detach().unsqueeze(1), factor_of(layer, "bias")  # type: ignore[operator]
+        bias, factor = raw(layer, "bias").unsqueeze(1), factor_of(layer, "bias")
         lowering.forward.append(Blend("itself", y.rows, bias.expand(-1, rows, -1), each=factor))
     above = y.gradient
     assert above is not None
@@ -54,7 +51,7 @@ def norm(lowering: Lowering, x: Value, layer: Layer, epsilon: float) -> Value:
 
 def positions(lowering: Lowering, x: Value, layer: Layer) -> Value:
     """Add a vector to every position, in place."""
-    weight = layer.weight.detach().flatten(1).unsqueeze(1)  # type: ignore[operator]
+    weight = raw(layer, "weight").flatten(1).unsqueeze(1)
     scale, columns = factor_of(layer, "weight"), weight.shape[2]
     rows = x.rows.view(len(weight), lowering.samples, columns)
     lowering.forward.append(Blend("itself", rows, weight.expand(-1, lowering.samples, -1), each=scale))
@@ -94,58 +91,5 @@ def attention(
         lowering.release(y.gradient)
         return [AttendBack(of_three, three, right, kept, more, size, count, factor)]
 
-    lowering.back(pull)
-    return y
-
-
-def mean(lowering: Lowering, x: Value) -> Value:
-    """Average over the positions of every sample."""
-    rows, columns = x.rows.shape[1:]
-    count, y = rows // lowering.samples, Value(lowering.room(lowering.samples, columns), Gradient())
-    places = list(range(count))
-    if x.image is not None:
-        height, breadth, margin = x.image
-        wide = breadth + 2 * margin
-        places = [(margin + i) * wide + margin + j for i in range(height) for j in range(breadth)]
-    share = 1 / len(places)
-    for place in places:
-        part = x.rows[:, place::count]
-        lowering.forward.append(Blend("itself", y.rows, part, keep=float(place > places[0]), factor=share))
-    term = "itself" if x.slope is None else "gate" if x.slope is x.rows else "times"
-
-    def pull() -> list[Step]:
-        assert y.gradient is not None
-        given = y.gradient.room
-        assert given is not None
-        out, add = lowering.contribute(x)
-        lowering.release(y.gradient)
-        slopes = [None if x.slope is None else x.slope[:, place::count] for place in places]
-        return [
-            Blend(term, out[:, place::count], given, slope, keep=float(add), factor=share)
-            for place, slope in zip(places, slopes, strict=True)
-        ]
-
-    lowering.back(pull)
-    return y
-
-
-def last(lowering: Lowering, x: Value) -> Value:
-    """Take the last position of every sample."""
-    count = x.rows.shape[1] // lowering.samples
-    y = Value(x.rows[:, count - 1 :: count], Gradient())
-
-    def pull() -> list[Step]:
-        assert y.gradient is not None
-        assert y.gradient.room is not None
-        out, add = lowering.contribute(x)
-        lowering.release(y.gradient)
-        part, steps = out[:, count - 1 :: count], list[Step]()
-        if not add:
-            nothing = lowering.beside(*out.shape[1:])
-            steps.append(Blend("itself", out, nothing, keep=0.0))
-        return [*steps, Blend("itself", part, y.gradient.room)]
-
-    if x.slope is not None:
-        raise CannotLower
     lowering.back(pull)
     return y

@@ -8,17 +8,15 @@ pass over memory costs little.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
 
+from runner.layers.base import Layer, per_cell
 from runner.layers.lowered import Blocks, CannotLower, Gradient, Update, Value
 from runner.numerics import compiled
 from runner.numerics.operations import Blend, Convolve, Curve, Operation, Step
-
-if TYPE_CHECKING:
-    from runner.layers.base import Layer
 
 CURVES = ("relu", "gelu", "tanh", "erf")
 
@@ -77,21 +75,21 @@ class Lowering:
         Raises:
             CannotLower: If the weight is none that compiled code takes.
         """
-        weight: Tensor = layer.weight.detach()  # type: ignore[operator]
+        weight = raw(layer, "weight")
         rows, (fan_in, fan_out) = x.rows.shape[1], weight.shape[1:]
         if not compiled.takes(weight):
             raise CannotLower
         if x.shared:  # others will have added to it when its gradient is asked for
             x = self.copy(x)
         y = onto or into or Value(self.room(rows, fan_out), Gradient())
-        also = None if factor is None else factor.view(-1, 1, 1)
+        also = None if factor is None else per_cell(factor, 3)
         common, each = common_factor(factor_of(layer, "weight"))
         name, above = layer.name, y.gradient
         assert above is not None
         add = onto is not None
         if layer.has_bias:
-            bias, scale = layer.bias.detach().unsqueeze(1), factor_of(layer, "bias")  # type: ignore[operator]
-            scale = scale if factor is None else scale * factor.view(-1, 1, 1)
+            bias, scale = raw(layer, "bias").unsqueeze(1), factor_of(layer, "bias")
+            scale = scale if also is None else scale * also
             self.forward.append(
                 Blend("itself", y.rows, bias.expand(-1, rows, -1), keep=float(add), each=scale)
             )
@@ -225,10 +223,16 @@ def lower_all(
     return x
 
 
+def raw(layer: Layer, name: str) -> Float[Tensor, "cell ..."]:
+    """Return a parameter as it is stored, without its factor; steps change it in place."""
+    parameter: Tensor = getattr(layer, name)
+    return parameter.detach()
+
+
 def factor_of(layer: Layer, name: str) -> Float[Tensor, "cell 1 1"]:
     """Return the factor of a parameter, r^(-a), and that of the activation that feeds a weight."""
     factor: Tensor = getattr(layer, f"{name}_multiplier")
-    return (factor * layer.gain if name == "weight" else factor).view(-1, 1, 1)
+    return per_cell(factor * layer.gain if name == "weight" else factor, 3)
 
 
 def common_factor(factor: Float[Tensor, "cell 1 1"]) -> tuple[float, Tensor | None]:

@@ -3,7 +3,16 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from runner.layers import Activation, CannotLower, Conv2d, Linear, Lowering, Value, lower_all, lowered_tokens
+from runner.layers import (
+    Activation,
+    CannotLower,
+    Conv2d,
+    Linear,
+    Lowering,
+    Value,
+    lower_all,
+    lowered_readouts,
+)
 from runner.models.images import given, image_channels, pooled, readout, with_margins
 from runner.models.keys import layer_keys
 
@@ -67,4 +76,4 @@ class CNN(nn.Module):
             raise CannotLower
         parts = [part for layer in self.hidden for part in (layer, self.activation)]
         x = lower_all(parts, lowering, given(x, self.inputs, self.margin))
-        return self.output.lower(lowering, lowered_tokens.mean(lowering, x))
+        return self.output.lower(lowering, lowered_readouts.mean(lowering, x))

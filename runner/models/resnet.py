@@ -14,7 +14,7 @@ from runner.layers import (
     Lowering,
     Value,
     lower_all,
-    lowered_tokens,
+    lowered_readouts,
 )
 from runner.models.images import given, image_channels, pooled, readout, with_margins
 from runner.models.keys import block_layers_key, layer_keys
@@ -89,7 +89,7 @@ class ResNet(nn.Module):
             raise CannotLower
         parts = [self.stem, *(block.branch for block in self.blocks), self.activation]
         x = lower_all(parts, lowering, given(x, self.inputs, self.stem.padding))
-        return self.output.lower(lowering, lowered_tokens.mean(lowering, x))
+        return self.output.lower(lowering, lowered_readouts.mean(lowering, x))
 
 
 class Block(nn.Module):

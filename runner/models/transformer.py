@@ -20,7 +20,7 @@ from runner.layers import (
     Value,
     hidden,
     lower_all,
-    lowered_tokens,
+    lowered_readouts,
 )
 from runner.models.keys import layer_keys
 
@@ -125,7 +125,7 @@ class Transformer(nn.Module):
         branches = [branch for block in self.blocks for branch in (block.attend, block.mix)]
         x = lower_all((self.embedding, self.position, *branches, self.norm), lowering, x)
         if self.readout != "every":
-            chosen = lowered_tokens.last if self.readout == "last" else lowered_tokens.mean
+            chosen = lowered_readouts.last if self.readout == "last" else lowered_readouts.mean
             x = chosen(lowering, x)
         return self.output.lower(lowering, x)
 
