@@ -256,12 +256,18 @@ def test_attention(shape, causal):
 @needs_compiler
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
 @pytest.mark.parametrize(
-    "shape", [(8, 8, 3, 16, 32), (3, 5, 5, 2, 7), (4, 2, 1, 3, 33), (8, 8, 3, 1, 10)], ids=str
-)
-def test_convolutions(shape, dtype):
-    """Against torch, with their gradients; margins stay as they are."""
+    ("shape", "tiled"),
+    [
+        ((8, 8, 3, 16, 32), False), ((3, 5, 5, 2, 7), False), ((4, 2, 1, 3, 33), False),
+        ((8, 8, 3, 1, 10), False), ((8, 8, 3, 16, 32), True), ((4, 6, 3, 21, 17), True),
+        ((2, 2, 3, 65, 3), True),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_convolutions(shape, tiled, dtype):
+    """Against torch, with their gradients; margins stay as they are. Tiles are more than fit at once."""
     height, breadth, side, channels, outs = shape
-    margin, cells, samples = side // 2, 2, 3
+    margin, cells, samples = side // 2, 2, 5
     images = torch.randn(cells, samples, channels, height, breadth, dtype=dtype, requires_grad=True)
     kernels = torch.randn(cells, outs, channels, side, side, dtype=dtype, requires_grad=True)
     expected = torch.stack(
@@ -281,10 +287,15 @@ def test_convolutions(shape, dtype):
         return k.detach().permute(0, 3, 4, 2, 1).flatten(1, 3).contiguous()
 
     out = torch.zeros_like(rows(expected))
-    keys = {"height": height, "breadth": breadth, "side": side, "factor": 0.5}
+    keys = {"height": height, "breadth": breadth, "side": side, "factor": 0.5, "tiled": tiled}
     Program([Convolve(out, rows(images), taps(kernels), channels, **keys)]).run()
     size = 30 * TYPES[dtype] * channels * side**2
     torch.testing.assert_close(out, rows(0.5 * expected), rtol=size, atol=size)
+    gate, before = rows(torch.randn_like(expected)), rows(torch.randn_like(expected))
+    out = before.clone()
+    gated = Convolve(out, rows(images), taps(kernels), channels, **keys, add=True, above=gate)
+    Program([gated]).run()
+    torch.testing.assert_close(out, before + (gate > 0) * rows(0.5 * expected), rtol=size, atol=size)
     found = torch.empty_like(taps(kernels))
     Program([ConvolveBack(found, rows(images), rows(above), out.shape[1], **keys)]).run()
     size *= height * breadth

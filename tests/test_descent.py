@@ -155,6 +155,12 @@ SETTINGS = {
         "model": {"_target_": "runner.models.ResNet", "activation": "gelu", "block_layers": 1}, **IMAGES,
         **optimizer("SGD", momentum=0.5),
     },
+    "convolutions of sixteen channels": {
+        "model": {**CONVOLUTIONS, "activation": "tanh"}, **IMAGES, "width": 16, "batch_size": 7,
+    },
+    "residual convolutions of sixteen channels": {
+        "model": {"_target_": "runner.models.ResNet", "block_layers": 1}, **IMAGES, "width": 16,
+    },
     "convolutions that pool": {"model": {**CONVOLUTIONS, "pool": 2}, **IMAGES},
     "convolutions of one pixel": {"model": {**CONVOLUTIONS, "kernel_size": 1}, **IMAGES},
     "convolutions, bias": {"model": {**CONVOLUTIONS, "bias": True}, **IMAGES},

@@ -13,6 +13,9 @@ from runner.layers.lowering import Lowering, common_factor, factor_of, raw
 from runner.numerics import compiled
 from runner.numerics.operations import Blend, Convolve, ConvolveBack, Step, Transpose
 
+_LEAST_TILED = 16
+"""Channels from which on fewer products outweigh the sums that tiles take."""
+
 
 def convolution(
     lowering: Lowering, x: Value, layer: Layer, side: int, onto: Value | None = None,
@@ -30,9 +33,12 @@ def convolution(
     weight = raw(layer, "weight")
     outs, channels = weight.shape[1:3]
     flat = weight.flatten(2)
-    if x.image is None or x.image[2] != side // 2 or layer.has_bias or not compiled.takes(flat):
+    if x.image is None or x.image[2] != side // 2 or layer.has_bias:
         raise CannotLower
     height, breadth, _ = x.image
+    tiled = side == 3 and height % 2 == breadth % 2 == 0 and min(channels, outs) >= _LEAST_TILED
+    if not compiled.takes(weight[..., 0, 0] if tiled else flat):
+        raise CannotLower
     if x.shared:
         x = lowering.copy(x)
     rows = x.rows.shape[1]
@@ -42,7 +48,7 @@ def convolution(
     also = None if factor is None else per_cell(factor, 3)
     common, each = common_factor(factor_of(layer, "weight"))
     kernels, turned = _kernels(lowering, layer.name, flat, side, channels)
-    keys: dict[str, Any] = {"height": height, "breadth": breadth, "side": side}
+    keys: dict[str, Any] = {"height": height, "breadth": breadth, "side": side, "tiled": tiled}
     scales: dict[str, Any] = {"factor": common, "each": each, "also": also}
     lowering.forward.append(
         Convolve(y.rows, x.rows, kernels, channels, **keys, **scales, add=onto is not None)

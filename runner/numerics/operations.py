@@ -50,6 +50,7 @@ class Convolve(NamedTuple):
         breadth: Likewise.
         side: Of the patch, odd.
         factor: As of :class:`Operation`; so are the others.
+        tiled: Whether in tiles of 2 x 2 pixels, with fewer products; for side 3 and an even height and breadth.
     """
 
     out: Float[Tensor, "cell place column"]
@@ -66,6 +67,7 @@ class Convolve(NamedTuple):
     rectify: bool = False
     above: Float[Tensor, "cell place column"] | None = None
     times: bool = False
+    tiled: bool = False
 
 
 class ConvolveBack(NamedTuple):
@@ -78,6 +80,7 @@ class ConvolveBack(NamedTuple):
         inner: Rows of either.
         height: As there; so are the others.
         sums: Whether it is a sum over the blocks of a step.
+        tiled: As there.
     """
 
     out: Float[Tensor, "cell side*side*channel column"]
@@ -91,6 +94,7 @@ class ConvolveBack(NamedTuple):
     each: Float[Tensor, "cell 1 1"] | None = None
     also: Float[Tensor, "cell 1 1"] | None = None
     sums: bool = False
+    tiled: bool = False
 
 
 class Repeat(NamedTuple):

@@ -61,8 +61,7 @@ class Program:
                     # Only products take strides between columns.
                     assert isinstance(operation, Operation) or 1 in (value.shape[-1], value.stride(-1))
         self._function, self._cells = function, len(out)
-        # Of the widest vectors that the code may be compiled for.
-        self._panel = torch.empty(4 * _VECTOR_BYTES * max(map(_summed, operations)), dtype=torch.uint8)
+        self._panel = torch.empty(max(_room(one) for one in operations), dtype=torch.uint8)
         self._records = (_Record * len(operations))(*map(_record, operations))
 
     def bind(self, place: int, **operands: Tensor) -> None:
@@ -85,7 +84,7 @@ class Program:
 
 _WHOLE = (
     "kind", "rows", "columns", "inner", "add", "sums", "rectify", "times", "now", "then", "positions",
-    "causal", "height", "breadth", "side",
+    "causal", "height", "breadth", "side", "tiled",
 )  # fmt: skip
 _STRIDES = {
     "out": 2, "left": 3, "right": 3, "above": 2, "kept": 2, "more": 1, "each": 1, "also": 1, "places": 2,
@@ -100,13 +99,25 @@ for _name, _count in _STRIDES.items():
     _FIELDS += [(_name, ctypes.c_void_p), *((f"{_name}_{axis}", ctypes.c_int64) for axis in range(_count))]
 
 
-_VECTOR_BYTES = 64
+_VECTOR_BYTES, _NUMBER_BYTES = 64, 8
+_POINTS, _TILES = 16, 64
+"""As in ``images.h``."""
 
 
 class _Record(ctypes.Structure):
     """An operation as ``steps.c`` reads it."""
 
     _fields_ = _FIELDS
+
+
+def _room(operation: Step) -> int:
+    """Return the bytes that an operation needs: four vectors of each number that a product sums over, ..."""
+    # ... of the widest vectors, and of the longest numbers, that the code may be compiled for.
+    if isinstance(operation, Convolve | ConvolveBack) and operation.tiled:
+        channels, columns = operation.left.shape[2], operation.out.shape[2]
+        matrices = channels * columns + _TILES * (channels + columns) + 3 * _VECTOR_BYTES
+        return 4 * _VECTOR_BYTES * max(channels, _TILES) + _NUMBER_BYTES * _POINTS * matrices
+    return 4 * _VECTOR_BYTES * _summed(operation)
 
 
 def _summed(operation: Step) -> int:

@@ -59,7 +59,8 @@ enum kind {
    PRODUCT: factor * each * also * now * left right, where `above` is not positive 0, or, if `times`, that times
             `above`; out = [out +] this, or 0 if not positive. The rows or the columns of `right` are contiguous.
    CONVOLVE: of images of `inner` channels as `left`, `height` x `breadth` with a margin of side / 2, with kernels as
-            `right`, [side * side * inner x columns]; else as PRODUCT. The margin of `out` is left as it is.
+            `right`, [side * side * inner x columns]; else as PRODUCT. The margin of `out` is left as it is. `tiled` is
+            faster, for side 3 and an even height and breadth.
    CONVOLVE_BACK: the gradient of the kernels: `left` as there, in `inner` rows, `right` the gradient of what was written.
    TRANSPOSE: of `left`, whose rows are contiguous.
    PICK:    rows of `left`, at the places of that step.
@@ -86,7 +87,7 @@ enum kind {
 typedef struct {
     double factor, keep;
     int64_t kind, rows, columns, inner, add, sums, rectify, times, now, then, positions, causal;
-    int64_t height, breadth, side;
+    int64_t height, breadth, side, tiled;
     REAL *out;
     int64_t out_cell, out_row;
     const REAL *left;
@@ -120,6 +121,8 @@ typedef struct {
 
 #include "products.h"
 
+#include "images.h"
+
 #include "batches.h"
 
 #include "functions.h"
@@ -147,7 +150,7 @@ static void carry_out(const OPERATION *does, const NOW *now)
 }
 
 /* Cell by cell all steps, each all operations in order: what one has written is still in the caches for the next. There
-   is room in `panel` for four vectors of each number that a product sums over. */
+   is room in `panel` for four vectors of each number that a product sums over, and behind it what `tiled` takes. */
 void run(
     const OPERATION *operations, int64_t count, int64_t cells, int64_t steps, const double *table, int64_t width,
     REAL *panel)
