@@ -50,7 +50,7 @@ class Convolve(NamedTuple):
         breadth: Likewise.
         side: Of the patch, odd.
         factor: As of :class:`Operation`; so are the others.
-        tiled: Whether in tiles of 2 x 2 pixels, with fewer products; for side 3 and an even height and breadth.
+        tiled: Whether in tiles of 2 x 2 pixels, with fewer products; for side 3, an even height and breadth.
     """
 
     out: Float[Tensor, "cell place column"]
