@@ -16,7 +16,8 @@ from runner.numerics.operations import Convolve, Loss, Operation, Pick, Repeat, 
 from runner.numerics.steps import Program
 
 BLOCK_BYTES = 1 << 20
-"""What a block of samples may hold: half a second cache. The same on all machines, as sums should be."""
+"""What a block of samples may hold beside as much as the weights: half a second cache. It is the same on all
+machines, as sums should be."""
 
 
 class Task(NamedTuple):
@@ -161,11 +162,15 @@ class CompiledSteps:
 def block_of(one: Lowering, samples: int) -> int:
     """Return how many samples are in a block of a batch.
 
+    Each block passes over all weights, so that it should be no smaller than they are.
+
     Args:
         one: As :func:`of_one_sample` returns it.
         samples: Of the batch.
     """
-    blocks = -(-samples * one.numbers * one.like.element_size() // BLOCK_BYTES)
+    size = one.like.element_size()
+    weights = sum(step.right[0].numel() for step in one.forward if isinstance(step, Operation | Convolve))
+    blocks = -(-samples * one.numbers * size // (BLOCK_BYTES + size * weights))
     return -(-samples // blocks)
 
 

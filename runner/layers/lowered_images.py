@@ -15,6 +15,8 @@ from runner.numerics.operations import Blend, Convolve, ConvolveBack, Step, Tran
 
 _LEAST_TILED = 16
 """Channels from which on fewer products outweigh the sums that tiles take."""
+_LARGEST_UNTILED = 1 << 16
+"""Numbers in all kernels beyond which torch is faster without tiles."""
 
 
 def convolution(
@@ -37,7 +39,8 @@ def convolution(
         raise CannotLower
     height, breadth, _ = x.image
     tiled = side == 3 and height % 2 == breadth % 2 == 0 and min(channels, outs) >= _LEAST_TILED
-    if not compiled.takes(weight[..., 0, 0] if tiled else flat):
+    small = tiled or flat[0].numel() <= _LARGEST_UNTILED
+    if not (small and compiled.takes(weight[..., 0, 0])):
         raise CannotLower
     if x.shared:
         x = lowering.copy(x)

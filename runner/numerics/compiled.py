@@ -24,7 +24,7 @@ from runner.numerics.processor import cache_folder, processor_features, processo
 
 SWITCH = "RUNNER_COMPILED"
 """Environment variable: with 0 nothing is compiled."""
-LARGEST = 1 << 16
+LARGEST = 1 << 18
 """Numbers in a matrix beyond which torch is as fast, which arranges large ones for the caches."""
 
 _SOURCE = Path(__file__).with_name("native") / "steps.c"

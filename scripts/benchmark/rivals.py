@@ -31,6 +31,8 @@ DIGITS, _QUICK_DIGITS = {"cnn": ((32, 2), (64, 3)), "transformer": ((32, 2), (12
 """Model to (width, depth), the first few with `--quick`."""
 BATCH = 64
 OF_JAX = {"mlp": 1.1, "cnn": 1.0, "transformer": 1.0}
+OF_PLAIN = 1.3
+"""On digits; of perceptrons the family of training has targets."""
 CHECKED_STEPS, CHECKED_LR, SAME = 3, 1.0, 1e-4
 """Losses of the first steps must be the same up to this, at a learning rate that moves them by far more."""
 _SECONDS = 0.6
@@ -143,6 +145,9 @@ def _lines(family: Family, name: str, model: str, one: Cell, pools: Pools, *, qu
         f"best of {', '.join(map(str, counts))}: {timed['jax'][1]}",
     )
     family.add(f"{name} in plain torch", unit, rates["plain"], None, "one cell at a time")
+    if model in DIGITS:
+        of_plain = ratios(rates["ours"], rates["plain"])
+        family.add(f"step over plain torch, {name}", "ratio", of_plain, at_least(OF_PLAIN), "two rows above")
     if not quick:
         family.add(
             f"{name} through torch.compile", unit, rates.get("compiled", math.nan), None,
