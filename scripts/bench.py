@@ -1,7 +1,7 @@
 """Measure how fast this package is on this machine: every target, its figure, and whether it holds.
 
     python scripts/bench.py                  # some minutes; the machine should have nothing else to do
-    python scripts/bench.py --quick          # fewer repeats, widths and sizes, no sweep, no torch.compile
+    python scripts/bench.py --quick          # two minutes: fewer repeats and sizes, no sweep, no compiling
     python scripts/bench.py --only training,kernels
 
 Ratios are between things measured in turn in one run. The table is also written as Parquet, with the machine,

@@ -7,10 +7,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+import runner
+
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 import bench  # noqa: E402
+from benchmark import scale  # noqa: E402
 from benchmark.lines import Family, at_least, at_most, failed  # noqa: E402
 
 
@@ -67,3 +70,14 @@ def test_an_unknown_family_is_named(monkeypatch, tmp_path, capsys):
     with pytest.raises(SystemExit):
         run(monkeypatch, tmp_path, 1.0, "--only", "one,tow")
     assert "must be of one, none, got tow" in capsys.readouterr().err
+
+
+def test_stores_of_the_benchmark_are_read_as_any(tmp_path):
+    """Half of a grid is finished, planned again, and all of it finished."""
+    size = 200
+    scale._plan(size, tmp_path / "half")
+    scale._half(size, tmp_path / "half")
+    scale._plan(size, tmp_path / "half")
+    assert len(runner.load(tmp_path / "half").cells) == size // 2
+    scale._finish(size, tmp_path / "all")
+    assert (runner.load(tmp_path / "all").cells["status"] == "ok").all()

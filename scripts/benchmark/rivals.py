@@ -27,8 +27,8 @@ from runner.grid.cell import Cell
 CELLS, _QUICK_CELLS = (1, 4, 16), (4,)
 """Cells that a call of a rival trains; the fastest counts."""
 MLPS, _QUICK_MLPS = (32, 64, 256, 1024), (64,)
-DIGITS, _QUICK_DIGITS = {"cnn": ((32, 2), (64, 3)), "transformer": ((32, 2), (128, 2))}, 1
-"""Model to (width, depth), the first few with `--quick`."""
+DIGITS = {"cnn": ((32, 2), (64, 3)), "transformer": ((32, 2), (128, 2))}
+"""Model to (width, depth); none with `--quick`, for compiling them takes longer than all else."""
 BATCH = 64
 OF_JAX = {"mlp": 1.1, "cnn": 1.0, "transformer": 1.0}
 OF_PLAIN = 1.3
@@ -70,8 +70,8 @@ def measure(quick: bool) -> Family:
 def _cells(quick: bool) -> Iterator[tuple[str, str, Cell]]:
     for width in _QUICK_MLPS if quick else MLPS:
         yield f"MLP {width}x3", "mlp", net(width)
-    for model, sizes in DIGITS.items():
-        for width, depth in sizes[: _QUICK_DIGITS if quick else None]:
+    for model, sizes in () if quick else DIGITS.items():
+        for width, depth in sizes:
             yield f"{model} {width}x{depth}", model, on_digits(model, width, depth)
 
 

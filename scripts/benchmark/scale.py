@@ -24,6 +24,7 @@ from runner.grid.cell import FIELDS
 from runner.launching.launch import launch, run_shard
 from runner.schema import TABLES
 from runner.store import launches, write_part
+from runner.store.keys import SOURCES
 
 SIZES = (10**3, 10**4, 10**5, 10**6)
 FINISHED, TRACE_ROWS = 10**5, 10**6
@@ -39,8 +40,10 @@ _VALUES = {"string": "x", "int64": 1, "float64": 0.5, "bool": True}
 def measure(quick: bool) -> Family:
     """Return the family's lines."""
     family = Family("scale")
-    sizes = SIZES[: -2 if quick else None]
-    found = {size: _planned(size) for size in sizes}
+    if quick:
+        family.skipped = "it takes minutes; leave --quick out"
+        return family
+    found = {size: _planned(size) for size in SIZES}
     for size, figures in found.items():
         largest = size == SIZES[-1]
         parts = ", ".join(f"{name} {figures[name]:.2f} s" for name in ("expand", "launch", "resume"))
@@ -52,17 +55,17 @@ def measure(quick: bool) -> Family:
         family.add(
             f"peak memory of {size:,} cells", "MiB", figures["peak"], at_most(1024) if largest else None
         )
-    low, high = sizes[-2:]
+    low, high = SIZES[-2:]
     power = math.log(found[high]["launch"] / found[low]["launch"]) / math.log(high / low)
     family.add(
         f"growth of planning from {low:,} to {high:,} cells", "exponent", power, at_most(1.15), "1 is linear"
     )
-    few, many = (_apart("job", size)["peak"] for size in (sizes[0], sizes[-1]))
+    few, many = (_apart("job", size)["peak"] for size in (SIZES[0], SIZES[-1]))
     family.add(
-        f"memory of a job of one pack, of {sizes[-1]:,} cells over {sizes[0]:,}", "ratio", many / few,
+        f"memory of a job of one pack, of {SIZES[-1]:,} cells over {SIZES[0]:,}", "ratio", many / few,
         at_most(1.2), f"peaks of {many:.0f} and {few:.0f} MiB",
     )  # fmt: skip
-    _finished(family, 2 if quick else 5, FINISHED // (10 if quick else 1), TRACE_ROWS // (10 if quick else 1))
+    _finished(family, 5, FINISHED, TRACE_ROWS)
     return family
 
 
@@ -188,6 +191,7 @@ def _write_cells(store: Path, name: str, columns: Mapping[str, Sequence[Any]]) -
     filled: dict[str, Sequence[Any]] = {
         column.name: [_VALUES[column.type]] * count for column in TABLES["cells"]
     }
+    filled |= dict.fromkeys(SOURCES, ["{}"] * count)
     filled |= {"status": ["ok"] * count, "error": [None] * count, "launch": [name] * count}
     write_part(store, "cells", {**filled, **columns}, f"{name}-bench")
 
