@@ -291,6 +291,7 @@ def test_a_full_disk(tiny, small_disk, capsys):
     said = capsys.readouterr().err
     assert "error: store must fit on its disk, got no space left in" in said
     assert "Traceback" not in said
+    assert "Error executing job" not in said
     filler.unlink()
     assert sweep.main([*TINY, "store=disk/out"]) == 0
     assert_same("disk/out", tiny[1])

@@ -6,10 +6,12 @@ No dataclass in this module: together with the annotations import it would crash
 from __future__ import annotations
 
 import copy
+import io
 import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -258,7 +260,9 @@ class GridSweeper(Sweeper):
         try:
             here = self._runs_here()
             for result in self._here(shards) if here else self._launched(launched, store, shards):
-                _ = result.return_value  # raises what the job raised
+                # It raises what the job raised, after a line of all overrides, which the user knows.
+                with redirect_stderr(io.StringIO()):
+                    _ = result.return_value
         except KeyboardInterrupt:
             raise SweepInterrupted(f"interrupted: {progress_of(launched, store)}") from None
         except (Exception, SystemExit):
