@@ -163,7 +163,11 @@ SETTINGS = {
     },
     "convolutions that pool": {"model": {**CONVOLUTIONS, "pool": 2}, **IMAGES},
     "convolutions of one pixel": {"model": {**CONVOLUTIONS, "kernel_size": 1}, **IMAGES},
-    "convolutions, bias": {"model": {**CONVOLUTIONS, "bias": True}, **IMAGES},
+    "convolutions, bias": {"model": {**CONVOLUTIONS, "bias": True, "sigma_bias": 0.3}, **IMAGES},
+    "residual convolutions, bias, minibatches": {
+        "model": {"_target_": "runner.models.ResNet", "bias": True, "sigma_bias": 0.3, "activation": "tanh"},
+        **IMAGES, "batch_size": 7,
+    },
     "attention": {"model": ATTENTION, "data": DIGITS},
     "attention, bias, two": {
         "model": {**ATTENTION, "heads": 2, "bias": True, "sigma_bias": 0.3, "activation": "tanh"},
@@ -177,7 +181,6 @@ SETTINGS = {
 }  # fmt: skip
 NOT_COMPILED = {
     "convolutions that pool",
-    "convolutions, bias",
     "atan2",
     "muon, decay",
     "relu, atan2",

@@ -11,7 +11,7 @@ from runner.layers.base import Layer, per_cell
 from runner.layers.lowered import CannotLower, Gradient, Value
 from runner.layers.lowering import Lowering, common_factor, factor_of, raw
 from runner.numerics import compiled
-from runner.numerics.operations import Blend, Convolve, ConvolveBack, Step, Transpose
+from runner.numerics.operations import Blend, Convolve, ConvolveBack, Operation, Step, Transpose
 
 _LEAST_TILED = 16
 """Channels from which on fewer products outweigh the sums that tiles take."""
@@ -23,19 +23,19 @@ def convolution(
     lowering: Lowering, x: Value, layer: Layer, side: int, onto: Value | None = None,
     factor: Tensor | None = None,
 ) -> Value:  # fmt: skip
-    """Convolve images with a layer's kernels, without a bias; their sides stay.
+    """Convolve images with a layer's kernels and add its bias; their sides stay.
 
     Args:
         side: Of a patch, odd.
         onto: As of :meth:`runner.layers.Lowering.linear`; so is the next.
 
     Raises:
-        CannotLower: If there is a bias, or kernels or margins are none that compiled code takes.
+        CannotLower: If kernels or margins are none that compiled code takes.
     """
     weight = raw(layer, "weight")
     outs, channels = weight.shape[1:3]
     flat = weight.flatten(2)
-    if x.image is None or x.image[2] != side // 2 or layer.has_bias:
+    if x.image is None or x.image[2] != side // 2:
         raise CannotLower
     height, breadth, _ = x.image
     tiled = side == 3 and height % 2 == breadth % 2 == 0 and min(channels, outs) >= _LEAST_TILED
@@ -53,8 +53,16 @@ def convolution(
     kernels, turned = _kernels(lowering, layer.name, flat, side, channels)
     keys: dict[str, Any] = {"height": height, "breadth": breadth, "side": side, "tiled": tiled}
     scales: dict[str, Any] = {"factor": common, "each": each, "also": also}
+    add, scale = onto is not None, None
+    if layer.has_bias:
+        scale = factor_of(layer, "bias")
+        scale = scale if also is None else scale * also
+        inside = _inside(lowering, rows, (height, breadth, side // 2))
+        lowering.forward.append(
+            Operation(y.rows, inside, raw(layer, "bias").unsqueeze(1), each=scale, add=add)
+        )
     lowering.forward.append(
-        Convolve(y.rows, x.rows, kernels, channels, **keys, **scales, add=onto is not None)
+        Convolve(y.rows, x.rows, kernels, channels, **keys, **scales, add=add or layer.has_bias)
     )
 
     def pull() -> list[Step]:
@@ -68,6 +76,9 @@ def convolution(
                     times=x.slope is not None and x.slope is not x.rows,
                 )
             )  # fmt: skip
+        if layer.has_bias:
+            ones = lowering.like.new_ones(1, 1, rows).expand(len(weight), -1, -1)
+            steps += lowering.learn(f"{layer.name}.bias", (1, outs), ones, right, each=scale)
         path = f"{layer.name}.weight"
         found = lowering.gradient_room(path, (side * side * channels, outs))
         sums = lowering.blocks is not None
@@ -83,6 +94,15 @@ def convolution(
 
     lowering.back(pull)
     return y
+
+
+def _inside(lowering: Lowering, rows: int, image: tuple[int, int, int]) -> Float[Tensor, "cell row 1"]:
+    """Return 1 for each pixel of the images of a block, and 0 in their margins."""
+    height, breadth, margin = image
+    high, wide = height + 2 * margin, breadth + 2 * margin
+    pixels = lowering.like.new_zeros(rows // (high * wide), high, wide)
+    pixels[:, margin : margin + height, margin : margin + breadth] = 1
+    return pixels.view(1, rows, 1).expand(len(lowering.like), -1, -1)
 
 
 def _kernels(
