@@ -24,6 +24,7 @@ from runner.numerics.operations import (
     Loss,
     Norm,
     NormBack,
+    OneHot,
     Operation,
     Transpose,
 )
@@ -300,6 +301,14 @@ def test_convolutions(shape, tiled, dtype):
     Program([ConvolveBack(found, rows(images), rows(above), out.shape[1], **keys)]).run()
     size *= height * breadth
     torch.testing.assert_close(found, taps(0.5 * of_kernels), rtol=size, atol=size)
+
+
+@needs_compiler
+def test_symbols_are_marked():
+    symbols = torch.tensor([[[0, 2], [1, 0]], [[2, 2], [0, 1]]])
+    out = torch.full((2, 4, 3), torch.nan)
+    Program([OneHot(out, symbols.float(), 2)]).run()
+    assert torch.equal(out, torch.nn.functional.one_hot(symbols.flatten(1), 3).float())
 
 
 @needs_compiler

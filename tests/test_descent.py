@@ -103,6 +103,14 @@ CONVOLUTIONS = {"_target_": "runner.models.CNN"}
 IMAGES = {"data": {**DIGITS, "train_size": 12}, "width": 6, "lr_unit": "absolute"}
 RESIDUAL = {"_target_": "runner.models.ResidualMLP"}
 ATTENTION = {"_target_": "runner.models.Transformer", "heads": 1}
+SYMBOLS = {
+    "model": {**ATTENTION, "causal": True, "readout": "every"},
+    "loss": "cross_entropy", "lr_unit": "absolute",
+    "data": {
+        "_target_": "runner.data.text", "seed": 0, "context": 3, "size": 400, "train_size": 12,
+        "test_size": 6, "probe_size": 4,
+    },
+}  # fmt: skip
 RELU = {"model": {"activation": "relu"}}
 SETTINGS = {
     "plain": {},
@@ -177,10 +185,17 @@ SETTINGS = {
         "model": {**ATTENTION, "causal": True, "readout": "last", "activation": "relu"}, "data": DIGITS,
         "center_output": True,
     },
+    "symbols": SYMBOLS,
+    "symbols, centred minibatches, adam": {
+        **SYMBOLS, "batch_size": 7, "center_output": True, **optimizer("Adam"),
+    },
+    "symbols, fresh windows": {**SYMBOLS, "batch_size": 4, "data": {**SYMBOLS["data"], "online": True}},
+    "symbols, tied": {**SYMBOLS, "model": {**SYMBOLS["model"], "tied": True}},
     "attention, momentum": {"model": ATTENTION, "data": DIGITS, **optimizer("SGD", momentum=0.5)},
 }  # fmt: skip
 NOT_COMPILED = {
     "convolutions that pool",
+    "symbols, tied",
     "atan2",
     "muon, decay",
     "relu, atan2",

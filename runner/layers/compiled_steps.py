@@ -11,6 +11,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from runner.layers.lowered import Blocks, Update, Value
+from runner.layers.lowered_tokens import one_hot
 from runner.layers.lowering import Lowering
 from runner.numerics.operations import Convolve, Loss, Operation, Pick, Repeat, Step
 from runner.numerics.steps import Program
@@ -25,13 +26,16 @@ class Task(NamedTuple):
 
     Attributes:
         inputs: Of the first layer, those of all positions side by side.
+        targets: Of every output; where symbols are predicted, that of every position.
         offset: Outputs at init, where they are subtracted.
+        vocabulary: How many symbols there are, where these are predicted.
     """
 
     inputs: Float[Tensor, "#cell sample features"]
-    targets: Float[Tensor, "#cell sample output"]
+    targets: Float[Tensor, "#cell sample _"]
     offset: Float[Tensor, "#cell sample output"] | None
     gamma: Float[Tensor, "cell 1 1"]
+    vocabulary: int | None = None
 
 
 Network = Callable[[Lowering, Value], Value]
@@ -150,9 +154,16 @@ class CompiledSteps:
                 picks.append(Pick(operands[operand], table, places[..., first:]))
         inputs, targets, *offset = operands
         outputs = self._network(lowering, Value(inputs, None))
-        rows = outputs.rows.reshape(len(self._like), samples, -1)
+        predictions = 1
+        if task.vocabulary is not None:  # each position counts as a sample
+            predictions = targets.shape[2]
+            targets = one_hot(lowering, targets, task.vocabulary)
+        rows, *offset = (
+            one.reshape(len(self._like), samples * predictions, -1) for one in (outputs.rows, *offset)
+        )
         above = lowering.room(*rows.shape[1:])
-        loss = Loss(self._loss, above, rows, targets, task.gamma, losses, self._samples, *offset)
+        count = self._samples * predictions
+        loss = Loss(self._loss, above, rows, targets, task.gamma, losses, count, *offset)
         self._losses.append(start + len(picks) + len(lowering.forward))
         assert outputs.gradient is not None
         outputs.gradient.room, outputs.gradient.begun = above.view(outputs.rows.shape), True

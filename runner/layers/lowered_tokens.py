@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from jaxtyping import Float
 from torch import Tensor
 
 from runner.layers.base import Layer
 from runner.layers.lowered import CannotLower, Gradient, Value
 from runner.layers.lowering import Lowering, factor_of, raw
-from runner.numerics.operations import Attend, AttendBack, Blend, Norm, NormBack, Step
+from runner.numerics.operations import Attend, AttendBack, Blend, Norm, NormBack, OneHot, Step
 
 
 def norm(lowering: Lowering, x: Value, layer: Layer, epsilon: float) -> Value:
@@ -47,6 +48,16 @@ def norm(lowering: Lowering, x: Value, layer: Layer, epsilon: float) -> Value:
 
     lowering.back(pull)
     return y
+
+
+def one_hot(
+    lowering: Lowering, symbols: Float[Tensor, "cell sample position"], vocabulary: int
+) -> Float[Tensor, "cell sample*position symbol"]:
+    """Return a row for every symbol of every sample, with 1 in its column."""
+    samples, count = symbols.shape[1:]
+    rows = lowering.room(samples * count, vocabulary)
+    lowering.forward.append(OneHot(rows, symbols, count))
+    return rows
 
 
 def positions(lowering: Lowering, x: Value, layer: Layer) -> Value:

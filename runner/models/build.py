@@ -1,8 +1,9 @@
 """From the ``model`` section of a config to a module without cells."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from runner.data import Tokens
@@ -45,19 +46,20 @@ def is_built_in(model: nn.Module) -> bool:
     return type(model).__module__.startswith("runner.models.") and not isinstance(model, TorchModule)
 
 
-def has_compiled_form(model: nn.Module, inputs: Sequence[int]) -> bool:
+def has_compiled_form(model: nn.Module, sample: Shaped[Tensor, "*inputs"]) -> bool:
     """Say whether compiled code takes whole steps of a model, with or without cells.
 
     A class derived from one of ours may compute something else.
 
     Args:
-        inputs: Shape of a sample.
+        sample: Any that it reads.
     """
     known: Any = model
     if not (is_built_in(model) and hasattr(model, "lower")):
         return False
     like = next(model.parameters())
-    features = known.flat(like.new_empty(1, 1, *inputs)).shape[2]
+    given = sample.to(like) if sample.is_floating_point() else sample
+    features = known.flat(given[None, None]).shape[2]
     try:
         of_one_sample(known.lower, like, features)
     except CannotLower:

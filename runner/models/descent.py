@@ -75,9 +75,9 @@ def descent_on(
     if origin is None:
         origin = ensemble.origin
     descent: Descent
-    inputs = ensemble.inputs["train"].shape[2:]
+    sample = ensemble.inputs["train"][0, 0]
     # A class derived from it may compute something else.
-    if has_compiled_steps(type(optimizer), vars(optimizer)) and has_compiled_form(model, inputs):
+    if has_compiled_steps(type(optimizer), vars(optimizer)) and has_compiled_form(model, sample):
         descent = CompiledDescent(ensemble, optimizer, origin)
     elif type(model) is not MLP or optimizer.clip is not None:
         descent = AutogradDescent(ensemble, optimizer, origin)
@@ -191,7 +191,8 @@ class CompiledDescent(Descent):
         ensemble = self._ensemble
         inputs = ensemble.inputs["train"] if batch.inputs is None else batch.inputs
         targets = ensemble.batch_targets(batch)
-        return Task(self._flat(inputs), targets, self._origin(batch), ensemble.gamma)
+        targets = targets.to(ensemble.gamma)  # symbols are counted by numbers of the same type
+        return Task(self._flat(inputs), targets, self._origin(batch), ensemble.gamma, ensemble.vocabulary)
 
 
 class _Update:

@@ -21,6 +21,7 @@ from runner.layers import (
     hidden,
     lower_all,
     lowered_readouts,
+    lowered_tokens,
 )
 from runner.models.keys import layer_keys
 
@@ -112,18 +113,24 @@ class Transformer(nn.Module):
         outputs: Tensor = self.embedding.read_out(x) if self.tied else self.output(x)  # type: ignore[operator]
         return outputs.flatten(2)
 
-    def flat(self, x: Float[Tensor, "#cell sample *inputs"]) -> Float[Tensor, "#cell sample features"]:
+    def flat(self, x: Shaped[Tensor, "#cell sample *inputs"]) -> Float[Tensor, "#cell sample features"]:
         """Return the sequences that the embedding is given, positions side by side."""
+        if not x.is_floating_point():
+            return x.to(self.position.weight)
         return (self._sequence(x) * self.input_scale).flatten(2)
 
     def lower(self, lowering: Lowering, x: Value) -> Value:
-        """Add all layers to compiled steps; tables of symbols have no compiled form."""
-        if not isinstance(self.embedding, Linear) or self.tied:
+        """Add all layers to compiled steps; a tied readout has no compiled form."""
+        if self.tied:
             raise CannotLower
         features = self.embedding.weight.shape[1]
-        x = Value(x.rows.reshape(len(x.rows), -1, features), None)
+        if isinstance(self.embedding, Embedding):
+            x = Value(lowered_tokens.one_hot(lowering, x.rows, features), None)
+        else:
+            x = Value(x.rows.reshape(len(x.rows), -1, features), None)
         branches = [branch for block in self.blocks for branch in (block.attend, block.mix)]
-        x = lower_all((self.embedding, self.position, *branches, self.norm), lowering, x)
+        x = lowering.linear(x, self.embedding)
+        x = lower_all((self.position, *branches, self.norm), lowering, x)
         if self.readout != "every":
             chosen = lowered_readouts.last if self.readout == "last" else lowered_readouts.mean
             x = chosen(lowering, x)

@@ -135,6 +135,20 @@ class Pick(NamedTuple):
     places: Int64[Tensor, "#step #cell place"]
 
 
+class OneHot(NamedTuple):
+    """A row for every symbol, with 1 in its column.
+
+    Attributes:
+        out: Written.
+        left: Whole numbers.
+        positions: Of a row of ``left``.
+    """
+
+    out: Float[Tensor, "cell row*position column"]
+    left: Float[Tensor, "#cell row position"]
+    positions: int
+
+
 class Loss(NamedTuple):
     """The loss of f = (left - right) / each, as in :mod:`runner.numerics.losses`, and its gradient.
 
@@ -303,6 +317,7 @@ Step = (
     | Transpose
     | Repeat
     | Pick
+    | OneHot
     | Loss
     | Norm
     | NormBack

@@ -24,6 +24,7 @@ from runner.numerics.operations import (
     Loss,
     Norm,
     NormBack,
+    OneHot,
     Operation,
     Pick,
     Repeat,
@@ -32,7 +33,7 @@ from runner.numerics.operations import (
 )
 
 _KINDS = (
-    Operation, Convolve, ConvolveBack, Transpose, Pick, Repeat, "mse", "cross_entropy",
+    Operation, Convolve, ConvolveBack, Transpose, Pick, OneHot, Repeat, "mse", "cross_entropy",
     Norm, NormBack, Attend, AttendBack,
     "relu", "gelu", "tanh", "erf", "itself", "square", "sign", "ratio", "times", "gate",
 )  # fmt: skip

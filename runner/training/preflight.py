@@ -204,7 +204,7 @@ def _inspect(settings: str, width: int, depth: int, loss: str, batch_size: int |
             model,
             size,
             has_compiled_steps(optimizer, sections["optimizer"])
-            and has_compiled_form(model, dataset.input_shape),
+            and has_compiled_form(model, dataset.train.inputs[0]),
         ),
     )  # fmt: skip
 

@@ -20,6 +20,16 @@ static void pick(const OPERATION *does, const NOW *now)
     }
 }
 
+static void one_hot(const OPERATION *does, int64_t cell)
+{
+    for (int64_t i = 0; i < does->rows; i++) {
+        const REAL *symbols = does->left + cell * does->left_cell + i / does->positions * does->left_row;
+        REAL *out = does->out + cell * does->out_cell + i * does->out_row;
+        memset(out, 0, does->columns * sizeof(REAL));
+        out[(int64_t)symbols[i % does->positions]] = 1;
+    }
+}
+
 /* The loss of a row, and its gradient with respect to f. */
 static double squared(const REAL *f, const REAL *y, int64_t columns, REAL *gradient)
 {
@@ -44,7 +54,8 @@ static double entropy(const REAL *f, const REAL *y, int64_t columns, REAL *gradi
         if (y[j] > y[class]) class = j;
         if (f[j] > most) most = f[j];
     }
-    for (int64_t j = 0; j < columns; j++) sum += gradient[j] = exp(f[j] - most);
+    for (int64_t j = 0; j < columns; j += LANES) put(gradient, j, columns, exponential(part(f, j, columns) - most));
+    for (int64_t j = 0; j < columns; j++) sum += gradient[j];
     for (int64_t j = 0; j < columns; j++) gradient[j] = gradient[j] / sum - (j == class);
     return log(sum) + (most - f[class]);
 }

@@ -49,8 +49,8 @@ typedef REAL VECTOR __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REA
 typedef WHOLE MASK __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
 
 enum kind {
-    PRODUCT, CONVOLVE, CONVOLVE_BACK, TRANSPOSE, PICK, REPEAT, SQUARED, ENTROPY, NORM, NORM_BACK, ATTEND, ATTEND_BACK,
-    RELU, GELU, TANH, ERF, ITSELF, SQUARE, SIGN, RATIO, TIMES, GATE
+    PRODUCT, CONVOLVE, CONVOLVE_BACK, TRANSPOSE, PICK, ONE_HOT, REPEAT, SQUARED, ENTROPY, NORM, NORM_BACK, ATTEND,
+    ATTEND_BACK, RELU, GELU, TANH, ERF, ITSELF, SQUARE, SIGN, RATIO, TIMES, GATE
 };
 
 /* What is done for every cell and step; a null pointer leaves that out. Strides count numbers, rows of all but the `left`
@@ -64,6 +64,7 @@ enum kind {
    CONVOLVE_BACK: the gradient of the kernels: `left` as there, in `inner` rows, `right` the gradient of what was written.
    TRANSPOSE: of `left`, whose rows are contiguous.
    PICK:    rows of `left`, at the places of that step.
+   ONE_HOT: a row for every one of the `positions` in a row of `left`, which hold whole numbers: 1 in that column.
    REPEAT:  the next `rows` operations, `columns` times: each takes other rows of a batch, one block after the other.
             Where an operation `sums`, all blocks of a step but the first add to what is there.
    SQUARED: f = (left - right) / each and y = above; the gradient of `total` = sum (f - y)^2 / (2 inner) with respect
@@ -123,9 +124,9 @@ typedef struct {
 
 #include "images.h"
 
-#include "batches.h"
-
 #include "functions.h"
+
+#include "batches.h"
 
 #include "attention.h"
 
@@ -139,6 +140,7 @@ static void carry_out(const OPERATION *does, const NOW *now)
     case CONVOLVE_BACK: convolve_back(does, now); break;
     case TRANSPOSE: transpose(does, now->cell); break;
     case PICK: pick(does, now); break;
+    case ONE_HOT: one_hot(does, now->cell); break;
     case SQUARED: case ENTROPY: loss(does, now); break;
     case NORM: norm(does, now->cell); break;
     case NORM_BACK: norm_back(does, now); break;
