@@ -33,6 +33,7 @@ from runner.views.drift import (
     drift_lines,
     drift_table,
     drift_words,
+    is_bound,
     rate_words,
     said_of,
 )
@@ -118,11 +119,6 @@ def chart(
     ]
     # The answer first, then the losses that it comes from.
     return concat([_rates(rates, facets, lr_unit, layout, x, same), *charts], layout, most=3, own=_OWN)
-
-
-def is_bound(rates: pd.DataFrame) -> pd.Series:
-    """Tell of which best rates only a bound is known: at an end of the grid, or of what does not diverge."""
-    return rates["at_end"] | rates.get("at_edge", False)
 
 
 def _rate_of(rates: pd.DataFrame) -> tuple[str, str]:
@@ -218,7 +214,7 @@ def _caption(rates: pd.DataFrame, facets: Sequence[str], metric: str, shared: st
     """Return the caption, the drifts included."""
     rate, words = _rate_of(rates)
     kind = f" with {BY_PROFILE}" if "piece" in rates else ""
-    drifts = drift_lines(rates, facets)
+    drifts = drift_lines(rates, facets).values()
     drift = f" Doublings of the {words} learning rate per doubling of {_named(x)}{kind}: {'; '.join(drifts)}."
     drift += f" {sentence(PUT)}"
     if rate == "edge":
@@ -233,7 +229,8 @@ def _caption(rates: pd.DataFrame, facets: Sequence[str], metric: str, shared: st
             f"{BEST_INTERVAL.format(x=x)}. Open marks without bars are bounds: the last rate before "
             "divergence, or an end of the grid."
         )
-        ends = " Some best learning rates lie at an end of the grid." if rates["at_end"].any() else ""
+        ends = " No drift is fitted through bounds." if is_bound(rates).any() else ""
+        ends += " Some best learning rates lie at an end of the grid." if rates["at_end"].any() else ""
     return (
         f"The {words} learning rate against {x}, and {metric} along the learning rate. {shared} Losses are "
         "geometric means over seeds, left out where one diverged; diamonds mark the smallest. "
