@@ -58,6 +58,20 @@ def regime_texts(thresholds: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def rich_words(thresholds: Mapping[str, Any]) -> str:
+    """Return what the line ``rich from`` is, and what the letter of the regime needs beside it.
+
+    Args:
+        thresholds: As in ``conf/regime/default.yaml``.
+    """
+    limit = check_thresholds(thresholds)
+    return (
+        f"rich from: kernel or features moved by {limit['rich']:.3g} of their size. The letter "
+        f"{LETTERS['rich']} needs more: the loss must have fallen below {limit['untrained']:.3g} of its start, "
+        f"too, else it is {LETTERS['untrained']}, and most seeds must agree."
+    )
+
+
 def marks_of(point: Mapping[str, Any]) -> str:
     """Return the marks of the flags that most seeds of a point have; none where a flag is not known.
 

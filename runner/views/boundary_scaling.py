@@ -1,6 +1,7 @@
 """How the boundaries of a diagram scale: sections of the page, places and exponents beside theory."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -10,16 +11,17 @@ from runner.analysis.boundary.properties import property_of
 from runner.analysis.boundary.regimes import WORDS, regime_boundaries
 from runner.analysis.boundary.scaling import exponents
 from runner.analysis.columns import column, distinct, groups, numeric_column, plain, records, show
-from runner.analysis.phase import Axes, is_log
+from runner.analysis.critical import critical_sharpness
+from runner.analysis.phase import Axes, critical_rates, is_log
 from runner.analysis.regime import thresholds_of
 from runner.analysis.selection import facet_label, with_series
 from runner.errors import UserError
 from runner.store import Store
-from runner.views.captions import INTERVAL, hollow_words, repeated, same_words, twin_series
+from runner.views.captions import INTERVAL, NO_CONTRADICTION, hollow_words, repeated, same_words, twin_series
 from runner.views.collapse import METRIC, collapsed, exponent_words
 from runner.views.fit import panel
 from runner.views.laws import AGREEMENT, law_words, sentence, verdict_words
-from runner.views.picture import Part, Section
+from runner.views.picture import Answer, Part, Section
 from runner.views.scales import log_scale
 from runner.views.style import OWN, Layout, concat
 from runner.views.terminal import MISSING, short
@@ -32,6 +34,8 @@ def _boundaries(store: Store, cells: pd.DataFrame, axes: Axes) -> Part | None:
     values = distinct(cells[axes.x])
     charts: list[Any] = []
     rows: list[list[str]] = []
+    answers: list[Answer] = []
+    edge: dict[tuple[str, Any], float] = {}
     commands: list[str] = []
     for name, of in regime_boundaries(thresholds_of(store.config)).items():
         try:
@@ -51,13 +55,27 @@ def _boundaries(store: Store, cells: pd.DataFrame, axes: Axes) -> Part | None:
             # Not every parameterization need have a cell in the regime that the threshold is of.
             level = "" if name == "diverged" else f" (movement {what.level:.3g})"
             title, words = f"{words} {axes.y}{level}", f"{words}{level}"
-            rows += _rows(part, own, axes, values, words)
+            found_rows = _rows(part, own, axes, values, words)
+            rows += found_rows
+            if name in _ANSWERS:
+                answers.append(_answer(title, found_rows, axes, values))
+            if (name, change) == ("diverged", "begins"):
+                labelled = records(with_series(part, axes.facets))
+                edge = {(row["series"], plain(row[axes.x])): float(row["place"]) for row in labelled}
             if fit and part[axes.x].nunique() > 1:
                 charts.append(_panel(part, own, axes, title, repeated(cells)))
         facet = f" --facet {','.join(axes.facets) or 'none'}"
         commands.append(f"runner boundary {store.path} --of {of} --along {axes.y} --x {axes.x}{facet}")
     if not rows:
         return None
+    if critical := _critical(cells, axes):
+        name = f"{critical_sharpness(cells).median():.3g}/λmax at init"
+        told = [
+            [label, name, *(short(own[value]) if value in own else MISSING for value in values), ""]
+            for label, own in critical.items()
+        ]
+        rows += told
+        answers.append(_beside_edge(_answer(name, told, axes, values), critical, edge, values))
     return Part(
         concat(charts, Layout(), own=OWN) if charts else None,
         f"{axes.y} at the boundary, mean over {cells['seed'].nunique()} seeds; in brackets 95 %, or, where "
@@ -67,7 +85,48 @@ def _boundaries(store: Store, cells: pd.DataFrame, axes: Axes) -> Part | None:
         (", ".join(axes.facets), "boundary", *(f"{axes.x} {show(value)}" for value in values), "slope"),
         rows,
         lead=f"{same_words(cells)} {hollow_words(cells)}",
+        answers=answers,
     )
+
+
+_ANSWERS = ("rich", "diverged")
+"""Boundaries that the page tells in short."""
+
+
+def _answer(
+    title: str, rows: Sequence[Sequence[str]], axes: Axes, values: Sequence[Any], rule: str = ""
+) -> Answer:
+    """Return where a boundary is at the smallest and the largest x."""
+    first, last = (show(values[place]) for place in (0, -1))
+    where = f"at {axes.x} {first}" + (f" → {last}" if len(values) > 1 else "")
+    words = {}
+    for label, _, *places, _ in rows:
+        ends = (places[0], places[-1]) if len(values) > 1 else places[:1]
+        words[label] = " → ".join("not seen" if place == MISSING else place for place in ends)
+    return Answer(f"{title}, {where}", words, rule)
+
+
+def _critical(cells: pd.DataFrame, axes: Axes) -> dict[str, dict[Any, float]]:
+    """Return the critical learning rate at init of each facet and x, the median; nothing where y is no rate."""
+    known = cells.assign(critical=critical_rates(cells, axes.y)).dropna(subset=["critical"])
+    return {
+        facet_label(axes.facets, facet): {plain(x): float(rate) for x, rate in part.groupby(axes.x)["critical"].median().items()}
+        for facet, part in groups(known, [column(known, key, "") for key in axes.facets])
+    }
+
+
+def _beside_edge(
+    answer: Answer, critical: dict[str, dict[Any, float]], edge: dict[tuple[str, Any], float],
+    values: Sequence[Any],
+) -> Answer:  # fmt: skip
+    """Return the answer of critical rates with how many times as large the rates are at which training ends."""
+    words = {}
+    for label, text in answer.words.items():
+        ends = dict.fromkeys((values[0], values[-1]))
+        times = [edge[label, x] / critical[label][x] for x in ends if (label, x) in edge and x in critical[label]]
+        more = f"; training diverges at {' → '.join(f'{one:.2g}' for one in times)} times that"
+        words[label] = text + (more if len(times) == len(ends) else "")
+    return replace(answer, words=words, rule=NO_CONTRADICTION)
 
 
 def _rows(

@@ -12,7 +12,7 @@ from runner.analysis.edges import stable_rates
 from runner.analysis.moment import at_level
 from runner.analysis.phase import Axes
 from runner.analysis.selection import choose, default_facets, facet_label, with_series
-from runner.analysis.transfer import STAYS, lr_curves
+from runner.analysis.transfer import EDGE_WORDS, STAYS, lr_curves
 from runner.analysis.transfer import transfer as best_rates
 from runner.store import Store
 from runner.views import alt
@@ -46,7 +46,7 @@ from runner.views.laws import (
     sentence,
     verdict_words,
 )
-from runner.views.picture import COLUMN, PIECES, Part, Picture, Section, conditions, names
+from runner.views.picture import COLUMN, PIECES, Answer, Part, Picture, Section, conditions, names
 from runner.views.scales import Scale, column_title, column_words, log_scale, lr_unit, range_bars, value_scale
 from runner.views.style import TWIN, Layout, concat, layered, legend, rows_of, series_scales
 from runner.views.terminal import MISSING, plain_table
@@ -287,24 +287,37 @@ def _on_page(store: Store, cells: pd.DataFrame, axes: Axes) -> Part:
     if axes.facets != default_facets(store, (x, "lr")):
         words += f" --facet {','.join(axes.facets) or 'none'}"
     values = distinct(best[x])
-    rows = []
+    rows, put = [], {}
     for facet, part in groups(best, [best[key] for key in axes.facets]):
-        found = {row[x]: row for row in records(part)}
+        found, label = {row[x]: row for row in records(part)}, facet_label(axes.facets, facet)
         pieces = records(part.drop_duplicates("piece") if "piece" in part else part.head(1))
-        rows.append([
-            facet_label(axes.facets, facet), *(best_words(found.get(value)) for value in values),
-            "; ".join(map(drift_words, pieces)), "; ".join(verdict_words(row, *STAYS) for row in pieces),
-        ])  # fmt: skip
+        put[label] = "; ".join(verdict_words(row, *STAYS) for row in pieces)
+        cells_of = (best_words(found.get(value)) for value in values)
+        rows.append([label, *cells_of, "; ".join(map(drift_words, pieces)), put[label]])
     return Part(
         chart(losses, best, axes.facets, METRIC, lr_unit(cells), Layout(), x, repeated(cells)),
-        f"Best: the smallest {METRIC}; in brackets 95 %. {BEST_INTERVAL.format(x=x)}. Drift: doublings of "
-        f"the best rate per doubling of {_named(x)}. {sentence(PUT)}",
+        f"Best: the smallest {METRIC}; in brackets 95 %. {BEST_INTERVAL.format(x=x)}. {_marks(best)}"
+        f"Drift: doublings of the best rate per doubling of {_named(x)}. {sentence(PUT)}",
         words,
         (", ".join(axes.facets), *(f"{x} {show(value)}" for value in values), "drift", "stays put?"),
         rows,
-        lead=f"Open marks without bars: {AT_EDGE} ({EDGE}); or an end of the grid (*). "
-        f"{same_words(cells)} {hollow_words(cells)}",
+        lead=f"{_open(best)}{same_words(cells)} {hollow_words(cells)}",
+        answers=(Answer(f"best lr stays put as {x} grows?", put, f"Best lr: by {METRIC}. {sentence(PUT)}"),),
     )
+
+
+def _open(best: pd.DataFrame) -> str:
+    """Return what open marks of the chart are, where there are some."""
+    if not is_bound(best).any():
+        return ""
+    kinds = [EDGE_WORDS] * bool(best["at_edge"].any()) + ["an end of the grid"] * bool(best["at_end"].any())
+    return f"Open marks without bars are bounds: {' or '.join(kinds)}. No drift is fitted through them. "
+
+
+def _marks(best: pd.DataFrame) -> str:
+    """Return what the marks behind rates of the table are, those that there are."""
+    edge = f"{EDGE}: {AT_EDGE}. " if (best["at_edge"] & ~best["at_end"]).any() else ""
+    return edge + ("*: an end of the grid, a bound, too. " if best["at_end"].any() else "")
 
 
 PICTURE = Picture(

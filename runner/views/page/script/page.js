@@ -7,6 +7,7 @@ import { tooltipOf } from "./describe.js";
 import { drawDiagram, fillDiagram, isTooWide } from "./diagram.js";
 import { brushedCells, drawExplorer, fillExplorer, numberNames, onBrush, scatterAxes } from "./explore.js";
 import { showExtremes } from "./extremes.js";
+import { followJumps } from "./jumps.js";
 import { MOVES, moved } from "./keys.js";
 import { curvesOf, describePoints } from "./panel.js";
 import { markScrolling } from "./scrolling.js";
@@ -196,6 +197,7 @@ async function clear() {
 
 function wire() {
   wireControls(page);
+  followJumps();
   byId("diagram").addEventListener("keydown", pressed);
   addEventListener("hashchange", () => {
     state = fromFragment(location.hash);
