@@ -66,9 +66,9 @@ def rich_words(thresholds: Mapping[str, Any]) -> str:
     """
     limit = check_thresholds(thresholds)
     return (
-        f"rich from: kernel or features moved by {limit['rich']:.3g} of their size. The letter "
-        f"{LETTERS['rich']} needs more: the loss must have fallen below {limit['untrained']:.3g} of its start, "
-        f"too, else it is {LETTERS['untrained']}, and most seeds must agree."
+        f"kernel or features moved by {limit['rich']:.3g} of their size. The letter {LETTERS['rich']} needs "
+        f"more: the loss fell below {limit['untrained']:.3g} of its start, too, else it is "
+        f"{LETTERS['untrained']}, and most seeds agree."
     )
 
 

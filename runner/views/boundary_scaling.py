@@ -21,6 +21,7 @@ from runner.views.captions import INTERVAL, NO_CONTRADICTION, hollow_words, repe
 from runner.views.collapse import METRIC, collapsed, exponent_words
 from runner.views.fit import panel
 from runner.views.laws import AGREEMENT, law_words, sentence, verdict_words
+from runner.views.phase.critical import critical_name
 from runner.views.picture import Answer, Part, Section
 from runner.views.scales import log_scale
 from runner.views.style import OWN, Layout, concat
@@ -69,7 +70,7 @@ def _boundaries(store: Store, cells: pd.DataFrame, axes: Axes) -> Part | None:
     if not rows:
         return None
     if critical := _critical(cells, axes):
-        name = f"{critical_sharpness(cells).median():.3g}/λmax at init"
+        name = f"{critical_name(cells.assign(critical_sharpness=critical_sharpness(cells)))} at init"
         told = [
             [label, name, *(short(own[value]) if value in own else MISSING for value in values), ""]
             for label, own in critical.items()

@@ -117,8 +117,8 @@ INTERVAL = (
 )
 """Of what the 95 % interval of a boundary is."""
 NO_CONTRADICTION = (
-    "The rate at init is where descent on the linearized network loses its stability: to diverge at more is no "
-    "contradiction, as the note below the diagram says."
+    "The rate at init is where descent on the linearized network loses its stability: to diverge at more is "
+    "no contradiction, as the note below the diagram says."
 )
 """In short, of a measured edge beside the critical learning rate."""
 BEST_INTERVAL = (
@@ -142,10 +142,10 @@ def critical_words(cells: pd.DataFrame) -> str:
     critical = float(known.median())
     far = ": wide ones up to about 4/λmax, those of relu beyond" if critical == PLAIN else ""
     return (
-        f"Dashed: {critical:.3g}/λmax, theory's critical rate at init, where full-batch descent on the MSE of the "
+        f"{critical:.3g}/λmax: theory's critical rate at init, where full-batch descent on the MSE of the "
         "linearized network loses its stability. Training may survive larger rates: the loss rises, the "
         f"network leaves the lazy regime and comes to rest where λmax is smaller (a catapult{far}; Lewkowycz et "
-        "al., arXiv 2003.02218). So divergence is measured above the dashed line."
+        f"al., arXiv 2003.02218), or it is left {REGIMES[3]}. So divergence may be measured above that line."
     )
 
 

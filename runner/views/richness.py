@@ -14,9 +14,8 @@ from runner.views.picture import Answer
 
 _METRIC = "feature_movement"
 SAYS_LAZY = (
-    "A network turns lazy where feature_movement, and with it ntk_change and kernel_distance, falls. Slopes of "
-    "param_movement and of single layers do not say so, for those of weights fall in networks that learn "
-    "features, too, nor does that of lambda_max_init, which is known before training."
+    "A network turns lazy where feature_movement and ntk_change fall. The other slopes do not say so: weights move "
+    "less for their size in wide networks that learn features, too, and lambda_max_init is of untrained ones."
 )
 """Which exponents say that a network turns lazy, and which do not."""
 
@@ -55,5 +54,5 @@ def _words(row: Mapping[str, Any], x: str) -> str:
         return f"{UNKNOWN}: {found.because}"
     interval = "" if low is None else f" [{signless(low)}, {signless(row['high'])}]"
     until = f", up to {x} {ends}" if (ends := break_words(row)) else ""
-    why = f" ({found.because})" if found.because else ""
-    return f"{word.get(found.verdict, UNKNOWN)}{why}: {signless(slope)}{interval}{theory_words(row)}{until}"
+    why = f": {found.because}, " if found.because else ": "
+    return f"{word.get(found.verdict, UNKNOWN)}{why}{signless(slope)}{interval}{theory_words(row)}{until}"

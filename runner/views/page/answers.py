@@ -43,15 +43,19 @@ def in_short(
     lines = []
     for (alike, *words), of in rows.items():
         name = html.escape(alike if len(of) > 1 else of[0]) or "all cells"
-        lines.append(
-            f"<tr><th scope=row>{name}</th>{''.join(f'<td>{html.escape(one)}</td>' for one in words)}</tr>"
-        )
+        lines.append(f"<tr><th scope=row>{name}</th>{''.join(map(_cell, words))}</tr>")
     rules = " ".join(html.escape(rule) for rule in dict.fromkeys(one.rule for _, one in answers if one.rule))
     return (
         f'<section id="{IN_SHORT}"><h2>In short</h2><div class=scroll><table class=answers>'
         f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
         f"<p class=note>In brackets 95 %, with one seed what was measured around it. {rules}</p></section>"
     )
+
+
+def _cell(words: str) -> str:
+    """Return words as a cell: what stands before a colon is the answer, and strong."""
+    answer, colon, why = html.escape(words).partition(": ")
+    return f"<td><strong>{answer}</strong>{colon}{why}</td>" if colon else f"<td>{answer}</td>"
 
 
 def contents(page: str) -> str:

@@ -27,7 +27,7 @@ from runner.views.page.answers import contents, in_short, place_of
 from runner.views.page.cells import cell_table, free_keys, judged_steps, regimes_at_steps, varying_keys
 from runner.views.page.diagram import color_channels, diagram, points_table, regime_channel
 from runner.views.page.explorer import parallel, scatter
-from runner.views.page.lines import BEST_BY, best_rates, critical_lines, lines_at_steps
+from runner.views.page.lines import BEST_BY, best_rates, critical_lines, line_meanings, lines_at_steps
 from runner.views.page.packing import pack_curves
 from runner.views.page.script import script
 from runner.views.page.sections import known_columns, picture_section, sections
@@ -129,7 +129,7 @@ def _instrument(content: _Content, store: Store, shown: pd.DataFrame, axes: Axes
         "legend": {"names": list(REGIMES), "letters": LETTERS, "fills": COLORS, "inks": TEXT_COLORS},
         "lines": lines_at_steps(store, cells, judged, steps, axes, thresholds, panels),
         "theory": critical_lines(grid, axes, panels),
-        "words": _words(cells, store),
+        "words": _words(cells, store) | line_meanings(thresholds, cells),
         "best": list(best_rates(cells, axes, panels)),
         "bestBy": BEST_BY,
         "rose": check_thresholds(thresholds)["catapult"],

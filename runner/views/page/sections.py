@@ -51,7 +51,7 @@ def sections(
         "left_out": "".join(f"<p class=note>Not on this page: {_text(line)}</p>" for line in left_out),
         "axes": _text(f"{axes.y} over {axes.x}" + (f", by {', '.join(axes.facets)}" if axes.facets else "")),
         "interval": _text(INTERVAL),
-        "critical": _text(critical_words(cells)),
+        "critical": f"<p class=note>Dashed, {_text(one)}</p>" if (one := critical_words(cells)) else "",
         "rich": _text(rich_words(thresholds_of(store.config))),
         "same": f"<p class=note>{_text(same)}</p>" if (same := same_words(cells)) else "",
         "chips": " ".join(f"<span class=named>{_chip(name)} {name}</span>" for name in REGIMES),

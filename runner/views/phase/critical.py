@@ -52,7 +52,7 @@ def critical_lines(
     at_border = inside["x"].iloc[-1] == x.domain[1]
     place: dict[str, Any] = {"align": "left", "dx": 3} if at_border else {"align": "left", "dx": 6, "dy": -12}
     base = alt.Chart(rows_of(inside.iloc[[-1]])).encode(x=scales[0], y=scales[1])
-    text = f"{sharpness:.3g}/λmax"
+    text = critical_name(part)
     halo = base.mark_text(
         text=text, fontSize=10, stroke=theme("paper"), strokeWidth=4, strokeJoin="round", **place
     )
@@ -62,6 +62,11 @@ def critical_lines(
 def critical_of(part: pd.DataFrame) -> float:
     """Return the critical lr * lambda_max of some points: 2, or more with momentum."""
     return float(part["critical_sharpness"].median())
+
+
+def critical_name(part: pd.DataFrame) -> str:
+    """Return what the line of the critical learning rate is called."""
+    return f"{critical_of(part):.3g}/λmax"
 
 
 def _dashed(

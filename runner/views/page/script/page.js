@@ -225,7 +225,7 @@ async function drawAll() {
   await drawMain();
   await drawCurves(compared(), state);
   const numbers = numberNames().length > 0;
-  document.querySelector(".explore").hidden = !numbers;
+  for (const node of document.querySelectorAll('.explore, [href="#single-cells"]')) node.hidden = !numbers;
   const rest = [...(numbers ? EXPLORERS : []), ...sectionNames];
   await Promise.all(rest.filter((id) => views[id]).map(drawNear));
   whenNearOrIdle(
