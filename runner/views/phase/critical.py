@@ -13,6 +13,8 @@ from runner.views.phase.letters import Letters
 from runner.views.scales import Scale
 from runner.views.style import INK, PAPER, Layout, rows_of, theme
 
+DASH = [3, 2]
+"""Of the line in print."""
 CATAPULT = 4.0
 """Up to this lr * lambda_max wide networks catapult instead of diverging, under plain descent."""
 
@@ -39,7 +41,7 @@ def critical_lines(
     line = _to_borders(known.index.to_numpy(float), known.to_numpy(float), x)
     sharpness = critical_of(part)
     if layout.paper:
-        return _dashed(letters.parted(line), scales, 1.1, [3, 2], casing=1.4), []
+        return _dashed(letters.parted(line), scales, 1.1, DASH, casing=1.4), []
     # Where y is in units of 1/lambda_max already, the first axis says the same.
     second = (part["critical"] != part["critical_sharpness"]).any()
     drawn, tick_labels = _second_axis(line, sharpness, x, y, scales) if second else ([], [])
