@@ -148,9 +148,7 @@ def transfer(
         best, single = _optima(part, metric, x)
         ends = {float(part["lr"].min()), float(part["lr"].max())}
         bounds = {place for place, rate in smallest.items() if rate in ends or beside.at[place, "at_edge"]}
-        inside = {
-            place: found for place, found in single.items() if len(found[0]) and place not in bounds
-        }
+        inside = {place: found for place, found in single.items() if len(found[0]) and place not in bounds}
         spread = pooled(np.log(rates) for rates, _ in inside.values())
         if most == 1:
             drifts = dict.fromkeys(best.index, _drift(best[~best.index.isin(bounds)], single, spread))
@@ -207,8 +205,7 @@ def _beside(verdict: Verdict, row: Mapping[str, Any], bounds: Sequence[Any], cou
         return verdict
     kinds = [EDGE_WORDS] if any(not one["at_end"] for one in bounds) else []
     kinds += ["an end of the grid"] if any(one["at_end"] for one in bounds) else []
-    where = "each of the" if len(bounds) == count else f"{len(bounds)} of"
-    words = f"at {where} {count} the best rate is a bound, {' or '.join(kinds)}"
+    words = f"at {len(bounds)} of {count} the best rate is a bound, {' or '.join(kinds)}"
     if np.isfinite(float(row["drift"])):
         words = f"{verdict.because}; {words}"
     return Verdict("no" if verdict.verdict == "no" else "cannot tell", words)

@@ -101,17 +101,19 @@ def _answer(
     first, last = (show(values[place]) for place in (0, -1))
     where = f"at {axes.x} {first}" + (f" → {last}" if len(values) > 1 else "")
     words = {}
-    for label, _, *places, _ in rows:
-        ends = (places[0], places[-1]) if len(values) > 1 else places[:1]
+    for label, _, *told, _ in rows:
+        ends = (told[0], told[-1]) if len(values) > 1 else told
         words[label] = " → ".join("not seen" if place == MISSING else place for place in ends)
     return Answer(f"{title}, {where}", words, rule)
 
 
 def _critical(cells: pd.DataFrame, axes: Axes) -> dict[str, dict[Any, float]]:
-    """Return the critical learning rate at init of each facet and x, the median; nothing where y is no rate."""
+    """Return the median critical learning rate at init of each facet and x; nothing where y is no rate."""
     known = cells.assign(critical=critical_rates(cells, axes.y)).dropna(subset=["critical"])
     return {
-        facet_label(axes.facets, facet): {plain(x): float(rate) for x, rate in part.groupby(axes.x)["critical"].median().items()}
+        facet_label(axes.facets, facet): {
+            plain(x): float(rate) for x, rate in part.groupby(axes.x)["critical"].median().items()
+        }
         for facet, part in groups(known, [column(known, key, "") for key in axes.facets])
     }
 
@@ -120,11 +122,13 @@ def _beside_edge(
     answer: Answer, critical: dict[str, dict[Any, float]], edge: dict[tuple[str, Any], float],
     values: Sequence[Any],
 ) -> Answer:  # fmt: skip
-    """Return the answer of critical rates with how many times as large the rates are at which training ends."""
+    """Return the answer of critical rates, and at how many times as much training diverges."""
     words = {}
     for label, text in answer.words.items():
         ends = dict.fromkeys((values[0], values[-1]))
-        times = [edge[label, x] / critical[label][x] for x in ends if (label, x) in edge and x in critical[label]]
+        times = [
+            edge[label, x] / critical[label][x] for x in ends if (label, x) in edge and x in critical[label]
+        ]
         more = f"; training diverges at {' → '.join(f'{one:.2g}' for one in times)} times that"
         words[label] = text + (more if len(times) == len(ends) else "")
     return replace(answer, words=words, rule=NO_CONTRADICTION)

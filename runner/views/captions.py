@@ -140,12 +140,12 @@ def critical_words(cells: pd.DataFrame) -> str:
     if known.empty:
         return ""
     critical = float(known.median())
-    far = ": wide ones up to about 4/λmax, those of relu beyond" if critical == PLAIN else ""
+    far = "; wide ones up to about 4/λmax, those of relu beyond" if critical == PLAIN else ""
     return (
         f"{critical:.3g}/λmax: theory's critical rate at init, where full-batch descent on the MSE of the "
         "linearized network loses its stability. Training may survive larger rates: the loss rises, the "
-        f"network leaves the lazy regime and comes to rest where λmax is smaller (a catapult{far}; Lewkowycz et "
-        f"al., arXiv 2003.02218), or it is left {REGIMES[3]}. So divergence may be measured above that line."
+        f"network leaves the lazy regime and comes to rest where λmax is smaller (a catapult: Lewkowycz "
+        f"et al., arXiv 2003.02218{far}), or it stays untrained. So divergence may be measured above that line."
     )
 
 

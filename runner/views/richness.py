@@ -14,8 +14,9 @@ from runner.views.picture import Answer
 
 _METRIC = "feature_movement"
 SAYS_LAZY = (
-    "A network turns lazy where feature_movement and ntk_change fall. The other slopes do not say so: weights move "
-    "less for their size in wide networks that learn features, too, and lambda_max_init is of untrained ones."
+    "A network turns lazy where feature_movement and ntk_change fall. The other slopes do not say so: "
+    "weights move less for their size in wide networks that learn features, too, and lambda_max_init is of "
+    "untrained ones."
 )
 """Which exponents say that a network turns lazy, and which do not."""
 
@@ -37,10 +38,10 @@ def features_answer(fits: pd.DataFrame, facets: Sequence[str], x: str, where: st
         for series, part in own.groupby("series", sort=False)
     }
     rule = (
-        f"Features: by the slope of log {_METRIC} against log {x}, at {where}. They turn lazy where its whole "
-        f"95 % interval lies below zero, and the slope below -{NEAR:g}; they are learned at any {x} where it lies "
-        f"above -{NEAR:g}, and the slope is at most {NEAR:g}; they move more where it lies above zero, and "
-        f"the slope above {NEAR:g}. Else it cannot be told, nor where the section's own verdict says so."
+        f"Features: by the slope of log {_METRIC} against log {x}, at {where}. Networks turn lazy where its "
+        f"whole 95 % interval lies below zero, and the slope below -{NEAR:g}; they learn features at any {x} "
+        f"where it lies above -{NEAR:g}, and the slope is at most {NEAR:g}; features move more where it lies "
+        f"above zero, and the slope above {NEAR:g}. Else it cannot be told, nor where the section cannot."
     )
     return (Answer(f"features as {x} grows", words, rule),)
 

@@ -1,10 +1,11 @@
-"""The page in short: what its sections answer of each panel of the diagram, as one table; and its contents."""
+"""The page in short: what its sections answer of each panel, as one table; and its contents."""
 
 import html
 import re
 from collections.abc import Sequence
 
 from runner.views.picture import Answer
+from runner.views.terminal import MISSING
 
 IN_SHORT = "in-short"
 _SECTION = re.compile(r'<section[^>]*? id="([\w-]+)"[^>]*>\s*<h2[^>]*>([^<]*)')
@@ -34,16 +35,16 @@ def in_short(
     rows: dict[tuple[str, ...], list[str]] = {}
     for panel in panels:
         alike = ", ".join(joined.get(part, part) for part in panel.split(", "))
-        words = tuple(answer.words.get(panel, "–") for _, answer in answers)
+        words = tuple(answer.words.get(panel, MISSING) for _, answer in answers)
         rows.setdefault((alike, *words), []).append(panel)
     head = "".join(
         f'<th scope=col><a href="#{place}">{html.escape(answer.heading)}</a></th>'
         for place, answer in answers
     )
     lines = []
-    for (alike, *words), of in rows.items():
+    for (alike, *told), of in rows.items():
         name = html.escape(alike if len(of) > 1 else of[0]) or "all cells"
-        lines.append(f"<tr><th scope=row>{name}</th>{''.join(map(_cell, words))}</tr>")
+        lines.append(f"<tr><th scope=row>{name}</th>{''.join(map(_cell, told))}</tr>")
     rules = " ".join(html.escape(rule) for rule in dict.fromkeys(one.rule for _, one in answers if one.rule))
     return (
         f'<section id="{IN_SHORT}"><h2>In short</h2><div class=scroll><table class=answers>'
@@ -62,4 +63,3 @@ def contents(page: str) -> str:
     """Return links to the sections of a page, those that have an id and a heading, in their order."""
     links = (f'<a href="#{place}">{title.strip()}</a>' for place, title in _SECTION.findall(page))
     return " ".join(links)
-
