@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import stat
 
 import numpy as np
 import pytest
@@ -9,11 +10,32 @@ import torch
 from sweeping import shape_of
 from test_cell import BASE
 
+from runner.numerics import processor
 from runner.planning import machine
 from runner.planning.costs import NEAR_BEST, Costs
 from runner.planning.machine import USUAL, WIDTHS, from_record, this_machine
 
 CPU = torch.device("cpu")
+
+
+def test_who_has_no_home_has_a_cache_that_nobody_else_writes_to(monkeypatch, tmp_path):
+    def unknown(_):
+        raise KeyError("uid not found")
+
+    for name in ("XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    processor._temporary.cache_clear()
+    folder = processor.cache_folder()
+    assert folder == processor.cache_folder()
+    assert folder.parent == tmp_path
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    folder.chmod(0o777)  # anybody may have laid code there
+    processor._temporary.cache_clear()
+    assert stat.S_IMODE(processor.cache_folder().stat().st_mode) == 0o700
+    assert processor.cache_folder() != folder
+    processor._temporary.cache_clear()
 
 
 @pytest.fixture

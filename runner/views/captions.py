@@ -145,7 +145,7 @@ def critical_words(cells: pd.DataFrame) -> str:
         f"{critical:.3g}/λmax: theory's critical rate at init, where full-batch descent on the MSE of the "
         "linearized network loses its stability. Training may survive larger rates: the loss rises, the "
         f"network leaves the lazy regime and comes to rest where λmax is smaller (a catapult: Lewkowycz "
-        f"et al., arXiv 2003.02218{far}), or it stays untrained. So divergence may be measured above that line."
+        f"et al., arXiv 2003.02218{far}), or it stays untrained: divergence may be measured above that line."
     )
 
 
