@@ -291,7 +291,7 @@ def test_a_best_rate_below_divergence_is_a_bound():
     assert set(found["stays_put"]) == {"cannot tell"}
     why = "at 3 of 3 the best rate is a bound, the last rate before divergence"
     assert set(found["stays_because"]) == {why}
-    assert drift_lines(found, ()) == {"": "no drift, stays put: cannot tell"}
+    assert drift_lines(found, ()) == {"": "drift not known, stays put: cannot tell"}
     beyond = transfer(cells[cells["lr"] <= 2], facets=())
     assert set(beyond["stays_because"]) == {"at 3 of 3 the best rate is a bound, an end of the grid"}
 

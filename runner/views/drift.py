@@ -17,7 +17,7 @@ PUT = "stays put: the rate changes by less than a factor of two over all of the 
 
 EDGE = "^"
 """Behind a best rate, larger than which training diverged."""
-NO_DRIFT = "no drift"
+NO_DRIFT = "drift not known"
 """In place of the drift of rates of which too many are bounds."""
 
 
