@@ -26,16 +26,16 @@ def test_who_has_no_home_has_a_cache_that_nobody_else_writes_to(monkeypatch, tmp
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("pwd.getpwuid", unknown)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    processor._temporary.cache_clear()
+    processor.temporary_folder.cache_clear()
     folder = processor.cache_folder()
     assert folder == processor.cache_folder()
     assert folder.parent == tmp_path
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     folder.chmod(0o777)  # anybody may have laid code there
-    processor._temporary.cache_clear()
+    processor.temporary_folder.cache_clear()
     assert stat.S_IMODE(processor.cache_folder().stat().st_mode) == 0o700
     assert processor.cache_folder() != folder
-    processor._temporary.cache_clear()
+    processor.temporary_folder.cache_clear()
 
 
 @pytest.fixture

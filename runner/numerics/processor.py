@@ -18,12 +18,12 @@ def cache_folder() -> Path:
     try:
         return Path(root).expanduser() / "regime-runner"
     except RuntimeError:  # neither HOME nor an entry of the user
-        return _temporary()
+        return temporary_folder()
 
 
 @lru_cache
-def _temporary() -> Path:
-    """Return a folder that nobody else can write to: code is loaded from it."""
+def temporary_folder() -> Path:
+    """Return a folder among temporary files that nobody else can write to: code is loaded from it."""
     folder = Path(tempfile.gettempdir()) / f"regime-runner-{os.getuid()}"
     with suppress(OSError):
         folder.mkdir(mode=0o700, exist_ok=True)
