@@ -10,9 +10,8 @@ from rich.console import Console
 from runner.analysis.columns import distinct, groups, records, show
 from runner.analysis.edges import stable_rates
 from runner.analysis.moment import at_level
-from runner.analysis.phase import Axes
 from runner.analysis.selection import choose, default_facets, facet_label, with_series
-from runner.analysis.transfer import EDGE_WORDS, STAYS, lr_curves
+from runner.analysis.transfer import lr_curves
 from runner.analysis.transfer import transfer as best_rates
 from runner.store import Store
 from runner.views import alt
@@ -21,18 +20,15 @@ from runner.views.captions import (
     BEST_INTERVAL,
     hollow_words,
     repeated,
-    same_words,
     sweep_words,
     twin_series,
 )
 from runner.views.drift import (
     EDGE,
     PUT,
-    best_words,
     drift_laws,
     drift_lines,
     drift_table,
-    drift_words,
     is_bound,
     rate_words,
     said_of,
@@ -44,9 +40,8 @@ from runner.views.laws import (
     THEORY,
     law_lines,
     sentence,
-    verdict_words,
 )
-from runner.views.picture import COLUMN, PIECES, Answer, Part, Picture, Section, conditions, names
+from runner.views.picture import COLUMN, PIECES, Picture, conditions, names
 from runner.views.scales import Scale, column_title, column_words, log_scale, lr_unit, range_bars, value_scale
 from runner.views.style import TWIN, Layout, concat, layered, legend, rows_of, series_scales
 from runner.views.terminal import MISSING, plain_table
@@ -175,7 +170,7 @@ def _rates(
     channels = series_scales(series, ordered=False)
     # On a screen below the panel, so that titles side by side are as high.
     below: dict[str, Any] = {} if layout.paper else {"orient": "bottom", "symbolOpacity": 1, "titleLimit": 0}
-    unit = None if layout.paper else f"drift: doublings of the rate per doubling of {_named(key)}, 95 %"
+    unit = None if layout.paper else f"drift: doublings of the rate per doubling of {key_words(key)}, 95 %"
     names = legend(series, layout, unit, columns=2, says=said_of(rates, facets), **below)
     # Not by the channel of the losses' colours: both legends stand above the panels in print.
     stroke = alt.Stroke("series:N", scale=channels["color"], legend=names)
@@ -215,7 +210,9 @@ def _caption(rates: pd.DataFrame, facets: Sequence[str], metric: str, shared: st
     rate, words = _rate_of(rates)
     kind = f" with {BY_PROFILE}" if "piece" in rates else ""
     drifts = drift_lines(rates, facets).values()
-    drift = f" Doublings of the {words} learning rate per doubling of {_named(x)}{kind}: {'; '.join(drifts)}."
+    drift = (
+        f" Doublings of the {words} learning rate per doubling of {key_words(x)}{kind}: {'; '.join(drifts)}."
+    )
     drift += f" {sentence(PUT)}"
     if rate == "edge":
         method = (
@@ -262,7 +259,7 @@ def _print(rates: pd.DataFrame, facets: Sequence[str], metric: str, out: Console
     out.print()
     out.print(drift_table(rates, rows))
     kind = "by profile likelihood" if "piece" in rates else "of seeds and grid"
-    notes = [f"drift: doublings of the {words} lr per doubling of {_named(x)}, 95 % {kind}", PUT]
+    notes = [f"drift: doublings of the {words} lr per doubling of {key_words(x)}, 95 % {kind}", PUT]
     if "verdict" in rates and rates["verdict"].notna().any():
         notes.append(AGREEMENT)
     if rates["at_end"].any():
@@ -274,50 +271,9 @@ def _print(rates: pd.DataFrame, facets: Sequence[str], metric: str, out: Console
     out.print("\n".join(notes), style="dim")
 
 
-def _named(x: str) -> str:
+def key_words(x: str) -> str:
     """Return the key in a sentence."""
     return "the width" if x == "width" else x
-
-
-def _on_page(store: Store, cells: pd.DataFrame, axes: Axes) -> Part:
-    """Return the best learning rates of the cells of the page, along the x of its diagram."""
-    x = axes.x if axes.y == "lr" else "width"
-    losses, best = lr_curves(cells, METRIC, axes.facets, x), best_rates(cells, METRIC, axes.facets, x)
-    words = f"runner transfer {store.path}" + (f" --x {x}" if x != "width" else "")
-    if axes.facets != default_facets(store, (x, "lr")):
-        words += f" --facet {','.join(axes.facets) or 'none'}"
-    values = distinct(best[x])
-    rows, put = [], {}
-    for facet, part in groups(best, [best[key] for key in axes.facets]):
-        found, label = {row[x]: row for row in records(part)}, facet_label(axes.facets, facet)
-        pieces = records(part.drop_duplicates("piece") if "piece" in part else part.head(1))
-        put[label] = "; ".join(verdict_words(row, *STAYS) for row in pieces)
-        cells_of = (best_words(found.get(value)) for value in values)
-        rows.append([label, *cells_of, "; ".join(map(drift_words, pieces)), put[label]])
-    return Part(
-        chart(losses, best, axes.facets, METRIC, lr_unit(cells), Layout(), x, repeated(cells)),
-        f"Best: the smallest {METRIC}; in brackets 95 %. {BEST_INTERVAL.format(x=x)}. {_marks(best)}"
-        f"Drift: doublings of the best rate per doubling of {_named(x)}. {sentence(PUT)}",
-        words,
-        (", ".join(axes.facets), *(f"{x} {show(value)}" for value in values), "drift", "stays put?"),
-        rows,
-        lead=f"{_open(best)}{same_words(cells)} {hollow_words(cells)}",
-        answers=(Answer(f"best lr stays put as {x} grows?", put, f"Best lr: by {METRIC}. {sentence(PUT)}"),),
-    )
-
-
-def _open(best: pd.DataFrame) -> str:
-    """Return what open marks of the chart are, where there are some."""
-    if not is_bound(best).any():
-        return ""
-    kinds = [EDGE_WORDS] * bool(best["at_edge"].any()) + ["an end of the grid"] * bool(best["at_end"].any())
-    return f"Open marks without bars are bounds: {' or '.join(kinds)}. No drift is fitted through them. "
-
-
-def _marks(best: pd.DataFrame) -> str:
-    """Return what the marks behind rates of the table are, those that there are."""
-    edge = f"{EDGE}: {AT_EDGE}. " if (best["at_edge"] & ~best["at_end"]).any() else ""
-    return edge + ("*: an end of the grid, a bound, too. " if best["at_end"].any() else "")
 
 
 PICTURE = Picture(
@@ -330,14 +286,3 @@ PICTURE = Picture(
     ),
     {"metric": COLUMN, "pieces": PIECES},
 )
-SECTIONS = [
-    Section(
-        "transfer",
-        "Best learning rate against width",
-        "Where the best learning rate stays put as width grows, it can be tuned on a narrow "
-        "network and used on a wide one (muTransfer: Yang et al., arXiv 2203.03466).",
-        _on_page,
-        (125, 220, 380),
-        "No best learning rates",
-    )
-]

@@ -110,7 +110,7 @@ def line_meanings(thresholds: Mapping[str, Any], cells: pd.DataFrame) -> dict[st
     found[rich] = (rich, rich_words(thresholds))
     if words := critical_words(cells):
         name = critical_name(cells.assign(critical_sharpness=critical_sharpness(cells)))
-        found[name] = (name, words)
+        found[name] = (name, words.removeprefix(f"{name}: "))
     return found
 
 
