@@ -1,7 +1,6 @@
 """How the boundaries of a diagram scale: sections of the page, places and exponents beside theory."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -11,21 +10,19 @@ from runner.analysis.boundary.properties import property_of
 from runner.analysis.boundary.regimes import WORDS, regime_boundaries
 from runner.analysis.boundary.scaling import exponents
 from runner.analysis.columns import column, distinct, groups, numeric_column, plain, records, show
-from runner.analysis.critical import critical_sharpness
-from runner.analysis.phase import Axes, critical_rates, is_log
+from runner.analysis.phase import Axes, is_log
 from runner.analysis.regime import thresholds_of
 from runner.analysis.selection import facet_label, with_series
 from runner.errors import UserError
 from runner.store import Store
-from runner.views.captions import INTERVAL, NO_CONTRADICTION, hollow_words, repeated, same_words, twin_series
+from runner.views.boundary_answers import Told, boundary_answers, place_words
+from runner.views.captions import INTERVAL, hollow_words, repeated, same_words, twin_series
 from runner.views.collapse import METRIC, collapsed, exponent_words
 from runner.views.fit import panel
 from runner.views.laws import AGREEMENT, law_words, sentence, verdict_words
-from runner.views.phase.critical import critical_name
-from runner.views.picture import Answer, Part, Section
+from runner.views.picture import Part, Section
 from runner.views.scales import log_scale
 from runner.views.style import OWN, Layout, concat
-from runner.views.terminal import MISSING, short
 
 
 def _boundaries(store: Store, cells: pd.DataFrame, axes: Axes) -> Part | None:
@@ -34,9 +31,7 @@ def _boundaries(store: Store, cells: pd.DataFrame, axes: Axes) -> Part | None:
     keys = [axes.x, *axes.facets]
     values = distinct(cells[axes.x])
     charts: list[Any] = []
-    rows: list[list[str]] = []
-    answers: list[Answer] = []
-    edge: dict[tuple[str, Any], float] = {}
+    told: list[Told] = []
     commands: list[str] = []
     for name, of in regime_boundaries(thresholds_of(store.config)).items():
         try:
@@ -56,27 +51,15 @@ def _boundaries(store: Store, cells: pd.DataFrame, axes: Axes) -> Part | None:
             # Not every parameterization need have a cell in the regime that the threshold is of.
             level = "" if name == "diverged" else f" (movement {what.level:.3g})"
             title, words = f"{words} {axes.y}{level}", f"{words}{level}"
-            found_rows = _rows(part, own, axes, values, words)
-            rows += found_rows
-            if name in _ANSWERS:
-                answers.append(_answer(title, found_rows, axes, values))
-            if (name, change) == ("diverged", "begins"):
-                labelled = records(with_series(part, axes.facets))
-                edge = {(row["series"], plain(row[axes.x])): float(row["place"]) for row in labelled}
+            told.append(Told(name, str(change), title, part, _rows(part, own, axes, values, words)))
             if fit and part[axes.x].nunique() > 1:
                 charts.append(_panel(part, own, axes, title, repeated(cells)))
         facet = f" --facet {','.join(axes.facets) or 'none'}"
         commands.append(f"runner boundary {store.path} --of {of} --along {axes.y} --x {axes.x}{facet}")
-    if not rows:
+    if not told:
         return None
-    if critical := _critical(cells, axes):
-        name = f"{critical_name(cells.assign(critical_sharpness=critical_sharpness(cells)))} at init"
-        told = [
-            [label, name, *(short(own[value]) if value in own else MISSING for value in values), ""]
-            for label, own in critical.items()
-        ]
-        rows += told
-        answers.append(_beside_edge(_answer(name, told, axes, values), critical, edge, values))
+    critical, answers = boundary_answers(told, cells, axes)
+    rows = [*(row for one in told for row in one.rows), *critical]
     return Part(
         concat(charts, Layout(), own=OWN) if charts else None,
         f"{axes.y} at the boundary, mean over {cells['seed'].nunique()} seeds; in brackets 95 %, or, where "
@@ -90,50 +73,6 @@ def _boundaries(store: Store, cells: pd.DataFrame, axes: Axes) -> Part | None:
     )
 
 
-_ANSWERS = ("rich", "diverged")
-"""Boundaries that the page tells in short."""
-
-
-def _answer(
-    title: str, rows: Sequence[Sequence[str]], axes: Axes, values: Sequence[Any], rule: str = ""
-) -> Answer:
-    """Return where a boundary is at the smallest and the largest x."""
-    first, last = (show(values[place]) for place in (0, -1))
-    where = f"at {axes.x} {first}" + (f" → {last}" if len(values) > 1 else "")
-    words = {}
-    for label, _, *told, _ in rows:
-        ends = (told[0], told[-1]) if len(values) > 1 else told
-        words[label] = " → ".join("not seen" if place == MISSING else place for place in ends)
-    return Answer(f"{title}, {where}", words, rule)
-
-
-def _critical(cells: pd.DataFrame, axes: Axes) -> dict[str, dict[Any, float]]:
-    """Return the median critical learning rate at init of each facet and x; nothing where y is no rate."""
-    known = cells.assign(critical=critical_rates(cells, axes.y)).dropna(subset=["critical"])
-    return {
-        facet_label(axes.facets, facet): {
-            plain(x): float(rate) for x, rate in part.groupby(axes.x)["critical"].median().items()
-        }
-        for facet, part in groups(known, [column(known, key, "") for key in axes.facets])
-    }
-
-
-def _beside_edge(
-    answer: Answer, critical: dict[str, dict[Any, float]], edge: dict[tuple[str, Any], float],
-    values: Sequence[Any],
-) -> Answer:  # fmt: skip
-    """Return the answer of critical rates, and at how many times as much training diverges."""
-    words = {}
-    for label, text in answer.words.items():
-        ends = dict.fromkeys((values[0], values[-1]))
-        times = [
-            edge[label, x] / critical[label][x] for x in ends if (label, x) in edge and x in critical[label]
-        ]
-        more = f"; training diverges at {' → '.join(f'{one:.2g}' for one in times)} times that"
-        words[label] = text + (more if len(times) == len(ends) else "")
-    return replace(answer, words=words, rule=NO_CONTRADICTION)
-
-
 def _rows(
     part: pd.DataFrame, laws: pd.DataFrame, axes: Axes, values: Sequence[Any], words: str
 ) -> list[list[str]]:
@@ -144,17 +83,10 @@ def _rows(
         at = {row[axes.x]: row for row in records(own)}
         law = records(by_facet[facet]) if facet in by_facet else []
         slopes = "; ".join(law_words(row, axes.x) for row in law)
-        rows.append([facet_label(axes.facets, facet), words, *(_place(at.get(x)) for x in values), slopes])
+        rows.append(
+            [facet_label(axes.facets, facet), words, *(place_words(at.get(x)) for x in values), slopes]
+        )
     return rows
-
-
-def _place(row: dict[str, Any] | None) -> str:
-    if row is None:
-        return MISSING
-    low, high = plain(row["low"]), plain(row["high"])
-    if low is None:
-        low, high = plain(row["last"]), plain(row["first"])
-    return short(row["place"]) + ("" if low is None else f" [{short(low)}, {short(high)}]")
 
 
 def _panel(part: pd.DataFrame, laws: pd.DataFrame, axes: Axes, title: str, same: Collection[str]) -> Any:
