@@ -76,6 +76,9 @@ def test_the_pointer_shows_the_point_and_the_line(visit):
     assert re.search(
         r"diverges from\W+lr [\d.]+ \[[\d.]+, [\d.]+\]", visit.page.inner_text("#vg-tooltip-element")
     )
+    visit.page.mouse.click(*place)  # chooses the cell that the line passes
+    visit.settle()
+    assert visit.point().startswith("ntk, width")
 
 
 def test_a_measure_is_a_map_between_its_points(visit, digits):
