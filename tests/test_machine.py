@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import stat
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,7 +35,12 @@ def test_who_has_no_home_has_a_cache_that_nobody_else_writes_to(monkeypatch, tmp
     folder.chmod(0o777)  # anybody may have laid code there
     processor.temporary_folder.cache_clear()
     assert stat.S_IMODE(processor.cache_folder().stat().st_mode) == 0o700
-    assert processor.cache_folder() != folder
+    other = processor.cache_folder()
+    assert other != folder
+    with processor.at_home():
+        assert Path.home() == other
+    with pytest.raises(RuntimeError):
+        Path.home()
     processor.temporary_folder.cache_clear()
 
 

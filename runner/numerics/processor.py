@@ -4,7 +4,8 @@ import os
 import platform
 import stat
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -31,6 +32,21 @@ def temporary_folder() -> Path:
         if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077:
             return folder
     return Path(tempfile.mkdtemp(prefix="regime-runner-"))
+
+
+@contextmanager
+def at_home() -> Iterator[None]:
+    """Give a user without a home the folder of :func:`cache_folder`, for as long as the block lasts."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = str(temporary_folder())
+        try:
+            yield
+        finally:
+            del os.environ["HOME"]
+    else:
+        yield
 
 
 def processor_name() -> str:
