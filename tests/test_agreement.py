@@ -6,6 +6,7 @@ import pytest
 
 from runner.analysis.agreement import beside_theory, one_curve, rivals_of, same_networks, stays_put
 from runner.analysis.theory import predicted_edge, predicted_slope
+from runner.analysis.trend import trend
 from runner.grid.config import load_exponents
 
 
@@ -77,7 +78,6 @@ def test_rivals_are_what_other_regimes_have():
 def test_a_rate_stays_put_within_a_factor_of_two_over_the_range(low, high, verdict):
     drift = {"drift": (low + high) / 2, "drift_low": low, "drift_high": high}
     assert stays_put(drift, 4).verdict == verdict
-    assert stays_put(drift, 4, at_end=True).verdict == "cannot tell"
     assert stays_put(drift | {"drift_low": None}, 4).because == "no interval"
     assert stays_put(drift | {"drift": float("nan")}, 4).because == "fewer than three values"
 
@@ -114,3 +114,24 @@ def test_a_shift_of_a_layer_is_seen_and_another_is_not(shift):
     assert same_networks([own, shifted]) == [("ntk", "own")]
     table["c"]["sgd"]["hidden"] += 0.5
     assert same_networks([own, shifted | {"exponents": json.dumps(table)}]) == []
+
+
+@pytest.mark.parametrize(
+    ("slope", "low", "high", "word"),
+    [
+        (-0.4, -0.45, -0.36, "falls"),
+        (0.09, 0.04, 0.15, "stays"),
+        (0.05, -0.08, 0.3, "stays"),
+        (0.64, 0.58, 0.71, "rises"),
+        (-0.4, -0.9, 0.1, "cannot tell"),
+        (-0.05, -0.3, 0.2, "cannot tell"),
+        (0.3, -0.1, 0.7, "cannot tell"),
+    ],
+)
+def test_a_trend_is_told_by_the_interval(slope, low, high, word):
+    row = {"slope": slope, "low": low, "high": high, "verdict": None, "because": None}
+    assert trend(row).verdict == word
+    assert trend(row | {"verdict": "cannot tell", "because": "why"}) == ("cannot tell", "why")
+    assert trend(row | {"residual": 1.0, "noise": 0.1}).because == "no straight line describes the points"
+    assert trend(row | {"low": None}).because == "no interval"
+    assert trend(row | {"slope": float("nan")}).verdict == "cannot tell"

@@ -109,11 +109,19 @@ def test_there_is_one_legend_of_everything_above_all_panels(drawn):
     above = [mark for mark in root["items"] if mark.get("role") == "legend"]
     inside = [mark for group in found.groups for mark in group["items"][0]["items"]]
     assert not [mark for mark in inside if mark.get("role") == "legend"]
-    assert len(above) == (2 if name == "transfer" else 1)
+    assert len(above) == (2 if name in ("transfer", "phase", "boundary") else 1)
     tops = [panel["items"][0]["y"] for panel in found.groups]
     for legend in above:
         (box,) = legend["items"]
         assert box["y"] + box["height"] <= min(tops)
+
+
+def test_the_lines_of_a_diagram_have_a_key(drawn):
+    name, _, found = drawn
+    (root,) = found.scene["items"]
+    texts = json.dumps([mark for mark in root["items"] if mark.get("role") == "legend"], ensure_ascii=False)
+    for words in ("where the regime changes", "2/λmax at init"):
+        assert (words in texts) == (name in ("phase", "boundary"))
 
 
 def test_every_decade_of_a_logarithmic_axis_has_a_tick(drawn):

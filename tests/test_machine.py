@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import stat
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,11 +11,37 @@ import torch
 from sweeping import shape_of
 from test_cell import BASE
 
+from runner.numerics import processor
 from runner.planning import machine
 from runner.planning.costs import NEAR_BEST, Costs
 from runner.planning.machine import USUAL, WIDTHS, from_record, this_machine
 
 CPU = torch.device("cpu")
+
+
+def test_who_has_no_home_has_a_cache_that_nobody_else_writes_to(monkeypatch, tmp_path):
+    def unknown(_):
+        raise KeyError("uid not found")
+
+    for name in ("XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    processor.temporary_folder.cache_clear()
+    folder = processor.cache_folder()
+    assert folder == processor.cache_folder()
+    assert folder.parent == tmp_path
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    folder.chmod(0o777)  # anybody may have laid code there
+    processor.temporary_folder.cache_clear()
+    assert stat.S_IMODE(processor.cache_folder().stat().st_mode) == 0o700
+    other = processor.cache_folder()
+    assert other != folder
+    with processor.at_home():
+        assert Path.home() == other
+    with pytest.raises(RuntimeError):
+        Path.home()
+    processor.temporary_folder.cache_clear()
 
 
 @pytest.fixture

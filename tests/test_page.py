@@ -15,7 +15,9 @@ from runner.cli import main
 from runner.grid.config import load_thresholds
 from runner.views.drift import best_words
 from runner.views.page import write_page
+from runner.views.page.answers import in_short
 from runner.views.page.packing import pack_curves
+from runner.views.picture import Answer
 
 EVIL = "</script><script>window.hacked=1</script><img src=x onerror='window.hacked=1'>"
 MEGABYTE = 1_000_000
@@ -34,13 +36,13 @@ COLORS_IN_USE = """() => [...new Set([...document.querySelectorAll("body, body *
 def test_opens_offline_quickly_and_in_silence(browser, page_file):
     assert page_file.size <= 3 * MEGABYTE
     assert page_file.left_out == ()
-    visits = []
-    while len(visits) < 20 and min(visits, default=2.0) >= 2.0:  # the machine may be busy with other tests
+    seconds = []
+    while len(seconds) < 3 and min(seconds, default=2.0) >= 2.0:  # beside other tests a core does less
         with Visit(browser, page_file.path) as visit:
+            seconds.append(visit.worked())
             assert visit.complaints == []
             assert visit.external() == []
-            visits.append(visit.seconds)
-    assert min(visits) < 2.0
+    assert min(seconds) < 2.0
 
 
 def looked_at(visit, width):
@@ -200,6 +202,46 @@ def test_sections_have_the_numbers_of_the_analysis(page_file, digits):
         assert f"<td>{best_words(row)}</td>" in text
 
 
+def test_the_page_says_in_short_what_its_sections_say(page_file, digits):
+    """Every number and verdict of the first table is in a table of the analysis."""
+    text = html.unescape(page_file.path.read_text())
+    table = re.search(r'<section id="in-short">.*?</table>', text, re.DOTALL)[0]
+    rows = re.findall(r"<tr><th scope=row>(.*?)</th>(.*?)</tr>", table)
+    found = {name: re.sub(r"</?strong>", "", row).split("</td><td>") for name, row in rows}
+    assert {name for label in found for name in label.split(" = ")} == {"ntk", "mup", "sp", "mean_field"}
+    edges = digits.boundary(of="diverged", along="lr", x="width").table.dropna(subset=["place"])
+    rates = digits.transfer().table.drop_duplicates("parameterization").set_index("parameterization")
+    for label, (_, diverges, critical, put, features) in found.items():
+        name = label.split(" = ")[0]
+        own = edges[edges["parameterization"] == name].sort_values("width").iloc[[0, -1]]
+        assert diverges == " → ".join(
+            f"{row['place']:.3g} [{row['low']:.3g}, {row['high']:.3g}]" for row in own.to_dict("records")
+        )
+        at_ends = digits.cells[digits.cells["parameterization"] == name].groupby("width")
+        bound = 2 / at_ends["lambda_max_init"].median().iloc[[0, -1]]
+        times = (f"{place / rate:.2g}" for place, rate in zip(own["place"], bound, strict=True))
+        assert critical == (
+            " → ".join(f"{rate:.3g}" for rate in bound)
+            + f"; training diverges at {' → '.join(times)} times that"
+        )
+        assert put.startswith(f"{rates.loc[name, 'stays_put']}: {rates.loc[name, 'stays_because']}")
+        assert features.startswith(("turns lazy: -", "learns features at any width: ", "cannot tell: "))
+        assert f"<td>{put}</td>" in text  # the section's own words
+
+
+def test_panels_of_the_same_networks_share_a_row_where_words_are_equal():
+    answers = [("there", Answer("edge", {"mup": "1", "mean_field": "1", "ntk": "yes: <2>"}, "Rule."))]
+    panels, same = ("mean_field", "mup", "ntk"), [("mean_field", "mup")]
+    table = in_short(answers, panels, same)
+    assert re.findall(r"<th scope=row>(.*?)</th>", table) == ["mean_field = mup", "ntk"]
+    assert "<td><strong>yes</strong>: &lt;2&gt;</td>" in table
+    assert '<a href="#there">edge</a>' in table
+    assert "Rule." in table
+    apart = [("there", Answer("edge", {"mup": "1", "mean_field": "2"}))]
+    assert re.findall(r"<th scope=row>(.*?)</th>", in_short(apart, panels, same)) == [*panels]
+    assert in_short([("there", Answer("edge", {"other": "1"}))], panels, same) == ""
+
+
 def test_a_sweep_of_gamma_has_its_section(tmp_path):
     cells = grid(width=(32, 64, 128), gamma=(0.1, 0.3, 1.0, 3.0, 10.0), seed=(0, 1))
     write_cells(tmp_path / "store", cells)
@@ -250,10 +292,10 @@ def test_ten_thousand_cells(browser, tmp_path):
     assert page.left_out == ()
     assert len(_packed(page)) == 10_000
     seconds = []
-    while len(seconds) < 5 and min(seconds, default=4.0) >= 4.0:  # the machine may be busy with other tests
+    while len(seconds) < 3 and min(seconds, default=4.0) >= 4.0:  # beside other tests a core does less
         with Visit(browser, page.path) as visit:
             assert visit.complaints == []
-            seconds.append(visit.seconds)
+            seconds.append(visit.worked())
     assert min(seconds) < 4.0
 
 

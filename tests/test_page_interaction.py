@@ -52,6 +52,10 @@ def test_the_pointer_shows_the_point_and_the_line(visit):
     assert re.search(r"parameterization\W+mup", tooltip)
     assert re.search(r"width\W+64", tooltip)
     assert re.search(r"seeds\W+seed 0: crossover; seed 1: crossover", tooltip)
+    box = visit.page.locator("#vg-tooltip-element").bounding_box()
+    x, y = visit.place_of(panel="mup", x=64, y=1)
+    assert not box["x"] <= x <= box["x"] + box["width"]  # letters of its row and its column stay in sight
+    assert not box["y"] <= y <= box["y"] + box["height"]
     visit.page.mouse.move(*visit.place_of(panel="mup", x=32, y=0.001))
     visit.page.wait_for_function(
         "() => document.querySelector('#vg-tooltip-element').innerText.includes('untrained: not yet (2 of 2')"
@@ -72,6 +76,9 @@ def test_the_pointer_shows_the_point_and_the_line(visit):
     assert re.search(
         r"diverges from\W+lr [\d.]+ \[[\d.]+, [\d.]+\]", visit.page.inner_text("#vg-tooltip-element")
     )
+    visit.page.mouse.click(*place)  # chooses the cell that the line passes
+    visit.settle()
+    assert visit.point().startswith("ntk, width")
 
 
 def test_a_measure_is_a_map_between_its_points(visit, digits):
@@ -99,7 +106,7 @@ def test_a_measure_is_a_map_between_its_points(visit, digits):
     assert known.loc[chosen.split()].max() == pytest.approx(known.max(), rel=1e-3)
     assert visit.page.is_visible("#scatter-extremes")
     visit.show("color=ntk_change&where.parameterization=mup&where.parameterization=mean_field")
-    assert "mup = mean_field, width 32, lr 30, seed 0" in visit.page.inner_text("#extremes")  # one entry
+    assert "mean_field = mup, width 32, lr 30, seed 0" in visit.page.inner_text("#extremes")  # one entry
     visit.show("color=ntk_change")
     visit.page.select_option("#color", "regime")
     visit.settle("")
@@ -406,10 +413,40 @@ def test_keys_choose_points(visit):
     assert visit.page.inner_text("#other") == ""
 
 
+def test_links_lead_to_sections_and_leave_the_view_as_it_is(visit):
+    """By keyboard: the address holds the view, which no link to a place of the page may undo."""
+    visit.show("color=ntk_change")
+    links = visit.page.locator("nav a").all()
+    named = [(link.get_attribute("href"), link.inner_text()) for link in links if link.is_visible()]
+    headings = visit.page.locator("main section[id] > h2:visible")
+    assert [words for _, words in named] == [
+        text.split("\n")[0].strip() for text in headings.evaluate_all(
+            "all => all.map(one => one.firstChild.data)"
+        )
+    ]  # fmt: skip
+    answers = visit.page.locator("#in-short thead a").all()
+    assert {"#about-boundaries", "#about-transfer", "#about-scaling"} == {
+        link.get_attribute("href") for link in answers
+    }
+    for link in (answers[-1], links[3]):
+        link.focus()
+        visit.page.keyboard.press("Enter")
+        place = link.get_attribute("href")
+        heading = visit.page.locator(f"{place} > h2")
+        assert heading.evaluate("one => one === document.activeElement")
+        top = visit.page.locator(place).evaluate("one => one.getBoundingClientRect().top")
+        assert 0 <= top <= 60
+        assert visit.page.url.endswith("#color=ntk_change")
+    visit.page.focus(".skip")
+    visit.page.keyboard.press("Enter")
+    assert visit.page.evaluate("document.activeElement.id") == "point"
+    assert visit.page.url.endswith("#color=ntk_change")
+
+
 def test_every_control_is_reached_by_tab(visit):
     visit.page.evaluate("document.activeElement.blur()")
     reached = set()
-    for _ in range(60):
+    for _ in range(90):
         visit.page.keyboard.press("Tab")
         reached.add(
             visit.page.evaluate("document.activeElement.id || document.activeElement.dataset.file || ''")

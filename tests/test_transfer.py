@@ -13,7 +13,7 @@ from runner.analysis.transfer import lr_curves, transfer
 from runner.analysis.vertex import vertex
 from runner.cli import main
 from runner.errors import UserError
-from runner.views.drift import best_words
+from runner.views.drift import best_words, drift_lines
 from runner.views.style import Layout
 from runner.views.transfer import chart
 
@@ -286,11 +286,28 @@ def test_a_best_rate_below_divergence_is_a_bound():
     stable = cells.groupby("lr")["status"].apply(lambda status: (status == "ok").all())
     assert found["best_lr"].tolist() == pytest.approx([max(stable.index[stable])] * 3)
     assert found["first"].tolist() == pytest.approx([min(stable.index[~stable])] * 3)
-    assert (
-        found["stays_because"].str.endswith("at 3 of 3 it is the last rate before divergence, a bound").all()
-    )
-    near = found["first"].iloc[0] / found["best_lr"].iloc[0] <= 2
-    assert set(found["stays_put"]) == {"yes" if near else "cannot tell"}
-    coarse = transfer(cells[~cells["lr"].between(0.3, 1.9)], facets=())
-    assert (coarse["first"] / coarse["best_lr"] > 2).all()
-    assert set(coarse["stays_put"]) == {"cannot tell"}
+    assert found[["low", "high", "drift", "drift_low", "drift_high"]].isna().all(axis=None)
+    assert found["too_coarse"].all()
+    assert set(found["stays_put"]) == {"cannot tell"}
+    why = "at 3 of 3 the best rate is a bound, the last rate before divergence"
+    assert set(found["stays_because"]) == {why}
+    assert drift_lines(found, ()) == {"": "drift not known, stays put: cannot tell"}
+    beyond = transfer(cells[cells["lr"] <= 2], facets=())
+    assert set(beyond["stays_because"]) == {"at 3 of 3 the best rate is a bound, an end of the grid"}
+
+
+@pytest.mark.parametrize(("slope", "verdict"), [(0, "cannot tell"), (-1, "no")])
+def test_a_drift_is_that_of_the_rates_that_are_no_bounds(slope, verdict):
+    """Those of the two widest are at the edge: without them the drift is the same, and yes is never said."""
+    widths = (32, 64, 128, 256, 512)
+    cells = planted("width", widths, lambda width: 2 * (width / 32) ** slope)
+    wide = cells["width"] > 128
+    cells.loc[wide, "train_loss"] = 1 / cells["lr"]
+    found, others = (transfer(part, facets=()) for part in (cells, cells[~wide]))
+    assert found["at_edge"].tolist() == [False] * 3 + [True] * 2
+    drift = ["drift", "drift_low", "drift_high"]
+    assert found.iloc[0][drift].tolist() == pytest.approx(others.iloc[0][drift].tolist())
+    assert found["low"].notna().tolist() == [True] * 3 + [False] * 2
+    assert set(others["stays_put"]) == {"yes" if slope == 0 else "no"}
+    assert set(found["stays_put"]) == {verdict}
+    assert found["stays_because"].str.contains("over the range of the others; at 2 of 5 the best rate").all()

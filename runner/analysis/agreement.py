@@ -101,7 +101,7 @@ def _table(name: str) -> str:
     return load_exponents(name)
 
 
-def stays_put(row: Mapping[str, Any], doublings: float, at_end: bool = False) -> Verdict:
+def stays_put(row: Mapping[str, Any], doublings: float, of: str = "the range") -> Verdict:
     """Return whether a rate stays put along a key: by less than a factor of two over all of its range.
 
     Yes if the whole 95 % interval of the drift says so, no if none of it does, else it cannot be told.
@@ -109,17 +109,15 @@ def stays_put(row: Mapping[str, Any], doublings: float, at_end: bool = False) ->
     Args:
         row: ``drift``, ``drift_low`` and ``drift_high``, in doublings of the rate per doubling of the key.
         doublings: Of the key, from the smallest value to the largest.
-        at_end: Whether some best rate is an end of the grid, beyond which the true one may lie.
+        of: What these doublings are of, in words.
     """
     drift, low, high = (plain(row[name]) for name in ("drift", "drift_low", "drift_high"))
     if drift is None:
         return Verdict("cannot tell", "fewer than three values")
-    if at_end:
-        return Verdict("cannot tell", "a best rate lies at an end of the grid")
     if low is None or high is None or not math.isfinite(high - low):
         return Verdict("cannot tell", "no interval")
     ends = (low * doublings, high * doublings)
-    changes = f"times {_factor(ends[0])} to {_factor(ends[1])} over the range"
+    changes = f"times {_factor(ends[0])} to {_factor(ends[1])} over {of}"
     if max(map(abs, ends)) <= TWOFOLD:
         return Verdict("yes", changes)
     return Verdict("no" if min(ends) > TWOFOLD or max(ends) < -TWOFOLD else "cannot tell", changes)

@@ -73,7 +73,7 @@ def phase_grid(cells: pd.DataFrame, axes: Axes, measures: Sequence[str] = ()) ->
         "seed": cells["seed"].to_numpy()[placed],
         "failed": (cells["status"] == "failed").to_numpy()[placed],
         "value": color.to_numpy()[placed],
-        "critical": _critical(cells, axes.y)[placed],
+        "critical": critical_rates(cells, axes.y)[placed],
         "critical_sharpness": critical_sharpness(cells).to_numpy()[placed],
         **{flag: _flag(cells, flag)[placed] for flag in JUDGED[1:]},
     }
@@ -207,7 +207,7 @@ def _flag(cells: pd.DataFrame, name: str) -> np.ndarray:
     return floats(cells[name]).to_numpy() if name in cells else np.full(len(cells), np.nan)
 
 
-def _critical(cells: pd.DataFrame, y: str) -> np.ndarray:
+def critical_rates(cells: pd.DataFrame, y: str) -> np.ndarray:
     """Return each cell's critical lr in the unit of y; NaN where y is no lr or 1/lambda_max no unit of it."""
     if y not in ("lr", "lr_absolute", "lr_sharpness"):
         return np.full(len(cells), np.nan)

@@ -58,6 +58,20 @@ def regime_texts(thresholds: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def rich_words(thresholds: Mapping[str, Any]) -> str:
+    """Return what the line ``rich from`` is, and what the letter of the regime needs beside it.
+
+    Args:
+        thresholds: As in ``conf/regime/default.yaml``.
+    """
+    limit = check_thresholds(thresholds)
+    return (
+        f"kernel or features moved by {limit['rich']:.3g} of their size. The letter {LETTERS['rich']} needs "
+        f"more: the loss fell below {limit['untrained']:.3g} of its start, too, else it is "
+        f"{LETTERS['untrained']}, and most seeds agree."
+    )
+
+
 def marks_of(point: Mapping[str, Any]) -> str:
     """Return the marks of the flags that most seeds of a point have; none where a flag is not known.
 

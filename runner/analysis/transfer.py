@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from runner.analysis.agreement import TWOFOLD, stays_put
+from runner.analysis.agreement import Verdict, stays_put
 from runner.analysis.best_lr import best_lr, drift_per_doubling, grid_neighbours
 from runner.analysis.broken import Broken, broken_line
 from runner.analysis.columns import distinct, facet_groups, floats, group_places, numeric_column, show_values
@@ -22,6 +22,8 @@ from runner.errors import UserError
 LEAST_RATES = 3
 STAYS = ("stays_put", "stays_because")
 """Columns that say whether a rate stays put, and why."""
+EDGE_WORDS = "the last rate before divergence"
+"""What a best rate is whose next larger one diverged."""
 LAW = ("break", "break_low", "break_high")
 """Columns of a drift that may break, after ``piece`` and its drift."""
 
@@ -115,25 +117,24 @@ def transfer(
 
     The best rate lies between those of the grid: where the smallest loss has finite neighbours, at the
     vertex of the parabola through the three in log loss and log lr, :func:`runner.analysis.vertex.vertex`.
-    Where a neighbour diverged or the grid ends, only the interval between the midpoints to the neighbours is
-    known. Intervals join the spread of the best rates of single seeds, pooled over the key, and how far each
-    rate may be off, by :func:`runner.analysis.pooled.half_interval`.
+    Where the next larger rate diverged or the grid ends, the best rate is a bound: it has no interval, and
+    the drift is fitted without it. Intervals join the spread of the best rates of single seeds, pooled over
+    the key, and how far each rate may be off, by :func:`runner.analysis.pooled.half_interval`.
 
     Args:
         pieces: Of the drift, as for :func:`runner.analysis.exponents.fit`.
 
     Returns:
         The facet keys, the key, ``best_lr`` (null where every lr diverged), ``low``, ``high`` (95 %; null
-        with one seed), ``last`` and ``first`` (the rates of the grid beside the smallest loss), ``at_end``
-        (whether the best is an end of the grid, the true one may lie beyond), ``at_edge`` (whether the next
-        larger rate diverged, a bound likewise), ``drift`` (doublings of the best lr per doubling of the key,
-        the same in each row of a facet; null with fewer than three values), ``drift_low``,
-        ``drift_high``, ``too_coarse`` (whether that interval is wider than the drift: the grid cannot measure
-        it), ``stays_put`` (``yes``, ``no`` or ``cannot tell``) and
-        ``stays_because``, as :func:`runner.analysis.agreement.stays_put` says, and ``seeds``. Unless one
-        piece is asked for, the drift is that of the ``piece`` on which the value lies, through the best rates
-        of single seeds, those at an end left out, and ``break``, ``break_low``, ``break_high`` say where it
-        ends (null for the last).
+        with one seed, and of a bound), ``last`` and ``first`` (the rates of the grid beside the smallest
+        loss), ``at_end`` (whether the best is an end of the grid, the true one may lie beyond), ``at_edge``
+        (whether the next larger rate diverged: the best lies anywhere up to it), ``drift`` (doublings of the
+        best lr per doubling of the key, the same in each row of a facet; null with fewer than three values
+        that are no bounds), ``drift_low``, ``drift_high``, ``too_coarse`` (whether the grid cannot measure
+        the drift: its interval is wider than itself, or bounds leave none), ``stays_put`` (``yes``, ``no`` or
+        ``cannot tell``) and ``stays_because``, as :func:`with_stays` says, and ``seeds``. Unless one piece is
+        asked for, the drift is that of the ``piece`` on which the value lies, through the best rates of
+        single seeds, and ``break``, ``break_low``, ``break_high`` say where it ends (null for the last).
 
     References:
         Yang et al., arXiv 2203.03466 (muTransfer).
@@ -145,22 +146,23 @@ def transfer(
         smallest = _best(part, metric, x)
         beside = grid_neighbours(part, smallest, x)
         best, single = _optima(part, metric, x)
-        spread = pooled(np.log(rates) for rates, _ in single.values())
         ends = {float(part["lr"].min()), float(part["lr"].max())}
+        bounds = {place for place, rate in smallest.items() if rate in ends or beside.at[place, "at_edge"]}
+        inside = {place: found for place, found in single.items() if len(found[0]) and place not in bounds}
+        spread = pooled(np.log(rates) for rates, _ in inside.values())
         if most == 1:
-            drifts = dict.fromkeys(best.index, _drift(best, single, spread))
+            drifts = dict.fromkeys(best.index, _drift(best[~best.index.isin(bounds)], single, spread))
         else:
-            inside = {
-                place: found for place, found in single.items()
-                if len(found[0]) and smallest.get(place) not in ends
-            }  # fmt: skip
             rates = {place: found for place, (found, _) in inside.items()}
             loose = {place: 2 * error for place, (_, error) in inside.items()}
             law = drift_law(rates, loose, (least, most), x)
             drifts = {place: drift_of(law, place) for place in best.index}
         for place, (rate, error) in zip(distinct(best.index), best.to_numpy(), strict=True):
             count, drift = len(single[place][0]), drifts[place]
-            factor = np.exp(half_interval(spread, count, error)) if count > 1 else np.nan
+            told = count > 1 and place not in bounds
+            factor = np.exp(half_interval(spread, count, error)) if told else np.nan
+            width = drift["drift_high"] - drift["drift_low"]
+            coarse = bool(width > abs(drift["drift"]) or (bounds and np.isnan(drift["drift"])))
             own.append(
                 {**facet, x: place, "best_lr": rate, "low": rate / factor, "high": rate * factor}
                 | {name: beside.at[place, name] for name in ("last", "first")}
@@ -169,8 +171,7 @@ def transfer(
                     "at_edge": bool(beside.at[place, "at_edge"]),
                     **drift,
                 }
-                | {"too_coarse": bool(drift["drift_high"] - drift["drift_low"] > abs(drift["drift"]))}
-                | {"seeds": part["seed"].nunique()}
+                | {"too_coarse": coarse, "seeds": part["seed"].nunique()}
             )
         rows += with_stays(own, x, "best_lr")
     columns = [x, "best_lr", "low", "high", "last", "first", "at_end", "at_edge"]
@@ -179,25 +180,35 @@ def transfer(
 
 
 def with_stays(rows: Sequence[dict[str, Any]], x: str, rate: str) -> list[dict[str, Any]]:
-    """Return the rows of a facet with :data:`STAYS`, which every piece of the drift has of its own."""
+    """Return the rows of a facet with :data:`STAYS`, which every piece of the drift has of its own.
+
+    As :func:`runner.analysis.agreement.stays_put` decides by the drift over the values whose rate is known.
+    A rate that moves along those does not stay put, whatever bounds hide; it never is said to stay where some
+    rates are bounds: they lie on rates of the grid, which look like transfer.
+    """
     found = []
     for row in rows:
-        known = [
+        there = [
             one for one in rows if one.get("piece") == row.get("piece") and np.isfinite(float(one[rate]))
         ]
-        places = [float(one[x]) for one in known]
+        bounds = [one for one in there if one["at_end"] or one.get("at_edge")]
+        places = [float(one[x]) for one in there if one not in bounds]
         doublings = float(np.log2(max(places) / min(places))) if places else 0.0
-        # An edge beyond the grid has no rate; a best rate at its end has one, which may not be the best.
-        verdict = stays_put(row, doublings, any(one["at_end"] for one in known))
-        edges = [one for one in known if one.get("at_edge")]
-        if edges and not any(one["at_end"] for one in known):
-            words = f"at {len(edges)} of {len(known)} it is the last rate before divergence, a bound"
-            verdict = verdict._replace(because="; ".join(filter(None, (verdict.because, words))))
-            # Bounds on one rate of the grid look like transfer, whatever lies between it and the next.
-            if verdict.verdict == "yes" and any(one["first"] / one[rate] > 2**TWOFOLD for one in edges):
-                verdict = verdict._replace(verdict="cannot tell")
-        found.append(row | dict(zip(STAYS, verdict, strict=True)))
+        verdict = stays_put(row, doublings, "the range of the others" if bounds else "the range")
+        found.append(row | dict(zip(STAYS, _beside(verdict, row, bounds, len(there)), strict=True)))
     return found
+
+
+def _beside(verdict: Verdict, row: Mapping[str, Any], bounds: Sequence[Any], count: int) -> Verdict:
+    """Return a verdict beside the best rates that are bounds, of so many."""
+    if not bounds:
+        return verdict
+    kinds = [EDGE_WORDS] if any(not one["at_end"] for one in bounds) else []
+    kinds += ["an end of the grid"] if any(one["at_end"] for one in bounds) else []
+    words = f"at {len(bounds)} of {count} the best rate is a bound, {' or '.join(kinds)}"
+    if np.isfinite(float(row["drift"])):
+        words = f"{verdict.because}; {words}"
+    return Verdict("no" if verdict.verdict == "no" else "cannot tell", words)
 
 
 def drift_columns(most: int) -> tuple[str, ...]:

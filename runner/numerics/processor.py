@@ -2,14 +2,51 @@
 
 import os
 import platform
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Return the folder of what can be made again: speeds of a machine, code compiled for it."""
+    """Return the folder of what can be made again: speeds of a machine, code compiled for it.
+
+    Of a user without a home, as a container may have them, it is one of their own among temporary files.
+    """
     root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(root).expanduser() / "regime-runner"
+    try:
+        return Path(root).expanduser() / "regime-runner"
+    except RuntimeError:  # neither HOME nor an entry of the user
+        return temporary_folder()
+
+
+@lru_cache
+def temporary_folder() -> Path:
+    """Return a folder among temporary files that nobody else can write to: code is loaded from it."""
+    folder = Path(tempfile.gettempdir()) / f"regime-runner-{os.getuid()}"
+    with suppress(OSError):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077:
+            return folder
+    return Path(tempfile.mkdtemp(prefix="regime-runner-"))
+
+
+@contextmanager
+def at_home() -> Iterator[None]:
+    """Give a user without a home the folder of :func:`cache_folder`, for as long as the block lasts."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = str(temporary_folder())
+        try:
+            yield
+        finally:
+            del os.environ["HOME"]
+    else:
+        yield
 
 
 def processor_name() -> str:

@@ -4,13 +4,21 @@ Channels are written as objects, ``alt.X2("x1")``: for a bare string Altair look
 which takes longer than the rest of a layer.
 """
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
+
+from runner.numerics.processor import at_home
 
 if TYPE_CHECKING:
     from altair import *  # noqa: F403
 else:
 
-    def __getattr__(name: str) -> Any:
-        import altair
+    @cache
+    def _altair() -> Any:
+        with at_home():  # it asks for a home when it is loaded
+            import altair
 
-        return getattr(altair, name)
+        return altair
+
+    def __getattr__(name: str) -> Any:
+        return getattr(_altair(), name)

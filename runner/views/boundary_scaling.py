@@ -15,6 +15,7 @@ from runner.analysis.regime import thresholds_of
 from runner.analysis.selection import facet_label, with_series
 from runner.errors import UserError
 from runner.store import Store
+from runner.views.boundary_answers import Told, boundary_answers, place_words
 from runner.views.captions import INTERVAL, hollow_words, repeated, same_words, twin_series
 from runner.views.collapse import METRIC, collapsed, exponent_words
 from runner.views.fit import panel
@@ -22,7 +23,6 @@ from runner.views.laws import AGREEMENT, law_words, sentence, verdict_words
 from runner.views.picture import Part, Section
 from runner.views.scales import log_scale
 from runner.views.style import OWN, Layout, concat
-from runner.views.terminal import MISSING, short
 
 
 def _boundaries(store: Store, cells: pd.DataFrame, axes: Axes) -> Part | None:
@@ -31,7 +31,7 @@ def _boundaries(store: Store, cells: pd.DataFrame, axes: Axes) -> Part | None:
     keys = [axes.x, *axes.facets]
     values = distinct(cells[axes.x])
     charts: list[Any] = []
-    rows: list[list[str]] = []
+    told: list[Told] = []
     commands: list[str] = []
     for name, of in regime_boundaries(thresholds_of(store.config)).items():
         try:
@@ -51,13 +51,15 @@ def _boundaries(store: Store, cells: pd.DataFrame, axes: Axes) -> Part | None:
             # Not every parameterization need have a cell in the regime that the threshold is of.
             level = "" if name == "diverged" else f" (movement {what.level:.3g})"
             title, words = f"{words} {axes.y}{level}", f"{words}{level}"
-            rows += _rows(part, own, axes, values, words)
+            told.append(Told(name, str(change), title, part, _rows(part, own, axes, values, words)))
             if fit and part[axes.x].nunique() > 1:
                 charts.append(_panel(part, own, axes, title, repeated(cells)))
         facet = f" --facet {','.join(axes.facets) or 'none'}"
         commands.append(f"runner boundary {store.path} --of {of} --along {axes.y} --x {axes.x}{facet}")
-    if not rows:
+    if not told:
         return None
+    critical, answers = boundary_answers(told, cells, axes)
+    rows = [*(row for one in told for row in one.rows), *critical]
     return Part(
         concat(charts, Layout(), own=OWN) if charts else None,
         f"{axes.y} at the boundary, mean over {cells['seed'].nunique()} seeds; in brackets 95 %, or, where "
@@ -67,6 +69,7 @@ def _boundaries(store: Store, cells: pd.DataFrame, axes: Axes) -> Part | None:
         (", ".join(axes.facets), "boundary", *(f"{axes.x} {show(value)}" for value in values), "slope"),
         rows,
         lead=f"{same_words(cells)} {hollow_words(cells)}",
+        answers=answers,
     )
 
 
@@ -80,17 +83,10 @@ def _rows(
         at = {row[axes.x]: row for row in records(own)}
         law = records(by_facet[facet]) if facet in by_facet else []
         slopes = "; ".join(law_words(row, axes.x) for row in law)
-        rows.append([facet_label(axes.facets, facet), words, *(_place(at.get(x)) for x in values), slopes])
+        rows.append(
+            [facet_label(axes.facets, facet), words, *(place_words(at.get(x)) for x in values), slopes]
+        )
     return rows
-
-
-def _place(row: dict[str, Any] | None) -> str:
-    if row is None:
-        return MISSING
-    low, high = plain(row["low"]), plain(row["high"])
-    if low is None:
-        low, high = plain(row["last"]), plain(row["first"])
-    return short(row["place"]) + ("" if low is None else f" [{short(low)}, {short(high)}]")
 
 
 def _panel(part: pd.DataFrame, laws: pd.DataFrame, axes: Axes, title: str, same: Collection[str]) -> Any:

@@ -7,6 +7,7 @@ import pandas as pd
 
 from runner.analysis.agreement import same_networks
 from runner.analysis.columns import config_columns, distinct, records, show, show_values
+from runner.analysis.critical import PLAIN, critical_sharpness
 from runner.analysis.phase import STEP, Axes
 from runner.analysis.regime import REGIMES
 from runner.analysis.selection import tied_keys
@@ -70,7 +71,8 @@ def sweep_words(
 
 def same_parameterizations(cells: pd.DataFrame) -> list[tuple[str, ...]]:
     """Return the names of parameterizations whose networks are the same, as :func:`same_networks` does."""
-    return same_networks(records(cells.drop_duplicates(["parameterization", "exponents", "optimizer"])))
+    found = same_networks(records(cells.drop_duplicates(["parameterization", "exponents", "optimizer"])))
+    return [tuple(sorted(names)) for names in found]
 
 
 def same_words(cells: pd.DataFrame) -> str:
@@ -85,7 +87,7 @@ def same_words(cells: pd.DataFrame) -> str:
 
 def repeated(cells: pd.DataFrame) -> frozenset[str]:
     """Return the parameterizations whose networks are those of another one before, by name."""
-    return frozenset(name for names in same_parameterizations(cells) for name in sorted(names)[1:])
+    return frozenset(name for names in same_parameterizations(cells) for name in names[1:])
 
 
 def twin_series(named: pd.DataFrame, same: Collection[str]) -> list[str]:
@@ -114,6 +116,11 @@ INTERVAL = (
     "seeds differ."
 )
 """Of what the 95 % interval of a boundary is."""
+NO_CONTRADICTION = (
+    "The rate at init is where descent on the linearized network loses its stability: to diverge at more is "
+    "no contradiction, as the note below the diagram says."
+)
+"""In short, of a measured edge beside the critical learning rate."""
 BEST_INTERVAL = (
     "Best rates lie at the vertex of a parabola through the smallest loss and its neighbours on the grid. "
     "Their 95 % intervals join the spread of the best rates of single seeds (Student's t, pooled over {x}) "
@@ -122,6 +129,24 @@ BEST_INTERVAL = (
 """Of what the interval of a best rate is."""
 AT_EDGE = "the last rate before training diverges: a bound, the best may lie up to the rate that diverged"
 """What it means that a best rate is at the edge of divergence."""
+
+
+def critical_words(cells: pd.DataFrame) -> str:
+    """Return what the critical learning rate is, and why training may diverge at a larger one, in sentences.
+
+    Empty where it is not known. References: Lewkowycz et al., arXiv 2003.02218.
+    """
+    known = critical_sharpness(cells).dropna()
+    if known.empty:
+        return ""
+    critical = float(known.median())
+    far = "; wide ones up to about 4/λmax, those of relu beyond" if critical == PLAIN else ""
+    return (
+        f"{critical:.3g}/λmax: theory's critical rate at init, where full-batch descent on the MSE of the "
+        "linearized network loses its stability. Training may survive larger rates: the loss rises, the "
+        f"network leaves the lazy regime and comes to rest where λmax is smaller (a catapult: Lewkowycz "
+        f"et al., arXiv 2003.02218{far}), or it stays untrained: divergence may be measured above that line."
+    )
 
 
 def step_of(cells: pd.DataFrame) -> list[str]:

@@ -17,6 +17,8 @@ PUT = "stays put: the rate changes by less than a factor of two over all of the 
 
 EDGE = "^"
 """Behind a best rate, larger than which training diverged."""
+NO_DRIFT = "drift not known"
+"""In place of the drift of rates of which too many are bounds."""
 
 
 def rate_words(row: Mapping[str, Any], rate: str = "best_lr") -> str:
@@ -47,24 +49,35 @@ def drift_laws(rates: pd.DataFrame, facets: Sequence[str]) -> pd.DataFrame:
     return table if "theory" in table else table.assign(theory=None)
 
 
-def drift_lines(rates: pd.DataFrame, facets: Sequence[str]) -> list[str]:
-    """Return the drift of each facet that has one, theory beside it, and whether its rate stays put."""
+def drift_lines(rates: pd.DataFrame, facets: Sequence[str]) -> dict[str, str]:
+    """Return the drift of each facet, theory beside it, and whether its rate stays put.
+
+    Of a facet whose rates are too few for a drift there is no line, unless bounds are why.
+    """
     laws = drift_laws(rates, facets)
-    put = {name: part["stays_put"].tolist() for name, part in laws.groupby("series", sort=False)}
-    lines = slope_lines(laws, signed=True)
-    return [f"{line}, stays put: {', then '.join(put[name])}" for name, line in zip(put, lines, strict=True)]
+    lines = dict(zip(laws["series"].unique(), slope_lines(laws, signed=True), strict=True))
+    found = {}
+    for name, part in with_series(rates, facets).groupby("series", sort=False):
+        put = (part.drop_duplicates("piece") if "piece" in part else part.head(1))["stays_put"]
+        line = lines.get(name, f"{name}: {NO_DRIFT}".removeprefix(": ") if is_bound(part).any() else None)
+        if line is not None:
+            found[str(name)] = f"{line}, stays put: {', then '.join(put)}"
+    return found
 
 
 def said_of(rates: pd.DataFrame, facets: Sequence[str]) -> dict[str, list[str]]:
     """Return what the legend says of each series: its drift, whether it stays put, and below that why."""
-    named, laws = with_series(rates, facets), drift_laws(rates, facets)
-    lines = dict(zip(laws["series"].unique(), drift_lines(rates, facets), strict=True))
-    why = {
-        name: "; ".join(part["stays_because"].dropna()) for name, part in laws.groupby("series", sort=False)
-    }
-    return {
-        name: [lines.get(name, name), *folded(why.get(name, ""))] for name in dict.fromkeys(named["series"])
-    }
+    lines, found = drift_lines(rates, facets), {}
+    for name, part in with_series(rates, facets).groupby("series", sort=False):
+        why = part["stays_because"].dropna().unique() if name in lines else ()
+        found[str(name)] = [lines.get(str(name), str(name)), *folded("; ".join(why))]
+    return found
+
+
+def is_bound(rates: pd.DataFrame) -> pd.Series:
+    """Tell of which best rates only a bound is known: at an end of the grid, or of what does not diverge."""
+    bound: pd.Series = rates["at_end"] | rates.get("at_edge", False)
+    return bound
 
 
 def drift_table(rates: pd.DataFrame, rows: Sequence[tuple[str, pd.DataFrame]]) -> Any:

@@ -41,6 +41,7 @@ from runner.views.laws import (
     verdict_words,
 )
 from runner.views.picture import METRICS, PIECES, THRESHOLDS, Part, Picture, Section, conditions, names
+from runner.views.richness import SAYS_LAZY, features_answer
 from runner.views.scales import Scale, column_words, log_scale, range_bars, value_scale
 from runner.views.style import OWN, Layout, concat, layered, legend, point_marks, rows_of, series_scales
 from runner.views.terminal import plain_table, short
@@ -290,7 +291,7 @@ def _on_page(store: Store, cells: pd.DataFrame, axes: Axes, x: str = "width") ->
         words.append(f"--facet {','.join(facets) or 'none'}")
     headings = ["metric", "layer", "slope", "95% interval", "theory", "verdict"]
     headings += ["break"] if "break" in fits and fits["break"].notna().any() else []
-    named = with_series(fits, facets)
+    named, at = with_series(fits, facets), ", ".join((*map(_said, where), *step_of(part)))
     rows = [[row["series"], *(_row(row)[heading] for heading in headings)] for row in records(named)]
     return Part(
         chart(points, fits, facets, Layout(), x, repeated(part)),
@@ -298,8 +299,9 @@ def _on_page(store: Store, cells: pd.DataFrame, axes: Axes, x: str = "width") ->
         " ".join(words),
         (", ".join(facets), *headings),
         rows,
-        f"{', '.join((*map(_said, where), *step_of(part)))}. {sentence(SCALING_RULE)}",
-        f"{sweep_words(part, store.config, where, (x, *facets))} {hollow_words(part)}",
+        f"{at}. {sentence(SCALING_RULE)}",
+        f"{SAYS_LAZY} {sweep_words(part, store.config, where, (x, *facets))} {hollow_words(part)}",
+        features_answer(fits, facets, x, at) if facets == axes.facets else (),
     )
 
 

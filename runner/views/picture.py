@@ -45,6 +45,21 @@ THRESHOLDS = Option("NAME|FILE")
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """What a section of the page says in short of each panel of the diagram: a column of its first table.
+
+    Attributes:
+        heading: Of the column.
+        words: By the heading of a panel, :func:`runner.analysis.selection.facet_label`.
+        rule: What decides the words, or must be known of them, below the table.
+    """
+
+    heading: str
+    words: Mapping[str, str]
+    rule: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """What a section of the page shows.
 
@@ -56,6 +71,7 @@ class Part:
         rows: The numbers, each with its interval, as text.
         at: What must stay in view beside the heading: of which cells the chart is, and how verdicts are made.
         lead: What must be read before the chart: of which cells it is, and which of them are the same.
+        answers: What it says in short; no more than its numbers do.
     """
 
     chart: Any
@@ -65,6 +81,7 @@ class Part:
     rows: Sequence[Sequence[str]] = ()
     at: str = ""
     lead: str = ""
+    answers: Sequence[Answer] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ PICTURES = {
     "ensemble": "networks of several seeds averaged: variance, bias and loss against width",
 }
 """Name, of the command and of the file, to one line for the list of commands, in its order."""
-_ON_PAGE = ("boundary_scaling", "transfer", "fit", "derived", "ensemble", "profile", "spectrum")
+_ON_PAGE = ("boundary_scaling", "best_rates", "fit", "derived", "ensemble", "profile", "spectrum")
 """Files with sections of the page, in its order, below the diagram and its curves."""
 
 

@@ -10,9 +10,8 @@ from rich.console import Console
 from runner.analysis.columns import distinct, groups, records, show
 from runner.analysis.edges import stable_rates
 from runner.analysis.moment import at_level
-from runner.analysis.phase import Axes
 from runner.analysis.selection import choose, default_facets, facet_label, with_series
-from runner.analysis.transfer import STAYS, lr_curves
+from runner.analysis.transfer import lr_curves
 from runner.analysis.transfer import transfer as best_rates
 from runner.store import Store
 from runner.views import alt
@@ -21,18 +20,16 @@ from runner.views.captions import (
     BEST_INTERVAL,
     hollow_words,
     repeated,
-    same_words,
     sweep_words,
     twin_series,
 )
 from runner.views.drift import (
     EDGE,
     PUT,
-    best_words,
     drift_laws,
     drift_lines,
     drift_table,
-    drift_words,
+    is_bound,
     rate_words,
     said_of,
 )
@@ -43,9 +40,8 @@ from runner.views.laws import (
     THEORY,
     law_lines,
     sentence,
-    verdict_words,
 )
-from runner.views.picture import COLUMN, PIECES, Part, Picture, Section, conditions, names
+from runner.views.picture import COLUMN, PIECES, Picture, conditions, names
 from runner.views.scales import Scale, column_title, column_words, log_scale, lr_unit, range_bars, value_scale
 from runner.views.style import TWIN, Layout, concat, layered, legend, rows_of, series_scales
 from runner.views.terminal import MISSING, plain_table
@@ -120,11 +116,6 @@ def chart(
     return concat([_rates(rates, facets, lr_unit, layout, x, same), *charts], layout, most=3, own=_OWN)
 
 
-def is_bound(rates: pd.DataFrame) -> pd.Series:
-    """Tell of which best rates only a bound is known: at an end of the grid, or of what does not diverge."""
-    return rates["at_end"] | rates.get("at_edge", False)
-
-
 def _rate_of(rates: pd.DataFrame) -> tuple[str, str]:
     """Return the column of the learning rate, and its words."""
     return ("edge", "largest stable") if "edge" in rates else ("best_lr", "best")
@@ -179,7 +170,7 @@ def _rates(
     channels = series_scales(series, ordered=False)
     # On a screen below the panel, so that titles side by side are as high.
     below: dict[str, Any] = {} if layout.paper else {"orient": "bottom", "symbolOpacity": 1, "titleLimit": 0}
-    unit = None if layout.paper else f"drift: doublings of the rate per doubling of {_named(key)}, 95 %"
+    unit = None if layout.paper else f"drift: doublings of the rate per doubling of {key_words(key)}, 95 %"
     names = legend(series, layout, unit, columns=2, says=said_of(rates, facets), **below)
     # Not by the channel of the losses' colours: both legends stand above the panels in print.
     stroke = alt.Stroke("series:N", scale=channels["color"], legend=names)
@@ -218,8 +209,10 @@ def _caption(rates: pd.DataFrame, facets: Sequence[str], metric: str, shared: st
     """Return the caption, the drifts included."""
     rate, words = _rate_of(rates)
     kind = f" with {BY_PROFILE}" if "piece" in rates else ""
-    drifts = drift_lines(rates, facets)
-    drift = f" Doublings of the {words} learning rate per doubling of {_named(x)}{kind}: {'; '.join(drifts)}."
+    drifts = drift_lines(rates, facets).values()
+    drift = (
+        f" Doublings of the {words} learning rate per doubling of {key_words(x)}{kind}: {'; '.join(drifts)}."
+    )
     drift += f" {sentence(PUT)}"
     if rate == "edge":
         method = (
@@ -233,7 +226,8 @@ def _caption(rates: pd.DataFrame, facets: Sequence[str], metric: str, shared: st
             f"{BEST_INTERVAL.format(x=x)}. Open marks without bars are bounds: the last rate before "
             "divergence, or an end of the grid."
         )
-        ends = " Some best learning rates lie at an end of the grid." if rates["at_end"].any() else ""
+        ends = " No drift is fitted through bounds." if is_bound(rates).any() else ""
+        ends += " Some best learning rates lie at an end of the grid." if rates["at_end"].any() else ""
     return (
         f"The {words} learning rate against {x}, and {metric} along the learning rate. {shared} Losses are "
         "geometric means over seeds, left out where one diverged; diamonds mark the smallest. "
@@ -265,7 +259,7 @@ def _print(rates: pd.DataFrame, facets: Sequence[str], metric: str, out: Console
     out.print()
     out.print(drift_table(rates, rows))
     kind = "by profile likelihood" if "piece" in rates else "of seeds and grid"
-    notes = [f"drift: doublings of the {words} lr per doubling of {_named(x)}, 95 % {kind}", PUT]
+    notes = [f"drift: doublings of the {words} lr per doubling of {key_words(x)}, 95 % {kind}", PUT]
     if "verdict" in rates and rates["verdict"].notna().any():
         notes.append(AGREEMENT)
     if rates["at_end"].any():
@@ -277,37 +271,9 @@ def _print(rates: pd.DataFrame, facets: Sequence[str], metric: str, out: Console
     out.print("\n".join(notes), style="dim")
 
 
-def _named(x: str) -> str:
+def key_words(x: str) -> str:
     """Return the key in a sentence."""
     return "the width" if x == "width" else x
-
-
-def _on_page(store: Store, cells: pd.DataFrame, axes: Axes) -> Part:
-    """Return the best learning rates of the cells of the page, along the x of its diagram."""
-    x = axes.x if axes.y == "lr" else "width"
-    losses, best = lr_curves(cells, METRIC, axes.facets, x), best_rates(cells, METRIC, axes.facets, x)
-    words = f"runner transfer {store.path}" + (f" --x {x}" if x != "width" else "")
-    if axes.facets != default_facets(store, (x, "lr")):
-        words += f" --facet {','.join(axes.facets) or 'none'}"
-    values = distinct(best[x])
-    rows = []
-    for facet, part in groups(best, [best[key] for key in axes.facets]):
-        found = {row[x]: row for row in records(part)}
-        pieces = records(part.drop_duplicates("piece") if "piece" in part else part.head(1))
-        rows.append([
-            facet_label(axes.facets, facet), *(best_words(found.get(value)) for value in values),
-            "; ".join(map(drift_words, pieces)), "; ".join(verdict_words(row, *STAYS) for row in pieces),
-        ])  # fmt: skip
-    return Part(
-        chart(losses, best, axes.facets, METRIC, lr_unit(cells), Layout(), x, repeated(cells)),
-        f"Best: the smallest {METRIC}; in brackets 95 %. {BEST_INTERVAL.format(x=x)}. Drift: doublings of "
-        f"the best rate per doubling of {_named(x)}. {sentence(PUT)}",
-        words,
-        (", ".join(axes.facets), *(f"{x} {show(value)}" for value in values), "drift", "stays put?"),
-        rows,
-        lead=f"Open marks without bars: {AT_EDGE} ({EDGE}); or an end of the grid (*). "
-        f"{same_words(cells)} {hollow_words(cells)}",
-    )
 
 
 PICTURE = Picture(
@@ -320,14 +286,3 @@ PICTURE = Picture(
     ),
     {"metric": COLUMN, "pieces": PIECES},
 )
-SECTIONS = [
-    Section(
-        "transfer",
-        "Best learning rate against width",
-        "Where the best learning rate stays put as width grows, it can be tuned on a narrow "
-        "network and used on a wide one (muTransfer: Yang et al., arXiv 2203.03466).",
-        _on_page,
-        (125, 220, 380),
-        "No best learning rates",
-    )
-]

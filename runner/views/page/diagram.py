@@ -81,7 +81,7 @@ def color_channels(cells: pd.DataFrame, measures: Sequence[str]) -> dict[str, An
         log = 0 < low < high / 10
         scale = number_scale(log, scheme="viridis", nice=False, domain=[low, high], clamp=True)
         legend = gradient_legend(column_title(name), paper=True)
-        legend.gradientLength, legend.titleFontSize = 260, 13
+        legend.gradientLength, legend.titleFontSize, legend.titleLimit = 260, 13, 0
         legend = with_ends(legend, low, high, log)
         found[name] = alt.Color("value:Q", scale=scale, legend=legend).to_dict()
     return found

@@ -3,7 +3,7 @@
 import html
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -23,14 +23,15 @@ from runner.views.bundle import vega
 from runner.views.captions import common_words, same_parameterizations
 from runner.views.curves import FIELDS, curve_panel
 from runner.views.figures import specification, write_text
+from runner.views.page.answers import contents, in_short, place_of
 from runner.views.page.cells import cell_table, free_keys, judged_steps, regimes_at_steps, varying_keys
 from runner.views.page.diagram import color_channels, diagram, points_table, regime_channel
 from runner.views.page.explorer import parallel, scatter
-from runner.views.page.lines import BEST_BY, best_rates, critical_lines, lines_at_steps
+from runner.views.page.lines import BEST_BY, best_rates, critical_lines, line_meanings, lines_at_steps
 from runner.views.page.packing import pack_curves
 from runner.views.page.script import script
 from runner.views.page.sections import known_columns, picture_section, sections
-from runner.views.picture import Part, Section
+from runner.views.picture import Answer, Part, Section
 from runner.views.pictures import sections as picture_sections
 from runner.views.scales import column_title, lr_unit
 from runner.views.style import OWN, Layout, concat
@@ -62,6 +63,7 @@ class _Content:
     rooms: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     datasets: dict[str, Any] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
+    answers: list[tuple[str, Answer]] = field(default_factory=list)
 
     def add(self, name: str, chart: Any) -> None:
         """Add a chart; equal data of several charts are kept once, under Altair's name for them."""
@@ -127,7 +129,7 @@ def _instrument(content: _Content, store: Store, shown: pd.DataFrame, axes: Axes
         "legend": {"names": list(REGIMES), "letters": LETTERS, "fills": COLORS, "inks": TEXT_COLORS},
         "lines": lines_at_steps(store, cells, judged, steps, axes, thresholds, panels),
         "theory": critical_lines(grid, axes, panels),
-        "words": _words(cells, store),
+        "words": _words(cells, store) | line_meanings(thresholds, cells),
         "best": list(best_rates(cells, axes, panels)),
         "bestBy": BEST_BY,
         "rose": check_thresholds(thresholds)["catapult"],
@@ -192,6 +194,7 @@ def _section(
     if part.chart is not None:
         content.add(section.name, part.chart)
         content.rooms[section.name] = section.room
+    content.answers += [(place_of(section.name), answer) for answer in part.answers]
     return picture_section(section, part, asked)
 
 
@@ -213,11 +216,18 @@ def _document(
         # No < in the data: neither the end of the script nor a comment can begin in a name.
         "data": json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
         "pictures": pictures,
+        "in_short": in_short(content.answers, extra["points"]["titles"], extra["same"]),
         **sections(store, cells, axes, where, content.left_out),
     }
-    text = (folder / "page.html").read_text("utf-8")
+    head, body = (
+        _filled(half, parts) for half in (folder / "page.html").read_text("utf-8").split("{{contents}}")
+    )
+    return head + contents(body) + body
+
+
+def _filled(text: str, parts: Mapping[str, str]) -> str:
+    """Return a template with its parts put in, in one pass: what is put in is never looked at again."""
     pieces = text.split("{{")
-    # One pass: what is put in is never looked at again.
     return pieces[0] + "".join(
         parts[name] + rest for name, _, rest in (piece.partition("}}") for piece in pieces[1:])
     )

@@ -7,15 +7,17 @@ import pandas as pd
 
 from runner.analysis.boundary.places import places, seed_places
 from runner.analysis.boundary.properties import property_of
-from runner.analysis.boundary.regimes import boundary_words, regime_boundaries
+from runner.analysis.boundary.regimes import WORDS, boundary_words, regime_boundaries
 from runner.analysis.columns import column, groups, numeric_column, plain, records
+from runner.analysis.critical import critical_sharpness
 from runner.analysis.phase import Axes, is_log
+from runner.analysis.regime import rich_words
 from runner.analysis.transfer import transfer
 from runner.errors import UserError
 from runner.store import Store
-from runner.views.captions import AT_EDGE
+from runner.views.captions import AT_EDGE, critical_words
 from runner.views.page.packing import short
-from runner.views.phase.critical import critical_of
+from runner.views.phase.critical import critical_name
 from runner.views.terminal import as_told
 
 MOST_JUDGED = 8_000
@@ -98,8 +100,18 @@ def critical_lines(grid: pd.DataFrame, axes: Axes, panels: Mapping[tuple[Any, ..
         for x, part in panel.groupby(axes.x)
     ]
     panel, x, y = zip(*rows, strict=True)
-    words = f"{critical_of(known):.3g}/λmax"
+    words = critical_name(known)
     return {"panel": list(panel), "x": list(x), "y": short(y), "words": words}
+
+
+def line_meanings(thresholds: Mapping[str, Any], cells: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """Return what lines mean whose names do not say it, as the words of a measure are given."""
+    rich, found = WORDS["rich", "begins"], {}
+    found[rich] = (rich, rich_words(thresholds))
+    if words := critical_words(cells):
+        name = critical_name(cells.assign(critical_sharpness=critical_sharpness(cells)))
+        found[name] = (name, words.removeprefix(f"{name}: "))
+    return found
 
 
 def best_rates(

@@ -18,6 +18,7 @@ from runner.analysis.regime import (
     TEXT_COLORS,
     flag_texts,
     regime_texts,
+    rich_words,
     thresholds_of,
 )
 from runner.analysis.regime_table import regime_table
@@ -27,11 +28,12 @@ from runner.store import Store
 from runner.store.arrow import column_of
 from runner.store.keys import is_key
 from runner.store.launches import read_launch
-from runner.views.captions import INTERVAL, count_line, same_words
+from runner.views.captions import INTERVAL, count_line, critical_words, same_words
 from runner.views.claims import HEADINGS, claim_rows, paper_rows
+from runner.views.page.answers import place_of
 from runner.views.picture import Part, Section
 
-_MOST_OPEN = 12
+_MOST_OPEN = 16
 """Rows of a table up to which it is shown without being asked for."""
 PAPERS = {column.name: measure.paper for measure in MEASURES for column in (*measure.trace, *measure.init)}
 """Column to the paper that its measure is of."""
@@ -49,6 +51,8 @@ def sections(
         "left_out": "".join(f"<p class=note>Not on this page: {_text(line)}</p>" for line in left_out),
         "axes": _text(f"{axes.y} over {axes.x}" + (f", by {', '.join(axes.facets)}" if axes.facets else "")),
         "interval": _text(INTERVAL),
+        "critical": f"<p class=note>Dashed, {_text(one)}</p>" if (one := critical_words(cells)) else "",
+        "rich": _text(rich_words(thresholds_of(store.config))),
         "same": f"<p class=note>{_text(same)}</p>" if (same := same_words(cells)) else "",
         "chips": " ".join(f"<span class=named>{_chip(name)} {name}</span>" for name in REGIMES),
         "regimes": _regimes(thresholds_of(store.config)),
@@ -99,7 +103,7 @@ def picture_section(section: Section, part: Part, asked: str = "") -> str:
     table = html_table(part.head, part.rows) if part.rows else ""
     if len(part.rows) > _MOST_OPEN:
         table = f"<details><summary>Numbers</summary>{table}</details>"
-    return f"<section>\n{words}\n{chart}{table}{note}{command}\n</section>"
+    return f'<section id="{place_of(section.name)}">\n{words}\n{chart}{table}{note}{command}\n</section>'
 
 
 def _regimes(thresholds: Mapping[str, Any]) -> str:
@@ -164,7 +168,7 @@ def _verdicts(
         if (folder / f"{command}.parquet").is_file():
             path = folder / file
             table = html_table(head, [row[: len(head)] for row in rows_of(pd.read_parquet(path))])
-            return f"<section><h2>{title}</h2><p>From {_text(str(path))}.</p>{table}</section>"
+            return f'<section id="{command}"><h2>{title}</h2><p>From {_text(str(path))}.</p>{table}</section>'
     return ""
 
 

@@ -16,6 +16,7 @@ from runner.analysis.selection import facet_label
 from runner.views import alt
 from runner.views.phase.colors import color_channel
 from runner.views.phase.critical import critical_lines
+from runner.views.phase.key import lines_key
 from runner.views.phase.letters import Letters, letter_marks, letter_size, panel_size, unstruck
 from runner.views.scales import Scale, column_title, shared_scale
 from runner.views.style import (
@@ -76,10 +77,11 @@ def phase_chart(
     flags = [flag for flag in MARKS if (grid[flag] > 0).any()]
     color, parts = color_channel(axes, grid, layout), [part for _, part in panels]
     context = _Context(axes, x, y, color, layout, parts, flags)
+    key = lines_key(grid, len(lines) > 0, layout)
     charts = [
         _panel(
             place, facet_label(axes.facets, values), part, lines_by_facet.get(values), context,
-            over(values, x, y) if over else Overlay(),
+            over(values, x, y) if over else Overlay(), () if place else key,
         )
         for place, (values, part) in enumerate(panels)
     ]  # fmt: skip
@@ -113,7 +115,7 @@ class _Context:
 
 def _panel(
     place: int, title: str, part: pd.DataFrame, lines: pd.DataFrame | None, context: _Context,
-    over: Overlay,
+    over: Overlay, key: Sequence[Any],
 ) -> Any:  # fmt: skip
     """Return one facet: cells, then lines, then letters, then what is chosen."""
     axes, layout = context.axes, context.layout
@@ -137,6 +139,7 @@ def _panel(
         ),
         *label,
         *over.above,
+        *key,
         *(() if layout.paper else _on_screen(frame, scales, context)),
     ]  # fmt: skip
     return layered(layers, title, width, height)

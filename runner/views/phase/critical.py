@@ -13,6 +13,8 @@ from runner.views.phase.letters import Letters
 from runner.views.scales import Scale
 from runner.views.style import INK, PAPER, Layout, rows_of, theme
 
+DASH = [3, 2]
+"""Of the line in print."""
 CATAPULT = 4.0
 """Up to this lr * lambda_max wide networks catapult instead of diverging, under plain descent."""
 
@@ -39,7 +41,7 @@ def critical_lines(
     line = _to_borders(known.index.to_numpy(float), known.to_numpy(float), x)
     sharpness = critical_of(part)
     if layout.paper:
-        return _dashed(letters.parted(line), scales, 1.1, [3, 2], casing=1.4), []
+        return _dashed(letters.parted(line), scales, 1.1, DASH, casing=1.4), []
     # Where y is in units of 1/lambda_max already, the first axis says the same.
     second = (part["critical"] != part["critical_sharpness"]).any()
     drawn, tick_labels = _second_axis(line, sharpness, x, y, scales) if second else ([], [])
@@ -52,7 +54,7 @@ def critical_lines(
     at_border = inside["x"].iloc[-1] == x.domain[1]
     place: dict[str, Any] = {"align": "left", "dx": 3} if at_border else {"align": "left", "dx": 6, "dy": -12}
     base = alt.Chart(rows_of(inside.iloc[[-1]])).encode(x=scales[0], y=scales[1])
-    text = f"{sharpness:.3g}/λmax"
+    text = critical_name(part)
     halo = base.mark_text(
         text=text, fontSize=10, stroke=theme("paper"), strokeWidth=4, strokeJoin="round", **place
     )
@@ -62,6 +64,11 @@ def critical_lines(
 def critical_of(part: pd.DataFrame) -> float:
     """Return the critical lr * lambda_max of some points: 2, or more with momentum."""
     return float(part["critical_sharpness"].median())
+
+
+def critical_name(part: pd.DataFrame) -> str:
+    """Return what the line of the critical learning rate is called."""
+    return f"{critical_of(part):.3g}/λmax"
 
 
 def _dashed(

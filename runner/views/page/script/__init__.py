@@ -5,7 +5,7 @@ from importlib.resources import files
 
 MODULES = (
     "state", "table", "raster", "charts", "places", "letters", "lines", "diagram", "describe", "extremes",
-    "curves", "explore", "filters", "keys", "panel", "sections", "scrolling", "controls", "page",
+    "curves", "explore", "filters", "keys", "panel", "sections", "scrolling", "jumps", "controls", "page",
 )  # fmt: skip
 """Files ``NAME.js`` of this folder, each below those that it imports; the last one runs."""
 _IMPORT = re.compile(r"^import (\{[^}]*\}) from \"\./(\w+)\.js\";$", re.MULTILINE)

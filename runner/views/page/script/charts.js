@@ -86,13 +86,14 @@ function named(value, found) {
   return found;
 }
 
-export async function draw(id, spec, tooltip) {
+// `place` is where the tooltip stands, in the options of vega-tooltip.
+export async function draw(id, spec, tooltip, place = {}) {
   const datasets = spec.datasets ?? {};
   for (const name of named(spec, new Set())) datasets[name] ??= data.datasets[name];
   spec.datasets = datasets;
   views[id]?.finalize();
   const options = { actions: false, renderer: "svg", ast: true };
-  if (tooltip) options.tooltip = { formatTooltip: tooltip };
+  if (tooltip) options.tooltip = { formatTooltip: tooltip, ...place };
   views[id] = await vegaEmbed(byId(id), themed(withOneLegend(spec)), options);
   return views[id].view;
 }

@@ -128,7 +128,7 @@ export function boundariesAt(id, state) {
     .filter(here)
     .map((line) => [line.words, lineWords(line), bracketWords(line)]);
   theory.panel.forEach((panel, i) => {
-    if (here({ panel, x: theory.x[i] })) found.push([theory.words, shown(theory.y[i]), ""]);
+    if (here({ panel, x: theory.x[i] })) found.push([theory.words, shown(theory.y[i]), "linearized, at init"]);
   });
   for (const row of best.filter(here)) {
     const interval = row.low === null ? "" : ` [${shown(row.low)}, ${shown(row.high)}]`;

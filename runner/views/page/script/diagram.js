@@ -7,6 +7,13 @@ import { axisOf, NARROW, panelSizes, titleOf } from "./places.js";
 import { picture } from "./raster.js";
 
 const FADED = 0.18;
+// The tooltip leaves the letters of the row and of the column of its cell in sight.
+const CORNERWISE = {
+  anchor: "mark",
+  position: ["bottom-right", "bottom-left", "top-right", "top-left"],
+  offsetX: 4,
+  offsetY: 4,
+};
 const MOST_SPARE = 40;
 const CORNER = 0.42; // of a rectangle's smaller side: that of the corner which tells of another regime
 
@@ -60,7 +67,7 @@ export async function drawDiagram(state, tooltip) {
   const spec = specification(state);
   letters = letterSize(spec.spec);
   data.datasets.diagram = [];
-  return draw("diagram", spec, tooltip);
+  return draw("diagram", spec, tooltip, CORNERWISE);
 }
 
 function cellRow(point, state, faded) {

@@ -11,6 +11,14 @@ export function linesAt(state) {
   return table.panel.map((_, i) => Object.fromEntries(Object.keys(table).map((key) => [key, table[key][i]])));
 }
 
+function cellAt({ panel, x, place }) {
+  const { points } = data;
+  const found = points.x.findIndex(
+    (one, id) => one === x && points.panel[id] === panel && points.y0[id] <= place && place < points.y1[id],
+  );
+  return found < 0 ? undefined : found;
+}
+
 export function lineRows(state) {
   const rows = linesAt(state).map((line, place) => ({
     kind: "line",
@@ -18,6 +26,7 @@ export function lineRows(state) {
     x: line.x,
     y: line.place,
     words: line.words,
+    id: cellAt(line), // a click on its point chooses the cell below
     tip: `line:${place}`,
     low: line.low ?? line.last,
     high: line.high ?? line.first,

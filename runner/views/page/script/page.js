@@ -7,6 +7,7 @@ import { tooltipOf } from "./describe.js";
 import { drawDiagram, fillDiagram, isTooWide } from "./diagram.js";
 import { brushedCells, drawExplorer, fillExplorer, numberNames, onBrush, scatterAxes } from "./explore.js";
 import { showExtremes } from "./extremes.js";
+import { followJumps } from "./jumps.js";
 import { MOVES, moved } from "./keys.js";
 import { curvesOf, describePoints } from "./panel.js";
 import { markScrolling } from "./scrolling.js";
@@ -196,6 +197,7 @@ async function clear() {
 
 function wire() {
   wireControls(page);
+  followJumps();
   byId("diagram").addEventListener("keydown", pressed);
   addEventListener("hashchange", () => {
     state = fromFragment(location.hash);
@@ -223,7 +225,7 @@ async function drawAll() {
   await drawMain();
   await drawCurves(compared(), state);
   const numbers = numberNames().length > 0;
-  document.querySelector(".explore").hidden = !numbers;
+  for (const node of document.querySelectorAll('.explore, [href="#single-cells"]')) node.hidden = !numbers;
   const rest = [...(numbers ? EXPLORERS : []), ...sectionNames];
   await Promise.all(rest.filter((id) => views[id]).map(drawNear));
   whenNearOrIdle(

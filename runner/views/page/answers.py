@@ -1,0 +1,65 @@
+"""The page in short: what its sections answer of each panel, as one table; and its contents."""
+
+import html
+import re
+from collections.abc import Sequence
+
+from runner.views.picture import Answer
+from runner.views.terminal import MISSING
+
+IN_SHORT = "in-short"
+_SECTION = re.compile(r'<section[^>]*? id="([\w-]+)"[^>]*>\s*<h2[^>]*>([^<]*)')
+
+
+def place_of(name: str) -> str:
+    """Return the id of a picture's section; its chart has the name itself."""
+    return f"about-{name}"
+
+
+def in_short(
+    answers: Sequence[tuple[str, Answer]], panels: Sequence[str], same: Sequence[Sequence[str]]
+) -> str:
+    """Return the table of answers, a row for each panel, as HTML; empty where no section has one.
+
+    Panels of the same networks share a row where they have the same words.
+
+    Args:
+        answers: Id of the section that an answer is of, and the answer.
+        panels: Headings of the diagram's panels.
+        same: Parts of headings that name the same networks.
+    """
+    answers = [(place, answer) for place, answer in answers if any(name in answer.words for name in panels)]
+    if not answers:
+        return ""
+    joined = {name: " = ".join(names) for names in same for name in names}
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for panel in panels:
+        alike = ", ".join(joined.get(part, part) for part in panel.split(", "))
+        words = tuple(answer.words.get(panel, MISSING) for _, answer in answers)
+        rows.setdefault((alike, *words), []).append(panel)
+    head = "".join(
+        f'<th scope=col><a href="#{place}">{html.escape(answer.heading)}</a></th>'
+        for place, answer in answers
+    )
+    lines = []
+    for (alike, *told), of in rows.items():
+        name = html.escape(alike if len(of) > 1 else of[0]) or "all cells"
+        lines.append(f"<tr><th scope=row>{name}</th>{''.join(map(_cell, told))}</tr>")
+    rules = " ".join(html.escape(rule) for rule in dict.fromkeys(one.rule for _, one in answers if one.rule))
+    return (
+        f'<section id="{IN_SHORT}"><h2>In short</h2><div class=scroll><table class=answers>'
+        f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+        f"<p class=note>In brackets 95 %, with one seed what was measured around it. {rules}</p></section>"
+    )
+
+
+def _cell(words: str) -> str:
+    """Return words as a cell: what stands before a colon is the answer, and strong."""
+    answer, colon, why = html.escape(words).partition(": ")
+    return f"<td><strong>{answer}</strong>{colon}{why}</td>" if colon else f"<td>{answer}</td>"
+
+
+def contents(page: str) -> str:
+    """Return links to the sections of a page, those that have an id and a heading, in their order."""
+    links = (f'<a href="#{place}">{title.strip()}</a>' for place, title in _SECTION.findall(page))
+    return " ".join(links)
