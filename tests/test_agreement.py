@@ -40,7 +40,8 @@ def test_a_doubt_decides_only_what_is_not_near():
 
 
 def test_a_disagreement_says_what_is_nearest():
-    assert beside_theory(row(-0.3, -0.35, -0.25, -0.5), (0.0,)).because == "off by 0.2, nearest to theory's"
+    because = "off by 0.2, no other regime nearer"
+    assert beside_theory(row(-0.3, -0.35, -0.25, -0.5), (0.0,)).because == because
     assert beside_theory(row(-0.1, -0.15, -0.05, -0.5), (0.0,)).because == "off by 0.4, nearer to 0"
 
 

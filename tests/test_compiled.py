@@ -26,6 +26,8 @@ from runner.numerics.operations import (
     NormBack,
     OneHot,
     Operation,
+    Pool,
+    PoolBack,
     Transpose,
 )
 from runner.numerics.steps import Program
@@ -301,6 +303,30 @@ def test_convolutions(shape, tiled, dtype):
     Program([ConvolveBack(found, rows(images), rows(above), out.shape[1], **keys)]).run()
     size *= height * breadth
     torch.testing.assert_close(found, taps(0.5 * of_kernels), rtol=size, atol=size)
+
+
+@needs_compiler
+@pytest.mark.parametrize("shape", [(8, 8, 2, 1, 20), (5, 7, 3, 2, 3), (4, 4, 4, 0, 16)], ids=str)
+def test_pools(shape):
+    """Against torch, where what is left over has no gradient; margins stay as they are."""
+    height, breadth, side, margin, channels = shape
+    images = torch.randn(2, 3, channels, height, breadth, dtype=torch.float64, requires_grad=True)
+    expected = torch.nn.functional.avg_pool2d(images.flatten(0, 1), side).unflatten(0, (2, 3))
+    above = torch.randn_like(expected)
+    (gradient,) = torch.autograd.grad(expected, images, above)
+
+    def rows(x):
+        padded = torch.nn.functional.pad(x.detach(), (margin,) * 4)
+        return padded.permute(0, 1, 3, 4, 2).flatten(1, 3).contiguous()
+
+    keys = {"inner": margin, "height": height, "breadth": breadth, "side": side, "factor": 1 / side**2}
+    out = torch.zeros_like(rows(expected))
+    Program([Pool(out, rows(images), **keys)]).run()
+    torch.testing.assert_close(out, rows(expected), rtol=1e-14, atol=1e-15)
+    gate, before = rows(torch.randn_like(images)), rows(torch.randn_like(images))
+    found = before.clone()
+    Program([PoolBack(found, rows(above), **keys, add=True, above=gate)]).run()
+    torch.testing.assert_close(found, before + (gate > 0) * rows(gradient), rtol=1e-14, atol=1e-15)
 
 
 @needs_compiler

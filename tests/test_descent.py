@@ -170,6 +170,10 @@ SETTINGS = {
         "model": {"_target_": "runner.models.ResNet", "block_layers": 1}, **IMAGES, "width": 16,
     },
     "convolutions that pool": {"model": {**CONVOLUTIONS, "pool": 2}, **IMAGES},
+    "convolutions that pool, remainders, tanh": {
+        "model": {**CONVOLUTIONS, "pool": 3, "activation": "tanh"}, **IMAGES, "batch_size": 7,
+    },
+    "convolutions with strides": {"model": {**CONVOLUTIONS, "stride": 2}, **IMAGES},
     "convolutions of one pixel": {"model": {**CONVOLUTIONS, "kernel_size": 1}, **IMAGES},
     "convolutions, bias": {"model": {**CONVOLUTIONS, "bias": True, "sigma_bias": 0.3}, **IMAGES},
     "residual convolutions, bias, minibatches": {
@@ -194,7 +198,7 @@ SETTINGS = {
     "attention, momentum": {"model": ATTENTION, "data": DIGITS, **optimizer("SGD", momentum=0.5)},
 }  # fmt: skip
 NOT_COMPILED = {
-    "convolutions that pool",
+    "convolutions with strides",
     "symbols, tied",
     "atan2",
     "muon, decay",

@@ -207,11 +207,11 @@ def test_the_page_says_in_short_what_its_sections_say(page_file, digits):
     text = html.unescape(page_file.path.read_text())
     table = re.search(r'<section id="in-short">.*?</table>', text, re.DOTALL)[0]
     rows = re.findall(r"<tr><th scope=row>(.*?)</th>(.*?)</tr>", table)
-    found = {name: re.sub(r"</?strong>", "", row).split("</td><td>") for name, row in rows}
+    found = {name: re.findall(r"<td>(.*?)</td>", re.sub(r"</?strong>", "", row)) for name, row in rows}
     assert {name for label in found for name in label.split(" = ")} == {"ntk", "mup", "sp", "mean_field"}
     edges = digits.boundary(of="diverged", along="lr", x="width").table.dropna(subset=["place"])
     rates = digits.transfer().table.drop_duplicates("parameterization").set_index("parameterization")
-    for label, (_, diverges, critical, put, features) in found.items():
+    for label, (_, diverges, critical, put, features, moved) in found.items():
         name = label.split(" = ")[0]
         own = edges[edges["parameterization"] == name].sort_values("width").iloc[[0, -1]]
         assert diverges == " → ".join(
@@ -219,13 +219,27 @@ def test_the_page_says_in_short_what_its_sections_say(page_file, digits):
         )
         at_ends = digits.cells[digits.cells["parameterization"] == name].groupby("width")
         bound = 2 / at_ends["lambda_max_init"].median().iloc[[0, -1]]
-        times = (f"{place / rate:.2g}" for place, rate in zip(own["place"], bound, strict=True))
+        times = (
+            f"{row['place'] / rate:.2g} [{row['low'] / rate:.2g}, {row['high'] / rate:.2g}]"
+            for row, rate in zip(own.to_dict("records"), bound, strict=True)
+        )
         assert critical == (
             " → ".join(f"{rate:.3g}" for rate in bound)
             + f"; training diverges at {' → '.join(times)} times that"
         )
         assert put.startswith(f"{rates.loc[name, 'stays_put']}: {rates.loc[name, 'stays_because']}")
         assert features.startswith(("turns lazy: -", "learns features at any width: ", "cannot tell: "))
+        assert "; ntk change " in features
+        least, most = (
+            digits.cells.loc[
+                digits.cells[digits.cells["parameterization"] == name]["param_movement"].agg(end)
+            ]
+            for end in ("idxmin", "idxmax")
+        )
+        assert moved == " → ".join(
+            f"{cell['param_movement']:.3g} (width {cell['width']}, lr {cell['lr']:.3g})"
+            for cell in (least, most)
+        )
         assert f"<td>{put}</td>" in text  # the section's own words
 
 

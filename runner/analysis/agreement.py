@@ -72,8 +72,10 @@ def beside_theory(row: Mapping[str, Any], rivals: Iterable[float], doubt: str | 
         held = [f"{rival:.3g}" for rival in rivals if low <= rival <= high]
         return Verdict("cannot tell", f"the interval holds {' and '.join(held)}, too") if held else near
     nearest = min((theory, *rivals), key=lambda one: abs(one - slope))
-    beside = "nearest to theory's" if nearest == theory else f"nearer to {nearest:.3g}"
-    return Verdict("disagrees", f"off by {abs(slope - theory):.2g}, {beside}")
+    beside = f", nearer to {nearest:.3g}"
+    if nearest == theory:
+        beside = ", no other regime nearer" if rivals else ""
+    return Verdict("disagrees", f"off by {abs(slope - theory):.2g}{beside}")
 
 
 def rivals_of(
@@ -117,7 +119,7 @@ def stays_put(row: Mapping[str, Any], doublings: float, of: str = "the range") -
     if low is None or high is None or not math.isfinite(high - low):
         return Verdict("cannot tell", "no interval")
     ends = (low * doublings, high * doublings)
-    changes = f"times {_factor(ends[0])} to {_factor(ends[1])} over {of}"
+    changes = f"rate times {_factor(ends[0])} to {_factor(ends[1])} over {of}"
     if max(map(abs, ends)) <= TWOFOLD:
         return Verdict("yes", changes)
     return Verdict("no" if min(ends) > TWOFOLD or max(ends) < -TWOFOLD else "cannot tell", changes)

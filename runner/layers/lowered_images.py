@@ -11,7 +11,16 @@ from runner.layers.base import Layer, per_cell
 from runner.layers.lowered import CannotLower, Gradient, Value
 from runner.layers.lowering import Lowering, common_factor, factor_of, raw
 from runner.numerics import compiled
-from runner.numerics.operations import Blend, Convolve, ConvolveBack, Operation, Step, Transpose
+from runner.numerics.operations import (
+    Blend,
+    Convolve,
+    ConvolveBack,
+    Operation,
+    Pool,
+    PoolBack,
+    Step,
+    Transpose,
+)
 
 _LEAST_TILED = 16
 """Channels from which on fewer products outweigh the sums that tiles take."""
@@ -91,6 +100,31 @@ def convolution(
         if onto is None:
             lowering.release(above)
         return steps + late
+
+    lowering.back(pull)
+    return y
+
+
+def pool(lowering: Lowering, x: Value, side: int) -> Value:
+    """Average over squares of ``side`` pixels; what is left over at the edges is dropped."""
+    assert x.image is not None
+    height, breadth, margin = x.image
+    low, narrow = height // side, breadth // side
+    rows = lowering.samples * (low + 2 * margin) * (narrow + 2 * margin)
+    y = Value(lowering.room(rows, x.rows.shape[2]), Gradient(), image=(low, narrow, margin))
+    keys: dict[str, Any] = {
+        "inner": margin, "height": height, "breadth": breadth, "side": side, "factor": 1 / side**2,
+    }  # fmt: skip
+    lowering.forward.append(Pool(y.rows, x.rows, **keys))
+
+    def pull() -> list[Step]:
+        assert y.gradient is not None
+        assert y.gradient.room is not None
+        given = y.gradient.room
+        out, add = lowering.contribute(x)
+        lowering.release(y.gradient)
+        times = x.slope is not None and x.slope is not x.rows
+        return [PoolBack(out, given, **keys, add=add, above=x.slope, times=times)]
 
     lowering.back(pull)
     return y

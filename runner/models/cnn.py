@@ -5,12 +5,12 @@ from torch import Tensor, nn
 
 from runner.layers import (
     Activation,
-    CannotLower,
     Conv2d,
     Linear,
     Lowering,
     Value,
     lower_all,
+    lowered_images,
     lowered_readouts,
 )
 from runner.models.images import given, image_channels, pooled, readout, with_margins
@@ -71,9 +71,10 @@ class CNN(nn.Module):
         return with_margins(x * self.input_scale, self.margin)
 
     def lower(self, lowering: Lowering, x: Value) -> Value:
-        """Add all layers to compiled steps; those that pool have no compiled form."""
-        if self.pool != 1 and len(self.hidden) > 1:
-            raise CannotLower
-        parts = [part for layer in self.hidden for part in (layer, self.activation)]
-        x = lower_all(parts, lowering, given(x, self.inputs, self.margin))
+        """Add all layers to compiled steps."""
+        x = given(x, self.inputs, self.margin)
+        for place, layer in enumerate(self.hidden):
+            if place and self.pool != 1:
+                x = lowered_images.pool(lowering, x, self.pool)
+            x = lower_all((layer, self.activation), lowering, x)
         return self.output.lower(lowering, lowered_readouts.mean(lowering, x))

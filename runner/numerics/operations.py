@@ -97,6 +97,50 @@ class ConvolveBack(NamedTuple):
     tiled: bool = False
 
 
+class Pool(NamedTuple):
+    """``factor`` times the sums over squares of pixels; what is left over at the edges is dropped.
+
+    Attributes:
+        out: Written, but for the margins.
+        left: Images, as in :class:`Convolve`.
+        inner: Their margin, and that of ``out``.
+        height: Of an image, without its margins.
+        breadth: Likewise.
+        side: Of a square.
+        factor: Of all cells.
+    """
+
+    out: Float[Tensor, "cell small column"]
+    left: Float[Tensor, "cell place column"]
+    inner: int
+    height: int
+    breadth: int
+    side: int
+    factor: float
+
+
+class PoolBack(NamedTuple):
+    """The gradient of what :class:`Pool` was given.
+
+    Attributes:
+        out: Written, but for the margins.
+        left: Gradient with respect to what it wrote.
+        inner: As there; so are the next.
+        above: As of :class:`Operation`; so are the others.
+    """
+
+    out: Float[Tensor, "cell place column"]
+    left: Float[Tensor, "cell small column"]
+    inner: int
+    height: int
+    breadth: int
+    side: int
+    factor: float
+    add: bool = False
+    above: Float[Tensor, "cell place column"] | None = None
+    times: bool = False
+
+
 class Repeat(NamedTuple):
     """The next operations several times, each time on other samples of a batch: blocks that caches hold.
 
@@ -314,6 +358,8 @@ Step = (
     Operation
     | Convolve
     | ConvolveBack
+    | Pool
+    | PoolBack
     | Transpose
     | Repeat
     | Pick

@@ -27,14 +27,16 @@ from runner.numerics.operations import (
     OneHot,
     Operation,
     Pick,
+    Pool,
+    PoolBack,
     Repeat,
     Step,
     Transpose,
 )
 
 _KINDS = (
-    Operation, Convolve, ConvolveBack, Transpose, Pick, OneHot, Repeat, "mse", "cross_entropy",
-    Norm, NormBack, Attend, AttendBack,
+    Operation, Convolve, ConvolveBack, Pool, PoolBack, Transpose, Pick, OneHot, Repeat,
+    "mse", "cross_entropy", Norm, NormBack, Attend, AttendBack,
     "relu", "gelu", "tanh", "erf", "itself", "square", "sign", "ratio", "times", "gate",
 )  # fmt: skip
 """In the order of ``kind`` in ``steps.c``."""

@@ -9,7 +9,7 @@ from runner.analysis.columns import column, distinct, groups, plain, records, sh
 from runner.analysis.critical import critical_sharpness
 from runner.analysis.phase import Axes, critical_rates
 from runner.analysis.selection import facet_label, with_series
-from runner.views.captions import NO_CONTRADICTION
+from runner.views.captions import MOVEMENT, NO_CONTRADICTION
 from runner.views.phase.critical import critical_name
 from runner.views.picture import Answer
 from runner.views.terminal import MISSING, short
@@ -46,7 +46,11 @@ def boundary_answers(
         facet_label(axes.facets, facet)
         for facet, _ in groups(cells, [column(cells, key, "") for key in axes.facets])
     ]
-    answers = [_answer(one.title, one.rows, axes, values, panels) for one in told if one.name in _ANSWERS]
+    answers = [
+        _answer(one.title, one.rows, axes, values, panels, MOVEMENT * (one.name != "diverged"))
+        for one in told
+        if one.name in _ANSWERS
+    ]
     if critical := _critical(cells, axes):
         name = f"{critical_name(cells.assign(critical_sharpness=critical_sharpness(cells)))} at init"
         rows = [
@@ -62,19 +66,28 @@ def boundary_answers(
     return rows, answers
 
 
-def place_words(row: Mapping[str, Any] | None) -> str:
-    """Return a place with its interval, with one seed what was measured around it."""
+def place_words(row: Mapping[str, Any] | None, of: float | None = None) -> str:
+    """Return a place with its interval, with one seed what was measured around it.
+
+    Args:
+        of: What they are multiples of, to two digits; themselves by default.
+    """
     if row is None:
         return MISSING
     low, high = plain(row["low"]), plain(row["high"])
     if low is None:
         low, high = plain(row["last"]), plain(row["first"])
-    return short(row["place"]) + ("" if low is None else f" [{short(low)}, {short(high)}]")
+    place, *ends = (
+        short(value) if of is None else f"{value / of:.2g}"
+        for value in (row["place"], *(() if low is None else (low, high)))
+    )
+    return place + (f" [{', '.join(ends)}]" if ends else "")
 
 
 def _answer(
-    title: str, rows: Sequence[Sequence[str]], axes: Axes, values: Sequence[Any], panels: Sequence[str]
-) -> Answer:
+    title: str, rows: Sequence[Sequence[str]], axes: Axes, values: Sequence[Any], panels: Sequence[str],
+    rule: str = "",
+) -> Answer:  # fmt: skip
     """Return what is known at the smallest and the largest x."""
     first, last = (show(values[place]) for place in (0, -1))
     where = f"at {axes.x} {first}" + (f" → {last}" if len(values) > 1 else "")
@@ -82,7 +95,7 @@ def _answer(
     for label, _, *places, _ in rows:
         ends = (places[0], places[-1]) if len(values) > 1 else places
         words[label] = " → ".join(_ABSENT if place == MISSING else place for place in ends)
-    return Answer(f"{title}, {where}", words)
+    return Answer(f"{title}, {where}", words, rule)
 
 
 def _critical(cells: pd.DataFrame, axes: Axes) -> dict[str, dict[Any, float]]:
@@ -96,10 +109,10 @@ def _critical(cells: pd.DataFrame, axes: Axes) -> dict[str, dict[Any, float]]:
     }
 
 
-def _edge_of(told: Sequence[Told], axes: Axes, label: str) -> dict[Any, float]:
-    """Return from where training diverges in a panel, by x."""
+def _edge_of(told: Sequence[Told], axes: Axes, label: str) -> dict[Any, dict[str, Any]]:
+    """Return the rows that say from where training diverges in a panel, by x."""
     return {
-        plain(row[axes.x]): float(row["place"])
+        plain(row[axes.x]): row
         for one in told
         if (one.name, one.change) == ("diverged", "begins")
         for row in records(with_series(one.places, axes.facets))
@@ -107,9 +120,12 @@ def _edge_of(told: Sequence[Told], axes: Axes, label: str) -> dict[Any, float]:
     }
 
 
-def _beside_edge(critical: Mapping[Any, float], edge: Mapping[Any, float], values: Sequence[Any]) -> str:
+def _beside_edge(
+    critical: Mapping[Any, float], edge: Mapping[Any, Mapping[str, Any]], values: Sequence[Any]
+) -> str:
     """Return at how many times the critical rate training diverges at the ends of x, where that is known."""
     ends = tuple(dict.fromkeys((values[0], values[-1])))
     if not all(x in edge and x in critical for x in ends):
         return ""
-    return f"; training diverges at {' → '.join(f'{edge[x] / critical[x]:.2g}' for x in ends)} times that"
+    times = " → ".join(place_words(edge[x], of=critical[x]) for x in ends)
+    return f"; training diverges at {times} times that"

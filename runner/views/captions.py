@@ -116,6 +116,11 @@ INTERVAL = (
     "seeds differ."
 )
 """Of what the 95 % interval of a boundary is."""
+MOVEMENT = (
+    "Movement: the larger of ntk_change and feature_movement; a boundary is where it passes the level, also "
+    "where cells did not train."
+)
+"""Of what the thresholds of the regimes are."""
 NO_CONTRADICTION = (
     "The rate at init is where descent on the linearized network loses its stability: to diverge at more is "
     "no contradiction, as the note below the diagram says."

@@ -36,7 +36,7 @@ NO_FIT = "#9A9A9A"
 """Of a straight line through points that lie on none."""
 THEORY = {"strokeDash": [2, 3], "strokeWidth": 1.6, "opacity": 0.75}
 """Marks of the lines."""
-_LEGEND = 56
+_LEGEND = 50
 """Letters of a line of a legend."""
 
 

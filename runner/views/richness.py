@@ -11,8 +11,9 @@ from runner.analysis.selection import with_series
 from runner.analysis.trend import FALLS, RISES, STAYS, UNKNOWN, trend
 from runner.views.laws import break_words, signless, theory_words
 from runner.views.picture import Answer
+from runner.views.scales import column_title
 
-_METRIC = "feature_movement"
+_METRIC, _OTHER = "feature_movement", "ntk_change"
 SAYS_LAZY = (
     "A network turns lazy where feature_movement and ntk_change fall. The other slopes do not say so: "
     "weights move less for their size in wide networks that learn features, too, and lambda_max_init is of "
@@ -29,12 +30,17 @@ def features_answer(fits: pd.DataFrame, facets: Sequence[str], x: str, where: st
         x: The key that grows.
         where: Which cells they are of, in words.
     """
-    own = with_series(fits, facets)
-    own = own[(own["metric"] == _METRIC) & own["layer"].isna()]
+    named = with_series(fits, facets)
+    own, other = (named[(named["metric"] == one) & named["layer"].isna()] for one in (_METRIC, _OTHER))
     if own["slope"].isna().all():
         return ()
+    beside = {
+        str(series): "; beyond, ".join(map(_slope, records(part)))
+        for series, part in other.dropna(subset=["slope"]).groupby("series", sort=False)
+    }
     words = {
         str(series): "; beyond, ".join(_words(row, x) for row in records(part))
+        + (f"; {column_title(_OTHER)} {beside[str(series)]}" if str(series) in beside else "")
         for series, part in own.groupby("series", sort=False)
     }
     rule = (
@@ -50,10 +56,15 @@ def _words(row: Mapping[str, Any], x: str) -> str:
     """Return the word for a slope, the slope with its interval, theory's and the verdict."""
     found = trend(row)
     word = {FALLS: "turns lazy", STAYS: f"learns features at any {x}", RISES: f"moves more with {x}"}
-    slope, low = plain(row["slope"]), plain(row["low"])
-    if slope is None or found.verdict is None:
+    if plain(row["slope"]) is None or found.verdict is None:
         return f"{UNKNOWN}: {found.because}"
-    interval = "" if low is None else f" [{signless(low)}, {signless(row['high'])}]"
     until = f", up to {x} {ends}" if (ends := break_words(row)) else ""
     why = f": {found.because}, " if found.because else ": "
-    return f"{word.get(found.verdict, UNKNOWN)}{why}{signless(slope)}{interval}{theory_words(row)}{until}"
+    return f"{word.get(found.verdict, UNKNOWN)}{why}{_slope(row)}{until}"
+
+
+def _slope(row: Mapping[str, Any]) -> str:
+    """Return a slope with its interval, theory's and the verdict."""
+    low = plain(row["low"])
+    interval = "" if low is None else f" [{signless(low)}, {signless(row['high'])}]"
+    return f"{signless(row['slope'])}{interval}{theory_words(row)}"

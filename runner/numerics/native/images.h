@@ -230,6 +230,58 @@ static void convolve_tiles_back(const OPERATION *does, const NOW *now, const AFT
     gather_kernels(room.kernels, channels, columns, does->out + cell * does->out_cell, does->out_row, after);
 }
 
+/* Sums over squares of `side` pixels; what is left over at the edges is dropped. `inner` is the margin of both. */
+static void pool(const OPERATION *does, const NOW *now)
+{
+    int64_t side = does->side, margin = does->inner, cell = now->cell, columns = does->columns;
+    int64_t wide = does->breadth + 2 * margin, high = does->height + 2 * margin;
+    int64_t narrow = does->breadth / side, low = does->height / side;
+    int64_t out_wide = narrow + 2 * margin, out_high = low + 2 * margin;
+    const REAL *images = does->left + cell * does->left_cell;
+    REAL *out = does->out + cell * does->out_cell;
+    for (int64_t line = 0; line < does->rows / (out_high * out_wide) * low; line++)
+        for (int64_t x = 0; x < narrow; x++) {
+            int64_t sample = line / low, y = line % low;
+            int64_t place = (sample * high + margin + y * side) * wide + margin + x * side;
+            const REAL *from = images + place * does->left_row;
+            REAL *to = out + ((sample * out_high + margin + y) * out_wide + margin + x) * does->out_row;
+            for (int64_t j = 0; j < columns; j += LANES) {
+                VECTOR sum = {0};
+                for (int64_t a = 0; a < side; a++)
+                    for (int64_t b = 0; b < side; b++) sum += part(from + (a * wide + b) * does->left_row, j, columns);
+                put(to, j, columns, sum * (REAL)does->factor);
+            }
+        }
+}
+
+/* The gradient with respect to what POOL read, given that with respect to what it wrote as `left`. */
+static void pool_back(const OPERATION *does, const NOW *now)
+{
+    int64_t side = does->side, margin = does->inner, cell = now->cell, columns = does->columns;
+    int64_t wide = does->breadth + 2 * margin, high = does->height + 2 * margin;
+    int64_t narrow = does->breadth / side, low = does->height / side;
+    int64_t given_wide = narrow + 2 * margin, given_high = low + 2 * margin;
+    const REAL *given = does->left + cell * does->left_cell;
+    REAL *out = does->out + cell * does->out_cell;
+    const AFTER after = after_of(does, now);
+    for (int64_t line = 0; line < does->rows / (high * wide) * does->height; line++)
+        for (int64_t x = 0; x < does->breadth; x++) {
+            int64_t sample = line / does->height, y = line % does->height;
+            int64_t pixel = (sample * high + margin + y) * wide + margin + x;
+            int64_t place = (sample * given_high + margin + y / side) * given_wide + margin + x / side;
+            const REAL *from = given + place * does->left_row;
+            const int inside = y / side < low && x / side < narrow;
+            REAL *to = out + pixel * does->out_row;
+            for (int64_t j = 0; j < columns; j += LANES) {
+                VECTOR z = {0}, before = {0}, gate = {0};
+                if (inside) z = part(from, j, columns);
+                if (after.add) before = part(to, j, columns);
+                if (after.above) gate = part(after.above + pixel * after.above_row, j, columns);
+                put(to, j, columns, finished(z, &after, before, gate));
+            }
+        }
+}
+
 /* A patch is `side` rows of the image, in each of which its numbers are contiguous: the products need no copy of it. */
 static void convolve(const OPERATION *does, const NOW *now)
 {

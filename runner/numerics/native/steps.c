@@ -49,8 +49,8 @@ typedef REAL VECTOR __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REA
 typedef WHOLE MASK __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
 
 enum kind {
-    PRODUCT, CONVOLVE, CONVOLVE_BACK, TRANSPOSE, PICK, ONE_HOT, REPEAT, SQUARED, ENTROPY, NORM, NORM_BACK, ATTEND,
-    ATTEND_BACK, RELU, GELU, TANH, ERF, ITSELF, SQUARE, SIGN, RATIO, TIMES, GATE
+    PRODUCT, CONVOLVE, CONVOLVE_BACK, POOL, POOL_BACK, TRANSPOSE, PICK, ONE_HOT, REPEAT, SQUARED, ENTROPY, NORM,
+    NORM_BACK, ATTEND, ATTEND_BACK, RELU, GELU, TANH, ERF, ITSELF, SQUARE, SIGN, RATIO, TIMES, GATE
 };
 
 /* What is done for every cell and step; a null pointer leaves that out. Strides count numbers, rows of all but the `left`
@@ -62,6 +62,8 @@ enum kind {
             `right`, [side * side * inner x columns]; else as PRODUCT. The margin of `out` is left as it is. `tiled` is
             faster, for side 3 and an even height and breadth.
    CONVOLVE_BACK: the gradient of the kernels: `left` as there, in `inner` rows, `right` the gradient of what was written.
+   POOL:    of images as `left`, `height` x `breadth` with a margin of `inner`: factor times sums over squares of `side`.
+   POOL_BACK: given the gradient of what POOL wrote as `left`, that of what it read; `above` and `add` as in PRODUCT.
    TRANSPOSE: of `left`, whose rows are contiguous.
    PICK:    rows of `left`, at the places of that step.
    ONE_HOT: a row for every one of the `positions` in a row of `left`, which hold whole numbers: 1 in that column.
@@ -138,6 +140,8 @@ static void carry_out(const OPERATION *does, const NOW *now)
     case PRODUCT: product(does, now); break;
     case CONVOLVE: convolve(does, now); break;
     case CONVOLVE_BACK: convolve_back(does, now); break;
+    case POOL: pool(does, now); break;
+    case POOL_BACK: pool_back(does, now); break;
     case TRANSPOSE: transpose(does, now->cell); break;
     case PICK: pick(does, now); break;
     case ONE_HOT: one_hot(does, now->cell); break;

@@ -4,10 +4,17 @@ import html
 import re
 from collections.abc import Sequence
 
-from runner.views.picture import Answer
-from runner.views.terminal import MISSING
+import pandas as pd
 
-IN_SHORT = "in-short"
+from runner.analysis.columns import column, floats, groups, records, show
+from runner.analysis.phase import Axes
+from runner.analysis.selection import facet_label
+from runner.views.picture import Answer
+from runner.views.scales import column_title
+from runner.views.terminal import MISSING, short
+
+IN_SHORT, SINGLE_CELLS = "in-short", "single-cells"
+_MOVED = "param_movement"
 _SECTION = re.compile(r'<section[^>]*? id="([\w-]+)"[^>]*>\s*<h2[^>]*>([^<]*)')
 
 
@@ -51,6 +58,23 @@ def in_short(
         f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
         f"<p class=note>In brackets 95 %, with one seed what was measured around it. {rules}</p></section>"
     )
+
+
+def moved_answer(cells: pd.DataFrame, axes: Axes) -> Answer | None:
+    """Return which cells of each panel moved least and most; None where that was not measured."""
+    if _MOVED not in cells:
+        return None
+    known = cells.assign(moved=floats(cells[_MOVED])).dropna(subset=["moved"])
+    words = {}
+    for facet, part in groups(known, [column(known, key, "") for key in axes.facets]):
+        order = records(part.sort_values("moved", kind="stable"))
+        ends = (order[0], order[-1])
+        words[facet_label(axes.facets, facet)] = " → ".join(
+            f"{short(one['moved'])} ({', '.join(f'{key} {show(one[key])}' for key in (axes.x, axes.y))})"
+            for one in ends
+        )
+    rule = "Movement, least to most: of all cells that did not diverge; Colour names those of any measure."
+    return Answer(f"{column_title(_MOVED)}, least → most", words, rule) if words else None
 
 
 def _cell(words: str) -> str:

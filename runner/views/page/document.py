@@ -23,7 +23,7 @@ from runner.views.bundle import vega
 from runner.views.captions import common_words, same_parameterizations
 from runner.views.curves import FIELDS, curve_panel
 from runner.views.figures import specification, write_text
-from runner.views.page.answers import contents, in_short, place_of
+from runner.views.page.answers import SINGLE_CELLS, contents, in_short, moved_answer, place_of
 from runner.views.page.cells import cell_table, free_keys, judged_steps, regimes_at_steps, varying_keys
 from runner.views.page.diagram import color_channels, diagram, points_table, regime_channel
 from runner.views.page.explorer import parallel, scatter
@@ -98,6 +98,8 @@ def write_page(store: Store, path: str | Path, where: Sequence[str] = (), everyt
     pictures = "\n".join(
         _section(content, section, store, shown, axes, asked) for section in picture_sections()
     )
+    if (moved := moved_answer(shown, axes)) is not None:
+        content.answers.append((SINGLE_CELLS, moved))
     text = _document(store, cells, axes, where, content, extra | {"rooms": content.rooms}, pictures)
     write_text(path, text)
     return Page(path, len(text.encode()), tuple(content.left_out))

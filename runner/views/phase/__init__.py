@@ -127,6 +127,7 @@ def _caption(grid: pd.DataFrame, axes: Axes, shared: str) -> str:
         letters = ", ".join(f"{letter} {regime}" for regime, letter in LETTERS.items())
         letters = ", ".join(words for words in (letters, marks_words(grid)) if words)
         rule += f"; letters name the regimes ({letters}), solid lines mark where they change"
+        rule += ", at a tie by its left half" * bool(grid["second"].notna().any())
     elif several:
         rule = "Each point shows the median over its seeds that trained"
     lines = ""
