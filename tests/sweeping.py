@@ -79,6 +79,7 @@ def shape_of(cell):
         calls=15 * (cell.depth + 1),
         passes=12,
         written=0,
+        compiled=False,
         evaluations=1.0,
         searched=True,
         flops_per_step=6.0 * 512 * parameters,

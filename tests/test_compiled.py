@@ -14,20 +14,17 @@ from runner import data
 from runner.layers import CompiledSteps, Task, compiled_steps
 from runner.models.ensemble import Ensemble, take
 from runner.numerics import compiled, losses
+from runner.numerics.images import Convolve, ConvolveBack, Pool, PoolBack
 from runner.numerics.operations import (
     Attend,
     AttendBack,
     Blend,
-    Convolve,
-    ConvolveBack,
     Curve,
     Loss,
     Norm,
     NormBack,
     OneHot,
     Operation,
-    Pool,
-    PoolBack,
     Transpose,
 )
 from runner.numerics.steps import Program

@@ -82,7 +82,7 @@ def test_what_is_measured_is_plausible_and_leaves_the_threads_alone():
     found = machine.measure(CPU, 2, "here")
     assert torch.get_num_threads() == threads
     assert 1e-8 < found.call < 1e-3
-    assert all(1e7 < value < 1e13 for value in found.flops)
+    assert all(1e7 < value < 1e13 for value in (*found.flops, *found.compiled))
     assert found.threads == 2
     assert all(0 < gain < 5 for gain in found.gains)
     assert 1e7 < found.uncached <= found.cached < 1e13
@@ -94,6 +94,7 @@ def test_rates_lie_between_those_measured():
     assert [USUAL.rate(width) for width in WIDTHS] == pytest.approx(USUAL.flops)
     assert [USUAL.rate(1), USUAL.rate(1 << 20)] == [USUAL.flops[0], USUAL.flops[-1]]
     assert USUAL.flops[1] < USUAL.rate(96) < USUAL.flops[2]
+    assert USUAL.rate(32, compiled=True) == pytest.approx(USUAL.compiled[0])
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from torch import Tensor
 from runner.layers.lowered import Blocks, Update, Value
 from runner.layers.lowered_tokens import one_hot
 from runner.layers.lowering import Lowering
-from runner.numerics.operations import Convolve, Loss, Operation, Pick, Repeat, Step
+from runner.numerics.images import Convolve
+from runner.numerics.operations import Loss, Operation, Pick, Repeat, Step
 from runner.numerics.steps import Program
 
 BLOCK_BYTES = 1 << 20

@@ -11,16 +11,8 @@ from runner.layers.base import Layer, per_cell
 from runner.layers.lowered import CannotLower, Gradient, Value
 from runner.layers.lowering import Lowering, common_factor, factor_of, raw
 from runner.numerics import compiled
-from runner.numerics.operations import (
-    Blend,
-    Convolve,
-    ConvolveBack,
-    Operation,
-    Pool,
-    PoolBack,
-    Step,
-    Transpose,
-)
+from runner.numerics.images import Convolve, ConvolveBack, Pool, PoolBack
+from runner.numerics.operations import Blend, Operation, Step, Transpose
 
 _LEAST_TILED = 16
 """Channels from which on fewer products outweigh the sums that tiles take."""

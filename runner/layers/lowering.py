@@ -16,7 +16,8 @@ from torch import Tensor
 from runner.layers.base import Layer, per_cell
 from runner.layers.lowered import Blocks, CannotLower, Gradient, Update, Value
 from runner.numerics import compiled
-from runner.numerics.operations import Blend, Convolve, Curve, Operation, Step
+from runner.numerics.images import Convolve
+from runner.numerics.operations import Blend, Curve, Operation, Step
 
 CURVES = ("relu", "gelu", "tanh", "erf")
 

@@ -14,12 +14,11 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from runner.numerics.compiled import function_of
+from runner.numerics.images import Convolve, ConvolveBack, Pool, PoolBack
 from runner.numerics.operations import (
     Attend,
     AttendBack,
     Blend,
-    Convolve,
-    ConvolveBack,
     Curve,
     Loss,
     Norm,
@@ -27,8 +26,6 @@ from runner.numerics.operations import (
     OneHot,
     Operation,
     Pick,
-    Pool,
-    PoolBack,
     Repeat,
     Step,
     Transpose,

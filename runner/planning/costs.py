@@ -55,6 +55,7 @@ class Costs:
         width = 8 if cell.precision == "float64" else 4
         flops_per_second = machine.rate(cell.width, cell.precision)
         products = shape.flops_per_step / flops_per_second
+        step = shape.flops_per_step / machine.rate(cell.width, cell.precision, compiled=shape.compiled)
         self.cell_bytes = width * (shape.parameters + batch * (shape.inputs + shape.activations))
         self._step_call, self._step_passes = shape.calls * machine.call, shape.passes
         # Autograd's elementwise operations are no faster inside the caches: they compute more than they move.
@@ -62,7 +63,7 @@ class Costs:
         stretch = 1 + passes / products if products else 1.0
         self._autograd = shape.written > 0
         self._passed_bytes = width * shape.parameters if self._autograd else self.cell_bytes
-        self._step_products = (products + shape.optimizer_flops / flops_per_second) / _STEP_SHARE + passes
+        self._step_products = (step + shape.optimizer_flops / flops_per_second) / _STEP_SHARE + passes
         self._evaluations = shape.evaluations
         self._step_start = 0.0
         if json.loads(cell.settings).get("data", {}).get("online"):

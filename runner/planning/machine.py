@@ -26,12 +26,14 @@ from runner.store.files import atomic
 if TYPE_CHECKING:
     import torch
 
-VERSION = 2
+VERSION = 3
 """Changes whenever the same machine would be measured otherwise."""
 WIDTHS = (32, 64, 128, 256, 512, 1024)
 _SIZES = tuple(1 << shift for shift in range(20, 28))
 _GPU_SHARE = 0.25
 """Of a GPU's memory for weights and one batch of activations; what is made of them needs the rest."""
+_ROWS, _STEPS = 64, 16
+"""Samples of the steps that are timed, and how many are taken in one go, as descent takes them."""
 _SECONDS = 0.02
 """Spent on each thing that is timed."""
 
@@ -45,6 +47,8 @@ class Machine:
         call: Seconds to dispatch one operation.
         threads: On which products were timed once more: one for each core that a job may use.
         flops: FLOP/s of batched float32 matrix products on one thread, by `WIDTHS`.
+        compiled: The same of the three products of a layer's step by compiled code, on `_ROWS` samples; of a
+            library where there is none, and of matrices that are left to it.
         float64: Share of that speed which products in float64 reach.
         gains: How many times faster they are on all threads, by `WIDTHS`.
         cached: Bytes per second that are read and written within the caches.
@@ -56,16 +60,18 @@ class Machine:
     call: float
     threads: int
     flops: tuple[float, ...]
+    compiled: tuple[float, ...]
     float64: float
     gains: tuple[float, ...]
     cached: float
     uncached: float
     cache_bytes: int
 
-    def rate(self, width: int, dtype: str = "float32") -> float:
+    def rate(self, width: int, dtype: str = "float32", *, compiled: bool = False) -> float:
         """Return the FLOP/s of matrix products at a width, between those that were timed."""
         share = self.float64 if dtype == "float64" else 1.0
-        return share * float(np.interp(math.log2(width), np.log2(WIDTHS), self.flops))
+        timed = self.compiled if compiled else self.flops
+        return share * float(np.interp(math.log2(width), np.log2(WIDTHS), timed))
 
     def gain(self, width: int) -> float:
         """Return how many times faster they are on all threads."""
@@ -81,6 +87,7 @@ USUAL = Machine(
     call=2.5e-6,
     threads=1,
     flops=(5e10, 6e10, 7e10, 8e10, 8.5e10, 9e10),
+    compiled=(9e10, 1e11, 1e11, 1e11, 9e10, 9e10),
     float64=0.5,
     gains=(1.0,) * len(WIDTHS),
     cached=2e10,
@@ -97,7 +104,7 @@ def from_record(record: object) -> Machine | None:
     with suppress(TypeError, ValueError):
         numbers = {name: float(record[name]) for name in ("call", "float64", "cached", "uncached")}
         whole = {name: int(record[name]) for name in ("threads", "cache_bytes")}
-        rows = {name: tuple(map(float, record[name])) for name in ("flops", "gains")}
+        rows = {name: tuple(map(float, record[name])) for name in ("flops", "compiled", "gains")}
         positive = [*numbers.values(), *whole.values(), *itertools.chain.from_iterable(rows.values())]
         if all(len(row) == len(WIDTHS) for row in rows.values()) and all(0 < x < math.inf for x in positive):
             return Machine(str(record["device"]), **numbers, **whole, **rows)  # type: ignore[arg-type]
@@ -146,6 +153,9 @@ def measure(device: torch.device, threads: int, name: str) -> Machine:
         small = torch.zeros(8, device=device)
         call = timed(lambda: torch.add(small, 1.0, out=small))
         flops = [_product_rate(width, device, timed) for width in WIDTHS]
+        compiled = tuple(
+            _compiled_rate(width, device, timed) or rate for width, rate in zip(WIDTHS, flops, strict=True)
+        )
         double = _product_rate(256, device, timed, torch.float64) / flops[WIDTHS.index(256)]
         speeds = [_pass_rate(size, device, timed) for size in _SIZES]
         torch.set_num_threads(threads)
@@ -161,8 +171,9 @@ def measure(device: torch.device, threads: int, name: str) -> Machine:
         cache = max(size for size, speed in zip(_SIZES, speeds, strict=True) if speed >= border) // 2
     gains = tuple(_rounded(many / one) for many, one in zip(together, flops, strict=True))
     return Machine(
-        name, _rounded(call), threads, tuple(flops), _rounded(double), gains, max(speeds), speeds[-1], cache
-    )
+        name, _rounded(call), threads, tuple(flops), compiled, _rounded(double), gains, max(speeds),
+        speeds[-1], cache,
+    )  # fmt: skip
 
 
 def _product_rate(
@@ -177,6 +188,25 @@ def _product_rate(
     left, right = (torch.full((count, width, width), 0.5, device=device, dtype=dtype) for _ in range(2))
     out = torch.empty_like(left)
     return _rounded(2.0 * count * width**3 / timed(lambda: torch.bmm(left, right, out=out)))
+
+
+def _compiled_rate(
+    width: int, device: torch.device, timed: Callable[[Callable[[], Any]], float]
+) -> float | None:
+    """Return the speed of a layer's step by compiled code; None where it takes no such matrix."""
+    import torch
+
+    from runner.numerics.compiled import takes
+    from runner.numerics.operations import Operation
+    from runner.numerics.steps import Program
+
+    weight = torch.full((1, width, width), 0.5, device=device)
+    if not takes(weight):
+        return None
+    x, z, below = (torch.full((1, _ROWS, width), 0.5, device=device) for _ in range(3))
+    forward, back = Operation(z, x, weight, rectify=True), Operation(below, x, weight.mT, above=z)
+    step = Program([forward, back, Operation(weight, x.mT, x, factor=0.0, add=True)])
+    return _rounded(3 * 2.0 * _STEPS * _ROWS * width**2 / timed(lambda: step.run(_STEPS)))
 
 
 def _pass_rate(size: int, device: torch.device, timed: Callable[[Callable[[], Any]], float]) -> float:

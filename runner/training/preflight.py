@@ -64,6 +64,7 @@ class PackShape:
         calls: Operations that a step dispatches.
         passes: Over weights in a step, beside the products; without autograd over activations, too.
         written: Numbers that a step of autograd writes for one sample; 0 without autograd.
+        compiled: Whether compiled code takes steps.
     """
 
     parameters: int
@@ -83,6 +84,7 @@ class PackShape:
     calls: int = 15
     passes: int = 12
     written: int = 0
+    compiled: bool = False
 
 
 def resolve_device(name: str, shard: int = 0) -> torch.device:
@@ -193,6 +195,9 @@ def _inspect(settings: str, width: int, depth: int, loss: str, batch_size: int |
     family = getattr(optimizer, "family", "sgd")
     of_optimizer = getattr(optimizer, "flops", Optimizer.flops)
     count = layers.parameter_count(model)
+    compiled = has_compiled_steps(optimizer, sections["optimizer"]) and has_compiled_form(
+        model, dataset.train.inputs[0]
+    )
     flops = 6.0 * size.multiplications * (batch_size or train_size)
     return PackShape(
         count, train_size, test_size, probe_size, inputs, dataset.outputs, size.activations, flops,
@@ -200,12 +205,8 @@ def _inspect(settings: str, width: int, depth: int, loss: str, batch_size: int |
         isinstance(model, TorchModule),
         sum(of_optimizer(spec) for _, spec, _, _ in layers.parameters_of(model)),
         getattr(optimizer, "evaluations", Optimizer.evaluations),
-        *_dispatched(
-            model,
-            size,
-            has_compiled_steps(optimizer, sections["optimizer"])
-            and has_compiled_form(model, dataset.train.inputs[0]),
-        ),
+        *_dispatched(model, size, compiled),
+        compiled,
     )  # fmt: skip
 
 
