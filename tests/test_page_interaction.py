@@ -425,7 +425,7 @@ def test_links_lead_to_sections_and_leave_the_view_as_it_is(visit):
         )
     ]  # fmt: skip
     answers = visit.page.locator("#in-short thead a").all()
-    assert {"#about-boundaries", "#about-transfer", "#about-scaling"} == {
+    assert {"#about-boundaries", "#about-transfer", "#about-scaling", "#single-cells"} == {
         link.get_attribute("href") for link in answers
     }
     for link in (answers[-1], links[3]):

@@ -311,3 +311,13 @@ def test_a_drift_is_that_of_the_rates_that_are_no_bounds(slope, verdict):
     assert set(others["stays_put"]) == {"yes" if slope == 0 else "no"}
     assert set(found["stays_put"]) == {verdict}
     assert found["stays_because"].str.contains("over the range of the others; at 2 of 5 the best rate").all()
+
+
+def test_no_interval_reaches_beyond_where_every_seed_diverged():
+    cells = planted("width", (32, 64, 128), lambda width: 2)
+    spread = 8.0 ** (cells["seed"] - 1)
+    cells["train_loss"] = np.exp(np.log(2 * cells["lr"] * spread) ** 2)
+    found = transfer(cells, facets=())
+    stable = cells.groupby("lr")["status"].apply(lambda status: (status == "ok").any())
+    assert (found["low"] < found["best_lr"]).all()
+    assert found["high"].tolist() == pytest.approx([min(stable.index[~stable])] * 3)

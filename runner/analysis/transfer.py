@@ -115,11 +115,12 @@ def transfer(
 
     The other arguments and the errors are those of :func:`lr_curves`.
 
-    The best rate lies between those of the grid: where the smallest loss has finite neighbours, at the
-    vertex of the parabola through the three in log loss and log lr, :func:`runner.analysis.vertex.vertex`.
-    Where the next larger rate diverged or the grid ends, the best rate is a bound: it has no interval, and
-    the drift is fitted without it. Intervals join the spread of the best rates of single seeds, pooled over
-    the key, and how far each rate may be off, by :func:`runner.analysis.pooled.half_interval`.
+    The best rate lies between those of the grid: where the smallest loss has finite neighbours, at the vertex
+    of the parabola through the three in log loss and log lr, :func:`runner.analysis.vertex.vertex`. Where the
+    next larger rate diverged or the grid ends, the best rate is a bound: it has no interval, and the drift is
+    fitted without it. Intervals end where every seed diverged, and join the spread of the best rates of
+    single seeds, pooled over the key, and how far each rate may be off, by
+    :func:`runner.analysis.pooled.half_interval`.
 
     Args:
         pieces: Of the drift, as for :func:`runner.analysis.exponents.fit`.
@@ -146,6 +147,7 @@ def transfer(
         smallest = _best(part, metric, x)
         beside = grid_neighbours(part, smallest, x)
         best, single = _optima(part, metric, x)
+        lost = _lost(part, x)
         ends = {float(part["lr"].min()), float(part["lr"].max())}
         bounds = {place for place, rate in smallest.items() if rate in ends or beside.at[place, "at_edge"]}
         inside = {place: found for place, found in single.items() if len(found[0]) and place not in bounds}
@@ -164,7 +166,8 @@ def transfer(
             width = drift["drift_high"] - drift["drift_low"]
             coarse = bool(width > abs(drift["drift"]) or (bounds and np.isnan(drift["drift"])))
             own.append(
-                {**facet, x: place, "best_lr": rate, "low": rate / factor, "high": rate * factor}
+                {**facet, x: place, "best_lr": rate, "low": rate / factor}
+                | {"high": min(rate * factor, max(lost.get(place, np.inf), rate)) if told else np.nan}
                 | {name: beside.at[place, name] for name in ("last", "first")}
                 | {
                     "at_end": smallest.get(place) in ends,
@@ -262,6 +265,12 @@ def _drift(
     if (counts > 0).all():
         half = half_interval(spread, counts, known["error"].to_numpy(), weights) / np.log(2)
     return {"drift": drift, "drift_low": drift - half, "drift_high": drift + half}
+
+
+def _lost(cells: pd.DataFrame, x: str) -> dict[Any, float]:
+    """Return the smallest learning rate at which every seed diverged, by the value of the key."""
+    ok = cells.assign(ok=cells["status"].astype(object) == "ok").groupby([x, "lr"])["ok"].any()
+    return ok[~ok].reset_index().groupby(x)["lr"].min().to_dict()
 
 
 def _best(cells: pd.DataFrame, metric: str, x: str) -> pd.Series:

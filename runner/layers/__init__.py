@@ -23,7 +23,7 @@ from runner.layers.base import (
 )
 from runner.layers.branch import Branch
 from runner.layers.chain import DenseChain, Product
-from runner.layers.compiled_steps import CompiledSteps, Task, of_one_sample
+from runner.layers.compiled_steps import BLOCK_BYTES, CompiledSteps, Task, of_one_sample
 from runner.layers.contraction import Pairing
 from runner.layers.convolution import Conv2d
 from runner.layers.dense import Embedding, Linear
@@ -50,6 +50,7 @@ from runner.numerics.generators import generator
 
 __all__ = [
     "ACTIVATIONS",
+    "BLOCK_BYTES",
     "Activation",
     "Again",
     "Attention",

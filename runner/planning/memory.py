@@ -20,6 +20,10 @@ _WEIGHTS = 8
 """Copies of the weights: their start, gradients, the optimizer's state, those of another time."""
 _FLOWING = 10
 """More of them along a flow: the stages of its integrator and where they lead."""
+_ARRANGED = 4
+"""More of them for compiled steps, which arrange kernels and their gradients for products."""
+_ROOMS = 4
+"""Copies of the activations of a block that compiled steps hold, of one cell for all."""
 _SEARCHED = 9
 """Copies of the activations of all samples that gradients of gradients hold."""
 _PASSED = 3
@@ -42,6 +46,7 @@ def peak_bytes(cell: Cell, shape: PackShape, count: int) -> int:
     Args:
         count: Cells in the pack.
     """
+    from runner.layers import BLOCK_BYTES
     from runner.numerics.lanczos import KEPT_NUMBERS
 
     width = 8 if cell.precision == "float64" else 4
@@ -56,10 +61,12 @@ def peak_bytes(cell: Cell, shape: PackShape, count: int) -> int:
     sizes = _sizes(shape, count, width)
     costs = [measure.declared.price(sizes, measure.options) for measure in measures.values()]
     flowing = shape.evaluations > 1 or any(cost.step for cost in costs)
-    weights = _WEIGHTS + _FLOWING * flowing
+    weights = _WEIGHTS + _FLOWING * flowing + _ARRANGED * shape.compiled
+    batch = _ROOMS * width * (cell.batch_size or shape.train_size) * (shape.inputs + shape.activations)
+    rooms = shape.compiled * min(batch, BLOCK_BYTES + width * shape.parameters)
     kept = weights * shape.parameters + _KEPT * shape.probe_size * shape.activations
     works = [work for cost in costs for part in (cost.init, cost.point) for work in part.values()]
-    return int(data + count * width * kept + max(count * width * (passes + vectors), *works, 0.0))
+    return int(data + rooms + count * width * kept + max(count * width * (passes + vectors), *works, 0.0))
 
 
 def _sizes(shape: PackShape, count: int, width: int) -> Sizes:
