@@ -63,6 +63,8 @@ class Costs:
         stretch = 1 + passes / products if products else 1.0
         self._autograd = shape.written > 0
         self._passed_bytes = width * shape.parameters if self._autograd else self.cell_bytes
+        if shape.compiled:  # updates of weights are part of products
+            self._passed_bytes = width * batch * shape.activations
         self._step_products = (step + shape.optimizer_flops / flops_per_second) / _STEP_SHARE + passes
         self._evaluations = shape.evaluations
         self._step_start = 0.0

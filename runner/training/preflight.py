@@ -33,8 +33,9 @@ _TRIED = 1 << 26
 """Parameters of a network that is: a gigabyte for two in float64."""
 _CHAIN_CALLS, _CHAIN_PASSES = 15, 12
 """Operations of a step without autograd, per weight matrix, and passes over weights and activations."""
-_COMPILED_CALLS, _COMPILED_PASSES = 3, 1
-"""The same of one of the steps that compiled code takes in one go, whatever its depth."""
+_COMPILED_CALLS, _COMPILED_PASSES = 3, 12
+"""The same of one of the steps that compiled code takes in one go, whatever its depth; passes are over
+activations alone, and stand for functions, norms and attention."""
 _AUTOGRAD_CALLS, _AUTOGRAD_PASSES = 5, 5
 """What a step of autograd is worth, in dispatched operations and in written numbers of a forward pass.
 Between 3 and 7 in steps of residual, convolutional and attention networks of 1 to 12 cells on a CPU."""
