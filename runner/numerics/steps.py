@@ -111,12 +111,16 @@ class _Record(ctypes.Structure):
 
 
 def _room(operation: Step) -> int:
-    """Return the bytes that an operation needs: four vectors of each number that a product sums over, ..."""
-    # ... of the widest vectors, and of the longest numbers, that the code may be compiled for.
+    """Return the bytes that an operation needs: four vectors of each number that a product sums over, or a row.
+
+    Of the widest vectors, and of the longest numbers, that the code may be compiled for.
+    """
     if isinstance(operation, Convolve | ConvolveBack) and operation.tiled:
         channels, columns = operation.left.shape[2], operation.out.shape[2]
         matrices = channels * columns + _TILES * (channels + columns) + 3 * _VECTOR_BYTES
         return 4 * _VECTOR_BYTES * max(channels, _TILES) + _NUMBER_BYTES * _POINTS * matrices
+    if isinstance(operation, Loss):
+        return _NUMBER_BYTES * operation.out.shape[2]
     return 4 * _VECTOR_BYTES * _summed(operation)
 
 

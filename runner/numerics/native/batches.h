@@ -63,7 +63,7 @@ static double entropy(const REAL *f, const REAL *y, int64_t columns, REAL *gradi
 static void loss(const OPERATION *does, const NOW *now)
 {
     int64_t columns = does->columns, cell = now->cell;
-    REAL scale = does->each[cell * does->each_cell], samples = (REAL)does->inner, f[columns];
+    REAL scale = does->each[cell * does->each_cell], samples = (REAL)does->inner, *f = now->panel;
     REAL *total = does->total + now->step * does->total_step + cell * does->total_cell;
     double sum = 0;
     for (int64_t i = 0; i < does->rows; i++) {

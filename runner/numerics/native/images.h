@@ -230,25 +230,36 @@ static void convolve_tiles_back(const OPERATION *does, const NOW *now, const AFT
     gather_kernels(room.kernels, channels, columns, does->out + cell * does->out_cell, does->out_row, after);
 }
 
-/* Sums over squares of `side` pixels; what is left over at the edges is dropped. `inner` is the margin of both. */
+/* Images before and after a pool, with margins of `inner`; what is left over at the edges is dropped. */
+typedef struct {
+    int64_t margin, wide, high, narrow, low, small_wide, small_high;
+} POOLED;
+
+static POOLED pooled_of(const OPERATION *does)
+{
+    int64_t margin = does->inner, narrow = does->breadth / does->side, low = does->height / does->side;
+    return (POOLED){margin, does->breadth + 2 * margin, does->height + 2 * margin, narrow, low, narrow + 2 * margin,
+                    low + 2 * margin};
+}
+
+/* Sums over squares of `side` pixels. */
 static void pool(const OPERATION *does, const NOW *now)
 {
-    int64_t side = does->side, margin = does->inner, cell = now->cell, columns = does->columns;
-    int64_t wide = does->breadth + 2 * margin, high = does->height + 2 * margin;
-    int64_t narrow = does->breadth / side, low = does->height / side;
-    int64_t out_wide = narrow + 2 * margin, out_high = low + 2 * margin;
+    const POOLED of = pooled_of(does);
+    int64_t side = does->side, cell = now->cell, columns = does->columns;
     const REAL *images = does->left + cell * does->left_cell;
     REAL *out = does->out + cell * does->out_cell;
-    for (int64_t line = 0; line < does->rows / (out_high * out_wide) * low; line++)
-        for (int64_t x = 0; x < narrow; x++) {
-            int64_t sample = line / low, y = line % low;
-            int64_t place = (sample * high + margin + y * side) * wide + margin + x * side;
+    for (int64_t line = 0; line < does->rows / (of.small_high * of.small_wide) * of.low; line++)
+        for (int64_t x = 0; x < of.narrow; x++) {
+            int64_t sample = line / of.low, y = line % of.low;
+            int64_t place = (sample * of.high + of.margin + y * side) * of.wide + of.margin + x * side;
             const REAL *from = images + place * does->left_row;
-            REAL *to = out + ((sample * out_high + margin + y) * out_wide + margin + x) * does->out_row;
+            int64_t to_place = (sample * of.small_high + of.margin + y) * of.small_wide + of.margin + x;
+            REAL *to = out + to_place * does->out_row;
             for (int64_t j = 0; j < columns; j += LANES) {
                 VECTOR sum = {0};
                 for (int64_t a = 0; a < side; a++)
-                    for (int64_t b = 0; b < side; b++) sum += part(from + (a * wide + b) * does->left_row, j, columns);
+                    for (int64_t b = 0; b < side; b++) sum += part(from + (a * of.wide + b) * does->left_row, j, columns);
                 put(to, j, columns, sum * (REAL)does->factor);
             }
         }
@@ -257,20 +268,18 @@ static void pool(const OPERATION *does, const NOW *now)
 /* The gradient with respect to what POOL read, given that with respect to what it wrote as `left`. */
 static void pool_back(const OPERATION *does, const NOW *now)
 {
-    int64_t side = does->side, margin = does->inner, cell = now->cell, columns = does->columns;
-    int64_t wide = does->breadth + 2 * margin, high = does->height + 2 * margin;
-    int64_t narrow = does->breadth / side, low = does->height / side;
-    int64_t given_wide = narrow + 2 * margin, given_high = low + 2 * margin;
+    const POOLED of = pooled_of(does);
+    int64_t side = does->side, cell = now->cell, columns = does->columns;
     const REAL *given = does->left + cell * does->left_cell;
     REAL *out = does->out + cell * does->out_cell;
     const AFTER after = after_of(does, now);
-    for (int64_t line = 0; line < does->rows / (high * wide) * does->height; line++)
+    for (int64_t line = 0; line < does->rows / (of.high * of.wide) * does->height; line++)
         for (int64_t x = 0; x < does->breadth; x++) {
             int64_t sample = line / does->height, y = line % does->height;
-            int64_t pixel = (sample * high + margin + y) * wide + margin + x;
-            int64_t place = (sample * given_high + margin + y / side) * given_wide + margin + x / side;
+            int64_t pixel = (sample * of.high + of.margin + y) * of.wide + of.margin + x;
+            int64_t place = (sample * of.small_high + of.margin + y / side) * of.small_wide + of.margin + x / side;
             const REAL *from = given + place * does->left_row;
-            const int inside = y / side < low && x / side < narrow;
+            const int inside = y / side < of.low && x / side < of.narrow;
             REAL *to = out + pixel * does->out_row;
             for (int64_t j = 0; j < columns; j += LANES) {
                 VECTOR z = {0}, before = {0}, gate = {0};
