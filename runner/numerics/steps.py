@@ -111,7 +111,7 @@ class _Record(ctypes.Structure):
 
 
 def _room(operation: Step) -> int:
-    """Return the bytes that an operation needs: four vectors of each number that a product sums over, or a row.
+    """Return the bytes that an operation needs: four vectors of each number that is summed over, or a row.
 
     Of the widest vectors, and of the longest numbers, that the code may be compiled for.
     """
