@@ -63,6 +63,19 @@ def chromium():
         opened.close()
 
 
+def soonest_ready(browser, path, within, visits=5):
+    """Seconds until a page can be used: the best of some visits, for other tests take the same cores."""
+    best = float("inf")
+    for _ in range(visits):
+        with Visit(browser, path) as visit:
+            assert visit.complaints == []
+            assert visit.external() == []
+            best = min(best, visit.seconds())
+        if best < within:
+            break
+    return best
+
+
 class Visit:
     """A page opened offline, with all that it complained of and asked for."""
 
@@ -76,8 +89,6 @@ class Visit:
         self.page.on("console", lambda message: self.complaints.append(f"{message.type}: {message.text}"))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("request", lambda request: self.requests.append(request.url))
-        self.session = self.context.new_cdp_session(self.page)
-        self.session.send("Performance.enable")
         self.page.goto(Path(path).absolute().as_uri() + fragment)
         self.page.wait_for_selector("body[data-ready]")
 
@@ -87,10 +98,9 @@ class Visit:
     def __exit__(self, *_):
         self.context.close()
 
-    def worked(self):
-        """Seconds of a core that the page took so far: other tests make a page wait, not work more."""
-        metrics = self.session.send("Performance.getMetrics")["metrics"]
-        return next(one["value"] for one in metrics if one["name"] == "ThreadTime")
+    def seconds(self):
+        """From the start of the navigation until the page could be used, by the page's clock."""
+        return self.page.evaluate("performance.getEntriesByName('ready')[0].startTime") / 1000
 
     def external(self):
         return [url for url in self.requests if not url.startswith(("file:", "data:", "blob:"))]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from browsing import CONTRASTS, OVERFLOWS, OVERLAPS, UNMARKED, Visit, checked_page
+from browsing import CONTRASTS, OVERFLOWS, OVERLAPS, UNMARKED, Visit, checked_page, soonest_ready
 from stores import write_cells
 from synthetic import LRS, WIDTHS, cell, frames, grid
 
@@ -36,13 +36,7 @@ COLORS_IN_USE = """() => [...new Set([...document.querySelectorAll("body, body *
 def test_opens_offline_quickly_and_in_silence(browser, page_file):
     assert page_file.size <= 3 * MEGABYTE
     assert page_file.left_out == ()
-    seconds = []
-    while len(seconds) < 3 and min(seconds, default=2.0) >= 2.0:  # beside other tests a core does less
-        with Visit(browser, page_file.path) as visit:
-            seconds.append(visit.worked())
-            assert visit.complaints == []
-            assert visit.external() == []
-    assert min(seconds) < 2.0
+    assert soonest_ready(browser, page_file.path, 2.0) < 2.0
 
 
 def looked_at(visit, width):
@@ -243,6 +237,23 @@ def test_the_page_says_in_short_what_its_sections_say(page_file, digits):
         assert f"<td>{put}</td>" in text  # the section's own words
 
 
+@pytest.mark.parametrize(
+    "one, other, alike",
+    [
+        ("0.15 [0.05, 0.26]", "0.15 [0.05, 0.25]", True),
+        ("0.15 [0.05, 0.26]", "0.15 [0.05, 0.28]", False),
+        ("4.32e-05", "4.33e-05", True),
+        ("at 3 of 5", "at 2 of 5", False),
+        ("more 0.1", "less 0.1", False),
+    ],
+)
+def test_the_same_networks_differ_by_rounding(one, other, alike):
+    answers = [("there", Answer("edge", {"mup": one, "mean_field": other}))]
+    table = in_short(answers, ("mean_field", "mup"), [("mean_field", "mup")])
+    assert table.count("<th scope=row>") == 2 - alike
+    assert other in table
+
+
 def test_panels_of_the_same_networks_share_a_row_where_words_are_equal():
     answers = [("there", Answer("edge", {"mup": "1", "mean_field": "1", "ntk": "yes: <2>"}, "Rule."))]
     panels, same = ("mean_field", "mup", "ntk"), [("mean_field", "mup")]
@@ -305,12 +316,7 @@ def test_ten_thousand_cells(browser, tmp_path):
     assert page.size <= 25 * MEGABYTE
     assert page.left_out == ()
     assert len(_packed(page)) == 10_000
-    seconds = []
-    while len(seconds) < 3 and min(seconds, default=4.0) >= 4.0:  # beside other tests a core does less
-        with Visit(browser, page.path) as visit:
-            assert visit.complaints == []
-            seconds.append(visit.worked())
-    assert min(seconds) < 4.0
+    assert soonest_ready(browser, page.path, 4.0) < 4.0
 
 
 def test_says_what_it_leaves_out(digits, tmp_path, monkeypatch):

@@ -1,13 +1,13 @@
 """How the boundaries of a diagram scale: sections of the page, places and exponents beside theory."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from runner.analysis.boundary.places import places, seed_places
 from runner.analysis.boundary.properties import property_of
-from runner.analysis.boundary.regimes import WORDS, regime_boundaries
+from runner.analysis.boundary.regimes import WORDS, boundary_words, regime_boundaries, regimes_of
 from runner.analysis.boundary.scaling import exponents
 from runner.analysis.columns import column, distinct, groups, numeric_column, plain, records, show
 from runner.analysis.phase import Axes, is_log
@@ -33,7 +33,8 @@ def _boundaries(store: Store, cells: pd.DataFrame, axes: Axes) -> Part | None:
     charts: list[Any] = []
     told: list[Told] = []
     commands: list[str] = []
-    for name, of in regime_boundaries(thresholds_of(store.config)).items():
+    thresholds, regimes = thresholds_of(store.config), regimes_of(cells, axes.facets)
+    for name, of in regime_boundaries(thresholds).items():
         try:
             what = property_of(store, cells, of)
             seeds = seed_places(cells, what, axes.y, keys)
@@ -47,10 +48,13 @@ def _boundaries(store: Store, cells: pd.DataFrame, axes: Axes) -> Part | None:
         laws = exponents(seeds if fit else seeds.iloc[:0], cells, name, axes.y, axes.x, axes.facets)
         for change, part in found.groupby("change"):
             own = laws[laws["change"] == change]
-            words = WORDS[name, str(change)]
-            # Not every parameterization need have a cell in the regime that the threshold is of.
             level = "" if name == "diverged" else f" (movement {what.level:.3g})"
-            title, words = f"{words} {axes.y}{level}", f"{words}{level}"
+            title = f"{WORDS[name, str(change)]} {axes.y}{level}"
+            words = {
+                facet: found + level * (found == WORDS[name, str(change)])
+                for facet, there in regimes.items()
+                for found in [boundary_words(name, str(change), there, thresholds)]
+            }
             told.append(Told(name, str(change), title, part, _rows(part, own, axes, values, words)))
             if fit and part[axes.x].nunique() > 1:
                 charts.append(_panel(part, own, axes, title, repeated(cells)))
@@ -74,9 +78,13 @@ def _boundaries(store: Store, cells: pd.DataFrame, axes: Axes) -> Part | None:
 
 
 def _rows(
-    part: pd.DataFrame, laws: pd.DataFrame, axes: Axes, values: Sequence[Any], words: str
+    part: pd.DataFrame,
+    laws: pd.DataFrame,
+    axes: Axes,
+    values: Sequence[Any],
+    words: Mapping[tuple[Any, ...], str],
 ) -> list[list[str]]:
-    """Return one row of text per facet: its places and its exponents."""
+    """Return one row of text per facet: what its boundary is called, its places and its exponents."""
     by_facet = dict(groups(laws, [column(laws, facet, "") for facet in axes.facets])) if len(laws) else {}
     rows = []
     for facet, own in groups(part, [column(part, key, "") for key in axes.facets]):
@@ -84,7 +92,7 @@ def _rows(
         law = records(by_facet[facet]) if facet in by_facet else []
         slopes = "; ".join(law_words(row, axes.x) for row in law)
         rows.append(
-            [facet_label(axes.facets, facet), words, *(place_words(at.get(x)) for x in values), slopes]
+            [facet_label(axes.facets, facet), words[facet], *(place_words(at.get(x)) for x in values), slopes]
         )
     return rows
 

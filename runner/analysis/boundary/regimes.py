@@ -1,9 +1,12 @@
 """The boundaries of the regimes: where the measure that judges them passes their thresholds."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import pandas as pd
+
 from runner.analysis.boundary.properties import MOVEMENT
+from runner.analysis.columns import column, groups
 from runner.analysis.regime import check_thresholds
 
 WORDS = {
@@ -28,6 +31,14 @@ def boundary_words(name: str, change: str, regimes: Collection[str], thresholds:
     if name == "diverged" or name in regimes:
         return WORDS[name, change]
     return f"movement {check_thresholds(thresholds)[name]:.3g}"
+
+
+def regimes_of(cells: pd.DataFrame, facets: Sequence[str]) -> dict[tuple[Any, ...], set[str]]:
+    """Return the regimes that cells are in, by the values of facets."""
+    return {
+        values: set(part["regime"].dropna().astype(str))
+        for values, part in groups(cells, [column(cells, facet, "--facet") for facet in facets])
+    }
 
 
 def regime_boundaries(thresholds: Mapping[str, Any]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import html
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 
 import pandas as pd
 
@@ -15,6 +16,7 @@ from runner.views.terminal import MISSING, short
 
 IN_SHORT, SINGLE_CELLS = "in-short", "single-cells"
 _MOVED = "param_movement"
+_DECIMAL = re.compile(r"[-+]?\d+\.\d+(?:e[-+]?\d+)?")
 _SECTION = re.compile(r'<section[^>]*? id="([\w-]+)"[^>]*>\s*<h2[^>]*>([^<]*)')
 
 
@@ -28,7 +30,8 @@ def in_short(
 ) -> str:
     """Return the table of answers, a row for each panel, as HTML; empty where no section has one.
 
-    Panels of the same networks share a row where they have the same words.
+    Panels of the same networks share a row, that of the first, where they have the same words and numbers
+    but for rounding, by which training that nears divergence may part them.
 
     Args:
         answers: Id of the section that an answer is of, and the answer.
@@ -39,17 +42,22 @@ def in_short(
     if not answers:
         return ""
     joined = {name: " = ".join(names) for names in same for name in names}
-    rows: dict[tuple[str, ...], list[str]] = {}
+    rows: list[tuple[str, list[str], list[str]]] = []
     for panel in panels:
         alike = ", ".join(joined.get(part, part) for part in panel.split(", "))
-        words = tuple(answer.words.get(panel, MISSING) for _, answer in answers)
-        rows.setdefault((alike, *words), []).append(panel)
+        told = [answer.words.get(panel, MISSING) for _, answer in answers]
+        for name, words, of in rows:
+            if name == alike and all(map(_close, words, told)):
+                of.append(panel)
+                break
+        else:
+            rows.append((alike, told, [panel]))
     head = "".join(
         f'<th scope=col><a href="#{place}">{html.escape(answer.heading)}</a></th>'
         for place, answer in answers
     )
     lines = []
-    for (alike, *told), of in rows.items():
+    for alike, told, of in rows:
         name = html.escape(alike if len(of) > 1 else of[0]) or "all cells"
         lines.append(f"<tr><th scope=row>{name}</th>{''.join(map(_cell, told))}</tr>")
     rules = " ".join(html.escape(rule) for rule in dict.fromkeys(one.rule for _, one in answers if one.rule))
@@ -58,6 +66,21 @@ def in_short(
         f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
         f"<p class=note>In brackets 95 %, with one seed what was measured around it. {rules}</p></section>"
     )
+
+
+def _close(words: str, others: str) -> bool:
+    """Tell whether words are the same, their decimal numbers to within one of the last digit."""
+    if _DECIMAL.sub("", words) != _DECIMAL.sub("", others):
+        return False
+    found = (map(Decimal, _DECIMAL.findall(text)) for text in (words, others))
+    return all(
+        abs(one - other) <= max(map(_last_digit, (one, other))) for one, other in zip(*found, strict=True)
+    )
+
+
+def _last_digit(number: Decimal) -> Decimal:
+    """Return what one of the last digit of a number is worth."""
+    return Decimal((0, (1,), int(number.as_tuple().exponent)))
 
 
 def moved_answer(cells: pd.DataFrame, axes: Axes) -> Answer | None:

@@ -214,7 +214,7 @@ def _document(
         "subtitle": html.escape(common_words(cells, keys)),
         "style": (folder / "page.css").read_text("utf-8"),
         "script": _in_script(script()),
-        "vega": _in_script(vega("window.vegaEmbed = vegaEmbed; window.vega = vega;")),
+        "vega": _in_script(vega("window.vegaEmbed = vegaEmbed;")),
         # No < in the data: neither the end of the script nor a comment can begin in a name.
         "data": json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
         "pictures": pictures,

@@ -7,8 +7,8 @@ import pandas as pd
 
 from runner.analysis.boundary.places import places, seed_places
 from runner.analysis.boundary.properties import property_of
-from runner.analysis.boundary.regimes import WORDS, boundary_words, regime_boundaries
-from runner.analysis.columns import column, groups, numeric_column, plain, records
+from runner.analysis.boundary.regimes import WORDS, boundary_words, regime_boundaries, regimes_of
+from runner.analysis.columns import groups, numeric_column, plain, records
 from runner.analysis.critical import critical_sharpness
 from runner.analysis.phase import Axes, is_log
 from runner.analysis.regime import rich_words
@@ -49,10 +49,7 @@ def boundary_lines(
     keys = [axes.x, *axes.facets]
     # The axes leave nothing else to vary; looking for it would take most of the time.
     cells = cells[[name for name in ("cell_id", "seed", axes.y, *keys, *_JUDGED_BY) if name in cells]]
-    regimes = {
-        values: set(part["regime"].dropna().astype(str))
-        for values, part in groups(cells, [column(cells, facet, "") for facet in axes.facets])
-    }
+    regimes = regimes_of(cells, axes.facets)
     for name, of in regime_boundaries(thresholds).items():
         try:
             what = property_of(store, cells, of)

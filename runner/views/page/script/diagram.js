@@ -2,7 +2,7 @@
 
 import { byId, clone, data, draw, linearized, views } from "./charts.js";
 import { letterRows, letterSize } from "./letters.js";
-import { labelRows, lineRows, withEnds } from "./lines.js";
+import { labelRows, lineRows, namesRoom, withEnds } from "./lines.js";
 import { axisOf, NARROW, panelSizes, titleOf } from "./places.js";
 import { picture } from "./raster.js";
 
@@ -25,6 +25,7 @@ function specification(state) {
     data.points.titles.length,
     node.clientWidth - spare,
     node.clientWidth < NARROW ? 0 : room - (state.color === "regime" ? 0 : 28),
+    namesRoom(),
   );
   spec.columns = size.columns;
   spec.spec.width = Math.floor(size.width);

@@ -1,7 +1,7 @@
 // The few lines of the diagram: boundaries with their bands, theory's rate, their names, and in words.
 
 import { byId, data, shown } from "./charts.js";
-import { axisOf, NARROW, titleOf } from "./places.js";
+import { axisOf, longest, NARROW, titleOf } from "./places.js";
 
 // The lines of the step, as rows: those of the end where those of the step are not on the page.
 export function linesAt(state) {
@@ -58,12 +58,21 @@ export function withEnds(rows) {
   });
 }
 
+const nameOf = (words) => (byId("diagram").clientWidth < NARROW ? words.split(" ")[0] : words);
+
+// Pixels that the names of all lines need right of a panel, with what is between it and the next.
+export function namesRoom() {
+  const { spacing, spec } = data.charts.diagram;
+  const { fontSize, limit, dx } = spec.layer.find((layer) => layer.name === "labels").mark;
+  const words = new Set([data.theory.words, ...data.lines.flatMap((table) => table?.words ?? [])]);
+  return dx + Math.min(limit, longest([...words].map(nameOf), fontSize)) + spacing.column;
+}
+
 // Names of the lines at the right border, pushed apart where they would lie on each other.
 export function labelRows(lines, view) {
   const found = [];
   const { low, high, size: height, to, from } = axisOf(view, "y");
   const edge = view.scale("x").domain()[1];
-  const narrow = byId("diagram").clientWidth < NARROW;
   for (const title of data.points.titles) {
     const last = new Map();
     for (const line of lines)
@@ -79,7 +88,7 @@ export function labelRows(lines, view) {
         panel: title,
         x: edge,
         y: from(at),
-        words: narrow ? line.words.split(" ")[0] : line.words,
+        words: nameOf(line.words),
       });
   }
   return found;

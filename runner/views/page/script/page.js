@@ -248,4 +248,5 @@ describe();
 await drawAll();
 markScrolling();
 document.body.dataset.shown = toFragment(state);
+performance.mark("ready"); // what comes after, nobody waits for
 document.body.dataset.ready = "yes";

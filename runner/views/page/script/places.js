@@ -1,20 +1,33 @@
 // Panels of the diagram: how large they are, and where values lie in them.
 
-import { data, views } from "./charts.js";
+import { data, shown, views } from "./charts.js";
 
 export const NARROW = 600; // of a window, in pixels: a phone
-const AXIS = { wide: 116, narrow: 84 }; // room left of the panels, and around them
-const LABELS = { wide: 88, narrow: 60 }; // right of each for the names of its lines
+const AROUND = 38; // pixels left and right of all panels, but for the labels of their axis
 
 export const titleOf = (panel) => data.points.titles[panel];
 
-// Panels beside and below each other so that they fill the window.
-export function panelSizes(count, width, height) {
+// The width of the longest of some words in the diagram, in pixels.
+export function longest(words, size) {
+  const pen = document.createElement("canvas").getContext("2d");
+  pen.font = `${size}px ${data.charts.diagram.config.font}`;
+  return Math.ceil(Math.max(0, ...words.map((one) => pen.measureText(one).width)));
+}
+
+// Pixels beside the panels, the labels of their axis among them.
+function axisRoom() {
+  const { config, spec } = data.charts.diagram;
+  const { axis, scale } = spec.layer[0].encoding.y;
+  return AROUND + longest((axis.values ?? scale.domain).map(shown), config.axis.labelFontSize);
+}
+
+// Panels beside and below each other so that they fill the window; `names` is the room right of each.
+export function panelSizes(count, width, height, names) {
   let best = { score: 0 };
-  const size = width < NARROW ? "narrow" : "wide";
+  const axis = axisRoom();
   for (let columns = 1; columns <= count; columns++) {
     const rows = Math.ceil(count / columns);
-    const across = (width - AXIS[size]) / columns - LABELS[size];
+    const across = (width - axis) / columns - names;
     const up = Math.max(150, Math.min(640, (height - 70) / rows - 52));
     const score = Math.min(across, 1.5 * up) - 12 * (rows * columns - count);
     if (columns === 1 || score > best.score)
