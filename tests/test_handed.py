@@ -376,17 +376,32 @@ def test_a_module_that_torch_cannot_batch_runs_cell_by_cell():
     assert rows[0]["ntk_change"] == pytest.approx(train_pack(plain, CPU).cells[0]["ntk_change"], rel=1e-10)
 
 
-@pytest.mark.parametrize("case", ["handed.GroupNormResNet", "modules.Convolutions"])
-def test_large_convolutions_run_cell_by_cell_and_compute_the_same(case, monkeypatch):
+def test_large_convolutions_and_recurrences_do_not_run_at_once():
+    assert mapped.cells_at_once(2**19, 2**17, 64, CPU)
+    assert not mapped.cells_at_once(2**20, 0, 64, CPU)
+    assert not mapped.cells_at_once(0, 2**18, 64, CPU)
+    assert mapped.cells_at_once(2**20, 2**18, 64, torch.device("cuda"))
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "handed.GroupNormResNet",
+        "modules.Convolutions",
+        "modules.Recurrent kind=LSTM",
+        "modules.Recurrent kind=GRU",
+        "modules.Recurrent kind=Unbiased",
+    ],
+)
+def test_cell_by_cell_they_compute_the_same(case, monkeypatch):
     cells = cells_of(case, steps=3, measure=MEASURE)
-    assert mapped.cells_at_once(2**19, 64, CPU)
-    assert not mapped.cells_at_once(2**20, 64, CPU)
-    assert mapped.cells_at_once(2**20, 64, torch.device("cuda"))
     assert ensemble_of(cells).model._batched
     found = []
     for limit in (math.inf, 1):
-        monkeypatch.setattr(mapped, "LARGE", limit)
+        monkeypatch.setattr(mapped, "CONVOLVED", limit)
+        monkeypatch.setattr(mapped, "RECURRED", limit)
         ensemble = ensemble_of(cells)
+        assert ensemble.model._batches(1) == (limit > 1)
         kernel = empirical_ntk(ensemble.model, ensemble.parameters, ensemble.inputs["probe"])
         rows = train_pack(cells, CPU).cells
         found.append((kernel, [[row[column] for column in COLUMNS] for row in rows]))
@@ -399,6 +414,14 @@ def test_what_is_convolved_is_counted():
     kernels = 64 * 9 * width * (1 + 2 * width) + 16 * 2 * width * width * (9 + 2 * 9 + 1)
     for module, convolved in [(handed.GroupNormResNet, kernels), (handed.FixedStem, 0)]:
         assert follow(module(width, 10), torch.zeros(1, 1, 8, 8, dtype=torch.float64)).convolved == convolved
+
+
+@pytest.mark.parametrize(("kind", "gates"), [("RNN", 1), ("GRU", 3), ("LSTM", 4)])
+def test_what_recurs_is_counted(kind, gates):
+    module, steps = modules.Recurrent(WIDTH, 10, kind), 8
+    seen = follow(module, torch.zeros(1, 1, 8, 8, dtype=torch.float64))
+    assert seen.recurred == steps * gates * WIDTH * (8 + WIDTH)
+    assert seen.convolved == 0
 
 
 def test_dropout_of_nothing_and_a_batch_norm_that_rests_are_harmless():

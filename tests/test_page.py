@@ -238,7 +238,7 @@ def test_the_page_says_in_short_what_its_sections_say(page_file, digits):
 
 
 @pytest.mark.parametrize(
-    "one, other, alike",
+    ("one", "other", "alike"),
     [
         ("0.15 [0.05, 0.26]", "0.15 [0.05, 0.25]", True),
         ("0.15 [0.05, 0.26]", "0.15 [0.05, 0.28]", False),

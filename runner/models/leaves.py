@@ -87,6 +87,7 @@ class Leaves:
         tied: Path of a submodule that uses what another holds, to where that is.
         called: Paths of all submodules, in the order of their first calls.
         convolved: Multiplications of one sample by the kernels of convolutions.
+        recurred: Those in recurrent networks.
     """
 
     leaves: dict[str, Leaf] = field(default_factory=dict)
@@ -94,6 +95,7 @@ class Leaves:
     tied: dict[str, Tie] = field(default_factory=dict)
     called: tuple[str, ...] = ()
     convolved: int = 0
+    recurred: int = 0
 
     def order(self, rows: Iterable[str]) -> list[str]:
         """Return the paths of layers and marks in the order of the forward pass."""
@@ -158,7 +160,7 @@ def leaves_of(plain: Plain) -> Leaves:
     seen = follow(module, plain.sample)
     uses = seen.uses
     roles = roles_of(module, plain.wider, uses, follow(plain.wider, plain.sample).uses, plain.roles)
-    found = Leaves(called=seen.called, convolved=seen.convolved)
+    found = Leaves(called=seen.called, convolved=seen.convolved, recurred=seen.recurred)
     opaque: dict[str, dict[str, list[str]]] = {}
     done: set[str] = set()
     for names in shared.values():

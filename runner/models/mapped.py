@@ -13,24 +13,27 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from runner.models.substitutes import substituted
 from runner.numerics.outputs import tensor_of
 
-LARGE = 2**26
-"""Multiplications in the convolutions of one cell, for its batch, that are worth calls of their own."""
+CONVOLVED, RECURRED = 2**26, 2**24
+"""Multiplications in convolutions and in recurrent networks, for a cell's batch, that are worth own calls."""
 
 
-def cells_at_once(convolved: int, samples: int, device: torch.device) -> bool:
+def cells_at_once(convolved: int, recurred: int, samples: int, device: torch.device) -> bool:
     """Say whether cells of a module that can be batched are, or follow one another.
 
     torch batches convolutions of different kernels as the groups of one convolution. On a CPU that saves the
     calls, but takes up to a third longer than one convolution after the other once there is much to
-    multiply. All other products are as fast batched, or faster. Neither the number of cells nor a clock
-    decides, so that a cell is trained in the same way in any pack and at any time. On a GPU calls cost more:
-    all cells run at once.
+    multiply. Recurrent networks it does not batch, but has a kernel for all steps of one, faster by as much.
+    All other products are as fast batched, or faster. Neither the number of cells nor a clock decides, so
+    that a cell is trained in the same way in any pack and at any time. On a GPU calls cost more: all cells
+    run at once.
 
     Args:
         convolved: Multiplications of one sample by kernels of convolutions.
+        recurred: Those in recurrent networks.
         samples: In a batch of a cell.
     """
-    return device.type != "cpu" or convolved * samples < LARGE
+    few = convolved * samples < CONVOLVED and recurred * samples < RECURRED
+    return device.type != "cpu" or few
 
 
 def mapped(

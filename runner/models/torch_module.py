@@ -122,10 +122,10 @@ class TorchModule(nn.Module):
         )
         if recording():
             return self._recorded(state, samples, axis)
-        with substituted():
-            outputs: Tensor = self._each_cell(
-                self._run, len(samples if axis is None else samples[0]), 0, axis
-            )(state, samples)
+        count = len(samples if axis is None else samples[0])
+        # Torch's own kernels do where nothing is batched: only what is recorded is differentiated twice.
+        with substituted() if self._batches(count) else nullcontext():
+            outputs: Tensor = self._each_cell(self._run, count, 0, axis)(state, samples)
         return outputs
 
     def _state(self, raw: State) -> dict[str, Tensor]:
@@ -138,9 +138,12 @@ class TorchModule(nn.Module):
 
     def _each_cell(self, function: Callable[..., Any], samples: int, *axes: int | None) -> Callable[..., Any]:
         """Map over cells with so many samples each."""
+        return mapped(function, axes, batched=self._batches(samples))
+
+    def _batches(self, samples: int) -> bool:
+        """Tell whether cells with so many samples each run as one."""
         device = next(self.parameters()).device
-        at_once = cells_at_once(self._leaves.convolved, samples, device)
-        return mapped(function, axes, batched=self._batched and at_once)
+        return self._batched and cells_at_once(self._leaves.convolved, self._leaves.recurred, samples, device)
 
     def _run(self, state: State, samples: Tensor, path: str = "", args: Any = None) -> Tensor:
         """What one cell's module returns, or the submodule at a path."""

@@ -85,16 +85,26 @@ class Followed:
     Attributes:
         uses: Name of every parameter to its uses, in their order; names of one parameter are told apart.
         called: Paths of all submodules, in the order of their first calls.
+        recurrent: Those that are recurrent networks of torch.
     """
 
     uses: dict[str, list[Use]]
     called: tuple[str, ...]
+    recurrent: frozenset[str] = frozenset()
 
     @property
     def convolved(self) -> int:
         """Multiplications of the sample by the kernels of convolutions."""
+        return self._multiplied(lambda use: use.operation == "convolution")
+
+    @property
+    def recurred(self) -> int:
+        """Multiplications in recurrent networks."""
+        return self._multiplied(lambda use: use.module in self.recurrent)
+
+    def _multiplied(self, among: Callable[[Use], bool]) -> int:
         used = [use for uses in self.uses.values() for use in uses if use.summed]
-        return sum(use.outputs * use.fan_in for use in used if use.operation == "convolution")
+        return sum(use.outputs * use.fan_in for use in used if among(use))
 
 
 def follow(module: nn.Module, sample: Tensor) -> Followed:
@@ -132,7 +142,8 @@ def follow(module: nn.Module, sample: Tensor) -> Followed:
                 f"model.module must not change when it is called, got a new value of its buffer {name}: "
                 "its output would depend on samples that came before; leave it out, or put it in eval mode"
             )
-    return Followed(following.uses, tuple(following.called))
+    recurrent = (path for path, part in module.named_modules() if isinstance(part, nn.RNNBase))
+    return Followed(following.uses, tuple(following.called), frozenset(recurrent))
 
 
 def _called(
