@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cells import DIGITS, make_cell
 from sweeping import shape_of
 from test_cell import BASE
 
@@ -15,6 +16,7 @@ from runner.numerics import processor
 from runner.planning import machine
 from runner.planning.costs import NEAR_BEST, Costs
 from runner.planning.machine import USUAL, WIDTHS, from_record, this_machine
+from runner.training.preflight import inspect
 
 CPU = torch.device("cpu")
 
@@ -130,6 +132,25 @@ def test_costs_grow_with_the_work():
     assert costs(settings=json.dumps({"measure": kernel})).seconds(1) > one
     many = costs(settings=json.dumps({"measure": kernel | {"points": 50}}))
     assert many.seconds(1) > costs(settings=json.dumps({"measure": kernel})).seconds(1)
+
+
+@pytest.mark.parametrize("kind", ["ResidualMLP", "CNN", "Transformer"])
+def test_measures_cost_the_same_whatever_takes_the_steps(kind):
+    """They run by autograd, also where steps are compiled: nothing of a step may be missing of a kernel."""
+    found = []
+    for optimizer, compiled in (({}, True), ({"clip": 1.0}, False)):  # clipped gradients are torch's
+        few, many = (
+            make_cell(
+                model={"_target_": f"runner.models.{kind}"},
+                data=DIGITS,
+                optimizer=optimizer,
+                measure={"points": points},
+            )
+            for points in (4, 12)
+        )
+        assert inspect(few).compiled == compiled
+        found.append(float(np.subtract(*(Costs(one, inspect(one), USUAL).seconds(1) for one in (many, few)))))
+    assert found[0] == pytest.approx(found[1])
 
 
 def test_packs_are_larger_where_dispatch_is_dear_and_smaller_where_caches_are():

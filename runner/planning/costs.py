@@ -61,11 +61,12 @@ class Costs:
         # Autograd's elementwise operations are no faster inside the caches: they compute more than they move.
         passes = width * batch * shape.written / machine.uncached
         stretch = 1 + passes / products if products else 1.0
-        self._autograd = shape.written > 0
+        self._autograd = shape.written > 0 and not shape.compiled
         self._passed_bytes = width * shape.parameters if self._autograd else self.cell_bytes
         if shape.compiled:  # updates of weights are part of products
             self._passed_bytes = width * batch * shape.activations
-        self._step_products = (step + shape.optimizer_flops / flops_per_second) / _STEP_SHARE + passes
+        self._step_products = (step + shape.optimizer_flops / flops_per_second) / _STEP_SHARE
+        self._step_products += passes * self._autograd
         self._evaluations = shape.evaluations
         self._step_start = 0.0
         if json.loads(cell.settings).get("data", {}).get("online"):

@@ -64,7 +64,8 @@ class PackShape:
         evaluations: Gradients that a step takes.
         calls: Operations that a step dispatches.
         passes: Over weights in a step, beside the products; without autograd over activations, too.
-        written: Numbers that a step of autograd writes for one sample; 0 without autograd.
+        written: Numbers that a step of autograd writes for one sample, as measures take it where steps are
+            compiled; 0 of a perceptron.
         compiled: Whether compiled code takes steps.
     """
 
@@ -217,9 +218,10 @@ def _dispatched(model: nn.Module, size: Size, compiled: bool) -> tuple[int, int,
     Args:
         compiled: Whether compiled code takes steps.
     """
+    written = 0 if type(model) is MLP else _AUTOGRAD_PASSES * size.written
     if compiled:
-        return _COMPILED_CALLS, _COMPILED_PASSES, 0
+        return _COMPILED_CALLS, _COMPILED_PASSES, written
     if type(model) is not MLP:
-        return _AUTOGRAD_CALLS * size.calls, _CHAIN_PASSES, _AUTOGRAD_PASSES * size.written
+        return _AUTOGRAD_CALLS * size.calls, _CHAIN_PASSES, written
     matrices = sum(spec.role != "vector" for _, spec, _, _ in layers.parameters_of(model))
     return _CHAIN_CALLS * matrices, _CHAIN_PASSES, 0
