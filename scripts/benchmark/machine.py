@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,13 +25,24 @@ def sgemm(fast: bool = False) -> float:
     Args:
         fast: As a worker multiplies; otherwise as torch does by itself.
     """
-    one, other, out = torch.randn(3, SGEMM_SIZE, SGEMM_SIZE).unbind()
+    product = square_product()
     set_cpu_products(fast)
     try:
-        torch.mm(one, other, out=out)
-        seconds = seconds_per_call(lambda: torch.mm(one, other, out=out), 0.4)
+        product()
+        seconds = seconds_per_call(product, 0.4)
     finally:
         set_cpu_products(fast=False)
+    return gigaflops(seconds)
+
+
+def square_product() -> Callable[[], object]:
+    """Return what multiplies two square matrices of float32."""
+    one, other, out = torch.randn(3, SGEMM_SIZE, SGEMM_SIZE).unbind()
+    return lambda: torch.mm(one, other, out=out)
+
+
+def gigaflops(seconds: float) -> float:
+    """Return the GFLOP/s of :func:`square_product` from the seconds that it takes."""
     return 2 * SGEMM_SIZE**3 / seconds / 1e9
 
 
