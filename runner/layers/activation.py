@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -99,10 +100,18 @@ class Activation(nn.Module):
 
     def forward(self, x: Float[Tensor, "cell sample ..."]) -> Float[Tensor, "cell sample ..."]:
         """Apply the function."""
-        function = self.function.value
-        if self._feeds and self.function.gain != 1 and gains_are_in_weights():
-            function = self.function.without_gain
-        return hidden(function(x), elementwise_of=x)
+        function, gain = self.function.value, self.function.gain
+        if self._feeds and gain != 1 and gains_are_in_weights():
+            function, gain = self.function.without_gain, 1.0
+        returned = function(x)
+        return hidden(returned, x, partial(self._slopes, x.detach(), returned.detach(), gain))
+
+    def _slopes(self, z: Tensor, returned: Tensor, gain: float) -> Tensor:
+        """Return gain * psi'(z), given also gain * psi(z)."""
+        slopes = torch.full_like(z, gain)
+        a = returned if gain == 1 else returned / gain
+        self.function.pull(slopes, z if self.function.from_value else z.clone(), a)
+        return slopes
 
     def lower(
         self, lowering: Lowering, x: Value, onto: Value | None = None, factor: Tensor | None = None

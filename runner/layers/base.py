@@ -81,6 +81,7 @@ class Call:
         outputs: What it returned before any activation function.
         features: The hidden representation that followed, if any: see :func:`hidden`.
         elementwise: Whether the features are a function of the outputs, number by number.
+        slopes: Returns the derivative of that function at the outputs, where it is known without autograd.
         again: How to run it once more, of a layer that cannot say what a weight makes of its inputs.
         logits: Those of the attention that it is of, or that came before it, of a plain module,
             ``[cell, sample, logit]``.
@@ -91,6 +92,7 @@ class Call:
     outputs: Float[Tensor, "cell sample *outputs"]
     features: Float[Tensor, "cell sample *features"] | None = field(default=None)
     elementwise: bool = field(default=False)
+    slopes: Callable[[], Tensor] | None = field(default=None)
     again: Again | None = field(default=None)
     logits: Logits | None = field(default=None)
 
@@ -132,7 +134,9 @@ def put(calls: Iterable[Call]) -> None:
 
 
 def hidden(
-    x: Float[Tensor, "cell sample *features"], elementwise_of: Tensor | None = None
+    x: Float[Tensor, "cell sample *features"],
+    elementwise_of: Tensor | None = None,
+    slopes: Callable[[], Tensor] | None = None,
 ) -> Float[Tensor, "cell sample *features"]:
     """Declare ``x`` a hidden representation, and return it.
 
@@ -141,10 +145,12 @@ def hidden(
 
     Args:
         elementwise_of: What every number of it is a function of, if of one number at the same place alone.
+        slopes: Returns the derivative of that function, where it is known.
     """
     if _tape:
         _tape[-1].features = x
         _tape[-1].elementwise = elementwise_of is _tape[-1].outputs
+        _tape[-1].slopes = slopes if _tape[-1].elementwise else None
     return x
 
 
