@@ -11,16 +11,7 @@ A model is built without cells (so that building it costs no memory) and filled 
 
 from runner.layers.activation import ACTIVATIONS, Activation
 from runner.layers.attention import Attention
-from runner.layers.base import (
-    Again,
-    Call,
-    Layer,
-    Origin,
-    ParameterSpec,
-    hidden,
-    per_cell,
-    record,
-)
+from runner.layers.base import Again, Call, Layer, hidden, per_cell, record
 from runner.layers.branch import Branch
 from runner.layers.chain import DenseChain, Product
 from runner.layers.compiled_steps import BLOCK_BYTES, CompiledSteps, Task, of_one_sample
@@ -46,6 +37,7 @@ from runner.layers.population import (
     select,
     some,
 )
+from runner.layers.specs import Origin, ParameterSpec
 from runner.numerics.generators import generator
 
 __all__ = [

@@ -14,46 +14,11 @@ from runner.errors import UserError
 from runner.grid.cell import Cell
 from runner.layers.contraction import Pairing
 from runner.layers.gains import gains_are_in_weights
+from runner.layers.specs import Origin, ParameterSpec
 from runner.layers.symmetry import symmetric
 from runner.numerics.generators import generator
 from runner.numerics.logits import Logits
-from runner.scaling.parameterization import Role, Scaling
-
-
-@dataclass(frozen=True)
-class ParameterSpec:
-    """What a parameter is, whatever the cells: enough to size, draw, scale and train it.
-
-    Attributes:
-        shape: Shape within one cell.
-        role: Which of its dimensions grow with width.
-        fan_in: Inputs summed over; 1 for biases, gains and rows of a table.
-        sigma: Init standard deviation times sqrt(fan_in), at base width.
-        mean: Init mean, at base width: 1 for gains.
-        in_block: Whether it belongs to the block of a residual branch, and scales with depth.
-        axes: Of the shape, those of what is summed over and of what is returned, for ``symmetric_init``.
-    """
-
-    shape: tuple[int, ...]
-    role: Role
-    fan_in: int
-    sigma: float
-    mean: float = 0.0
-    in_block: bool = False
-    axes: tuple[int, int] = (0, -1)
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a raw parameter starts, if not from normal draws.
-
-    Attributes:
-        draw: From a seed to the parameter at the cell's width.
-        exponent: It shrinks with width as r^(-exponent).
-    """
-
-    draw: Callable[[int], Tensor]
-    exponent: float
+from runner.scaling.parameterization import Scaling
 
 
 @dataclass(frozen=True)
@@ -81,7 +46,7 @@ class Call:
         outputs: What it returned before any activation function.
         features: The hidden representation that followed, if any: see :func:`hidden`.
         elementwise: Whether the features are a function of the outputs, number by number.
-        slopes: Returns the derivative of that function at the outputs, where it is known without autograd.
+        slopes: Gives the derivative of that function at the outputs, where it is known without autograd.
         again: How to run it once more, of a layer that cannot say what a weight makes of its inputs.
         logits: Those of the attention that it is of, or that came before it, of a plain module,
             ``[cell, sample, logit]``.
@@ -134,10 +99,9 @@ def put(calls: Iterable[Call]) -> None:
 
 
 def hidden(
-    x: Float[Tensor, "cell sample *features"],
-    elementwise_of: Tensor | None = None,
+    x: Float[Tensor, "cell sample *features"], elementwise_of: Tensor | None = None,
     slopes: Callable[[], Tensor] | None = None,
-) -> Float[Tensor, "cell sample *features"]:
+) -> Float[Tensor, "cell sample *features"]:  # fmt: skip
     """Declare ``x`` a hidden representation, and return it.
 
     It becomes the features of the layer called last, whose movement, alignment and transfer are measured; a

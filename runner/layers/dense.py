@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from runner.errors import unknown
 from runner.grid.cell import Cell
-from runner.layers.base import Call, Layer, ParameterSpec, per_cell, recording
+from runner.layers.base import Call, Layer, per_cell, recording
 from runner.layers.contraction import Pairing, dense_kernel
 from runner.layers.lowered import Value
 from runner.layers.lowering import Lowering
+from runner.layers.specs import ParameterSpec
 from runner.scaling.parameterization import Role, Scaling
 
 MATRIX_ROLES: tuple[Role, ...] = ("input", "hidden", "output")

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from runner.layers.base import Layer, ParameterSpec
+from runner.layers.base import Layer
 from runner.layers.lowered import CannotLower, Value
 from runner.layers.lowered_tokens import norm, positions
 from runner.layers.lowering import Lowering
+from runner.layers.specs import ParameterSpec
 
 
 class LayerNorm(Layer):

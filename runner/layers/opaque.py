@@ -10,7 +10,8 @@ from torch import Tensor
 
 from runner.errors import UserError
 from runner.grid.cell import Cell
-from runner.layers.base import Call, Layer, ParameterSpec
+from runner.layers.base import Call, Layer
+from runner.layers.specs import ParameterSpec
 from runner.scaling.parameterization import Role, Scaling
 
 

@@ -9,8 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from runner.grid.cell import Cell
-from runner.layers.base import Layer, ParameterSpec, per_cell
+from runner.layers.base import Layer, per_cell
 from runner.layers.opaque import Mark
+from runner.layers.specs import ParameterSpec
 
 
 def layers_of(model: nn.Module) -> list[Layer]:
