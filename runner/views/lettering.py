@@ -1,6 +1,7 @@
 """How wide texts are, so that headings are broken and legends wrapped before anything is drawn."""
 
 import math
+import re
 from collections.abc import Iterable
 
 # Thousandths of the size, for Helvetica's glyphs, whose widths Arial and Liberation Sans share.
@@ -12,6 +13,8 @@ _NARROW = {
 }  # fmt: skip
 _USUAL = 556
 _BOLD = 1.07
+_BROKEN = re.compile(r"[^_]*_+|[^_]+")
+"""Parts of a long word."""
 _SYMBOL = 21.0
 """Points that the symbol of a legend and the room around a label take."""
 
@@ -40,18 +43,24 @@ def fitting(labels: Iterable[str], room: float, size: float) -> int:
 
 
 def wrapped(text: str, room: float, size: float) -> list[str]:
-    """Return a text in lines no wider than some points, broken at spaces; a longer word is cut short.
+    """Return a text in lines no wider than some points.
 
-    >>> wrapped("movement spectral, hidden.0 (input)", 80, 8), wrapped("a_name_with_no_space_in_it", 60, 8)
-    (['movement spectral,', 'hidden.0 (input)'], ['a_name_with_no…'])
+    It is broken at spaces, a longer word behind an underscore, and what is longer still cut short.
+
+    >>> wrapped("movement spectral, hidden.0 (input)", 80, 8), wrapped("mean_field", 30, 8)
+    (['movement spectral,', 'hidden.0 (input)'], ['mean_', 'field'])
+    >>> wrapped("anamewithnospaceinit", 60, 8)
+    ['anamewithnos…']
     """
     lines: list[str] = []
     for word in text.split():
-        longer = f"{lines[-1]} {word}" if lines else word
-        if lines and text_width(longer, size) <= room:
-            lines[-1] = longer
-        else:
-            lines.append(_shortened(word, room, size))
+        parts = [word] if text_width(word, size) <= room else _BROKEN.findall(word)
+        for place, part in enumerate(parts):
+            longer = part if not lines else f"{lines[-1]}{'' if place else ' '}{part}"
+            if lines and text_width(longer, size) <= room:
+                lines[-1] = longer
+            else:
+                lines.append(_shortened(part, room, size))
     return lines
 
 

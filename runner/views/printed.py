@@ -12,6 +12,8 @@ from runner.views.lettering import letter_of, text_width, wrapped
 
 LETTER, HEADING = "panel_letter", "panel_heading"
 """What the names of the marks of a heading begin with."""
+_LEAST_ROOM = 25
+"""Points of a heading, for half a name beside the letters of a narrow panel."""
 _ABOVE = 3.0
 _LINE_HEIGHT = 1.15
 
@@ -108,7 +110,7 @@ def _headed(chart: Any, place: int, letter: str, title: str, width: float, font:
     """
     size = font + 1
     lead = text_width(f"{letter} ", size, bold=True) + 1 if letter else 0.0
-    lines = wrapped(title, max(width - lead, 24), size)
+    lines = wrapped(title, max(width - lead, _LEAST_ROOM), size)
     height = _LINE_HEIGHT * size
     top = -_ABOVE - height * max(len(lines) - 1, 0)
     chart = chart.copy(deep=False)
