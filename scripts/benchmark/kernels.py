@@ -49,7 +49,7 @@ IN_MILLISECONDS: dict[str, tuple[Sequence[str], Callable[..., Tensor], float]] =
 def measure(quick: bool) -> Family:
     """Return the family's lines."""
     family = Family("kernels")
-    repeats = 2 if quick else 5
+    repeats, at_least_s = (2, 0.05) if quick else (5, 0.2)
     for width, target in OF_TORCH_FUNC.items():
         count = PACKED[width]
         ensemble = ensemble_of(seeds(perceptron(width), count))
@@ -60,6 +60,7 @@ def measure(quick: bool) -> Family:
                 "torch.func": lambda e=ensemble, x=x: jacobian_contraction(e, x[0]),  # type: ignore[misc]
             },
             repeats,
+            at_least_s,
         )
         ours = [seconds / count for seconds in found["ours"]]
         family.add(
@@ -78,6 +79,7 @@ def measure(quick: bool) -> Family:
                 **({"1024x2": widest} if overrides is MLP else {}),
             },
             repeats,
+            at_least_s,
         )
         scale = REFERENCE_SGEMM / gigaflops(statistics.median(found["sgemm"]))
         if overrides is MLP:
