@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from runner.errors import unknown
-from runner.layers.base import Layer, hidden
+from runner.layers.base import Layer, hidden, recording
 from runner.layers.gains import gains_are_in_weights
 from runner.layers.lowered import CannotLower, Value
 from runner.layers.lowering import Lowering
@@ -104,6 +104,8 @@ class Activation(nn.Module):
         if self._feeds and gain != 1 and gains_are_in_weights():
             function, gain = self.function.without_gain, 1.0
         returned = function(x)
+        if not recording():
+            return returned
         return hidden(returned, x, partial(self._slopes, x.detach(), returned.detach(), gain))
 
     def _slopes(self, z: Tensor, returned: Tensor, gain: float) -> Tensor:
